@@ -1,0 +1,238 @@
+"""Recipe: a whole training run as plain values. Imports neither TensorFlow nor Keras."""
+
+import dataclasses
+import inspect
+import json
+import os
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot be run, with the key, the value and what would be right."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One entry of a dict of functions, and keyword arguments for that function."""
+
+    name: str
+    args: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything that decides what is trained; what the machine decides (devices, XLA) is not in here.
+
+    `batch_size` is the global batch, whatever the number of replicas. `micro_batches` parts of it are accumulated
+    into one optimizer step. `monitor` is the validation metric that decides the best epoch; with a validation split
+    of zero the last epoch is the best one. `patience` counts epochs without a better `monitor`; None never stops.
+    """
+
+    name: str
+    claim: str = ""
+    data: Choice
+    task: Choice
+    model: Choice
+    loss: Choice = Choice("cross_entropy")
+    augmentation: tuple[Choice, ...] = ()
+    optimizer: Choice = Choice("adamw", {"learning_rate": 1e-3})
+    schedule: Choice = Choice("cosine")
+    epochs: int = 10
+    batch_size: int = 128
+    micro_batches: int = 1
+    precision: str = "float32"
+    seed: int = 0
+    balance: str = "none"
+    l1: float = 0.0
+    l2: float = 0.0
+    clip_norm: float | None = None
+    ema: float | None = None
+    monitor: str = "val_accuracy"
+    patience: int | None = None
+    max_bad_fraction: float = 0.01
+    start_from: str | None = None
+    freeze_until: str | None = None
+    freeze_epochs: int = 0
+    backbone_rate: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, hint in typing.get_type_hints(type(self)).items():
+            object.__setattr__(self, name, _typed(name, getattr(self, name), hint))
+        positive = ("epochs", "batch_size", "micro_batches")
+        for name in positive:
+            if getattr(self, name) < 1:
+                raise RecipeError(f"{name}={getattr(self, name)}: at least 1")
+        for name in ("l1", "l2", "freeze_epochs", "backbone_rate"):
+            if getattr(self, name) < 0:
+                raise RecipeError(f"{name}={getattr(self, name)}: at least 0")
+        for name, low, high in (("max_bad_fraction", 0, 1), ("ema", 0, 1)):
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                raise RecipeError(f"{name}={value}: from {low} to {high}")
+        if self.clip_norm is not None and self.clip_norm <= 0:
+            raise RecipeError(f"clip_norm={self.clip_norm}: above 0, or null for no clipping")
+        if self.batch_size % self.micro_batches:
+            raise RecipeError(f"batch_size={self.batch_size} does not divide into micro_batches={self.micro_batches}")
+        known("precision", self.precision, PRECISIONS)
+        known("balance", self.balance, ("none", "class_weights", "oversample", "undersample"))
+
+    def override(self, **values: Any) -> "Recipe":
+        """A copy with other values; `model__depth=56` and `{"model.depth": 56}` reach into a Choice."""
+        recipe = self
+        for key, value in values.items():
+            recipe = _set(recipe, key.replace("__", "."), value)
+        return recipe
+
+    def to_json(self) -> str:
+        """The recipe as JSON text; `from_json` gives an equal recipe."""
+        return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"
+
+    def save(self, path: str | Path) -> None:
+        """Writes the recipe, beside and renamed."""
+        path = Path(path)
+        beside = path.with_name(path.name + ".part")
+        beside.write_text(self.to_json(), encoding="utf-8")
+        os.replace(beside, path)
+
+
+def from_json(text: str, origin: str = "recipe") -> Recipe:
+    """The recipe that `to_json` wrote. Raises RecipeError that names `origin` and the key."""
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise RecipeError(f"{origin}: not JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise RecipeError(f"{origin}: a JSON object with a recipe's keys, not {type(values).__name__}")
+    fields = {f.name: f for f in dataclasses.fields(Recipe)}
+    for key in values:
+        known(f"{origin}: key", key, fields)
+    missing = [n for n, f in fields.items() if f.default is f.default_factory is dataclasses.MISSING and n not in values]
+    if missing:
+        raise RecipeError(f"{origin}: lacks {', '.join(missing)}")
+    try:
+        return Recipe(**values)
+    except RecipeError as error:
+        raise RecipeError(f"{origin}: {error}") from None
+
+
+def load(path: str | Path) -> Recipe:
+    """The recipe in a recipe.json, or in the run directory `path`."""
+    path = Path(path)
+    if path.is_dir():
+        path = path / "recipe.json"
+    try:
+        return from_json(path.read_text(encoding="utf-8"), str(path))
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise RecipeError(f"{path}: not UTF-8 text") from None
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """`model.depth=56` → ("model.depth", 56); a value that is not JSON is a string."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise RecipeError(f"--set {text}: key=value, such as --set epochs=5 or --set model.depth=56")
+    try:
+        return key, json.loads(value)
+    except json.JSONDecodeError:
+        return key, value
+
+
+def known(what: str, name: Any, choices: Any) -> Any:
+    """`name`, if it is one of `choices`; else a RecipeError that lists them."""
+    if name not in choices:
+        raise RecipeError(f"{what} {name!r} is not one of {', '.join(sorted(map(str, choices)))}")
+    return name
+
+
+def check(kind: str, choice: Choice, functions: Mapping[str, Callable], given: tuple[str, ...] = ()) -> None:
+    """Raises RecipeError unless the name, the argument names and their types fit the function's signature.
+
+    `given` are the arguments that the caller supplies and a recipe may not set.
+    """
+    function = functions[known(kind, choice.name, functions)]
+    parameters = inspect.signature(function).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return
+    allowed = [n for n in parameters if n not in given]
+    hints = typing.get_type_hints(function if inspect.isroutine(function) else function.__init__)
+    for key, value in choice.args.items():
+        known(f"{kind} {choice.name}: argument", key, allowed)
+        if key in hints:
+            _typed(f"{kind}.{key}", value, hints[key])
+    for key in allowed:
+        if parameters[key].default is inspect.Parameter.empty and key not in choice.args:
+            raise RecipeError(f"{kind} {choice.name} needs {key}: --set {kind}.{key}=…")
+
+
+def _set(recipe: Recipe, key: str, value: Any) -> Recipe:
+    head, _, rest = key.partition(".")
+    known("key", head, [f.name for f in dataclasses.fields(Recipe)])
+    current = getattr(recipe, head)
+    if isinstance(current, Choice):
+        if rest:
+            value = Choice(current.name, {**current.args, rest: value})
+        elif isinstance(value, str):
+            # The arguments of one function mean nothing to another.
+            value = current if value == current.name else Choice(value)
+    elif rest:
+        raise RecipeError(f"{key}: {head} is a plain value, without {rest!r}")
+    return dataclasses.replace(recipe, **{head: value})
+
+
+def _typed(name: str, value: Any, hint: Any) -> Any:
+    """`value` as the hinted type (ints become floats, lists tuples, JSON objects Choices), or a RecipeError."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
+    if origin in (typing.Union, types.UnionType):
+        for option in args:
+            try:
+                return _typed(name, value, option)
+            except RecipeError:
+                continue
+        raise RecipeError(f"{name}={value!r}: {' or '.join(_spoken(a) for a in args)}")
+    if hint is type(None) or hint is None:
+        if value is None:
+            return None
+        raise RecipeError(f"{name}={value!r}: null")
+    if hint is Choice:
+        return _choice(name, value)
+    if origin in (tuple, list) or hint in (tuple, list):
+        if not isinstance(value, (list, tuple)):
+            raise RecipeError(f"{name}={value!r}: a list")
+        inner = args[0] if args else Any
+        return tuple(_typed(name, v, inner) for v in value)
+    if origin is typing.Literal:
+        return known(name, value, args)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(hint, type) and hint in (int, float, str, bool):
+        if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+            raise RecipeError(f"{name}={value!r}: {_spoken(hint)}")
+    return value
+
+
+def _choice(name: str, value: Any) -> Choice:
+    if isinstance(value, Choice):
+        return value
+    if isinstance(value, str):
+        return Choice(value)
+    if isinstance(value, dict) and isinstance(value.get("name"), str) and set(value) <= {"name", "args"}:
+        if not isinstance(value.get("args", {}), dict):
+            raise RecipeError(f"{name}.args: an object of arguments")
+        return Choice(value["name"], value.get("args", {}))
+    raise RecipeError(f'{name}={value!r}: a name, or {{"name": …, "args": {{…}}}}')
+
+
+def _spoken(hint: Any) -> str:
+    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null"}
+    return names.get(hint, getattr(hint, "__name__", str(hint)))
