@@ -1,0 +1,99 @@
+"""Sources: random access to raw examples, by index, inside tf.data. Nothing is decoded here."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+
+class DataError(ValueError):
+    """Data that cannot be used: one line that names the file, row or value and says what would be right."""
+
+
+class Source(Protocol):
+    """What every source offers; `fetch` is a graph function of an int64 index."""
+
+    labels: np.ndarray
+    batched: bool
+
+    def __len__(self) -> int: ...
+    def name(self, index: int) -> str: ...
+    def fetch(self, index: Any) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The parts of a data set. `bad` lists (name, reason) of what was left out while reading."""
+
+    train: Source
+    validation: Source | None
+    test: Source | None
+    class_names: tuple[str, ...]
+    bad: tuple[tuple[str, str], ...] = ()
+
+
+class ArraySource:
+    """Examples in memory: columns of equal length, such as {"image": uint8 (n, height, width, channels)}."""
+
+    batched = True
+
+    def __init__(self, columns: Mapping[str, np.ndarray], labels: Sequence[int], names: Any = "example"):
+        """`names`: a list with a name for every example, or one word for names such as train[17]."""
+        self.columns = dict(columns)
+        self.labels = np.asarray(labels, np.int32)
+        self.names = names
+        self._tensors: dict[str, Any] | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def name(self, index: int) -> str:
+        return f"{self.names}[{index}]" if isinstance(self.names, str) else str(self.names[index])
+
+    def fetch(self, index: Any) -> dict[str, Any]:
+        import tensorflow as tf
+
+        if self._tensors is None:
+            # On the host, and captured by reference: the graph holds no copy.
+            with tf.init_scope(), tf.device("cpu"):
+                self._tensors = {key: tf.constant(column) for key, column in self.columns.items()}
+        return {key: tf.gather(tensor, index) for key, tensor in self._tensors.items()}
+
+    def take(self, indices: Any) -> "ArraySource":
+        """The source of some of its examples."""
+        names = [self.name(i) for i in indices]
+        return ArraySource({k: c[indices] for k, c in self.columns.items()}, self.labels[indices], names)
+
+
+class FileSource:
+    """Files, one example each: {column: the file's bytes}."""
+
+    batched = False
+
+    def __init__(self, paths: Sequence[str], labels: Sequence[int], column: str = "image",
+                 transform: Callable[[Any], Any] | None = None):
+        """`transform`: a graph function from the file's bytes to the column's value; None keeps the bytes."""
+        self.paths = np.asarray([str(p).encode() for p in paths], object)
+        self.labels = np.asarray(labels, np.int32)
+        self.column = column
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def name(self, index: int) -> str:
+        return self.paths[index].decode()
+
+    def fetch(self, index: Any) -> dict[str, Any]:
+        import tensorflow as tf
+
+        with tf.init_scope(), tf.device("cpu"):
+            paths = tf.constant(self.paths, tf.string)
+        data = tf.io.read_file(tf.gather(paths, index))
+        return {self.column: self.transform(data) if self.transform else data}
+
+    def take(self, indices: Any) -> "FileSource":
+        """The source of some of its examples."""
+        paths = [self.paths[i].decode() for i in indices]
+        return FileSource(paths, self.labels[indices], self.column, self.transform)
