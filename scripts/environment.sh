@@ -1,0 +1,81 @@
+# Sourced by demo, test and check: goes to the repository's root and makes .venv there, with everything installed.
+# A finished .venv is left alone until pyproject.toml or constraints.txt change. $python is its interpreter.
+
+set -euo pipefail
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+cd "$root"
+python="$root/.venv/bin/python"
+stamp=.venv/installed
+unfinished=.venv/unfinished
+disk_gigabytes=5
+
+fail() {
+  echo "$*" >&2
+  exit 1
+}
+
+# The first interpreter that TensorFlow has packages for; prints its name.
+find_python() {
+  local name version found="" without_venv=""
+  for name in python3 python3.13 python3.12 python3.11; do
+    version="$("$name" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" || continue
+    case "$version" in
+      3.11 | 3.12 | 3.13)
+        # Debian ships `venv` without `ensurepip`, which it needs, until python3-venv is installed.
+        if "$name" -c 'import ensurepip, venv' 2>/dev/null; then
+          echo "$name"
+          return
+        fi
+        without_venv="$without_venv $name"
+        ;;
+      *) found="$found $name is $version;" ;;
+    esac
+  done
+  if [ -n "$without_venv" ]; then
+    fail "No venv module in${without_venv}: on Debian or Ubuntu, apt install python3-venv; then run this again."
+  fi
+  fail "Python 3.11, 3.12 or 3.13 is needed, and none was found (${found:- no python3 at all;} looked on PATH)."
+}
+
+need_disk() {
+  local free
+  free="$(df -Pk "$root" | awk 'NR == 2 { print int($4 / 1048576) }')"
+  if [ "$free" -lt "$disk_gigabytes" ]; then
+    fail "Not enough disk: the packages need $disk_gigabytes GB in $root/.venv, and $free GB are free there."
+  fi
+}
+
+# What the installed packages depend on; the root, since an editable install points there.
+wanted() {
+  echo "$root"
+  cat pyproject.toml constraints.txt | cksum
+}
+
+set_up() {
+  if "$python" -m pip --version >/dev/null 2>&1 && [ ! -e "$unfinished" ]; then
+    if [ -e "$stamp" ] && [ "$(cat "$stamp")" = "$(wanted)" ]; then
+      return
+    fi
+    local whole=yes
+  else
+    local whole=no base
+    base="$(find_python)"
+    need_disk
+    echo "Making .venv with $("$base" --version) …"
+    "$base" -m venv --clear .venv
+  fi
+  # Left behind when the installation is killed: the next run then starts over.
+  touch "$unfinished"
+  trap 'exit 130' INT TERM
+  echo "Installing the packages into .venv (about 3 GB, some minutes) …"
+  if ! "$python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,imagenet]"; then
+    # What was whole before stays: pip takes back what it could not finish.
+    if [ "$whole" = yes ]; then rm -f "$unfinished"; fi
+    fail "The packages could not be installed (pip's reason is above). Is there a network connection? Then run this again."
+  fi
+  trap - INT TERM
+  wanted >"$stamp"
+  rm -f "$unfinished"
+}
+
+set_up
