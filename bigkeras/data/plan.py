@@ -1,0 +1,76 @@
+"""The plan of an epoch: which example stands in which row of which step. Pure NumPy, no state."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+RANDOMS = 8  # uniform numbers an example gets for its augmentation; number 0 is the flip's
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An epoch, a row of each array for every step.
+
+    indices: int64 `(steps, batch)`, places in the source. weights: float32 `(steps, batch)`, 1 for an example and 0
+    for one that only fills the last batch. randoms: float32 `(steps, batch, RANDOMS)`, uniform in [0, 1).
+    """
+
+    indices: np.ndarray
+    weights: np.ndarray
+    randoms: np.ndarray
+
+
+def epoch_plan(
+    labels: np.ndarray, *, batch_size: int, seed: int, epoch: int, shuffle: bool = True, balance: str = "none"
+) -> Plan:
+    """The plan of epoch `epoch`, a function of the arguments alone.
+
+    `balance`: "oversample" shows every class as often as the most frequent one, "undersample" as often as the rarest
+    one (others in turn, another part every epoch); the number of steps is the same in every epoch.
+    """
+    generator = np.random.default_rng([seed, epoch])
+    order = _resampled(np.asarray(labels), balance, generator)
+    if shuffle:
+        order = generator.permutation(order)
+    steps = -(-len(order) // batch_size)
+    rows = steps * batch_size
+    randoms = generator.random((rows, RANDOMS), np.float32)
+    # An image is seen flipped in every second epoch instead of by a coin: it learns both sides sooner
+    # (Jordan 2024, "94% on CIFAR-10 in 3.29 seconds", section 3.6).
+    flips = np.random.default_rng([seed]).random(len(labels))
+    indices = np.resize(order, rows).astype(np.int64)
+    randoms[:, 0] = (flips[indices] + epoch / 2) % 1
+    weights = (np.arange(rows) < len(order)).astype(np.float32)
+    return Plan(
+        indices.reshape(steps, batch_size),
+        weights.reshape(steps, batch_size),
+        randoms.reshape(steps, batch_size, RANDOMS),
+    )
+
+
+def steps_per_epoch(labels: np.ndarray, batch_size: int, balance: str = "none") -> int:
+    """The number of steps that `epoch_plan` gives."""
+    return -(-len(_resampled(np.asarray(labels), balance, np.random.default_rng(0))) // batch_size)
+
+
+def class_weights(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """float32 `(num_classes,)`: inverse frequencies, so that they average to 1 over the examples."""
+    counts = np.bincount(labels, minlength=num_classes)
+    present = counts > 0
+    weights = np.zeros(num_classes, np.float32)
+    weights[present] = len(labels) / (present.sum() * counts[present])
+    return weights
+
+
+def _resampled(labels: np.ndarray, balance: str, generator: np.random.Generator) -> np.ndarray:
+    """Indices of an epoch, in the source's order where nothing is resampled."""
+    if balance not in ("oversample", "undersample"):
+        return np.arange(len(labels))
+    members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    sizes = [len(m) for m in members]
+    target = max(sizes) if balance == "oversample" else min(sizes)
+    parts = []
+    for group in members:
+        whole, rest = divmod(target, len(group))
+        parts += [group] * whole + [generator.choice(group, rest, replace=False)]
+    return np.concatenate(parts)

@@ -1,0 +1,117 @@
+"""Augmentation of images, in training only.
+
+On the host, as functions of the pixels and an example's random numbers from the plan: `flip`, `crop`,
+`random_resized_crop`. Inside the train step, on the batch: Keras' own layers, whose random state is in the checkpoint.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from bigkeras.recipe import Choice, check
+from bigkeras.tasks.images import to_uint8
+
+
+def flip(pixels: tf.Tensor, randoms: tf.Tensor) -> tf.Tensor:
+    """Left and right exchanged in every second epoch; `(batch, height, width, channels)`."""
+    chosen = randoms[:, 0] < 0.5
+    return tf.where(chosen[:, None, None, None], tf.reverse(pixels, [2]), pixels)
+
+
+def crop(pixels: tf.Tensor, randoms: tf.Tensor, padding: int = 4, mode: str = "reflect") -> tf.Tensor:
+    """Every image moved by up to `padding` pixels either way, the border filled by reflection or zeros.
+
+    Keras' RandomCrop cuts the whole batch at one place, and RandomTranslation interpolates between pixels.
+    """
+    height, width = pixels.shape[1], pixels.shape[2]
+    border = [[0, 0], [padding, padding], [padding, padding], [0, 0]]
+    padded = tf.pad(pixels, border, "REFLECT" if mode == "reflect" else "CONSTANT")
+    moves = tf.cast(tf.floor(randoms[:, 1:3] * (2 * padding + 1)), tf.int32)
+    rows = moves[:, :1] + tf.range(height)
+    columns = moves[:, 1:] + tf.range(width)
+    return tf.gather(tf.gather(padded, rows, axis=1, batch_dims=1), columns, axis=2, batch_dims=1)
+
+
+def random_resized_crop(
+    image: tf.Tensor, randoms: tf.Tensor, size: tuple[int, int], minimum_area: float = 0.35
+) -> tf.Tensor:
+    """A part of one image, uint8 `(any, any, channels)`, of random area and shape, as `(*size, channels)`.
+
+    The area is uniform from `minimum_area` to 1 of the picture, the ratio log-uniform from 3/4 to 4/3 (Szegedy et al.
+    2014, "Going deeper with convolutions", section 6); Keras has no such layer.
+    """
+    height, width = tf.shape(image)[0], tf.shape(image)[1]
+    high, wide = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
+    area = (minimum_area + (1 - minimum_area) * randoms[3]) * high * wide
+    ratio = tf.exp((randoms[4] * 2 - 1) * tf.math.log(4 / 3))
+    rows = tf.clip_by_value(tf.cast(tf.round(tf.sqrt(area / ratio)), tf.int32), 1, height)
+    columns = tf.clip_by_value(tf.cast(tf.round(tf.sqrt(area * ratio)), tf.int32), 1, width)
+    top = tf.cast(tf.floor(randoms[5] * tf.cast(height - rows + 1, tf.float32)), tf.int32)
+    left = tf.cast(tf.floor(randoms[6] * tf.cast(width - columns + 1, tf.float32)), tf.int32)
+    part = image[top : top + rows, left : left + columns]
+    return to_uint8(tf.ensure_shape(tf.image.resize(part, size, antialias=True), (*size, image.shape[-1])))
+
+
+BATCH: dict[str, Callable] = {"flip": flip, "crop": crop}
+EXAMPLE: dict[str, Callable] = {"random_resized_crop": random_resized_crop}
+LAYERS: dict[str, Callable] = {
+    "rand_augment": keras.layers.RandAugment,
+    "aug_mix": keras.layers.AugMix,
+    "mix_up": keras.layers.MixUp,
+    "cut_mix": keras.layers.CutMix,
+    "random_erasing": keras.layers.RandomErasing,
+    "random_flip": keras.layers.RandomFlip,
+    "random_rotation": keras.layers.RandomRotation,
+    "random_translation": keras.layers.RandomTranslation,
+    "random_zoom": keras.layers.RandomZoom,
+    "random_shear": keras.layers.RandomShear,
+    "random_perspective": keras.layers.RandomPerspective,
+    "random_elastic_transform": keras.layers.RandomElasticTransform,
+    "random_brightness": keras.layers.RandomBrightness,
+    "random_contrast": keras.layers.RandomContrast,
+    "random_color_jitter": keras.layers.RandomColorJitter,
+    "random_grayscale": keras.layers.RandomGrayscale,
+    "random_gaussian_blur": keras.layers.RandomGaussianBlur,
+    "random_sharpness": keras.layers.RandomSharpness,
+}
+AUGMENTATIONS = {**BATCH, **EXAMPLE, **LAYERS}
+
+
+def check_augmentation(choices: Sequence[Choice]) -> None:
+    """Raises RecipeError for a name or argument that is not there."""
+    for choice in choices:
+        check("augmentation", choice, AUGMENTATIONS, given=("pixels", "image", "randoms", "size", "seed", "name"))
+
+
+def on_batch(choices: Sequence[Choice]) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    """The host's functions of a whole batch, chained."""
+    functions = [partial(BATCH[c.name], **c.args) for c in choices if c.name in BATCH]
+
+    def apply(pixels: tf.Tensor, randoms: tf.Tensor) -> tf.Tensor:
+        for function in functions:
+            pixels = function(pixels, randoms)
+        return pixels
+
+    return apply
+
+
+def resized_crop(choices: Sequence[Choice], size: tuple[int, int]) -> Callable | None:
+    """The host's function of one decoded image that replaces resizing, or None."""
+    found = [c for c in choices if c.name in EXAMPLE]
+    return partial(EXAMPLE[found[-1].name], size=size, **found[-1].args) if found else None
+
+
+def in_step(choices: Sequence[Choice], seed: int) -> list[keras.layers.Layer]:
+    """Keras' layers that run on the batch inside the train step, seeded; pixels in [0, 255]."""
+    return [
+        LAYERS[c.name](**_tuples(c.args), seed=seed + number, name=f"augment_{number}_{c.name}")
+        for number, c in enumerate(choices)
+        if c.name in LAYERS
+    ]
+
+
+def _tuples(args: Any) -> dict[str, Any]:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in args.items()}

@@ -1,0 +1,97 @@
+"""The image preprocessor: from encoded bytes to what a model takes. Used in training and chained into the artifact."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from bigkeras.data.decode import decode_image
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImagePreprocessor:
+    """How a picture becomes `(height, width, channels)` numbers.
+
+    `resize` is "stretch" (the whole picture, its shape changed), "crop" (the middle, after the shorter side fits the
+    size divided by `crop_fraction`) or "pad" (the whole picture on black). `mean` and `std` are per channel, of
+    values in [0, 1].
+    """
+
+    height: int
+    width: int
+    channels: int
+    resize: str = "stretch"
+    crop_fraction: float = 1.0
+    mean: tuple[float, ...] = (0.5,)
+    std: tuple[float, ...] = (0.5,)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """`(height, width, channels)`."""
+        return self.height, self.width, self.channels
+
+    def decode(self, encoded: tf.Tensor) -> tf.Tensor:
+        """Encoded bytes (scalar string) to uint8 pixels of the model's size; a graph function of one example."""
+        return self.fit_size(decode_image(encoded, channels=self.channels))
+
+    def fit_size(self, image: tf.Tensor) -> tf.Tensor:
+        """uint8 `(…, any, any, channels)` to uint8 `(…, height, width, channels)`."""
+        size = (self.height, self.width)
+        if image.shape[-3:-1] == size:
+            return image
+        if self.resize == "pad":
+            resized = tf.image.resize_with_pad(image, *size, antialias=True)
+        elif self.resize == "crop":
+            resized = tf.image.resize(_middle(image, self.crop_fraction, self.height / self.width), size, antialias=True)
+        else:
+            resized = tf.image.resize(image, size, antialias=True)
+        return tf.ensure_shape(to_uint8(resized), (*image.shape[:-3], *self.shape))
+
+    def normalise(self, pixels: tf.Tensor) -> tf.Tensor:
+        """Pixels in [0, 255] `(batch, height, width, channels)` to float32 of about zero mean and unit variance."""
+        mean = tf.constant(self.mean, tf.float32) * 255
+        scale = 1 / (tf.constant(self.std, tf.float32) * 255)
+        return (tf.cast(pixels, tf.float32) - mean) * scale
+
+    def to_json(self) -> str:
+        """JSON text; `from_json` gives an equal preprocessor."""
+        return json.dumps({"kind": "image", **dataclasses.asdict(self)}, indent=2) + "\n"
+
+    @staticmethod
+    def from_json(values: dict[str, Any]) -> "ImagePreprocessor":
+        """The preprocessor of a parsed preprocessor.json, without its "kind"."""
+        return ImagePreprocessor(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def to_uint8(pixels: tf.Tensor) -> tf.Tensor:
+    """Float pixels in about [0, 255], rounded and cut to uint8."""
+    return tf.cast(tf.clip_by_value(tf.round(pixels), 0, 255), tf.uint8)
+
+
+def channel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel, in [0, 1], of uint8 images `(n, height, width, channels)`."""
+    count = images[..., 0].size
+    totals = np.zeros(images.shape[-1])
+    squares = np.zeros(images.shape[-1])
+    for start in range(0, len(images), 1000):
+        part = images[start : start + 1000].reshape(-1, images.shape[-1]).astype(np.float64) / 255
+        totals += part.sum(0)
+        squares += (part**2).sum(0)
+    mean = totals / count
+    # A picture of one colour has no spread: 1/255 keeps the division finite.
+    std = np.sqrt(np.maximum(squares / count - mean**2, (1 / 255) ** 2))
+    return tuple(mean.round(5).tolist()), tuple(std.round(5).tolist())
+
+
+def _middle(image: tf.Tensor, fraction: float, ratio: float) -> tf.Tensor:
+    """The largest middle part of shape height / width = `ratio`, times `fraction`, cut out of one image."""
+    height, width = tf.shape(image)[-3], tf.shape(image)[-2]
+    high, wide = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
+    part_high = tf.minimum(high, wide * ratio) * fraction
+    rows = tf.maximum(1, tf.cast(tf.round(part_high), tf.int32))
+    columns = tf.maximum(1, tf.cast(tf.round(part_high / ratio), tf.int32))
+    top, left = (height - rows) // 2, (width - columns) // 2
+    return image[..., top : top + rows, left : left + columns, :]
