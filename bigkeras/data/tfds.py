@@ -1,0 +1,77 @@
+"""TensorFlow Datasets, wrapped: without network it fails within seconds where `tfds.load` blocks for minutes."""
+
+import threading
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bigkeras.data.source import DataError
+
+# Where each data set comes from: what answers here can be downloaded.
+ORIGINS = {
+    "mnist": "https://storage.googleapis.com/cvdf-datasets/mnist/t10k-labels-idx1-ubyte.gz",
+    "fashion_mnist": "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/t10k-labels-idx1-ubyte.gz",
+    "cifar10": "https://www.cs.toronto.edu/~kriz/cifar.html",
+}
+ANSWER_SECONDS = 3.0
+
+
+def tfds_arrays(dataset: str, directory: Path) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+    """(images, labels) of the train and of the test split, from TFDS; it prepares the data set where it is not yet.
+
+    Raises DataError where it is neither prepared below `directory` or ~/tensorflow_datasets nor can be downloaded.
+    """
+    builder = prepared(dataset, directory) or _prepare(dataset, directory / "tfds")
+    arrays = []
+    for split in ("train", "test"):
+        # A batch of -1 is the whole split at once.
+        whole: Any = builder.as_dataset(split=split, batch_size=-1)
+        arrays.append((whole["image"].numpy(), whole["label"].numpy()))
+    return tuple(arrays)
+
+
+def prepared(dataset: str, directory: Path) -> Any:
+    """The TFDS builder of a data set that was prepared before, found without network; None where there is none."""
+    for root in (directory, directory / "tfds", Path("~/tensorflow_datasets").expanduser()):
+        found = sorted((root / dataset).glob("**/dataset_info.json"))
+        if found:
+            import tensorflow_datasets
+
+            return tensorflow_datasets.builder_from_directory(str(found[-1].parent))
+    return None
+
+
+def answers(url: str, seconds: float = ANSWER_SECONDS) -> bool:
+    """Whether a web address answers, proxies included, decided after at most `seconds`."""
+    reached: list[bool] = []
+
+    def ask() -> None:
+        try:
+            with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=seconds):
+                reached.append(True)
+        except (OSError, ValueError, urllib.error.URLError):
+            reached.append(False)
+
+    # A thread, since the timeout of a socket does not hold for the look-up of the name.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return bool(reached and reached[0])
+
+
+def _prepare(dataset: str, directory: Path) -> Any:
+    if not answers(ORIGINS[dataset]):
+        raise DataError(f"TensorFlow Datasets cannot fetch it either: {ORIGINS[dataset]} does not answer")
+    import tensorflow_datasets
+
+    try:
+        builder = tensorflow_datasets.builder(dataset, data_dir=str(directory))
+        settings = tensorflow_datasets.download.DownloadConfig(try_download_gcs=False)
+        builder.download_and_prepare(download_config=settings)
+    except Exception as error:
+        text = " ".join(str(error).split())[:200]
+        raise DataError(f"TensorFlow Datasets could not prepare it: {type(error).__name__}: {text}") from None
+    return builder
