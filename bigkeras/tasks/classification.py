@@ -1,20 +1,21 @@
 """Classification: what a raw image and its answer are, in training, evaluation and the artifact."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from bigkeras.data.decode import decode_image
 from bigkeras.data.pipeline import Batch, batches
 from bigkeras.data.source import DataError, Source, Splits
 from bigkeras.recipe import Choice
 from bigkeras.tasks.augmentation import in_step, on_batch, resized_crop
 from bigkeras.tasks.images import ImagePreprocessor, channel_statistics
 
-SAMPLE = 2000  # images that tell size, mean and spread of a data set of files
+SAMPLE = 500  # files that tell size, mean and spread of a data set
 
 
 def cross_entropy(label_smoothing: float = 0.0) -> Callable:
@@ -56,8 +57,6 @@ class ImageClassification:
         def one(columns: Batch, randoms: tf.Tensor) -> Batch:
             if cut is None:
                 return {"image": self.preprocessor.decode(columns["image"])}
-            from bigkeras.data.decode import decode_image
-
             return {"image": cut(decode_image(columns["image"], channels=self.preprocessor.channels), randoms)}
 
         def many(columns: Batch, randoms: tf.Tensor) -> tf.Tensor:
@@ -95,45 +94,46 @@ def image_classification(
     """The task fitted on the training split; sizes and statistics that are not given come from its images."""
     if resize not in ("stretch", "crop", "pad"):
         raise DataError(f"task.resize={resize!r}: stretch, crop or pad")
-    sample = sample_images(splits.train)
-    first = sample[0].shape
-    shapes = np.array([image.shape[:2] for image in sample])
-    height = height or width or int(np.median(shapes[:, 0]))
-    width = width or height if height and not width else width
-    channels = channels or (1 if all(_is_grey(i) for i in sample[:200]) else first[-1])
-    draft = ImagePreprocessor(height=height, width=int(width), channels=channels, resize=resize, crop_fraction=crop_fraction)
+    shapes, found = survey(splits.train)
+    if height is None or width is None:
+        height = height or width or int(np.median(shapes[:, 0]))
+        width = width or (height if resize != "stretch" or not splits.train.batched else int(np.median(shapes[:, 1])))
+    values = ImagePreprocessor(
+        height=height, width=width, channels=channels or found, resize=resize, crop_fraction=crop_fraction
+    )
     if mean is None or std is None:
-        mean, std = channel_statistics(_as_size(sample, draft, splits.train))
-    values = ImagePreprocessor(**{**vars(draft), "mean": tuple(mean), "std": tuple(std)})
+        mean, std = channel_statistics(sample_pixels(splits.train, values))
+    values = replace(values, mean=tuple(mean), std=tuple(std))
     return ImageClassification(values, splits.class_names, augmentation)
 
 
 TASKS: dict[str, Callable] = {"image_classification": image_classification}
 
 
-def sample_images(source: Source) -> list[np.ndarray]:
-    """Up to SAMPLE images of a source, evenly spread, decoded at their own size; unreadable ones are left out."""
-    indices = np.unique(np.linspace(0, len(source) - 1, min(SAMPLE, len(source))).astype(np.int64))
+def survey(source: Source) -> tuple[np.ndarray, int]:
+    """What a sample of the images is like: their `(height, width)`, int `(n, 2)`, and 1 channel if all are grey."""
     if source.batched:
-        return list(source.fetch(indices)["image"].numpy())
-    from bigkeras.data.decode import decode_image
+        shape = source.fetch(np.zeros(1, np.int64))["image"].shape
+        return np.array([shape[1:3]]), int(shape[3])
 
-    def decode(index: tf.Tensor) -> tf.Tensor:
-        return decode_image(source.fetch(index)["image"], channels=3)
+    def look(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        image = decode_image(source.fetch(index)["image"], channels=3)
+        return tf.shape(image)[:2], tf.reduce_all(image == image[..., :1])
 
-    dataset = tf.data.Dataset.from_tensor_slices(indices).map(decode, num_parallel_calls=4).ignore_errors()
-    images = [image.numpy() for image in dataset]
-    if not images:
-        raise DataError(f"{source.name(0)}: none of the images can be read")
-    return images
-
-
-def _is_grey(image: np.ndarray) -> bool:
-    return image.shape[-1] == 1 or bool((image[..., :1] == image).all())
+    seen = list(_sampled(source, look))
+    if not seen:
+        raise DataError(f"{source.name(0)}: no image of a sample of {min(SAMPLE, len(source))} can be read")
+    return np.stack([shape.numpy() for shape, _ in seen]), 1 if all(grey.numpy() for _, grey in seen) else 3
 
 
-def _as_size(sample: list[np.ndarray], draft: ImagePreprocessor, source: Source) -> np.ndarray:
-    columns = getattr(source, "columns", None)
-    if columns is not None and columns["image"].shape[1:] == draft.shape:
-        return columns["image"]  # all of them: exact, and as quick
-    return np.stack([draft.fit_size(tf.constant(i[..., : draft.channels])).numpy() for i in sample])
+def sample_pixels(source: Source, preprocessor: ImagePreprocessor) -> np.ndarray:
+    """uint8 `(n, height, width, channels)`: all images of a source in memory, else those of a sample that can be read."""
+    if source.batched:
+        parts = np.array_split(np.arange(len(source)), -(-len(source) // 1000))
+        return np.concatenate([preprocessor.fit_size(source.fetch(p)["image"]).numpy() for p in parts])
+    return np.stack([p.numpy() for p in _sampled(source, lambda i: preprocessor.decode(source.fetch(i)["image"]))])
+
+
+def _sampled(source: Source, function: Callable) -> tf.data.Dataset:
+    indices = np.unique(np.linspace(0, len(source) - 1, min(SAMPLE, len(source))).astype(np.int64))
+    return tf.data.Dataset.from_tensor_slices(indices).map(function, num_parallel_calls=4).ignore_errors()

@@ -1,0 +1,142 @@
+"""Optimizers by Keras' name, and learning-rate schedules, each with warm-up."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+from keras import ops
+
+from bigkeras.recipe import Recipe
+
+OPTIMIZERS: dict[str, Callable] = {
+    "sgd": keras.optimizers.SGD,
+    "adam": keras.optimizers.Adam,
+    "adamw": keras.optimizers.AdamW,
+    "adagrad": keras.optimizers.Adagrad,
+    "rmsprop": keras.optimizers.RMSprop,
+    "lion": keras.optimizers.Lion,
+    "muon": keras.optimizers.Muon,
+    "nadam": keras.optimizers.Nadam,
+    "adadelta": keras.optimizers.Adadelta,
+    "adamax": keras.optimizers.Adamax,
+    "ftrl": keras.optimizers.Ftrl,
+    "lamb": keras.optimizers.Lamb,
+    "adafactor": keras.optimizers.Adafactor,
+}
+# What the trainer itself does, for every optimizer alike and on many devices: see Recipe's keys of that meaning.
+OURS = (
+    "name",
+    "clipnorm",
+    "clipvalue",
+    "global_clipnorm",
+    "use_ema",
+    "ema_momentum",
+    "ema_overwrite_frequency",
+    "loss_scale_factor",
+    "gradient_accumulation_steps",
+    "kwargs",
+)
+
+
+@keras.saving.register_keras_serializable(package="bigkeras")
+class Schedule(keras.optimizers.schedules.LearningRateSchedule):
+    """The rate of `kind` after a linear warm-up from zero; Keras' own have no warm-up, but for the cosine."""
+
+    def __init__(self, kind: str, rate: float, total: int, warmup: int, args: Mapping[str, Any]):
+        """`total` and `warmup`: numbers of steps. `args`: those of the function `SCHEDULES[kind]`."""
+        self.kind, self.rate, self.total, self.warmup, self.args = kind, rate, total, warmup, dict(args)
+
+    def __call__(self, step: Any) -> Any:
+        """The rate of the update number `step`, counted from 0."""
+        step = ops.cast(step, "float32")
+        warm = ops.minimum((step + 1) / (self.warmup + 1), 1.0)
+        progress = ops.clip((step - self.warmup) / max(1, self.total - self.warmup), 0.0, 1.0)
+        return self.rate * warm * _SHAPES[self.kind](progress, ops.maximum(step, self.warmup), self)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"kind": self.kind, "rate": self.rate, "total": self.total, "warmup": self.warmup, "args": self.args}
+
+
+def constant(warmup_epochs: float = 0.0) -> dict:
+    """One rate throughout."""
+    return {}
+
+
+def exponential(warmup_epochs: float = 0.0, final: float = 0.01) -> dict:
+    """Falls by the same factor every step, to `final` of the rate."""
+    return {"final": final}
+
+
+def step_decay(warmup_epochs: float = 0.0, at: tuple[float, ...] = (0.5, 0.75), factor: float = 0.1) -> dict:
+    """Times `factor` at each share `at` of the run."""
+    return {"at": tuple(at), "factor": factor}
+
+
+def cosine(warmup_epochs: float = 0.0, final: float = 0.0) -> dict:
+    """Half a cosine to `final` of the rate (Loshchilov & Hutter 2017, "SGDR", equation 5)."""
+    return {"final": final}
+
+
+def linear(warmup_epochs: float = 0.0, final: float = 0.0) -> dict:
+    """A straight line to `final` of the rate; with warm-up, the triangle."""
+    return {"final": final}
+
+
+def inverse_square_root(warmup_epochs: float = 1.0) -> dict:
+    """Falls as 1 / √step after the warm-up (Vaswani et al. 2017, equation 3)."""
+    return {}
+
+
+SCHEDULES: dict[str, Callable] = {
+    "constant": constant,
+    "exponential": exponential,
+    "step": step_decay,
+    "cosine": cosine,
+    "linear": linear,
+    "inverse_square_root": inverse_square_root,
+}
+
+
+def _steps(progress: Any, step: Any, schedule: Schedule) -> Any:
+    passed = sum(ops.cast(progress >= share, "float32") for share in schedule.args["at"])
+    return schedule.args["factor"] ** passed
+
+
+def _cosine(progress: Any, step: Any, schedule: Schedule) -> Any:
+    final = schedule.args["final"]
+    return final + (1 - final) * 0.5 * (1 + ops.cos(math.pi * progress))
+
+
+def _linear(progress: Any, step: Any, schedule: Schedule) -> Any:
+    return 1 - (1 - schedule.args["final"]) * progress
+
+
+_SHAPES: dict[str, Callable] = {
+    "constant": lambda progress, step, schedule: 1.0,
+    "exponential": lambda progress, step, schedule: ops.exp(progress * math.log(max(schedule.args["final"], 1e-9))),
+    "step": _steps,
+    "cosine": _cosine,
+    "linear": _linear,
+    "inverse_square_root": lambda progress, step, schedule: ops.sqrt((schedule.warmup + 1) / (step + 1)),
+}
+
+
+def make_optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+    """The recipe's optimizer on its schedule, with loss scaling where the precision is mixed_float16.
+
+    Decoupled weight decay is the optimizer's own argument `weight_decay`; biases and normalisations are left out.
+    """
+    args = dict(recipe.optimizer.args)
+    rate = args.pop("learning_rate", 1e-3)
+    schedule = dict(recipe.schedule.args)
+    shape = SCHEDULES[recipe.schedule.name](**schedule)
+    warmup = schedule.get("warmup_epochs", 1.0 if recipe.schedule.name == "inverse_square_root" else 0.0)
+    total = recipe.epochs * steps_per_epoch
+    rate = Schedule(recipe.schedule.name, rate, total, round(warmup * steps_per_epoch), shape)
+    optimizer = OPTIMIZERS[recipe.optimizer.name](learning_rate=rate, **args)
+    if optimizer.weight_decay:
+        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "embedding_norm"])
+    if recipe.precision == "mixed_float16":
+        return keras.optimizers.LossScaleOptimizer(optimizer)
+    return optimizer

@@ -1,0 +1,164 @@
+"""What the machine decides: devices, strategy, precision."""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+STRATEGIES = ("auto", "one", "mirrored", "multiworker", "tpu")
+
+
+class MachineError(ValueError):
+    """What was asked for is not to be had on this machine; one line that says what is."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the command line says of the machine; a recipe means the same training on every one.
+
+    `replicas`: how many devices `mirrored` takes; None takes all GPUs, and on a machine without any two virtual CPUs.
+    `steps_per_call`: train steps in one call from the host. `xla`: compile the step.
+    """
+
+    strategy: str = "auto"
+    replicas: int | None = None
+    steps_per_call: int = 1
+    xla: bool = False
+
+
+def check_backend() -> None:
+    """Raises MachineError if Keras would run on another backend than TensorFlow."""
+    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    if backend != "tensorflow":
+        raise MachineError(f"KERAS_BACKEND={backend}: this command needs TensorFlow; unset it or set KERAS_BACKEND=tensorflow")
+
+
+def strategy(machine: Machine) -> Any:
+    """The tf.distribute strategy of a Machine. Raises MachineError where it cannot be had."""
+    import tensorflow as tf
+
+    name, _ = choose(machine.strategy)
+    if name == "one":
+        return tf.distribute.get_strategy()
+    if name == "mirrored":
+        return tf.distribute.MirroredStrategy(_mirrored_devices(machine.replicas))
+    raise MachineError(f"--strategy {name} is not ready yet; one and mirrored are")
+
+
+def choose(name: str = "auto") -> tuple[str, str]:
+    """The strategy that `name` means here, and why."""
+    if name not in STRATEGIES:
+        raise MachineError(f"--strategy {name}: one of {', '.join(STRATEGIES)}")
+    if name != "auto":
+        return name, "asked for"
+    import tensorflow as tf
+
+    gpus = len(tf.config.list_physical_devices("GPU"))
+    if gpus > 1:
+        return "mirrored", f"{gpus} GPUs"
+    return "one", "one GPU" if gpus else "no GPU: the CPU, all its cores"
+
+
+def plan(name: str = "auto") -> dict[str, Any]:
+    """What a run would take here: strategy, replicas, precision and the reasons."""
+    import tensorflow as tf
+
+    chosen, reason = choose(name)
+    gpus = tf.config.list_physical_devices("GPU")
+    precision, why = "float32", "no GPU, and this CPU has no bfloat16 arithmetic"
+    if gpus:
+        capability = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0))
+        if capability >= (8, 0):
+            precision, why = "mixed_bfloat16", f"compute capability {capability[0]}.{capability[1]}"
+        elif capability >= (7, 0):
+            precision, why = "mixed_float16", f"compute capability {capability[0]}.{capability[1]}, without bfloat16"
+    elif "avx512_bf16" in _cpu_flags() or "amx_bf16" in _cpu_flags():
+        precision, why = "mixed_bfloat16", "the CPU has bfloat16 arithmetic"
+    replicas = len(gpus) if chosen == "mirrored" and gpus else 2 if chosen == "mirrored" else 1
+    return {
+        "strategy": chosen,
+        "replicas": replicas,
+        "precision": precision,
+        "reason": f"{chosen}: {reason}; {precision}: {why}",
+    }
+
+
+def set_precision(name: str) -> None:
+    """The dtype policy of the layers made from now on; the only place that sets it."""
+    import keras
+
+    keras.config.set_dtype_policy(name)
+
+
+def environment() -> dict[str, Any]:
+    """Versions, devices and the git commit: what a run ran on, as JSON values."""
+    import platform
+    import subprocess
+    from importlib.metadata import PackageNotFoundError, version
+    from pathlib import Path
+
+    import tensorflow as tf
+
+    packages = {}
+    for name in ("bigkeras", "tensorflow", "keras", "numpy", "pillow", "scikit-learn"):
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            packages[name] = "not installed"
+    try:
+        git = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=10,
+        ).stdout.strip()
+    except (OSError, subprocess.TimeoutExpired):
+        git = ""
+    return {
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "packages": packages,
+        "devices": [f"{d.device_type}:{d.name}" for d in tf.config.list_physical_devices()],
+        "git_commit": git or None,
+    }
+
+
+def _mirrored_devices(replicas: int | None) -> list[str]:
+    import tensorflow as tf
+
+    gpus = tf.config.list_logical_devices("GPU") if tf.config.list_physical_devices("GPU") else []
+    if gpus:
+        wanted = replicas or len(gpus)
+        if wanted > len(gpus):
+            raise MachineError(f"--replicas {wanted}: there are {len(gpus)} GPUs")
+        return [d.name for d in gpus[:wanted]]
+    wanted = replicas or 2
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    configured = tf.config.get_logical_device_configuration(cpu)
+    if not configured or len(configured) < wanted:
+        try:
+            tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * wanted)
+        except RuntimeError:
+            have = len(tf.config.list_logical_devices("CPU"))
+            raise MachineError(f"--replicas {wanted}: TensorFlow already runs with {have} CPU device(s)") from None
+    return [f"CPU:{i}" for i in range(wanted)]
+
+
+def _cpu_flags() -> set[str]:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            return next((set(line.split()) for line in file if line.startswith(("flags", "Features"))), set())
+    except OSError:
+        return set()
+
+
+def _processor() -> str:
+    import platform
+
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()
