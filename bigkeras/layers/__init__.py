@@ -1,0 +1,7 @@
+"""Layers that Keras lacks, or has in a slower way."""
+
+from bigkeras.layers.activations import ApproximateGelu
+from bigkeras.layers.normalization import MOMENTUM, BatchNorm
+from bigkeras.layers.whitening import PatchWhitening
+
+__all__ = ["MOMENTUM", "ApproximateGelu", "BatchNorm", "PatchWhitening"]

@@ -1,0 +1,17 @@
+"""The models: functions that give a functional `keras.Model` with float32 logits, by name."""
+
+from collections.abc import Callable
+
+import keras
+
+from bigkeras.models.airbench import airbench
+from bigkeras.models.lenet import lenet
+from bigkeras.models.resnet import resnet
+from bigkeras.models.simple_cnn import simple_cnn
+
+MODELS: dict[str, Callable[..., keras.Model]] = {
+    "airbench": airbench,
+    "lenet": lenet,
+    "resnet": resnet,
+    "simple_cnn": simple_cnn,
+}

@@ -1,0 +1,110 @@
+"""BatchNorm against the stock layer, and against itself on several replicas."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bigkeras.layers import MOMENTUM, BatchNorm
+
+IMAGES = np.random.default_rng(0).normal(1.5, 2.0, (6, 5, 4, 3)).astype("float32")
+WEIGHTS = np.random.default_rng(1).normal(size=IMAGES.shape).astype("float32")
+
+
+def pair(**args):
+    """Our layer and the stock one, with the same weights, none of them trivial."""
+    ours = BatchNorm(**args)
+    stock = keras.layers.BatchNormalization(**{"momentum": MOMENTUM, **args})
+    for layer in (ours, stock):
+        layer.build(IMAGES.shape)
+    values = [np.random.default_rng(i).uniform(0.5, 2.0, w.shape) for i, w in enumerate(ours.weights)]
+    ours.set_weights(values)
+    stock.set_weights(values)
+    return ours, stock
+
+
+def outputs_and_gradients(layer, training, dtype="float32"):
+    @tf.function
+    def step(images):
+        with tf.GradientTape() as tape:
+            tape.watch(images)
+            outputs = layer(images, training=training)
+            loss = tf.reduce_sum(tf.cast(outputs, "float32") * WEIGHTS)
+        return outputs, tape.gradient(loss, [images, *[w.value for w in layer.trainable_variables]])
+
+    outputs, gradients = step(tf.cast(IMAGES, dtype))
+    return [tf.cast(t, "float32").numpy() for t in (outputs, *gradients)]
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("args", [{}, {"scale": False}, {"center": False}, {"epsilon": 1e-7}, {"axis": 1}])
+def test_equals_the_stock_layer_in_float32(args, training):
+    ours, stock = pair(**args)
+    for mine, theirs in zip(*(outputs_and_gradients(layer, training) for layer in (ours, stock)), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-4)
+    for mine, theirs in zip(ours.get_weights(), stock.get_weights(), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-5)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_equals_the_stock_layer_in_bfloat16_within_its_precision(training):
+    ours, stock = pair(dtype="mixed_bfloat16")
+    mine, theirs = (outputs_and_gradients(layer, training, "bfloat16") for layer in (ours, stock))
+    for one, other in zip(mine, theirs, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0.05, atol=0.05 * np.abs(other).max())
+    for one, other in zip(ours.get_weights(), stock.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3)
+
+
+def test_training_uses_the_fused_kernel():
+    layer, _ = pair()
+    graph = tf.function(lambda x: layer(x, training=True)).get_concrete_function(tf.constant(IMAGES)).graph
+    assert "FusedBatchNormV3" in {operation.type for operation in graph.get_operations()}
+
+
+def test_a_frozen_layer_keeps_its_statistics():
+    layer, _ = pair()
+    layer.trainable = False
+    before = layer.get_weights()
+    frozen = layer(IMAGES, training=True)
+    np.testing.assert_allclose(frozen, layer(IMAGES, training=False), rtol=1e-6)
+    assert all(np.array_equal(a, b) for a, b in zip(before, layer.get_weights(), strict=True))
+
+
+def test_dense_inputs_and_masks_take_the_stock_way():
+    ours, stock = (layer(momentum=0.9) for layer in (BatchNorm, keras.layers.BatchNormalization))
+    rows = IMAGES[:, 0]
+    mask = np.arange(24).reshape(6, 4) % 3 > 0
+    np.testing.assert_allclose(ours(rows, training=True, mask=mask), stock(rows, training=True, mask=mask), atol=1e-6)
+    np.testing.assert_allclose(ours.moving_variance, stock.moving_variance)
+
+
+def test_two_replicas_have_the_statistics_of_the_whole_batch(two_cpus):
+    single, _ = pair()
+    expected = single(IMAGES, training=True)
+    strategy = tf.distribute.MirroredStrategy(two_cpus)
+    with strategy.scope():
+        layer, _ = pair()
+    parts = strategy.experimental_distribute_values_from_function(
+        lambda context: tf.constant(np.split(IMAGES, 2)[context.replica_id_in_sync_group])
+    )
+    results = strategy.run(tf.function(lambda x: layer(x, training=True)), (parts,))
+    together = np.concatenate(strategy.experimental_local_results(results))
+    np.testing.assert_allclose(together, expected, rtol=1e-4, atol=1e-5)
+    for mine, theirs in zip(layer.get_weights(), single.get_weights(), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-5)
+
+
+@pytest.fixture
+def two_cpus():
+    devices = tf.config.list_logical_devices("CPU")
+    if len(devices) < 2:
+        pytest.skip("needs two logical CPUs, which must be asked for before TensorFlow starts")
+    return [device.name for device in devices[:2]]
+
+
+def test_config_round_trip():
+    layer = BatchNorm(momentum=0.7, scale=False, name="bn")
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
+    assert isinstance(again, BatchNorm)
+    assert again.get_config() == layer.get_config()
