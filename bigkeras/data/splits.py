@@ -38,13 +38,20 @@ def stratified_split(labels: Sequence[int] | np.ndarray, fractions: Sequence[flo
 
 
 def stratified_sample(labels: Sequence[int] | np.ndarray, count: int | None, seed: int) -> np.ndarray:
-    """Sorted indices of `count` examples, at least one of every class; all of them where `count` is None."""
+    """Sorted indices of `count` examples, but at least one of every class; all of them where `count` is None."""
     if count is None or count >= len(labels):
         return np.arange(len(labels))
     if count < 1:
         raise ValueError(f"{count} examples: at least 1, or null for all")
     share = count / len(labels)
-    return stratified_split(labels, (share, 1 - share), seed)[0]
+    sample = stratified_split(labels, (share, 1 - share), seed)[0]
+    sizes = np.bincount(np.asarray(labels)[sample])
+    # The examples that rare classes got beyond their share are taken from the largest ones.
+    while len(sample) > count and sizes.max() > 1:
+        largest = sizes.argmax()
+        sample = np.delete(sample, np.flatnonzero(np.asarray(labels)[sample] == largest)[-1])
+        sizes[largest] -= 1
+    return sample
 
 
 def check_fractions(**fractions: float) -> None:
