@@ -1,0 +1,1 @@
+"""The apps: they use exported artifacts and nothing of bigkeras."""

@@ -1,0 +1,225 @@
+"""Run a SavedModel by TensorFlow's C API, through ctypes on the native library of the installed wheel.
+
+`import tensorflow` takes 5 to 10 seconds; this library loads in a fraction of one. The API is TensorFlow's stable one:
+tensorflow/c/c_api.h, tf_tensor.h and tf_tstring.h say what each function does and who owns what.
+"""
+
+import contextlib
+import ctypes
+import importlib.util
+import os
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from apps.signatures import (
+    DTYPES,
+    NUMBERS,
+    ModelError,
+    Tensor,
+    fitting_arrays,
+    one_line,
+    read_signatures,
+    signature_named,
+)
+
+LIBRARIES = ("libtensorflow_cc.so.2", "libtensorflow_cc.2.dylib")
+STRING_BYTES = 24  # sizeof(TF_TString)
+
+
+class _Output(ctypes.Structure):
+    """TF_Output: one output of an operation."""
+
+    _fields_ = [("operation", ctypes.c_void_p), ("index", ctypes.c_int)]
+
+
+class CModel:
+    """A SavedModel run by TensorFlow's C API."""
+
+    runtime = "c"
+
+    def __init__(self, directory: Path, op_libraries: Sequence[str | Path], threads: int | None):
+        self._c = c = _library()
+        self.signatures = read_signatures(directory)
+        for library in op_libraries:
+            with _status(c, f"{library}: ") as status:
+                c.TF_LoadLibrary(os.fsencode(library), status)
+        options = c.TF_NewSessionOptions()
+        graph = c.TF_NewGraph()
+        try:
+            # A ConfigProto: gpu_options.allow_growth, for an app shall not take a whole GPU, and
+            # intra_op_parallelism_threads.
+            config = b"\x32\x02\x20\x01" + (b"\x10" + _to_varint(threads) if threads else b"")
+            with _status(c) as status:
+                c.TF_SetConfig(options, config, len(config), status)
+            tags = (ctypes.c_char_p * 1)(b"serve")
+            path = os.fsencode(directory)
+            with _status(c, f"{directory}: cannot be loaded: ") as status:
+                session = c.TF_LoadSessionFromSavedModel(options, None, path, tags, 1, graph, None, status)
+        except ModelError:
+            c.TF_DeleteGraph(graph)
+            raise
+        finally:
+            c.TF_DeleteSessionOptions(options)
+        self._graph, self._session = graph, session
+        self.close = weakref.finalize(self, _close, c, session, graph)
+        # At exit the system takes everything back, and faster.
+        self.close.atexit = False
+
+    def run(self, signature: str, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """The outputs of a signature by name; see `load`. May be called from several threads."""
+        c, chosen = self._c, signature_named(self.signatures, signature)
+        arrays = fitting_arrays(signature, chosen, inputs)
+        feeds = (_Output * len(arrays))(*(self._output(chosen.inputs[key]) for key in arrays))
+        fetches = (_Output * len(chosen.outputs))(*(self._output(tensor) for tensor in chosen.outputs.values()))
+        values = (ctypes.c_void_p * len(feeds))()
+        results = (ctypes.c_void_p * len(fetches))()
+        try:
+            for place, (key, array) in enumerate(arrays.items()):
+                values[place] = _to_tensor(c, array, chosen.inputs[key].dtype)
+            with _status(c) as status:
+                c.TF_SessionRun(self._session, None, feeds, values, len(feeds), fetches, results, len(fetches),
+                                None, 0, None, status)  # fmt: skip
+            return {key: _from_tensor(c, result) for key, result in zip(chosen.outputs, results, strict=True)}
+        finally:
+            for value in filter(None, values):
+                _delete_input(c, value)
+            for result in filter(None, results):
+                c.TF_DeleteTensor(result)
+
+    def _output(self, tensor: Tensor) -> _Output:
+        operation, _, index = tensor.name.partition(":")
+        pointer = self._c.TF_GraphOperationByName(self._graph, operation.encode())
+        if not pointer:
+            raise ModelError(f"the graph has no operation {operation!r}, which its signature names")
+        return _Output(pointer, int(index or 0))
+
+
+def library_path() -> Path | None:
+    """TensorFlow's native library in the installed wheel, found without importing TensorFlow; None if there is none."""
+    spec = importlib.util.find_spec("tensorflow")
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    return next((p for folder in folders for name in LIBRARIES if (p := Path(folder, name)).is_file()), None)
+
+
+def _library() -> ctypes.CDLL:
+    """TensorFlow's C API, with the types of the functions used here."""
+    path = library_path()
+    if path is None:
+        raise ModelError("the C runtime needs TensorFlow's native library, which is not here: use --runtime python")
+    try:
+        c = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be loaded: {error}") from None
+    pointer, text, size, number = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int
+    types = {
+        "TF_NewStatus": (pointer, []),
+        "TF_GetCode": (number, [pointer]),
+        "TF_Message": (text, [pointer]),
+        "TF_DeleteStatus": (None, [pointer]),
+        "TF_NewSessionOptions": (pointer, []),
+        "TF_SetConfig": (None, [pointer, text, size, pointer]),
+        "TF_DeleteSessionOptions": (None, [pointer]),
+        "TF_NewGraph": (pointer, []),
+        "TF_DeleteGraph": (None, [pointer]),
+        "TF_GraphOperationByName": (pointer, [pointer, text]),
+        "TF_LoadLibrary": (pointer, [text, pointer]),
+        "TF_LoadSessionFromSavedModel": (pointer, [pointer, pointer, text, pointer, number, pointer, pointer, pointer]),
+        "TF_SessionRun": (None, [pointer] * 4 + [number, pointer, pointer, number, pointer, number, pointer, pointer]),
+        "TF_CloseSession": (None, [pointer, pointer]),
+        "TF_DeleteSession": (None, [pointer, pointer]),
+        "TF_AllocateTensor": (pointer, [number, pointer, number, size]),
+        "TF_DeleteTensor": (None, [pointer]),
+        "TF_TensorType": (number, [pointer]),
+        "TF_NumDims": (number, [pointer]),
+        "TF_Dim": (ctypes.c_int64, [pointer, number]),
+        "TF_TensorByteSize": (size, [pointer]),
+        "TF_TensorData": (pointer, [pointer]),
+        "TF_StringInit": (None, [pointer]),
+        "TF_StringCopy": (None, [pointer, text, size]),
+        "TF_StringDealloc": (None, [pointer]),
+        "TF_StringGetDataPointer": (pointer, [pointer]),
+        "TF_StringGetSize": (size, [pointer]),
+    }
+    for name, (result, arguments) in types.items():
+        function = getattr(c, name)
+        function.restype, function.argtypes = result, arguments
+    return c
+
+
+@contextlib.contextmanager
+def _status(c: ctypes.CDLL, prefix: str = "") -> Iterator[int]:
+    """A TF_Status for one call; raises ModelError if the call set it."""
+    status = c.TF_NewStatus()
+    try:
+        yield status
+        if c.TF_GetCode(status):
+            raise ModelError(prefix + one_line(c.TF_Message(status).decode("utf-8", "replace")))
+    finally:
+        c.TF_DeleteStatus(status)
+
+
+def _close(c: ctypes.CDLL, session: int, graph: int) -> None:
+    status = c.TF_NewStatus()
+    c.TF_CloseSession(session, status)
+    c.TF_DeleteSession(session, status)
+    c.TF_DeleteGraph(graph)
+    c.TF_DeleteStatus(status)
+
+
+def _to_tensor(c: ctypes.CDLL, array: np.ndarray, dtype: str) -> int:
+    """A TF_Tensor with a copy of the array; `_delete_input` gives it back."""
+    strings = [_bytes(item) for item in array.ravel()] if dtype == "string" else []
+    size = len(strings) * STRING_BYTES if dtype == "string" else array.nbytes
+    tensor = c.TF_AllocateTensor(NUMBERS[dtype], (ctypes.c_int64 * array.ndim)(*array.shape), array.ndim, size)
+    data = c.TF_TensorData(tensor)
+    if dtype != "string":
+        ctypes.memmove(data, array.ctypes.data, size)
+    for place, item in enumerate(strings):
+        c.TF_StringInit(data + place * STRING_BYTES)
+        c.TF_StringCopy(data + place * STRING_BYTES, item, len(item))
+    return tensor
+
+
+def _bytes(item: Any) -> bytes:
+    if isinstance(item, str):
+        return item.encode()
+    if not isinstance(item, bytes):
+        raise ModelError(f"a string input holds bytes or str, not {type(item).__name__}")
+    return item
+
+
+def _delete_input(c: ctypes.CDLL, tensor: int) -> None:
+    # Strings in a tensor of our own are ours to give back; those in a result belong to TensorFlow.
+    if c.TF_TensorType(tensor) == NUMBERS["string"]:
+        data = c.TF_TensorData(tensor)
+        for place in range(c.TF_TensorByteSize(tensor) // STRING_BYTES):
+            c.TF_StringDealloc(data + place * STRING_BYTES)
+    c.TF_DeleteTensor(tensor)
+
+
+def _from_tensor(c: ctypes.CDLL, tensor: int) -> np.ndarray:
+    """A copy of a TF_Tensor's values; strings as an object array of bytes."""
+    dtype = DTYPES.get(c.TF_TensorType(tensor))
+    shape = tuple(c.TF_Dim(tensor, axis) for axis in range(c.TF_NumDims(tensor)))
+    if dtype is None:
+        raise ModelError(f"an output is of type {c.TF_TensorType(tensor)}, which this module does not read")
+    data = c.TF_TensorData(tensor)
+    if dtype == "string":
+        items = [data + place * STRING_BYTES for place in range(int(np.prod(shape, dtype=np.int64)))]
+        texts = [ctypes.string_at(c.TF_StringGetDataPointer(i), c.TF_StringGetSize(i)) for i in items]
+        return np.array(texts, dtype=object).reshape(shape)
+    array = np.empty(shape, dtype)
+    if array.nbytes:
+        ctypes.memmove(array.ctypes.data, data, array.nbytes)
+    return array
+
+
+def _to_varint(value: int) -> bytes:
+    head = b""
+    while value > 127:
+        head, value = head + bytes([value & 127 | 128]), value >> 7
+    return head + bytes([value])

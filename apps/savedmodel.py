@@ -1,0 +1,123 @@
+"""Run a SavedModel: raw input in, finished answers out, without importing TensorFlow where that can be avoided.
+
+Two runtimes give the same answers: "c" calls TensorFlow's native library directly (an answer within a second), "python"
+is TensorFlow itself (5 to 10 seconds to import), for platforms whose wheel has no such library.
+"""
+
+import contextlib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from apps.c_api import CModel, library_path
+from apps.signatures import ModelError, fitting_arrays, one_line, read_signatures, signature_named
+
+RUNTIMES = ("auto", "c", "python")
+
+
+class PythonModel:
+    """A SavedModel run by Python TensorFlow."""
+
+    runtime = "python"
+
+    def __init__(self, directory: Path, op_libraries: Sequence[str | Path], threads: int | None):
+        try:
+            import tensorflow as tf
+        except ImportError as error:
+            raise ModelError(f"TensorFlow cannot be imported ({error}): pip install tensorflow") from None
+        self._tf = tf
+        self.signatures = read_signatures(directory)
+        if threads:
+            # Too late once TensorFlow has run something in this process: then its own setting stays.
+            with contextlib.suppress(RuntimeError):
+                tf.config.threading.set_intra_op_parallelism_threads(threads)
+        try:
+            for library in op_libraries:
+                tf.load_op_library(str(library))
+            # The loaded object must live as long as its functions.
+            self._loaded = tf.saved_model.load(str(directory))
+        except (tf.errors.OpError, OSError, ValueError) as error:
+            raise ModelError(f"{directory}: cannot be loaded: {one_line(str(error))}") from None
+
+    def run(self, signature: str, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        """The outputs of a signature by name; see `load`."""
+        chosen = signature_named(self.signatures, signature)
+        arrays = fitting_arrays(signature, chosen, inputs)
+        tf = self._tf
+        tensors = {
+            key: tf.constant(array.tolist() if array.dtype == object else array, chosen.inputs[key].dtype, array.shape)
+            for key, array in arrays.items()
+        }
+        try:
+            outputs = self._loaded.signatures[signature](**tensors)
+        except tf.errors.OpError as error:
+            raise ModelError(one_line(error.message)) from None
+        return {key: np.asarray(value.numpy()) for key, value in outputs.items()}
+
+
+def load(
+    directory: str | Path,
+    runtime: str = "auto",
+    *,
+    op_libraries: Sequence[str | Path] = (),
+    threads: int | None = None,
+) -> CModel | PythonModel:
+    """The SavedModel in `directory`, ready to run.
+
+    `directory` is a version (`…/1`) or the folder of versions, of which the highest number is taken. `runtime` is "c",
+    "python", or "auto": C where the wheel has the library, else Python. `op_libraries` are `.so` files of further
+    operations. `threads` limits the threads of one operation.
+
+    The result has `runtime` ("c" or "python"), `signatures` (name → Signature) and `run(signature, inputs)`, which
+    takes `{name: array, or list of bytes}` and gives `{name: array}`; strings come as object arrays of bytes.
+
+    Raises ModelError, and ValueError for an unknown runtime.
+    """
+    if runtime not in RUNTIMES:
+        raise ValueError(f"runtime {runtime!r} is not one of {', '.join(RUNTIMES)}")
+    directory = version_directory(directory)
+    # TensorFlow's own log lines would mix with an app's answers; who wants them sets the variable.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if runtime == "python" or (runtime == "auto" and library_path() is None):
+        return PythonModel(directory, op_libraries, threads)
+    return CModel(directory, op_libraries, threads)
+
+
+def version_directory(directory: str | Path) -> Path:
+    """`directory` if it holds a SavedModel, else its sub-folder of the highest number that does."""
+    directory = Path(directory)
+    if (directory / "saved_model.pb").is_file():
+        return directory
+    versions = [d for d in directory.glob("[0-9]*") if d.name.isdecimal() and (d / "saved_model.pb").is_file()]
+    if not versions:
+        raise ModelError(f"{directory}: no SavedModel here: neither saved_model.pb nor a folder such as 1/ with one")
+    return max(versions, key=lambda d: int(d.name))
+
+
+def find_model(name: str) -> Path:
+    """The folder of the model `name`: looked for among the shipped models, then as a path.
+
+    Shipped models lie in $BIGKERAS_MODELS, in saved_models/ beside this checkout's apps/, and in ./saved_models. Raises
+    ModelError that lists those there are.
+    """
+    here = [Path(__file__).resolve().parent.parent / "saved_models", Path("saved_models")]
+    folders = [Path(folder) for folder in os.environ.get("BIGKERAS_MODELS", "").split(os.pathsep) if folder] + here
+    models = {d.name: d for folder in reversed(folders) for d in sorted(folder.glob("*/")) if _is_model(d)}
+    if name in models:
+        return models[name]
+    if name and _is_model(Path(name)):
+        return Path(name)
+    if models:
+        raise ModelError(f"{name}: neither a SavedModel's folder nor one of {', '.join(sorted(models))}")
+    places = ", ".join(dict.fromkeys(map(str, folders)))
+    raise ModelError(f"{name}: no SavedModel's folder, and no models in {places}: set BIGKERAS_MODELS")
+
+
+def _is_model(directory: Path) -> bool:
+    try:
+        return version_directory(directory).is_dir()
+    except ModelError:
+        return False

@@ -1,0 +1,151 @@
+"""The signatures of a SavedModel, read from its protobuf file without TensorFlow, and what fits them."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+# The numbers of tensorflow/core/framework/types.proto that artifacts use.
+DTYPES = {1: "float32", 2: "float64", 3: "int32", 4: "uint8", 7: "string", 9: "int64", 10: "bool"}
+NUMBERS = {name: number for number, name in DTYPES.items()}
+
+
+class ModelError(RuntimeError):
+    """A SavedModel that cannot be found, loaded or run; one line that says why."""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A signature's input or output: its name in the graph, its dtype ("string", "float32", …) and its shape.
+
+    `shape` holds None for a free size and is None itself where the rank is free.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...] | None
+
+
+@dataclass(frozen=True)
+class Signature:
+    """One function of a SavedModel: its inputs and outputs by name."""
+
+    inputs: Mapping[str, Tensor]
+    outputs: Mapping[str, Tensor]
+
+
+def read_signatures(directory: Path) -> dict[str, Signature]:
+    """The signatures in `directory/saved_model.pb`, read from the protobuf wire format without TensorFlow."""
+    path = directory / "saved_model.pb"
+    try:
+        graphs = [value for field, value in _fields(memoryview(path.read_bytes())) if field == 2]
+        for graph in graphs:
+            info = [tag for field, value in _fields(graph) if field == 1 for tag in _fields(value)]
+            if any(field == 4 and bytes(tag) == b"serve" for field, tag in info):
+                entries = [_entry(value) for field, value in _fields(graph) if field == 5]
+                return {key: _read_signature(value) for key, value in entries if not key.startswith("__")}
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
+    except (IndexError, TypeError, UnicodeDecodeError):
+        raise ModelError(f"{path}: damaged, or not a SavedModel") from None
+    raise ModelError(f"{path}: holds no graph with the tag 'serve'")
+
+
+def _read_signature(message: memoryview) -> Signature:
+    tensors: dict[int, dict[str, Tensor]] = {1: {}, 2: {}}
+    for field, value in _fields(message):
+        if field in tensors:
+            key, tensor = _entry(value)
+            tensors[field][key] = _read_tensor(tensor)
+    return Signature(tensors[1], tensors[2])
+
+
+def _read_tensor(message: memoryview) -> Tensor:
+    fields = dict(_fields(message))
+    shape: list[int | None] | None = []
+    for field, value in _fields(fields.get(3, memoryview(b""))):
+        if field == 3 and value:
+            shape = None
+        elif field == 2 and shape is not None:
+            size = dict(_fields(value)).get(1, 0)
+            shape.append(None if size >= 1 << 63 else size)  # -1 says "any"
+    number = fields.get(2, 0)
+    return Tensor(str(fields[1], "utf-8") if 1 in fields else "", DTYPES.get(number, f"type {number}"),
+                  None if shape is None else tuple(shape))  # fmt: skip
+
+
+def _entry(message: memoryview) -> tuple[str, memoryview]:
+    fields = dict(_fields(message))
+    return str(fields.get(1, b""), "utf-8"), fields.get(2, memoryview(b""))
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, Any]]:
+    """(field number, int or memoryview) for each field of a protobuf message."""
+    at = 0
+    while at < len(message):
+        key, at = _varint(message, at)
+        if key & 7 == 0:
+            value, at = _varint(message, at)
+            yield key >> 3, value
+            continue
+        size = {1: 8, 5: 4}.get(key & 7)
+        if key & 7 == 2:
+            size, at = _varint(message, at)
+        if size is None or at + size > len(message):
+            raise IndexError("not a protobuf message")
+        yield key >> 3, message[at : at + size]
+        at += size
+
+
+def _varint(message: memoryview, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = message[at]
+        at += 1
+        value |= (byte & 127) << shift
+        shift += 7
+        if byte < 128:
+            return value, at
+
+
+def signature_named(signatures: Mapping[str, Signature], name: str) -> Signature:
+    if name not in signatures:
+        raise ModelError(f"signature {name!r} is not one of {', '.join(sorted(signatures))}")
+    return signatures[name]
+
+
+def fitting_arrays(name: str, signature: Signature, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The inputs as arrays of the signature's dtypes; raises ModelError that names what does not fit."""
+    if set(inputs) != set(signature.inputs):
+        wanted, given = (", ".join(sorted(names)) for names in (signature.inputs, inputs))
+        raise ModelError(f"{name} takes {wanted}, not {given or 'nothing'}")
+    arrays = {}
+    for key, value in inputs.items():
+        expected = signature.inputs[key]
+        if expected.dtype not in NUMBERS:
+            raise ModelError(f"{name}: {key} is of {expected.dtype}, which this module does not feed")
+        if expected.dtype == "string":
+            array = np.array(value, dtype=object)
+        else:
+            array = np.asarray(value)
+            if array.size and not np.can_cast(array.dtype, expected.dtype, "same_kind"):
+                raise ModelError(f"{name}: {key} must be {expected.dtype}, not {array.dtype}")
+            array = np.ascontiguousarray(array, dtype=expected.dtype).reshape(array.shape)
+        shape = expected.shape
+        if shape is not None and (
+            len(shape) != array.ndim or any(s not in (None, n) for s, n in zip(shape, array.shape, strict=True))
+        ):
+            sizes = ", ".join("any" if s is None else str(s) for s in shape)
+            raise ModelError(f"{name}: {key} must have the shape ({sizes}), not {array.shape}")
+        arrays[key] = array
+    return arrays
+
+
+def one_line(message: str) -> str:
+    """What went wrong, without the names of graph nodes and without a second line."""
+    roots = re.search(r"root error\(s\) found\.\s*\(0\)\s*(?:[A-Z_]+: )?(.*)", message, re.DOTALL)
+    text = re.sub(r"\{\{\w+ .*?\}\}\s*", "", roots[1] if roots else message)
+    return " ".join(re.split(r"\[\[|\n", text.strip(), maxsplit=1)[0].split())
