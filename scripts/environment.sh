@@ -26,15 +26,15 @@ find_python() {
           echo "$name"
           return
         fi
-        without_venv="$without_venv $name"
+        without_venv="${without_venv:+$without_venv, }$name"
         ;;
-      *) found="$found $name is $version;" ;;
+      *) found="$found$name is $version; " ;;
     esac
   done
   if [ -n "$without_venv" ]; then
-    fail "No venv module in${without_venv}: on Debian or Ubuntu, apt install python3-venv; then run this again."
+    fail "No venv module in $without_venv: on Debian or Ubuntu, apt install python3-venv; then run this again."
   fi
-  fail "Python 3.11, 3.12 or 3.13 is needed, and none was found (${found:- no python3 at all;} looked on PATH)."
+  fail "Python 3.11, 3.12 or 3.13 is needed, and none was found (${found:-no python3 at all; }looked on PATH)."
 }
 
 need_disk() {

@@ -1,0 +1,149 @@
+"""Scores of a classifier, from labels and probabilities. NumPy and scikit-learn; no TensorFlow."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from sklearn import metrics as scores
+
+# A probability of exactly zero would make the whole loss infinite.
+SMALLEST_PROBABILITY = 1e-12
+CALIBRATION_BINS = 15
+
+
+def classification_metrics(
+    labels: Any, probabilities: Any, class_names: Sequence[str], weights: Any | None = None
+) -> dict[str, Any]:
+    """The scores of a classifier, as plain values that JSON can hold.
+
+    `labels` (n,) whole numbers below `classes`; `probabilities` (n, classes), rows that sum to 1; `weights` (n,) at
+    least 0: an example of weight 0 counts nowhere. All scores are from 0 to 1 but `loss`, in nats.
+
+    Gives `examples`, `accuracy`, `top_k` and `top_k_accuracy` (5, or less than the number of classes), `loss` (mean
+    negative log likelihood), `calibration_error` and its `reliability` bins, `per_class` (name, precision, recall, f1,
+    support), `macro` and `weighted` averages of these, and `confusion` (rows are the true classes). With two classes
+    also `roc_auc` and `average_precision` of the second one; None where only one class occurs.
+
+    Raises ValueError that names the shape, the label or the row that does not fit.
+    """
+    labels, probabilities, weights = _checked(labels, probabilities, class_names, weights)
+    classes = len(class_names)
+    predicted = probabilities.argmax(1)
+    k = max(1, min(5, classes - 1))
+    likelihood = probabilities[np.arange(len(labels)), labels]
+    result: dict[str, Any] = {
+        "examples": len(labels),
+        "accuracy": _mean(predicted == labels, weights),
+        "top_k": k,
+        "top_k_accuracy": _mean(_ranks(labels, probabilities) < k, weights),
+        "loss": _mean(-np.log(np.maximum(likelihood, SMALLEST_PROBABILITY)), weights),
+        **_calibration(predicted == labels, probabilities.max(1), weights),
+        **_per_class(labels, predicted, class_names, weights),
+    }
+    if classes == 2:
+        both = len(np.unique(labels)) == 2
+        arguments = {"y_true": labels, "y_score": probabilities[:, 1], "sample_weight": weights}
+        result["roc_auc"] = float(scores.roc_auc_score(**arguments)) if both else None
+        result["average_precision"] = float(scores.average_precision_score(**arguments)) if both else None
+    return result
+
+
+def bootstrap_interval(correct: Any, seed: int, samples: int = 10_000) -> tuple[float, float]:
+    """The 95 % percentile interval of the accuracy, from `samples` resamplings of the test set.
+
+    `correct` (n,) says for every example whether its answer is right. Drawing n of n examples with replacement and
+    counting the right ones is one binomial draw, so no resampled set is ever made. Efron & Tibshirani 1993, ch. 13.
+    """
+    correct = np.asarray(correct, bool)
+    if not correct.size:
+        raise ValueError("no examples: an interval needs at least one")
+    draws = np.random.default_rng(seed).binomial(correct.size, correct.mean(), samples) / correct.size
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def worst_mistakes(labels: Any, probabilities: Any, count: int) -> np.ndarray:
+    """The indices (at most `count`,) of wrong answers, the surest one first."""
+    labels, probabilities = np.asarray(labels), np.asarray(probabilities)
+    wrong = np.flatnonzero(probabilities.argmax(1) != labels)
+    return wrong[np.argsort(-probabilities[wrong].max(1), kind="stable")][:count]
+
+
+def _checked(labels: Any, probabilities: Any, class_names: Sequence[str], weights: Any | None) -> tuple[Any, Any, Any]:
+    """Arrays of the examples that count: int64 labels, float64 probabilities and weights."""
+    labels = np.asarray(labels)
+    probabilities = np.asarray(probabilities, np.float64)
+    weights = np.ones(labels.shape) if weights is None else np.asarray(weights, np.float64)
+    expected = (len(labels), len(class_names))
+    if labels.ndim != 1 or probabilities.shape != expected or weights.shape != labels.shape:
+        raise ValueError(
+            f"labels {labels.shape}, probabilities {probabilities.shape} and weights {weights.shape} do not fit "
+            f"{len(class_names)} classes: (n,), (n, {len(class_names)}) and (n,) do"
+        )
+    if not (np.isfinite(weights).all() and (weights >= 0).all()):
+        raise ValueError("weights: a negative or not finite one; at least 0")
+    counted = weights > 0
+    labels, probabilities, weights = labels[counted].astype(np.int64), probabilities[counted], weights[counted]
+    if not len(labels):
+        raise ValueError("no examples: scores need at least one of a weight above 0")
+    outside = labels[(labels < 0) | (labels >= len(class_names))]
+    if len(outside):
+        raise ValueError(f"label {outside[0]}: from 0 to {len(class_names) - 1}")
+    off = ~np.isclose(probabilities.sum(1), 1, atol=1e-2) | (probabilities < 0).any(1)
+    if off.any():
+        row = int(off.argmax())
+        raise ValueError(f"row {row} of the probabilities is not a distribution: it sums to {probabilities[row].sum()}")
+    return labels, probabilities, weights
+
+
+def _mean(values: Any, weights: np.ndarray) -> float:
+    return float(np.average(np.asarray(values, np.float64), weights=weights))
+
+
+def _ranks(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """How many classes stand before the true one; among equals the first stands before, as in argmax."""
+    own = probabilities[np.arange(len(labels)), labels][:, None]
+    before = np.arange(probabilities.shape[1]) < labels[:, None]
+    return ((probabilities > own) | ((probabilities == own) & before)).sum(1)
+
+
+def _calibration(correct: np.ndarray, confidence: np.ndarray, weights: np.ndarray) -> dict[str, Any]:
+    """Expected calibration error over 15 equal bins of confidence: Guo et al. 2017, section 2."""
+    bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    reliability, error = [], 0.0
+    for number in range(CALIBRATION_BINS):
+        inside = bins == number
+        row: dict[str, Any] = {
+            "low": number / CALIBRATION_BINS,
+            "high": (number + 1) / CALIBRATION_BINS,
+            "examples": int(inside.sum()),
+            "confidence": None,
+            "accuracy": None,
+        }
+        if inside.any():
+            row["confidence"] = _mean(confidence[inside], weights[inside])
+            row["accuracy"] = _mean(correct[inside], weights[inside])
+            share = float(weights[inside].sum() / weights.sum())
+            error += share * abs(row["confidence"] - row["accuracy"])
+        reliability.append(row)
+    return {"calibration_error": error, "reliability": reliability}
+
+
+def _per_class(
+    labels: np.ndarray, predicted: np.ndarray, class_names: Sequence[str], weights: np.ndarray
+) -> dict[str, Any]:
+    numbers = range(len(class_names))
+    options = {"labels": numbers, "sample_weight": weights, "zero_division": 0}
+    columns = np.stack(scores.precision_recall_fscore_support(labels, predicted, **options)[:3], 1)
+    support = np.bincount(labels, minlength=len(class_names))
+    share = np.bincount(labels, weights, minlength=len(class_names)) / weights.sum()
+    keys = ("precision", "recall", "f1")
+    return {
+        "per_class": [
+            {"name": str(name), **dict(zip(keys, map(float, row), strict=True)), "support": int(number)}
+            for name, row, number in zip(class_names, columns, support, strict=True)
+        ],
+        "macro": dict(zip(keys, map(float, columns.mean(0)), strict=True)),
+        "weighted": dict(zip(keys, map(float, share @ columns), strict=True)),
+        "confusion": scores.confusion_matrix(labels, predicted, labels=numbers).tolist(),
+    }

@@ -1,0 +1,77 @@
+"""What the tests share: a quiet TensorFlow, the real data where it lies, a folder of digits, the command line."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+NO_DATA = "BIGKERAS_DATA is not set and ../shared/data is not there: this test reads real data sets"
+
+# Before TensorFlow, Keras or matplotlib is imported; processes that tests start inherit it.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+os.environ["KERAS_BACKEND"] = "tensorflow"
+os.environ["MPLBACKEND"] = "Agg"
+if "BIGKERAS_DATA" not in os.environ and (ROOT.parent / "shared" / "data").is_dir():
+    os.environ["BIGKERAS_DATA"] = str(ROOT.parent / "shared" / "data")
+
+
+class Result(NamedTuple):
+    """How a process ended: exit status and what it printed."""
+
+    rc: int
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real data sets (mnist, cifar10, …); the test is skipped where there is none."""
+    folder = os.environ.get("BIGKERAS_DATA")
+    if not folder:
+        pytest.skip(NO_DATA)
+    if not Path(folder).is_dir():
+        pytest.skip(f"BIGKERAS_DATA={folder}: no such folder")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def digits_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 200 grey 8×8 PNGs, 20 in each of the sub-folders 0 … 9: scikit-learn's digits. Do not write to it."""
+    from PIL import Image
+    from sklearn.datasets import load_digits
+
+    folder = tmp_path_factory.mktemp("digits")
+    digits = load_digits()
+    for label in range(10):
+        (folder / str(label)).mkdir()
+        for number, index in enumerate((digits.target == label).nonzero()[0][:20]):
+            pixels = (digits.images[index] * 255 / 16).astype("uint8")
+            Image.fromarray(pixels).save(folder / str(label) / f"{number:02d}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def run_cli() -> Callable[..., Result]:
+    """Runs `python -m bigkeras …` in a process of its own: run_cli("list") → Result(rc, stdout, stderr)."""
+
+    def run(*arguments: object, timeout: float = 300, cwd: Path = ROOT, **environment: str) -> Result:
+        command = [sys.executable, "-m", "bigkeras", *map(str, arguments)]
+        # The checkout is found from any folder, also where bigkeras is not installed.
+        path = os.pathsep.join(p for p in (str(ROOT), os.environ.get("PYTHONPATH")) if p)
+        done = subprocess.run(
+            command,
+            cwd=cwd,
+            env={**os.environ, "PYTHONPATH": path, **environment},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+        return Result(done.returncode, done.stdout, done.stderr)
+
+    return run

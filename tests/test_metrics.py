@@ -1,0 +1,125 @@
+"""The scores, against scikit-learn and against cases that can be counted by hand."""
+
+import json
+
+import numpy as np
+import pytest
+from sklearn import metrics as scores
+
+from bigkeras.metrics import bootstrap_interval, classification_metrics, worst_mistakes
+
+
+def example(classes=10, n=500, seed=0):
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(n, classes))
+    labels = rng.integers(classes, size=n)
+    logits[np.arange(n), labels] += 1.5
+    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    return labels, probabilities, [f"class {i}" for i in range(classes)]
+
+
+def test_scores_equal_those_of_scikit_learn():
+    labels, probabilities, names = example()
+    result = classification_metrics(labels, probabilities, names)
+    predicted = probabilities.argmax(1)
+    assert result["accuracy"] == pytest.approx(scores.accuracy_score(labels, predicted))
+    assert result["loss"] == pytest.approx(scores.log_loss(labels, probabilities))
+    assert result["top_k"] == 5
+    assert result["top_k_accuracy"] == pytest.approx(scores.top_k_accuracy_score(labels, probabilities, k=5))
+    report = scores.classification_report(labels, predicted, target_names=names, output_dict=True)
+    for row in result["per_class"]:
+        expected = report[row["name"]]
+        assert row["f1"] == pytest.approx(expected["f1-score"])
+        assert row["support"] == expected["support"]
+    for average in ("macro", "weighted"):
+        for key, theirs in (("precision", "precision"), ("recall", "recall"), ("f1", "f1-score")):
+            assert result[average][key] == pytest.approx(report[f"{average} avg"][theirs])
+    assert result["confusion"] == scores.confusion_matrix(labels, predicted).tolist()
+
+
+def test_calibration_error_by_hand():
+    # Two examples in the bin of 0.9, one right: |0.9 - 0.5|; one in the bin of 0.6, right: |0.6 - 1|.
+    probabilities = [[0.9, 0.1], [0.9, 0.1], [0.6, 0.4]]
+    result = classification_metrics([0, 1, 0], probabilities, ["no", "yes"])
+    assert result["calibration_error"] == pytest.approx(2 / 3 * 0.4 + 1 / 3 * 0.4)
+    assert sum(row["examples"] for row in result["reliability"]) == 3
+
+
+def test_two_classes_have_areas_under_curves():
+    labels, probabilities, names = example(classes=2)
+    result = classification_metrics(labels, probabilities, names)
+    assert result["roc_auc"] == pytest.approx(scores.roc_auc_score(labels, probabilities[:, 1]))
+    assert result["average_precision"] == pytest.approx(scores.average_precision_score(labels, probabilities[:, 1]))
+    assert result["top_k"] == 1 and result["top_k_accuracy"] == result["accuracy"]
+
+
+def test_one_class_alone_has_no_area():
+    result = classification_metrics([1, 1], [[0.2, 0.8], [0.6, 0.4]], ["no", "yes"])
+    assert result["roc_auc"] is None and result["average_precision"] is None
+
+
+def test_weight_zero_counts_nowhere():
+    labels, probabilities, names = example(n=60)
+    weights = np.r_[np.ones(40), np.zeros(20)]
+    part = classification_metrics(labels[:40], probabilities[:40], names)
+    assert classification_metrics(labels, probabilities, names, weights) == part
+
+
+def test_weight_two_counts_as_two_examples():
+    labels, probabilities, names = example(n=30)
+    weights = np.where(np.arange(30) < 10, 2, 1)
+    heavy = classification_metrics(labels, probabilities, names, weights)
+    twice = classification_metrics(np.repeat(labels, weights), np.repeat(probabilities, weights, axis=0), names)
+    for key in ("accuracy", "loss", "calibration_error", "top_k_accuracy"):
+        assert heavy[key] == pytest.approx(twice[key])
+    assert heavy["weighted"] == pytest.approx(twice["weighted"])
+
+
+def test_result_goes_through_json_unchanged():
+    labels, probabilities, names = example(classes=3, n=9)
+    result = classification_metrics(labels, probabilities.astype(np.float32), names)
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+
+
+def test_a_class_without_examples_scores_zero_and_does_not_warn(recwarn):
+    result = classification_metrics([0, 0], [[0.9, 0.1, 0], [0.8, 0.1, 0.1]], ["a", "b", "c"])
+    assert result["per_class"][2] == {"name": "c", "precision": 0, "recall": 0, "f1": 0, "support": 0}
+    assert not recwarn.list
+
+
+def test_a_probability_of_zero_keeps_the_loss_finite():
+    assert np.isfinite(classification_metrics([1], [[1.0, 0.0]], ["a", "b"])["loss"])
+
+
+@pytest.mark.parametrize(
+    ("labels", "probabilities", "message"),
+    [
+        ([0, 1], [[0.5, 0.5]], r"\(2,\)"),
+        ([2], [[0.5, 0.5]], "label 2: from 0 to 1"),
+        ([-1], [[0.5, 0.5]], "label -1"),
+        ([0], [[np.nan, 0.5]], "row 0"),
+        ([0, 0], [[0.5, 0.5], [3.0, -2.0]], "row 1"),
+        ([], np.zeros((0, 2)), "no examples"),
+    ],
+)
+def test_what_does_not_fit_is_named(labels, probabilities, message):
+    with pytest.raises(ValueError, match=message):
+        classification_metrics(labels, probabilities, ["a", "b"])
+
+
+def test_bootstrap_interval_is_repeatable_and_near_the_normal_one():
+    correct = np.r_[np.ones(900), np.zeros(100)]
+    low, high = bootstrap_interval(correct, seed=1)
+    assert (low, high) == bootstrap_interval(correct, seed=1)
+    half = 1.96 * np.sqrt(0.9 * 0.1 / 1000)
+    assert (low, high) == pytest.approx((0.9 - half, 0.9 + half), abs=2e-3)
+
+
+def test_bootstrap_interval_of_nothing_is_an_error():
+    with pytest.raises(ValueError, match="no examples"):
+        bootstrap_interval([], seed=0)
+
+
+def test_worst_mistakes_come_surest_first():
+    probabilities = np.array([[0.9, 0.1], [0.3, 0.7], [0.05, 0.95], [0.6, 0.4]])
+    assert worst_mistakes([0, 0, 0, 1], probabilities, 2).tolist() == [2, 1]
