@@ -1,6 +1,8 @@
 """What the machine decides: devices, strategy, precision."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,13 +18,15 @@ class Machine:
     """What the command line says of the machine; a recipe means the same training on every one.
 
     `replicas`: how many devices `mirrored` takes; None takes all GPUs, and on a machine without any two virtual CPUs.
-    `steps_per_call`: train steps in one call from the host. `xla`: compile the step.
+    `steps_per_call`: train steps in one call from the host. `xla`: compile the step. `checkpoint_seconds`: the time
+    between two checkpoints.
     """
 
     strategy: str = "auto"
     replicas: int | None = None
     steps_per_call: int = 1
     xla: bool = False
+    checkpoint_seconds: float = 60.0
 
 
 def check_backend() -> None:
@@ -82,11 +86,17 @@ def plan(name: str = "auto") -> dict[str, Any]:
     }
 
 
-def set_precision(name: str) -> None:
-    """The dtype policy of the layers made from now on; the only place that sets it."""
+@contextlib.contextmanager
+def precision(name: str) -> Iterator[None]:
+    """The dtype policy of the layers made inside; the only place that sets it."""
     import keras
 
+    before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def environment() -> dict[str, Any]:

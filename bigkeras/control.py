@@ -1,0 +1,268 @@
+"""What happens between the steps of a run: checkpoints, signals, the best model, the log, early stopping."""
+
+import contextlib
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from bigkeras import checkpoint
+from bigkeras.data.bad import reason
+from bigkeras.data.plan import steps_per_epoch
+from bigkeras.data.source import DataError, Source, Splits
+from bigkeras.metrics import macro_f1
+from bigkeras.progress import progress_bar
+from bigkeras.recipe import Recipe
+from bigkeras.run import write_csv
+from bigkeras.runtime import Machine
+from bigkeras.step import Step
+from bigkeras.tensorboard import tensorboard_callbacks
+
+
+class Interrupted(Exception):
+    """A signal ended the run; everything is saved. `signum` is the signal."""
+
+    def __init__(self, signum: int):
+        super().__init__(f"stopped by {signal.Signals(signum).name}")
+        self.signum = signum
+
+
+class Diverged(ValueError):
+    """The loss or the weights are no longer numbers; the last good weights are kept."""
+
+
+class Log:
+    """Where a run speaks: the terminal, or nowhere."""
+
+    def __init__(self, quiet: bool = False):
+        self.quiet = quiet
+
+    def say(self, text: str) -> None:
+        """A line for a person."""
+        if not self.quiet:
+            print(text, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def signals() -> Iterator[list[int]]:
+    """A list that holds the first SIGINT or SIGTERM; a second one acts as it always does."""
+    asked: list[int] = []
+
+    def note(signum: int, frame: Any) -> None:
+        asked.append(signum)
+        signal.signal(signum, before[signum])
+
+    before = {}
+    try:
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            before[signum] = signal.signal(signum, note)
+    except ValueError:
+        pass  # not the main thread: signals are the caller's
+    try:
+        yield asked
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+class Control(keras.callbacks.Callback):
+    """Knows where the run stands, and saves it.
+
+    Best epoch and early stopping are functions of the history, which is in the checkpoint: nothing else to restore.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        directory: Path,
+        step: Step,
+        splits: Splits,
+        log: Log,
+        asked: list[int],
+        machine: Machine,
+    ):
+        super().__init__()
+        self.recipe, self.directory, self.step, self.splits, self.log = recipe, directory, step, splits, log
+        self.asked, self.machine = asked, machine
+        self.steps = steps_per_epoch(splits.train.labels, recipe.batch_size, recipe.balance)
+        self.position = checkpoint.Position()
+        self.bad: dict[str, str] = dict(splits.bad)
+        self.finished = False
+        self.saved_metrics: list[np.ndarray] | None = None
+        self.saved_at = time.monotonic()
+        self.began = (time.monotonic(), 0)
+        self.rate = 0.0
+        self.best = -np.inf
+
+    def callbacks(self, train: Any) -> list[keras.callbacks.Callback]:
+        """This one and those that only show; this one first, since it completes the logs."""
+        bar = progress_bar(self.recipe.epochs, self.steps, self.recipe.batch_size, done=self.total_steps)
+        return [self, bar, *tensorboard_callbacks(self)]
+
+    @property
+    def total_steps(self) -> int:
+        """Steps done since the run began."""
+        return self.position.epoch * self.steps + self.position.step
+
+    def resume(self, position: checkpoint.Position) -> None:
+        """Goes on from a checkpoint whose variables have been restored."""
+        self.position = position
+        self.bad.update(position.bad)
+        self.best = max([self._score(row) for row in position.history], default=-np.inf)
+        self.finished = self._enough()
+        if position.step:
+            self.saved_metrics = [v.numpy() for m in self.step.metrics for v in m.variables]
+
+    # ------------------------------------------------------------------ Keras' hooks
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """In a resumed epoch, the metrics of the steps before; fit has just reset them."""
+        if self.saved_metrics is not None:
+            for variable, value in zip((v for m in self.step.metrics for v in m.variables), self.saved_metrics, strict=True):
+                variable.assign(value)
+            self.saved_metrics = None
+        self.step.steps_left = self.steps - self.position.step
+        self.began = (time.monotonic(), self.position.step)
+        self.rate = 0.0
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Counts, looks at the loss, and saves or leaves where asked."""
+        done = self.steps - self.step.steps_left
+        self.position = checkpoint.Position(self.position.epoch, done, self.position.history, self.bad)
+        loss = float(logs["loss"])
+        if not np.isfinite(loss):
+            raise self.diverged(f"the loss is {loss}")
+        self._check_bad()
+        if self.asked:
+            raise Interrupted(self.asked[0])
+        if time.monotonic() - self.saved_at >= self.machine.checkpoint_seconds:
+            self.save()
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        """The examples per second of the epoch's training, without its validation."""
+        self._measure()
+
+    def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Leaves in the middle of a validation too."""
+        if self.asked:
+            raise Interrupted(self.asked[0])
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """The epoch's row of the log, the best model, early stopping, a checkpoint."""
+        self._measure()
+        if self.splits.validation is not None:
+            logs["val_macro_f1"] = macro_f1(self.step.confusion.result().numpy())
+        logs["learning_rate"] = float(self._rate_of_step(self.total_steps - 1))
+        logs["examples_per_second"] = round(self.rate, 1)
+        row = {"epoch": epoch + 1, **{k: float(v) for k, v in logs.items()}}
+        score = self._score(row)
+        if score > self.best:
+            self.best = score
+            self.save_model("best.keras")
+        history = (*self.position.history, row)
+        self.position = checkpoint.Position(epoch + 1, 0, history, self.bad)
+        self._write_tables()
+        self._check_bad()
+        self.finished = self._enough()
+        if self.finished or self.asked:
+            self.step.stop_training = True
+        last = epoch + 1 == self.recipe.epochs
+        if last or self.finished or time.monotonic() - self.saved_at >= self.machine.checkpoint_seconds:
+            self.save()
+        if self.asked and not last:
+            raise Interrupted(self.asked[0])
+
+    # ------------------------------------------------------------------ saving
+
+    def save(self) -> None:
+        """A checkpoint of where the run stands."""
+        checkpoint.save(self.directory / "checkpoints", self.position, self.total_steps, self.step.state())
+        self.saved_at = time.monotonic()
+
+    def save_model(self, name: str) -> None:
+        """The network with averaged weights, as `.keras`, written beside and renamed."""
+        path = self.directory / name
+        beside = path.with_suffix(".part.keras")
+        self.step.swap_averages()
+        try:
+            self.step.network.save(beside)
+            beside.replace(path)
+        except OSError as error:
+            beside.unlink(missing_ok=True)
+            raise checkpoint.CheckpointError(f"{path}: cannot be written: {error.strerror or error}") from None
+        finally:
+            self.step.swap_averages()
+
+    def save_last(self) -> None:
+        """The model of the last epoch, which is the best one where there is no validation split."""
+        self.save_model("last.keras")
+        if not (self.directory / "best.keras").exists():
+            self.save_model("best.keras")
+
+    def leave(self, error: Exception) -> None:
+        """What a run that ends before its time leaves behind."""
+        self._write_tables()
+        if isinstance(error, Interrupted):
+            self.save()
+            self.log.say(f"saved at epoch {self.position.epoch + 1}, step {self.position.step}; the same command goes on")
+
+    def diverged(self, what: str) -> Diverged:
+        """The error for a run whose numbers are gone."""
+        return Diverged(
+            f"{what} at step {self.position.step} of epoch {self.position.epoch + 1}; the last good weights are in "
+            f"{self.directory}; try a lower --set optimizer.learning_rate or --set clip_norm=1"
+        )
+
+    # ------------------------------------------------------------------ bad samples
+
+    def on_bad(self, source: Source, index: int) -> None:
+        """Notes an example that cannot be read; called from the pipeline's threads."""
+        name = source.name(index)
+        if name not in self.bad:
+            self.bad[name] = reason(source, index)
+
+    def _check_bad(self) -> None:
+        splits = self.splits
+        total = len(splits.train) + len(splits.validation or ()) + len(splits.bad)
+        limit = self.recipe.max_bad_fraction
+        if len(self.bad) > limit * total:
+            first = "; ".join(f"{name}: {why}" for name, why in list(self.bad.items())[:3])
+            raise DataError(
+                f"{len(self.bad)} of {total} examples cannot be read, more than max_bad_fraction={limit:g} allows; "
+                f"the first: {first}; all are in {self.directory / 'bad_samples.csv'}"
+            )
+
+    def _write_tables(self) -> None:
+        rows = [{"sample": name, "reason": why} for name, why in sorted(self.bad.items())]
+        write_csv(self.directory / "bad_samples.csv", rows, ("sample", "reason"))
+        history = self.position.history
+        if history:
+            write_csv(self.directory / "log.csv", history, list(history[0]))
+
+    # ------------------------------------------------------------------ the history
+
+    def _score(self, row: dict[str, Any]) -> float:
+        """The monitored value, such that more is better; -inf where there is no validation."""
+        value = row.get(self.recipe.monitor, -np.inf)
+        return -value if self.recipe.monitor == "val_loss" and np.isfinite(value) else value
+
+    def _enough(self) -> bool:
+        """Whether the last `patience` epochs brought nothing better."""
+        scores = [self._score(row) for row in self.position.history]
+        patience = self.recipe.patience
+        return bool(patience and scores and len(scores) - 1 - int(np.argmax(scores)) >= patience)
+
+    def _rate_of_step(self, step: int) -> Any:
+        optimizer = getattr(self.step.optimizer, "inner_optimizer", self.step.optimizer)
+        return optimizer._learning_rate(max(step, 0))
+
+    def _measure(self) -> None:
+        if not self.rate:
+            began, first = self.began
+            done = (self.steps - self.step.steps_left) - first
+            self.rate = done * self.recipe.batch_size / max(time.monotonic() - began, 1e-9)

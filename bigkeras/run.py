@@ -1,0 +1,111 @@
+"""The run directory: who may use it, and the plain files in it."""
+
+import contextlib
+import csv
+import fcntl
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from bigkeras.recipe import Recipe, load
+
+
+class RunError(ValueError):
+    """A run directory that cannot be used, and what to do."""
+
+
+@contextlib.contextmanager
+def opened(run_dir: Path, recipe: Recipe) -> Iterator[Path]:
+    """The directory, made if need be, held by this process alone, with the recipe in it.
+
+    Raises RunError if another process holds it, another recipe lives there, or it is not a run directory.
+    """
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{run_dir}: cannot be made: {error.strerror}") from None
+    try:
+        lock = open(run_dir / ".lock", "a+")
+    except OSError as error:
+        raise RunError(f"{run_dir}: cannot be written: {error.strerror}") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            raise RunError(f"{run_dir}: process {lock.read().strip() or 'unknown'} is training in it") from None
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        _claim(run_dir, recipe)
+        yield run_dir
+
+
+def _claim(run_dir: Path, recipe: Recipe) -> None:
+    held = run_dir / "recipe.json"
+    if held.exists():
+        other = load(held)
+        if json.loads(other.to_json()) != json.loads(recipe.to_json()):
+            ours, theirs = asdict(recipe), asdict(other)
+            key = next(k for k in ours if json.dumps(ours[k]) != json.dumps(theirs[k]))
+            raise RunError(
+                f"{run_dir}: holds a run of another recipe ({key}: {_short(theirs[key])}, asked for "
+                f"{_short(ours[key])}); take another --run-dir"
+            )
+        return
+    foreign = [p.name for p in run_dir.iterdir() if p.name != ".lock" and not p.name.endswith(".part")]
+    if foreign:
+        raise RunError(f"{run_dir}: not empty and without a recipe.json ({foreign[0]} is there); take another --run-dir")
+    recipe.save(held)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file, beside and renamed. Raises RunError where it cannot be written."""
+    beside = path.with_name(path.name + ".part")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        os.replace(beside, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+        raise RunError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Writes JSON, beside and renamed."""
+    write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    """Writes rows as CSV, beside and renamed; a column that a row lacks stays empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def read_labels(directory: str | Path) -> tuple[str, ...]:
+    """The class names in labels.txt, a line each, in the order of the logits."""
+    return tuple((Path(directory) / "labels.txt").read_text(encoding="utf-8").splitlines())
+
+
+def check_run(run_dir: str | Path) -> Path:
+    """The path, if it is a run directory with a trained model. Raises RunError."""
+    run_dir = Path(run_dir)
+    if not run_dir.is_dir():
+        raise RunError(f"{run_dir}: no such directory")
+    if not (run_dir / "recipe.json").exists():
+        raise RunError(f"{run_dir}: not a run directory: it has no recipe.json")
+    if not (run_dir / "best.keras").exists():
+        raise RunError(f"{run_dir}: no model yet: bigkeras train {run_dir}/recipe.json --run-dir {run_dir} goes on with it")
+    return run_dir
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) < 60 else text[:57] + "…"

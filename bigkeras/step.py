@@ -1,0 +1,293 @@
+"""The train step under `model.fit`: the same training on one device and on many.
+
+Stock Keras trains something else on several replicas where a batch does not divide, gradients are clipped, accumulated
+or averaged over time, and fails where several steps run in one call. So the step is ours: the loss is a sum over the
+global batch divided once by its number of valid examples; gradients are summed over micro-batches and replicas, then
+clipped, then applied.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+
+class ConfusionMatrix(keras.metrics.Metric):
+    """Counts of (true, predicted) classes, float32 `(classes, classes)`; Keras has none."""
+
+    def __init__(self, num_classes: int, name: str = "confusion_matrix"):
+        super().__init__(name=name)
+        self.num_classes = num_classes
+        self.matrix = self.add_variable(
+            (num_classes, num_classes), keras.initializers.Zeros(), name="matrix"
+        )
+
+    def update_state(self, labels: Any, predictions: Any, sample_weight: Any = None) -> None:
+        """`labels`, `predictions`: int `(batch,)`; `sample_weight`: float `(batch,)`."""
+        counts = tf.math.confusion_matrix(labels, predictions, self.num_classes, sample_weight, tf.float32)
+        self.matrix.assign_add(counts)
+
+    def result(self) -> Any:
+        return tf.convert_to_tensor(self.matrix)
+
+
+class Step(keras.Model):
+    """A functional model under `fit`: batches `(x, labels, weights)` of the task's datasets go in.
+
+    `penalty` is a function of the trainable variables that is added to the loss once a step (L1, L2).
+    """
+
+    def __init__(
+        self,
+        network: keras.Model,
+        *,
+        normalise: Callable[[Any], Any],
+        loss: Callable[[Any, Any], Any],
+        num_classes: int,
+        class_weights: np.ndarray | None = None,
+        augmentation: Sequence[keras.layers.Layer] = (),
+        micro_batches: int = 1,
+        clip_norm: float | None = None,
+        ema: float | None = None,
+        penalty: Callable[[list[Any]], Any] | None = None,
+        steps_per_call: int = 1,
+        xla: bool = False,
+    ):
+        super().__init__(name="step")
+        self.network = network
+        self.augmentation = list(augmentation)
+        self.normalise, self.loss_function, self.penalty = normalise, loss, penalty
+        self.num_classes, self.micro_batches, self.clip_norm, self.ema = num_classes, micro_batches, clip_norm, ema
+        self.class_weights = None if class_weights is None else tf.constant(class_weights, tf.float32)
+        self.xla, self.steps_per_call = xla, steps_per_call
+        self.trackers = {
+            "loss": keras.metrics.Mean(name="loss"),
+            "accuracy": keras.metrics.Mean(name="accuracy"),
+        }
+        if num_classes > 5:
+            self.trackers["top5_accuracy"] = keras.metrics.Mean(name="top5_accuracy")
+        self.confusion = ConfusionMatrix(num_classes)
+        self.averages = [
+            keras.Variable(v.numpy(), trainable=False, aggregation="only_first_replica", name=f"average_{i}")
+            for i, v in enumerate(self._averaged() if ema else [])
+        ]
+        self.steps_left = 0  # of the epoch, so that the last call from the host makes no step too many
+        self.test_steps_left = 0
+        self.built = True
+
+    def begin(self, optimizer: keras.optimizers.Optimizer) -> None:
+        """Compiles for `optimizer`; to be called once, in the strategy's scope."""
+        self.compile(optimizer=optimizer, steps_per_execution=self.steps_per_call, jit_compile=False)
+        optimizer.build(self.network.trainable_variables)
+        # In a replica, Keras' apply sums the gradients once more over the replicas: ours are summed already.
+        getattr(optimizer, "inner_optimizer", optimizer)._all_reduce_sum_gradients = list
+
+    def call(self, x: Any, training: bool = False) -> Any:
+        """Raw batch to float32 logits `(batch, classes)`."""
+        return self.network(self.normalise(x), training=training)
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        return [*self.trackers.values(), self.confusion]
+
+    def state(self) -> list[keras.Variable]:
+        """Every variable of the run, in a fixed order: what a checkpoint holds."""
+        own = list(self.network.variables)
+        for layer in self.augmentation:
+            own += layer.variables
+        own += self.averages + list(self.optimizer.variables)
+        for metric in self.metrics:
+            own += metric.variables
+        unique = {id(v): v for v in own}
+        return list(unique.values())
+
+    # ------------------------------------------------------------------ one step
+
+    def train_step(self, data: Any) -> tf.Tensor:
+        """One optimizer step in a replica; gives the loss of the global batch."""
+        x, labels, weights = data
+        total = tf.maximum(_sum_over_replicas(tf.reduce_sum(weights)), 1.0)
+        variables = self.network.trainable_variables
+        if self.micro_batches == 1:
+            loss, gradients = self._gradients(x, labels, weights, total, variables)
+        else:
+            loss, gradients = self._accumulate(x, labels, weights, total, variables)
+        gradients = _sum_over_replicas(gradients)
+        if self.clip_norm:
+            # Where the loss is scaled (mixed_float16) so are its gradients, and the bound with them.
+            gradients, _ = tf.clip_by_global_norm(gradients, self.clip_norm * self._scale(tf.constant(1.0)))
+        self.optimizer.apply(gradients, variables)
+        if self.ema:
+            self._average()
+        return _sum_over_replicas(loss)
+
+    def _gradients(self, x: Any, labels: Any, weights: Any, total: Any, variables: list[Any]) -> tuple[Any, list[Any]]:
+        targets = tf.one_hot(labels, self.num_classes)
+        x, targets = self._augment(x, targets)
+        with tf.GradientTape() as tape:
+            logits = self(x, training=True)
+            losses = self.loss_function(targets, logits)
+            if self.class_weights is not None:
+                losses *= tf.linalg.matvec(targets, self.class_weights)
+            data_loss = tf.reduce_sum(losses * weights) / total
+            loss = data_loss
+            if self.penalty is not None:
+                # Every replica and every micro-batch adds its share.
+                shares = tf.distribute.get_replica_context().num_replicas_in_sync * self.micro_batches
+                loss += self.penalty(variables) / shares
+            scaled = self._scale(loss)
+        gradients = [tf.convert_to_tensor(g) for g in tape.gradient(scaled, variables)]
+        self._count(losses, tf.argmax(targets, -1), logits, weights)
+        return data_loss, gradients
+
+    def _accumulate(self, x: Any, labels: Any, weights: Any, total: Any, variables: list[Any]) -> tuple[Any, list[Any]]:
+        """Loss and gradients summed over the micro-batches, one after the other so that memory is that of one.
+
+        Micro-batch k has the rows k, k + n, k + 2n, …: the same examples on one device and on several replicas.
+        """
+        parts = self.micro_batches
+        split = [tf.nest.map_structure(lambda t: tf.reshape(t, (-1, parts, *t.shape[1:])), d) for d in (x, labels, weights)]
+
+        def body(k: Any, loss: Any, *sums: Any) -> tuple[Any, ...]:
+            part = [tf.nest.map_structure(lambda t: tf.gather(t, k, axis=1), d) for d in split]
+            part_loss, gradients = self._gradients(*part, total, variables)
+            return k + 1, loss + part_loss, *[s + g for s, g in zip(sums, gradients, strict=True)]
+
+        start = [tf.zeros(v.shape, v.dtype) for v in variables]
+        _, loss, *gradients = tf.while_loop(
+            lambda k, *_: k < parts, body, [tf.constant(0), tf.constant(0.0), *start], parallel_iterations=1
+        )
+        return loss, gradients
+
+    def _augment(self, x: Any, targets: Any) -> tuple[Any, Any]:
+        if not self.augmentation:
+            return x, targets
+        pixels = tf.cast(x, tf.float32)
+        for layer in self.augmentation:
+            if type(layer).__name__ in ("MixUp", "CutMix"):
+                mixed = layer({"images": pixels, "labels": targets}, training=True)
+                pixels, targets = mixed["images"], mixed["labels"]
+            else:
+                pixels = layer(pixels, training=True)
+        return tf.ensure_shape(tf.cast(pixels, tf.float32), x.shape), targets
+
+    def _scale(self, loss: Any) -> Any:
+        return tf.cast(self.optimizer.scale_loss(loss), tf.float32)
+
+    def _count(self, losses: Any, labels: Any, logits: Any, weights: Any) -> None:
+        self.trackers["loss"].update_state(losses, weights)
+        predictions = tf.argmax(logits, -1)
+        self.trackers["accuracy"].update_state(tf.cast(predictions == labels, tf.float32), weights)
+        if "top5_accuracy" in self.trackers:
+            hits = tf.math.in_top_k(labels, tf.cast(logits, tf.float32), 5)
+            self.trackers["top5_accuracy"].update_state(tf.cast(hits, tf.float32), weights)
+
+    def test_step(self, data: Any) -> tf.Tensor:
+        """Loss and metrics of a batch in a replica, without augmentation."""
+        x, labels, weights = data
+        logits = self(x, training=False)
+        losses = self.loss_function(tf.one_hot(labels, self.num_classes), logits)
+        labels = tf.cast(labels, tf.int64)
+        self._count(losses, labels, logits, weights)
+        self.confusion.update_state(labels, tf.argmax(logits, -1), weights)
+        return tf.reduce_sum(losses * weights)
+
+    # ------------------------------------------------------------------ averages of the weights
+
+    def _averaged(self) -> list[Any]:
+        return [v for v in self.network.variables if v.dtype in ("float32", "float64")]
+
+    def _average(self) -> None:
+        count = tf.cast(self.optimizer.iterations, tf.float32)
+        decay = tf.minimum(self.ema, (1 + count) / (10 + count))
+        for average, variable in zip(self.averages, self._averaged(), strict=True):
+            average.assign(average + tf.cast(1 - decay, average.dtype) * (variable - average))
+
+    def swap_averages(self) -> None:
+        """Exchanges the weights and their averages; does nothing where the recipe has no `ema`."""
+        for average, variable in zip(self.averages, self._averaged() if self.averages else [], strict=True):
+            current = variable.numpy()
+            variable.assign(average.numpy())
+            average.assign(current)
+
+    # ------------------------------------------------------------------ the functions that fit and evaluate call
+
+    def make_train_function(self, force: bool = False) -> None:
+        """Several steps in one call from the host, in cross-replica context: Keras' own fails there."""
+        if self.train_function is None or force:
+            run = self._steps(self.train_step)
+
+            def train(iterator: Any) -> dict[str, Any]:
+                count = min(self.steps_per_call, self.steps_left)
+                self.steps_left -= count
+                return {"loss": run(iterator, tf.constant(count))}
+
+            self.train_function = train
+
+    def make_test_function(self, force: bool = False) -> None:
+        if self.test_function is None or force:
+            run = self._steps(self.test_step)
+
+            def test(iterator: Any) -> dict[str, Any]:
+                count = min(self.steps_per_call, self.test_steps_left)
+                self.test_steps_left -= count
+                return {"loss": run(iterator, tf.constant(count))}
+
+            self.test_function = test
+
+    def _steps(self, function: Callable) -> Callable:
+        strategy = self.distribute_strategy
+
+        @tf.function(jit_compile=self.xla or None)
+        def one(data: Any) -> Any:
+            return strategy.experimental_local_results(strategy.run(function, args=(data,)))[0]
+
+        @tf.function
+        def several(iterator: Any, count: Any) -> Any:
+            last = tf.constant(0.0)
+            for _ in tf.range(count):
+                last = one(next(iterator))
+            return last
+
+        return several
+
+    def evaluate(self, *args: Any, steps: int | None = None, **kwargs: Any) -> Any:
+        """Keras' evaluate, on the averaged weights where there are."""
+        self.test_steps_left = self.validation_steps if steps is None else steps
+        self.swap_averages()
+        try:
+            return super().evaluate(*args, steps=self.test_steps_left, **kwargs)
+        finally:
+            self.swap_averages()
+
+    validation_steps = 0
+
+    def get_metrics_result(self) -> dict[str, float]:
+        return {name: float(metric.result()) for name, metric in self.trackers.items()}
+
+    def _get_metrics_result_or_logs(self, logs: Any) -> dict[str, float]:
+        return self.get_metrics_result()
+
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        """Nothing to build: the network and the optimizer are. Keras' own fails on many workers."""
+
+
+def penalty(l1: float, l2: float) -> Callable[[list[Any]], Any] | None:
+    """The L1 and L2 norms of all kernels and embeddings, as a function of the trainable variables."""
+    if not l1 and not l2:
+        return None
+
+    def apply(variables: list[Any]) -> Any:
+        kernels = [tf.cast(v, tf.float32) for v in variables if len(v.shape) > 1]
+        return l1 * sum(tf.reduce_sum(tf.abs(k)) for k in kernels) + l2 * sum(tf.reduce_sum(k * k) for k in kernels)
+
+    return apply
+
+
+def _sum_over_replicas(values: Any) -> Any:
+    context = tf.distribute.get_replica_context()
+    if context.num_replicas_in_sync == 1:
+        return values
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, values)

@@ -1,0 +1,225 @@
+"""fit(recipe, run_dir): from a recipe to a run directory with a trained model, resumable at any step."""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from bigkeras import checkpoint, runtime
+from bigkeras.control import Control, Diverged, Interrupted, Log, signals
+from bigkeras.data import DATASETS
+from bigkeras.data.pipeline import plan_rows
+from bigkeras.data.plan import class_weights, epoch_plan, steps_per_epoch
+from bigkeras.data.source import DataError, Source, Splits
+from bigkeras.models import MODELS
+from bigkeras.optimization import OPTIMIZERS, OURS, SCHEDULES, make_optimizer
+from bigkeras.recipe import Recipe, RecipeError, check
+from bigkeras.run import opened, write_json, write_text
+from bigkeras.step import Step, penalty
+from bigkeras.tasks import LOSSES, TASKS
+from bigkeras.tasks.augmentation import check_augmentation
+from bigkeras.tasks.classification import ImageClassification, sample_pixels
+from bigkeras.transfer import freeze, start_from
+
+ADAPT_IMAGES = 5000
+
+
+def check_recipe(recipe: Recipe, model: Callable | None = None) -> None:
+    """Raises RecipeError for any name or argument that nothing would take."""
+    check("data", recipe.data, DATASETS)
+    check("task", recipe.task, TASKS, given=("splits", "augmentation"))
+    models = {recipe.model.name: model} if model else MODELS
+    check("model", recipe.model, models, given=("input_shape", "num_classes"))
+    check("loss", recipe.loss, LOSSES)
+    check("optimizer", recipe.optimizer, OPTIMIZERS, given=OURS)
+    check("schedule", recipe.schedule, SCHEDULES)
+    check_augmentation(recipe.augmentation)
+    if recipe.monitor not in ("val_accuracy", "val_loss", "val_macro_f1", "val_top5_accuracy"):
+        raise RecipeError(f"monitor={recipe.monitor!r}: val_accuracy, val_loss, val_macro_f1 or val_top5_accuracy")
+
+
+def fit(
+    recipe: Recipe,
+    run_dir: str | Path,
+    *,
+    model: Callable | None = None,
+    machine: runtime.Machine | None = None,
+    log: Log | None = None,
+) -> dict[str, Any]:
+    """Trains the recipe in `run_dir`, or goes on where a run of the same recipe stopped; gives its metrics.
+
+    `model`: a function like those of `MODELS`, for a model of your own under the recipe's `model.name`.
+    Raises RecipeError, DataError, RunError, MachineError, CheckpointError for what a user can mend, Interrupted after
+    a signal (all is saved) and Diverged when the loss is no longer a number (the last good weights stay).
+    """
+    runtime.check_backend()
+    check_recipe(recipe, model)
+    machine, log = machine or runtime.Machine(), log or Log()
+    strategy = runtime.strategy(machine)
+    replicas = strategy.num_replicas_in_sync
+    if recipe.batch_size % (replicas * recipe.micro_batches):
+        raise RecipeError(
+            f"batch_size={recipe.batch_size} does not divide over {replicas} replicas × {recipe.micro_batches} micro-batches"
+        )
+    with opened(Path(run_dir), recipe) as directory:
+        done = _finished(directory)
+        if done:
+            log.say(f"{directory}: this run is complete")
+            return done
+        splits = load_splits(recipe)
+        task = TASKS[recipe.task.name](splits, recipe.augmentation, **recipe.task.args)
+        _describe(directory, task)
+        with strategy.scope(), runtime.precision(recipe.precision):
+            step = _make_step(recipe, splits, task, machine, model)
+        with signals() as asked:
+            control = Control(recipe, directory, step, splits, log, asked, machine)
+            _train(recipe, directory, step, splits, task, control, log)
+        from bigkeras.evaluate import finish_run
+
+        return finish_run(directory, recipe, control.position.history, control.bad)
+
+
+def load_splits(recipe: Recipe) -> Splits:
+    """The recipe's data set. Raises DataError for one that cannot be trained on."""
+    splits = DATASETS[recipe.data.name](**recipe.data.args)
+    if len(splits.train) == 0:
+        raise DataError(f"data {recipe.data.name}: no training examples")
+    return splits
+
+
+def datasets(
+    recipe: Recipe, splits: Splits, task: ImageClassification, position: checkpoint.Position, on_bad: Callable
+) -> tuple[tf.data.Dataset, tf.data.Dataset | None]:
+    """The training batches from `position` to the end of the last epoch, and the validation batches."""
+    plan = functools.partial(
+        _plan, splits.train.labels, recipe.batch_size, recipe.seed, recipe.balance
+    )
+    rows = plan_rows(plan, range(position.epoch, recipe.epochs), skip=position.step)
+    train = task.dataset(splits.train, rows, recipe.batch_size, True, functools.partial(on_bad, splits.train))
+    if splits.validation is None:
+        return train, None
+    return train, ordered(splits.validation, task, recipe.batch_size, functools.partial(on_bad, splits.validation))
+
+
+def ordered(source: Source, task: ImageClassification, batch_size: int, on_bad: Callable) -> tf.data.Dataset:
+    """All examples of a source once, in order, without augmentation; the last batch is filled with weight 0."""
+    plan = epoch_plan(source.labels, batch_size=batch_size, seed=0, epoch=0, shuffle=False)
+    return task.dataset(source, plan_rows(lambda _: plan, range(1)), batch_size, False, on_bad)
+
+
+def _plan(labels: np.ndarray, batch_size: int, seed: int, balance: str, epoch: int) -> Any:
+    return epoch_plan(labels, batch_size=batch_size, seed=seed, epoch=epoch, balance=balance)
+
+
+def _finished(directory: Path) -> dict[str, Any] | None:
+    import json
+
+    path = directory / "metrics.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def _describe(directory: Path, task: ImageClassification) -> None:
+    write_json(directory / "environment.json", runtime.environment())
+    write_text(directory / "preprocessor.json", task.preprocessor.to_json())
+    write_text(directory / "labels.txt", "".join(f"{name}\n" for name in task.class_names))
+
+
+def _make_step(
+    recipe: Recipe, splits: Splits, task: ImageClassification, machine: runtime.Machine, model: Callable | None
+) -> Step:
+    keras.utils.set_random_seed(recipe.seed)
+    function = model or MODELS[recipe.model.name]
+    try:
+        network = function(**task.model_arguments, **recipe.model.args)
+    except (ValueError, TypeError) as error:
+        raise RecipeError(f"model {recipe.model.name}: {str(error).splitlines()[0]}") from None
+    adapting = [layer for layer in network.layers if hasattr(layer, "adapt")]
+    if adapting:
+        images = task.normalise(sample_pixels(splits.train, task.preprocessor)[:ADAPT_IMAGES])
+        for layer in adapting:
+            layer.adapt(images)
+    if recipe.start_from:
+        start_from(recipe.start_from, network)
+    if recipe.freeze_until:
+        freeze(network, recipe.freeze_until)
+    num_classes = len(splits.class_names)
+    step = Step(
+        network,
+        normalise=task.normalise,
+        loss=LOSSES[recipe.loss.name](**recipe.loss.args),
+        num_classes=num_classes,
+        class_weights=class_weights(splits.train.labels, num_classes) if recipe.balance == "class_weights" else None,
+        augmentation=task.step_layers(recipe.seed),
+        micro_batches=recipe.micro_batches,
+        clip_norm=recipe.clip_norm,
+        ema=recipe.ema,
+        penalty=penalty(recipe.l1, recipe.l2),
+        steps_per_call=machine.steps_per_call,
+        xla=machine.xla,
+    )
+    # Keras' augmentation layers make their random state when they first see a batch.
+    example = tf.zeros((2, *task.preprocessor.shape)), tf.one_hot([0, 1], num_classes)
+    step._augment(*example)
+    step.begin(make_optimizer(recipe, steps_per_epoch(splits.train.labels, recipe.batch_size, recipe.balance)))
+    return step
+
+
+def _train(
+    recipe: Recipe,
+    directory: Path,
+    step: Step,
+    splits: Splits,
+    task: ImageClassification,
+    control: Control,
+    log: Log,
+) -> None:
+    restored = checkpoint.restore(directory / "checkpoints", step.state())
+    if restored:
+        position, broken = restored
+        control.resume(position)
+        log.say(f"going on at epoch {position.epoch + 1}, step {position.step}" + "".join(f"; {b} is broken" for b in broken))
+    step_count = control.steps
+    try:
+        while control.position.epoch < recipe.epochs and not control.finished:
+            position = control.position
+            train, validation = datasets(recipe, splits, task, position, control.on_bad)
+            if validation is not None:
+                step.validation_steps = steps_per_epoch(splits.validation.labels, recipe.batch_size)
+            common = {
+                "initial_epoch": position.epoch,
+                "validation_data": validation,
+                "validation_steps": step.validation_steps or None,
+                "callbacks": control.callbacks(train),
+                "verbose": 0,
+            }
+            if position.step == step_count:
+                _finish_epoch(step, common)
+            elif position.step:
+                step.fit(train, steps_per_epoch=step_count - position.step, epochs=position.epoch + 1, **common)
+            else:
+                step.fit(train, steps_per_epoch=step_count, epochs=recipe.epochs, **common)
+    except (Interrupted, Diverged, DataError) as error:
+        control.leave(error)
+        raise
+    except checkpoint.NotFinite as error:
+        raise control.diverged(f"{error} is not finite") from None
+    control.save_last()
+
+
+def _finish_epoch(step: Step, common: dict[str, Any]) -> None:
+    """The end of an epoch that was interrupted in its validation: all its steps are done."""
+    callbacks = keras.callbacks.CallbackList(common["callbacks"], model=step)
+    logs = step.get_metrics_result()
+    values = step.evaluate(
+        common["validation_data"], steps=common["validation_steps"], callbacks=callbacks, verbose=0, return_dict=True
+    )
+    callbacks.on_epoch_end(common["initial_epoch"], {**logs, **{f"val_{k}": v for k, v in values.items()}})
+
+
+def load_network(path: Path) -> keras.Model:
+    """A functional model saved by a run, loaded safely: no Lambda, no pickle, only Keras' layers and ours (imported above)."""
+    return keras.models.load_model(path, compile=False, safe_mode=True)
