@@ -1,7 +1,7 @@
 """Where an app's pictures come from: files, folders, patterns and standard input; and their encoded bytes."""
 
 # os.path says False where pathlib raises: at names too long, for one.
-# ruff: noqa: PTH
+# ruff: noqa: PTH110, PTH112, PTH114, PTH118, PTH207
 
 import glob
 import io

@@ -1,0 +1,67 @@
+"""The model card that lies beside an artifact: what a person must know before using it."""
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+MOST_LABELS = 30  # more are left to labels.txt
+
+
+def card(
+    *,
+    recipe: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    environment: Mapping[str, Any],
+    data_notes: str,
+    labels: Sequence[str],
+    parameters: int,
+    input_shape: Sequence[int],
+) -> str:
+    """README.md as text, from the parsed JSON files of a run; `data_notes` is the data set function's docstring."""
+    height, width, channels = input_shape
+    name = recipe["name"]
+    parts = [
+        f"# {name}",
+        recipe.get("claim", ""),
+        f"It says which of {len(labels)} classes an image shows. The image may have any size and is brought to "
+        f"{height} × {width} pixels and {channels} channel{'s' if channels > 1 else ''} inside.",
+        "Classes: "
+        + ", ".join(labels[:MOST_LABELS])
+        + (f" … ({len(labels)}, see labels.txt)" * (len(labels) > MOST_LABELS)),
+        "## Use",
+        f"    python -m apps.image_classification photo.jpg --model {name}",
+        "`1/` is a SavedModel with a version number as TensorFlow Serving wants it; signatures, types and limits: "
+        "docs/artifact.md.",
+        "## Scores",
+        _table("measure", metrics) or "Not measured: the run has no metrics.json.",
+        "## Data",
+        _table("setting", {"data": recipe["data"]["name"], **recipe["data"].get("args", {})}),
+        inspect.cleandoc(data_notes),
+        "## Training",
+        _table(
+            "setting", {"parameters": parameters, **{k: v for k, v in recipe.items() if k not in ("claim", "data")}}
+        ),
+        "Whole recipe: recipe.json.",
+        "## Where it was trained",
+        _table("what", environment) or "Not known: the run has no environment.json.",
+        "## Limits",
+        "It always names one of its classes, also for an image that shows none of them. The probabilities are those of "
+        "images like the training data.",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _table(title: str, values: Mapping[str, Any]) -> str:
+    rows = [f"| {key} | {value} |" for key, value in _flat(values)]
+    return "\n".join([f"| {title} | value |", "|---|---|", *rows]) if rows else ""
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """`{"a": {"b": 1}}` → ("a.b", "1"); lists of more than plain values are left to the JSON files."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        elif isinstance(value, float):
+            yield prefix + key, f"{value:.6g}"
+        elif isinstance(value, str | int):
+            yield prefix + key, str(value).replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,251 @@
+"""From a trained model to the artifact: one SavedModel of raw input and finished answers, checked before it appears.
+
+docs/artifact.md is the contract of what is written here.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from bigkeras.card import card
+from bigkeras.parity import ExportError, difference, gate, quiet, softmax
+
+TOLERANCE = 1e-4  # of a probability
+# The float32 artifact of a model trained in bfloat16 is the better one; this only finds a wrong rebuilding.
+PRECISION_TOLERANCE = 0.1
+MOST_EXAMPLES = 16
+LOW_PRECISIONS = ("bfloat16", "float16", "mixed_bfloat16", "mixed_float16")
+
+
+class Preprocessor(Protocol):
+    """What an export needs of a preprocessor: graph functions."""
+
+    def decode(self, encoded: tf.Tensor) -> tf.Tensor:
+        """Encoded bytes (scalar string) to uint8 `(height, width, channels)`."""
+
+    def normalise(self, pixels: tf.Tensor) -> tf.Tensor:
+        """uint8 `(batch, height, width, channels)` to the model's float32 input."""
+
+
+def export(run_dir: str | Path, directory: str | Path, examples: Sequence[bytes] | None = None) -> dict[str, Any]:
+    """Writes the artifact of a run directory to `directory`, which must not exist or be empty; gives the report.
+
+    `examples` are encoded images for the parity gate; None takes those the trainer left in `<run>/examples/`.
+    Raises ExportError.
+    """
+    import bigkeras.layers  # noqa: F401  its layers are in the run's .keras file
+    from bigkeras.tasks import load_preprocessor
+
+    run_dir = Path(run_dir)
+    texts = {name: _text(run_dir / name) for name in ("recipe.json", "labels.txt", "preprocessor.json")}
+    texts |= {name: _text(run_dir / name) for name in ("metrics.json",) if (run_dir / name).is_file()}
+    labels = texts["labels.txt"].removesuffix("\n").split("\n")
+    model = _load_model(run_dir)
+    texts["README.md"] = _card(run_dir, texts, model)
+    if examples is None:
+        examples = [path.read_bytes() for path in sorted(run_dir.glob("examples/*.png"))[:MOST_EXAMPLES]]
+        if not examples:
+            raise ExportError(f"{run_dir}/examples: no .png in it for comparing the artifact with the model")
+    return export_classifier(model, load_preprocessor(run_dir), labels, directory, examples=examples, files=texts)
+
+
+def export_classifier(
+    model: keras.Model,
+    preprocessor: Preprocessor,
+    labels: Sequence[str],
+    directory: str | Path,
+    *,
+    examples: Sequence[bytes],
+    tolerance: float = TOLERANCE,
+    files: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Writes `directory/1/`, labels.txt and `files` (name → text); gives sizes and measured differences.
+
+    `model` gives logits `(batch, len(labels))` of what `preprocessor` makes of encoded bytes; whatever its precision,
+    the artifact computes in float32. Before the directory gets its name, TensorFlow's Python loader and its C++ loader
+    must give the Keras model's own probabilities on `examples`, to `tolerance`. Raises ExportError, and then leaves
+    nothing behind.
+    """
+    directory = Path(directory)
+    _check(model, labels, directory, examples)
+    plain = in_float32(model)
+    pixels, expected = reference(plain, preprocessor, examples)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", suffix=".part", dir=directory.parent))
+    try:
+        for name, text in {"labels.txt": "".join(f"{label}\n" for label in labels), **(files or {})}.items():
+            (beside / name).write_text(text, encoding="utf-8")
+        save(plain, preprocessor, labels, beside / "1", beside / "labels.txt")
+        report = {"examples": len(examples), "tolerance": tolerance, "directory": str(directory)}
+        report["differences"] = gate(beside / "1", labels, examples, pixels, expected, tolerance)
+        report["precision_difference"] = _precision_difference(model, plain, preprocessor, pixels, expected)
+        report |= sizes(beside / "1", plain)
+        beside.chmod(0o755)  # mkdtemp keeps others out
+        # An empty directory may stand there already.
+        os.replace(beside, directory)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+    return report
+
+
+def in_float32(model: keras.Model) -> keras.Model:
+    """`model` itself if all of it computes in float32, else the same layers and weights in float32."""
+    config = model.get_config()
+    plain_config = _float32_config(config)
+    if plain_config == config:
+        return model
+    plain = type(model).from_config(plain_config)
+    if [(w.path, w.shape) for w in plain.weights] != [(w.path, w.shape) for w in model.weights]:
+        raise ExportError(f"model {model.name}: its float32 twin has other weights; is a layer's get_config complete?")
+    plain.set_weights(model.get_weights())
+    return plain
+
+
+def reference(
+    model: keras.Model, preprocessor: Preprocessor, examples: Sequence[bytes]
+) -> tuple[np.ndarray, np.ndarray]:
+    """What the artifact must reproduce: uint8 pixels of the examples, and the Keras model's own logits for them."""
+    with tf.device("/CPU:0"):
+        try:
+            pixels = tf.stack([preprocessor.decode(tf.constant(example)) for example in examples])
+        except tf.errors.InvalidArgumentError as error:
+            raise ExportError(f"an example cannot be decoded: {error.message.splitlines()[0]}") from None
+        if tuple(pixels.shape[1:]) != model.input_shape[1:]:
+            raise ExportError(
+                f"the preprocessor gives {tuple(pixels.shape[1:])}, the model takes {model.input_shape[1:]}"
+            )
+        logits = model(preprocessor.normalise(pixels), training=False)
+    return pixels.numpy(), np.asarray(logits, np.float32)
+
+
+def save(
+    model: keras.Model, preprocessor: Preprocessor, labels: Sequence[str], directory: Path, labels_file: Path
+) -> None:
+    """Writes the SavedModel of docs/artifact.md to `directory`, unchecked."""
+
+    def answers(logits: tf.Tensor) -> dict[str, tf.Tensor]:
+        probability, order = tf.math.top_k(tf.nn.softmax(logits), k=len(labels))
+        return {"label": tf.gather(tf.constant(list(labels)), order), "probability": probability}
+
+    @tf.function(input_signature=[tf.TensorSpec([None, *model.input_shape[1:]], tf.uint8, name="pixels")])
+    def compute(pixels: tf.Tensor) -> tf.Tensor:
+        # oneDNN's convolution gives a wrong shape for an empty batch (TensorFlow 2.21): one black image stands in.
+        count = tf.shape(pixels)[0]
+        some = tf.pad(pixels, [[0, tf.maximum(0, 1 - count)], [0, 0], [0, 0], [0, 0]])
+        return tf.cast(model(preprocessor.normalise(some), training=False), tf.float32)[:count]
+
+    @tf.function(input_signature=compute.input_signature)
+    def from_pixels(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
+        return answers(compute(pixels))
+
+    @tf.function(input_signature=compute.input_signature)
+    def to_logits(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"logits": compute(pixels)}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image")])
+    def from_image(image: tf.Tensor) -> dict[str, tf.Tensor]:
+        spec = tf.TensorSpec(model.input_shape[1:], tf.uint8)
+        pixels = tf.map_fn(preprocessor.decode, image, fn_output_signature=spec, parallel_iterations=8)
+        return answers(compute(pixels))
+
+    module = tf.Module()
+    # The tf.Variables, not the Keras model: held through it they are saved as copies, which the C++ loader of servers
+    # does not restore.
+    module.weights = [weight.value for weight in model.weights]
+    module.labels = tf.saved_model.Asset(str(labels_file))
+    signatures = {"serving_default": from_image, "pixels": from_pixels, "logits": to_logits}
+    with quiet():
+        tf.saved_model.save(module, str(directory), signatures=signatures)
+
+
+def sizes(directory: Path, model: keras.Model) -> dict[str, int]:
+    """Parameters, stored variables and bytes; ExportError unless each weight is stored exactly once."""
+    prefix = str(directory / "variables" / "variables")
+    stored = [
+        (name, shape) for name, shape in tf.train.list_variables(prefix) if not name.startswith(("_", "save_counter"))
+    ]
+    wanted = sorted(tuple(weight.shape) for weight in model.weights)
+    if sorted(tuple(shape) for _, shape in stored) != wanted:
+        raise ExportError(f"{len(stored)} variables would be stored for the model's {len(wanted)} weights")
+    total = sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
+    return {"parameters": model.count_params(), "variables": len(stored), "bytes": total}
+
+
+def _check(model: keras.Model, labels: Sequence[str], directory: Path, examples: Sequence[bytes]) -> None:
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise ExportError(f"{directory}: there already, and not empty; export to a new directory")
+    if not examples:
+        raise ExportError("no examples: the artifact is compared with the model on at least one encoded image")
+    if model.output_shape != (None, len(labels)):
+        raise ExportError(f"{len(labels)} labels for a model of output shape {model.output_shape}: one label a class")
+    for label in labels:
+        if not label.strip() or "\n" in label or "\r" in label:
+            raise ExportError(f"label {label!r}: a class name is one line of text, for labels.txt has one a line")
+        if labels.count(label) > 1:
+            raise ExportError(f"label {label!r}: stands there twice; an answer must name one class")
+
+
+def _float32_config(value: Any, key: str = "") -> Any:
+    """A Keras configuration with every dtype policy and every dtype of low precision made float32."""
+    if isinstance(value, dict):
+        if value.get("class_name") == "DTypePolicy" and value["config"]["name"] in LOW_PRECISIONS:
+            return {**value, "config": {"name": "float32"}}
+        return {k: _float32_config(v, k) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_float32_config(item) for item in value)
+    return "float32" if key == "dtype" and value in LOW_PRECISIONS else value
+
+
+def _precision_difference(
+    model: keras.Model, plain: keras.Model, preprocessor: Preprocessor, pixels: np.ndarray, expected: np.ndarray
+) -> float:
+    """Largest difference of a probability between the model as trained and its float32 twin."""
+    if plain is model:
+        return 0.0
+    with tf.device("/CPU:0"):
+        logits = tf.cast(model(preprocessor.normalise(pixels), training=False), tf.float32)
+    where = "the model as trained against its float32 twin"
+    return difference(where, softmax(logits.numpy()), softmax(expected), PRECISION_TOLERANCE)
+
+
+def _load_model(run_dir: Path) -> keras.Model:
+    for path in (run_dir / "best.keras", run_dir / "last.keras"):
+        if path.is_file():
+            try:
+                return keras.models.load_model(path, safe_mode=True, compile=False)
+            except (ValueError, OSError, TypeError, KeyError) as error:
+                raise ExportError(f"{path}: cannot be loaded: {str(error).strip().splitlines()[0]}") from None
+    raise ExportError(f"{run_dir}: neither best.keras nor last.keras in it; is it a run directory, and trained?")
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ExportError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8 text'}") from None
+
+
+def _card(run_dir: Path, texts: Mapping[str, str], model: keras.Model) -> str:
+    from bigkeras.data import DATASETS
+
+    recipe = json.loads(texts["recipe.json"])
+    environment = run_dir / "environment.json"
+    source = DATASETS.get(recipe["data"]["name"])
+    return card(
+        recipe=recipe,
+        metrics=json.loads(texts.get("metrics.json", "{}")),
+        environment=json.loads(_text(environment)) if environment.is_file() else {},
+        data_notes=(source.__doc__ or "") if source else "",
+        labels=texts["labels.txt"].splitlines(),
+        parameters=model.count_params(),
+        input_shape=model.input_shape[1:],
+    )

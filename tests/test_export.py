@@ -1,0 +1,218 @@
+"""The artifact: equal to the Keras model in both loaders, stored once, and never half written."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bigkeras import export as exporting
+from bigkeras.export import ExportError, export_classifier, in_float32
+from bigkeras.parity import softmax
+
+LABELS = ["cat", "犬", "a bird"]
+
+
+class Halves:
+    """A stand-in for the image preprocessor: 8 × 8 × 3, values about -1 to 1."""
+
+    def decode(self, encoded):
+        image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+        return tf.ensure_shape(tf.cast(tf.image.resize(image, (8, 8)), tf.uint8), (8, 8, 3))
+
+    def normalise(self, pixels):
+        return tf.cast(pixels, tf.float32) / 127.5 - 1
+
+
+class OtherInGraphs(Halves):
+    """A preprocessor whose graph does not do what eager execution does."""
+
+    def normalise(self, pixels):
+        values = super().normalise(pixels)
+        return values if tf.executing_eagerly() else values * 1.5
+
+
+def tiny_model(policy="float32", classes=3):
+    """Convolution, batch normalisation with statistics that matter, dropout, and far-apart logits."""
+    keras.utils.set_random_seed(3)
+    x = inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(4, 3, strides=2, name="stem", dtype=policy)(x)
+    x = keras.layers.BatchNormalization(name="norm", dtype=policy)(x)
+    x = keras.layers.Activation("relu", name="relu", dtype=policy)(x)
+    x = keras.layers.GlobalAveragePooling2D(name="features", dtype=policy)(x)
+    x = keras.layers.Dropout(0.5, name="drop", dtype=policy)(x)
+    model = keras.Model(inputs, keras.layers.Dense(classes, name="logits", dtype="float32")(x))
+    norm = model.get_layer("norm")
+    norm.moving_mean.assign([0.3, -0.2, 0.1, 0.0])
+    norm.moving_variance.assign([0.2, 0.5, 1.5, 0.1])
+    return model
+
+
+def pictures(count=5):
+    """PNG and JPEG bytes of several sizes."""
+    random = np.random.default_rng(0)
+    images = [random.integers(0, 256, (6 + i, 9, 3), np.uint8) for i in range(count)]
+    return [(tf.io.encode_jpeg if i % 2 else tf.io.encode_png)(image).numpy() for i, image in enumerate(images)]
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("models") / "tiny"
+    model = tiny_model()
+    report = export_classifier(model, Halves(), LABELS, directory, examples=pictures(), files={"note.json": "{}"})
+    return directory, model, report
+
+
+def test_layout(artifact):
+    directory, _, _ = artifact
+    assert (directory / "1" / "saved_model.pb").is_file()
+    assert (directory / "labels.txt").read_text(encoding="utf-8") == "cat\n犬\na bird\n"
+    assert (directory / "1" / "assets" / "labels.txt").read_bytes() == (directory / "labels.txt").read_bytes()
+    assert (directory / "note.json").read_text() == "{}"
+    assert [path.name for path in directory.parent.iterdir()] == ["tiny"]
+
+
+def test_report_says_what_was_measured(artifact):
+    _, model, report = artifact
+    assert set(report["differences"]) == {"python", "session"}
+    assert max(report["differences"].values()) <= 1e-6
+    assert report["parameters"] == model.count_params()
+
+
+def test_answers_are_those_of_the_keras_model_best_first(artifact):
+    directory, model, _ = artifact
+    images = pictures()
+    loaded = tf.saved_model.load(str(directory / "1"))
+    answers = loaded.signatures["serving_default"](image=tf.constant(images))
+    pixels = tf.stack([Halves().decode(image) for image in images])
+    expected = softmax(model(Halves().normalise(pixels), training=False).numpy())
+    order = np.argsort(-expected, axis=1)
+    assert answers["label"].numpy().tolist() == [[LABELS[i].encode() for i in row] for row in order]
+    np.testing.assert_allclose(answers["probability"], np.take_along_axis(expected, order, 1), atol=1e-6)
+
+
+def test_pixels_and_logits_signatures_agree(artifact):
+    directory, _, _ = artifact
+    loaded = tf.saved_model.load(str(directory / "1"))
+    pixels = tf.constant(np.random.default_rng(1).integers(0, 256, (4, 8, 8, 3), np.uint8))
+    probability = loaded.signatures["pixels"](pixels=pixels)["probability"].numpy()
+    logits = loaded.signatures["logits"](pixels=pixels)["logits"].numpy()
+    np.testing.assert_allclose(-np.sort(-softmax(logits), axis=1), probability, atol=1e-6)
+
+
+def test_every_variable_is_stored_once(artifact):
+    directory, model, report = artifact
+    names = [name for name, _ in tf.train.list_variables(str(directory / "1" / "variables" / "variables"))]
+    assert len([name for name in names if name.startswith("weights/")]) == len(model.weights) == report["variables"]
+    data = sum(path.stat().st_size for path in (directory / "1" / "variables").glob("*.data*"))
+    assert 4 * model.count_params() <= data < 4 * model.count_params() + 6000  # and the object graph
+
+
+def test_no_function_asks_for_xla(artifact):
+    directory, _, _ = artifact
+    proto = tf.core.saved_model_pb2 if hasattr(tf, "core") else None
+    assert proto is None
+    assert b"_XlaMustCompile\x12\x02(\x01" not in (directory / "1" / "saved_model.pb").read_bytes()
+
+
+def test_a_mixed_precision_model_is_exported_in_float32(tmp_path):
+    model = tiny_model("mixed_bfloat16")
+    report = export_classifier(model, Halves(), LABELS, tmp_path / "mixed", examples=pictures())
+    assert 0 < report["precision_difference"] < 0.1
+    assert max(report["differences"].values()) <= 1e-6
+    assert b"bfloat16" not in (tmp_path / "mixed" / "1" / "saved_model.pb").read_bytes()
+
+
+def test_the_float32_twin_has_the_weights_and_the_answers_of_the_float32_model():
+    x = np.random.default_rng(2).normal(size=(2, 8, 8, 3)).astype(np.float32)
+    plain, mixed = tiny_model(), tiny_model("mixed_bfloat16")
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        twin = in_float32(mixed)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert {layer.compute_dtype for layer in twin.layers} == {"float32"}
+    np.testing.assert_array_equal(twin(x, training=False), plain(x, training=False))
+    assert in_float32(plain) is plain
+
+
+def test_gate_refuses_a_graph_that_differs_and_leaves_nothing(tmp_path):
+    with pytest.raises(ExportError, match=r"python loader, signature serving_default.*differs by 0\.\d+.*0\.0001"):
+        export_classifier(tiny_model(), OtherInGraphs(), LABELS, tmp_path / "new", examples=pictures())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_gate_refuses_a_saved_model_with_other_weights(tmp_path, monkeypatch):
+    save = tf.saved_model.save
+
+    def tampered(module, *args, **kwargs):
+        module.weights[0].assign_add(tf.ones_like(module.weights[0]))
+        save(module, *args, **kwargs)
+
+    monkeypatch.setattr(tf.saved_model, "save", tampered)
+    with pytest.raises(ExportError, match="differs by"):
+        export_classifier(tiny_model(), Halves(), LABELS, tmp_path / "new", examples=pictures())
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("labels", "examples", "message"),
+    [
+        (LABELS[:2], None, "2 labels for a model of output shape"),
+        (["a", "a", "b"], None, "label 'a': stands there twice"),
+        (["a", "b\nc", "d"], None, "one line of text"),
+        (LABELS, [], "no examples"),
+        (LABELS, [b"nonsense"], "an example cannot be decoded"),
+    ],
+)
+def test_wrong_arguments_are_named(tmp_path, labels, examples, message):
+    with pytest.raises(ExportError, match=message) as caught:
+        export_classifier(
+            tiny_model(), Halves(), labels, tmp_path / "new", examples=pictures(1) if examples is None else examples
+        )
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_in_use_is_refused_untouched(tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(ExportError, match="not empty"):
+        export_classifier(tiny_model(), Halves(), LABELS, tmp_path, examples=pictures(1))
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.fixture
+def run_dir(tmp_path, monkeypatch):
+    """A run directory as the trainer leaves it."""
+    run = tmp_path / "run"
+    (run / "examples").mkdir(parents=True)
+    tiny_model("mixed_bfloat16").save(run / "best.keras")
+    (run / "labels.txt").write_text("\n".join(LABELS) + "\n", encoding="utf-8")
+    recipe = {"name": "tiny", "claim": "It is small.", "data": {"name": "none", "args": {"limit": 5}}, "epochs": 2}
+    (run / "recipe.json").write_text(json.dumps(recipe))
+    (run / "metrics.json").write_text(json.dumps({"test": {"accuracy": 0.75}}))
+    (run / "environment.json").write_text(json.dumps({"tensorflow": tf.__version__}))
+    values = {"kind": "image", "height": 8, "width": 8, "channels": 3}
+    (run / "preprocessor.json").write_text(json.dumps(values))
+    for place, picture in enumerate(pictures(6)[::2]):
+        (run / "examples" / f"{place}.png").write_bytes(picture)
+    return run
+
+
+def test_a_run_becomes_an_artifact_with_its_card(run_dir, tmp_path):
+    report = exporting.export(run_dir, tmp_path / "tiny")
+    assert report["examples"] == 3
+    names = {"1", "README.md", "labels.txt", "metrics.json", "preprocessor.json", "recipe.json"}
+    assert {path.name for path in (tmp_path / "tiny").iterdir()} == names
+    text = (tmp_path / "tiny" / "README.md").read_text(encoding="utf-8")
+    for part in ("# tiny", "It is small.", "| test.accuracy | 0.75 |", "犬", f"| tensorflow | {tf.__version__} |"):
+        assert part in text
+
+
+@pytest.mark.parametrize("missing", ["labels.txt", "best.keras", "preprocessor.json", "examples"])
+def test_a_run_that_lacks_something_is_named(run_dir, tmp_path, missing):
+    (run_dir / missing).rename(tmp_path / "gone")
+    with pytest.raises(ExportError, match=missing):
+        exporting.export(run_dir, tmp_path / "tiny")
+    assert not (tmp_path / "tiny").exists()
