@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, fontManager
 from matplotlib.ft2font import FT2Font
@@ -21,6 +22,8 @@ NOT_CURVES = ("epoch", "step", "steps", "seconds", "examples_per_second")
 MOST_NAMES = 100
 MOST_COUNTS = 20
 MOST_BARS = 40
+# Its glyphs are boxes that name a script: worse than a number.
+BOXES = ("Last Resort High-Efficiency",)
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,8 @@ def confusion_matrix(matrix: Any, class_names: Sequence[str]) -> Figure:
     size = min(15.0, max(4.5, 2.6 + 0.42 * count if count <= MOST_COUNTS else 2.6 + 0.13 * count))
     figure = Figure((size + 1, size), layout="constrained")
     axes = figure.subplots()
-    shown = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+    # The square root lets rare confusions be seen beside a diagonal of nearly 1.
+    shown = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=1), interpolation="nearest")
     every = -(-count // MOST_NAMES)
     names, font = _readable(class_names)
     font.set_size(float(np.clip(600 * size / 15 / max(count, 1), 5.5, 10)))
@@ -97,7 +101,7 @@ def confusion_matrix(matrix: Any, class_names: Sequence[str]) -> Figure:
     axes.set(xlabel="predicted", ylabel="true")
     if count <= MOST_COUNTS:
         for row, column in np.argwhere(matrix > 0):
-            color = "white" if shares[row, column] > 0.5 else "#333333"
+            color = "white" if shares[row, column] > 0.3 else "#333333"
             text = f"{matrix[row, column]:.0f}"
             axes.text(column, row, text, ha="center", va="center", color=color, fontsize=8 if len(text) < 4 else 7)
     axes.tick_params(length=0 if count <= MOST_COUNTS else 2)
@@ -161,7 +165,7 @@ def mistakes(items: Sequence[Mistake], across: int = 6) -> Figure:
     names, font = _readable([text for item in items for text in (item.true, item.predicted)])
     font.set_size(8)
     figure = Figure((max(4.0, 1.7 * across), 2.25 * down), layout="constrained")
-    grid = figure.subplots(down, across, squeeze=False).flat
+    grid = list(figure.subplots(down, across, squeeze=False).flat)
     for axes in grid:
         axes.set_axis_off()
     for number, (item, axes) in enumerate(zip(items, grid, strict=False)):
@@ -186,7 +190,7 @@ def _column(rows: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
 
 def _curve(axes: Axes, name: str, epochs: np.ndarray, rows: Sequence[Mapping[str, Any]]) -> None:
     marker = "o" if len(rows) < 30 else ""
-    style = {"marker": marker, "markersize": 3, "linewidth": 1.6}
+    style: dict[str, Any] = {"marker": marker, "markersize": 3, "linewidth": 1.6}
     if name.startswith("val_"):
         axes.plot(epochs, _column(rows, name), color=VALIDATION, label="validation", **style)
     else:
@@ -226,7 +230,7 @@ def _readable(names: Sequence[Any]) -> tuple[list[str], FontProperties]:
     if missing:
         # Faces of normal weight; Noto Sans CJK, PingFang, Microsoft YaHei … whatever this machine has.
         for entry in fontManager.ttflist:
-            if entry.style != "normal" or entry.weight != 400 or entry.name in families:
+            if entry.style != "normal" or entry.weight != 400 or entry.name in (*families, *BOXES):
                 continue
             held = missing & _characters(FontProperties(family=[entry.name]))
             if held:
