@@ -5,13 +5,19 @@ from collections.abc import Callable
 import keras
 
 from bigkeras.models.airbench import airbench
+from bigkeras.models.efficientnet import efficientnet
+from bigkeras.models.inception import inception
 from bigkeras.models.lenet import lenet
 from bigkeras.models.resnet import resnet
 from bigkeras.models.simple_cnn import simple_cnn
+from bigkeras.models.wide_resnet import wide_resnet
 
 MODELS: dict[str, Callable[..., keras.Model]] = {
     "airbench": airbench,
+    "efficientnet": efficientnet,
+    "inception": inception,
     "lenet": lenet,
     "resnet": resnet,
     "simple_cnn": simple_cnn,
+    "wide_resnet": wide_resnet,
 }

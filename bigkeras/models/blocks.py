@@ -54,3 +54,9 @@ def known(key: str, value: object, values: Collection) -> None:
     """Raises ValueError that names the value and the ones that would be right."""
     if value not in values:
         raise ValueError(f"{key}={value!r} is not one of {sorted(values)}")
+
+
+def small_stem(stem: str, input_shape: tuple[int, ...], *, below: int) -> bool:
+    """Whether the model starts at full size: "small", or "auto" for images below that many pixels."""
+    known("stem", stem, ("auto", "small", "large"))
+    return stem == "small" or (stem == "auto" and min(input_shape[:2]) < below)

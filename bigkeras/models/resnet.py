@@ -3,7 +3,7 @@
 import keras
 
 from bigkeras.layers import BatchNorm
-from bigkeras.models.blocks import check, classifier, conv, conv_bn_relu, known
+from bigkeras.models.blocks import check, classifier, conv, conv_bn_relu, small_stem
 
 L = keras.layers
 
@@ -36,12 +36,11 @@ def resnet(
     Source: He et al. 2015 (arXiv 1512.03385), sections 3.3, 3.4 and 4.2.
     """
     check(input_shape=input_shape, num_classes=num_classes, dropout=dropout, smallest=8)
-    known("stem", stem, ("auto", "small", "large"))
+    small = small_stem(stem, input_shape, below=64)
     if depth not in IMAGENET_DEPTHS and (depth < 8 or depth % 6 != 2):
         raise ValueError(f"depth={depth}: one of {sorted(IMAGENET_DEPTHS)}, or 6n+2 such as 20, 32, 44, 56, 110")
     inputs = keras.Input(input_shape, name="image")
     if depth in IMAGENET_DEPTHS:
-        small = stem == "small" or (stem == "auto" and min(input_shape[:2]) < 64)
         x = _imagenet(inputs, *IMAGENET_DEPTHS[depth], small)
     elif stem == "large":
         raise ValueError(f"stem='large' with depth={depth}: the CIFAR form has the small stem")
