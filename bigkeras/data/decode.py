@@ -1,0 +1,229 @@
+"""Decoding pictures by core TensorFlow ops: the same graph in training and in the exported SavedModel.
+
+`decode_image` takes JPEG, PNG, GIF, BMP and WebP, upright by their EXIF orientation, transparent parts on white. A
+picture's size is read from its header before anything is decoded: a 20,000×20,000 PNG of 49 kB takes no memory.
+Sources read other formats, too (TIFF and whatever Pillow knows), by way of `load_image`.
+"""
+
+import io
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from bigkeras.data import headers
+
+# A 61-megapixel camera's pictures are decoded, into 192 MB each; two threads of a laptop hold two of them, and twice
+# that while one is turned upright.
+MAX_PIXELS = 64_000_000
+
+FORMATS = "JPEG, PNG, WebP, GIF or BMP"
+
+
+def decode_image(encoded: tf.Tensor, *, channels: int, max_pixels: int = MAX_PIXELS) -> tf.Tensor:
+    """Encoded bytes, a scalar string, to upright uint8 pixels `(height, width, channels)`; a graph function.
+
+    `channels` is 3 (RGB) or 1 (grey by ITU-R 601, the Y of a JPEG). Of 16-bit samples the high byte is taken, of a
+    GIF and an animated WebP the first frame as it is stored. Raises InvalidArgumentError for other formats, for broken
+    files and for pictures of more than `max_pixels` pixels.
+    """
+    if channels not in (1, 3):
+        raise ValueError(f"channels={channels}: 1 (grey) or 3 (RGB)")
+    encoded = tf.convert_to_tensor(encoded, tf.string)
+    header = headers.window(encoded, 0, headers.HEADER)
+
+    def unknown() -> tf.Tensor:
+        empty = tf.strings.length(encoded) == 0
+        told = tf.where(empty, "the picture has no bytes", f"the picture is not in a format that is read: {FORMATS}")
+        with tf.control_dependencies([tf.debugging.Assert(tf.constant(False), [told])]):
+            return tf.zeros((1, 1, channels), tf.uint8)
+
+    # In the order of headers.UNKNOWN, JPEG, PNG, GIF, BMP, WEBP.
+    branches = [
+        unknown,
+        lambda: _jpeg(encoded, channels, max_pixels),
+        lambda: _png(encoded, header, channels, max_pixels),
+        lambda: _gif(encoded, channels, max_pixels),
+        lambda: _bmp(encoded, header, channels, max_pixels),
+        lambda: _webp(encoded, header, channels, max_pixels),
+    ]
+    image = tf.switch_case(headers.image_format(header), branches)
+    return tf.ensure_shape(image, (None, None, channels))
+
+
+def is_native(encoded: tf.Tensor) -> tf.Tensor:
+    """Whether `decode_image` reads a file of these first bytes: a bool scalar."""
+    header = headers.window(encoded, 0, headers.HEADER)
+    found = headers.image_format(header)
+    return (found != headers.UNKNOWN) & ((found != headers.BMP) | headers.plain_bmp(header))
+
+
+def load_image(encoded: tf.Tensor) -> tf.Tensor:
+    """Bytes that `decode_image` reads, from those of any format that Pillow knows; for sources, not for export."""
+
+    def foreign() -> tf.Tensor:
+        return tf.ensure_shape(tf.numpy_function(transcode, [encoded], tf.string), ())
+
+    # Empty bytes are left to the decoder's own message.
+    return tf.cond(is_native(encoded) | (tf.strings.length(encoded) == 0), lambda: tf.identity(encoded), foreign)
+
+
+def transcode(encoded: bytes, max_pixels: int = MAX_PIXELS) -> bytes:
+    """The first page of a picture of any format that Pillow knows, upright, as a PNG; ValueError where it cannot."""
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(io.BytesIO(encoded)) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise ValueError(
+                    f"the picture of {width}x{height} pixels is too large: at most {max_pixels} are decoded"
+                )
+            upright = _eight_bits(ImageOps.exif_transpose(image))
+            if upright.has_transparency_data:
+                upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright.convert("RGBA"))
+            out = io.BytesIO()
+            upright.convert("L" if upright.mode in ("1", "L") else "RGB").save(out, "PNG", compress_level=1)
+            return out.getvalue()
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        # Pillow's message names the BytesIO object.
+        text = "cannot identify the format" if isinstance(error, Image.UnidentifiedImageError) else str(error)
+        raise ValueError(f"not a picture that Pillow reads: {text}") from None
+
+
+def _eight_bits(image: Any) -> Any:
+    """Grey pictures of 16 or 32 bits or of floats (up to 1, or up to 255) as 8 bits; others as they are."""
+    from PIL import Image
+
+    if not image.mode.startswith(("I", "F")):
+        return image
+    values = np.asarray(image)
+    if image.mode == "F":
+        scaled = values * 255 if values.size and values.max() <= 1 else values
+    else:
+        scaled = values // 256 if image.mode != "I" or values.max() > 255 else values
+    return Image.fromarray(np.clip(scaled, 0, 255).astype(np.uint8))
+
+
+def _jpeg(encoded: tf.Tensor, channels: int, max_pixels: int) -> tf.Tensor:
+    shape = tf.image.extract_jpeg_shape(encoded, tf.int64)
+    checked = _checked(encoded, shape[0], shape[1], max_pixels)
+
+    def decoded(wanted: int) -> tf.Tensor:
+        # The accurate transform gives Pillow's pixels exactly; the default differs by 1 on average.
+        return tf.io.decode_jpeg(checked, wanted, dct_method="INTEGER_ACCURATE")
+
+    if channels == 3:
+        return _upright(decoded(3), headers.jpeg_orientation(encoded))
+    # libjpeg turns CMYK into RGB, but not into grey.
+    image = tf.cond(shape[2] == 4, lambda: _grey(decoded(3)), lambda: decoded(1))
+    return _upright(image, headers.jpeg_orientation(encoded))
+
+
+def _png(encoded: tf.Tensor, header: tf.Tensor, channels: int, max_pixels: int) -> tf.Tensor:
+    width, height = headers.big_endian(header[16:20]), headers.big_endian(header[20:24])
+    checked = _checked(encoded, height, width, max_pixels)
+    orientation, clear = headers.png_notes(encoded)
+    colour = header[25]  # 0 grey, 2 RGB, 3 palette, 4 grey and alpha, 6 RGBA
+
+    def opaque() -> tf.Tensor:
+        if channels == 3:
+            return tf.io.decode_png(checked, 3)
+        return tf.cond(colour == 0, lambda: tf.io.decode_png(checked, 1), lambda: _grey(tf.io.decode_png(checked, 3)))
+
+    image = tf.cond(
+        clear | (colour >= 4),
+        lambda: _as_channels(_on_white(tf.io.decode_png(checked, 4)), channels),
+        opaque,
+    )
+    return _upright(image, orientation)
+
+
+def _gif(encoded: tf.Tensor, channels: int, max_pixels: int) -> tf.Tensor:
+    still, height, width = headers.gif_first_frame(encoded)
+    checked = _checked(still, height, width, max_pixels)
+    return _as_channels(tf.io.decode_image(checked, 3, expand_animations=False), channels)
+
+
+def _bmp(encoded: tf.Tensor, header: tf.Tensor, channels: int, max_pixels: int) -> tf.Tensor:
+    plain = tf.debugging.Assert(headers.plain_bmp(header), ["a BMP is read with 8, 24 or 32 bits, not compressed"])
+    with tf.control_dependencies([plain]):
+        checked = _checked(encoded, *headers.bmp_size(header), max_pixels)
+    pixels = tf.io.decode_bmp(checked)
+
+    def coloured() -> tf.Tensor:
+        # TensorFlow gives the places in the palette as if they were grey levels.
+        table = tf.cast(headers.window(encoded, 14 + headers.little_endian(header[14:18]), 1024), tf.uint8)
+        return tf.gather(tf.reshape(table, (256, 4))[:, 2::-1], tf.cast(pixels[..., 0], tf.int32))
+
+    # The fourth byte of a pixel has no meaning in a plain BMP.
+    image = tf.cond(headers.little_endian(header[28:30]) == 8, coloured, lambda: pixels[..., :3])
+    return _as_channels(tf.ensure_shape(image, (None, None, 3)), channels)
+
+
+def _webp(encoded: tf.Tensor, header: tf.Tensor, channels: int, max_pixels: int) -> tf.Tensor:
+    checked = _checked(encoded, *headers.webp_size(header), max_pixels)
+    animated = headers.spells(header[12:16], b"VP8X") & (header[20] // 2 % 2 == 1)
+    still = tf.cond(animated, lambda: headers.webp_first_frame(checked), lambda: tf.identity(checked))
+    # 3 or 4 channels as the file has them: TensorFlow refuses to give others.
+    pixels = tf.image.decode_webp(still)[0]
+    image = tf.cond(tf.shape(pixels)[-1] == 4, lambda: _on_white(pixels), lambda: pixels)
+    image = _as_channels(tf.ensure_shape(image, (None, None, 3)), channels)
+    return _upright(image, headers.webp_orientation(encoded, header))
+
+
+def _checked(encoded: tf.Tensor, height: tf.Tensor, width: tf.Tensor, max_pixels: int) -> tf.Tensor:
+    """The same bytes, once the size in their header is found good."""
+    height, width = tf.cast(height, tf.int64), tf.cast(width, tf.int64)
+    numbers = [tf.strings.as_string(width), "x", tf.strings.as_string(height)]
+    none = tf.strings.join(["the picture is cut or broken: its header says ", *numbers, " pixels"])
+    many = tf.strings.join(["the picture of ", *numbers, f" pixels is too large: at most {max_pixels} are decoded"])
+    checks = [
+        tf.debugging.Assert((height > 0) & (width > 0), [none]),
+        # Not as a product, which might overflow.
+        tf.debugging.Assert(height <= max_pixels // tf.maximum(width, 1), [many]),
+    ]
+    with tf.control_dependencies(checks):
+        return tf.identity(encoded)
+
+
+def _upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
+    """The picture turned and mirrored as its EXIF orientation, 1 to 8, asks (EXIF 2.3, section 4.6.4)."""
+
+    def turned() -> tf.Tensor:
+        x = tf.cond(orientation >= 5, lambda: tf.transpose(image, (1, 0, 2)), lambda: image)
+        mirrored = [(orientation == a) | (orientation == b) | (orientation == c) | (orientation == d)
+                    for a, b, c, d in ((3, 4, 7, 8), (2, 3, 6, 7))]
+        for axis, mirror in enumerate(mirrored):
+            x = tf.cond(mirror, lambda x=x, axis=axis: tf.reverse(x, [axis]), lambda x=x: x)
+        return tf.ensure_shape(x, (None, None, image.shape[-1]))
+
+    return tf.cond(orientation > 1, turned, lambda: tf.ensure_shape(image, (None, None, image.shape[-1])))
+
+
+def _on_white(pixels: tf.Tensor) -> tf.Tensor:
+    """uint8 RGBA `(height, width, 4)` laid on white: RGB."""
+    alpha = pixels[..., 3:]
+
+    def blended() -> tf.Tensor:
+        # In 16 bits, a third of what floats would take; x + 128 + … // 256 divides by 255, rounding.
+        wide = tf.cast(alpha, tf.uint16)
+        x = tf.cast(pixels[..., :3], tf.uint16) * wide + (255 - wide) * 255 + 128
+        return tf.cast(tf.bitwise.right_shift(x + tf.bitwise.right_shift(x, _eight(x)), _eight(x)), tf.uint8)
+
+    return tf.cond(tf.reduce_all(alpha == 255), lambda: pixels[..., :3], blended)
+
+
+def _as_channels(pixels: tf.Tensor, channels: int) -> tf.Tensor:
+    return pixels if channels == 3 else _grey(pixels)
+
+
+def _grey(pixels: tf.Tensor) -> tf.Tensor:
+    """uint8 RGB to grey `(height, width, 1)` by ITU-R 601, in 16 bits; equal channels keep their value."""
+    red, green, blue = (tf.cast(pixels[..., i : i + 1], tf.uint16) for i in range(3))
+    x = red * 77 + green * 150 + blue * 29 + 128
+    return tf.cast(tf.bitwise.right_shift(x, _eight(x)), tf.uint8)
+
+
+def _eight(like: tf.Tensor) -> tf.Tensor:
+    return tf.constant(8, like.dtype)
