@@ -27,6 +27,7 @@ class Machine:
     steps_per_call: int = 1
     xla: bool = False
     checkpoint_seconds: float = 60.0
+    profile: bool = False
 
 
 def check_backend() -> None:

@@ -15,7 +15,7 @@ class DepthwiseConv(keras.layers.DepthwiseConv2D):
         """`(batch, height, width, channels)` → `(batch, height/strides, width/strides, channels · multiplier)`."""
         if self.compute_dtype == "float32" or not self._plain() or not _tensorflow_on_cpu():
             return super().call(inputs)
-        outputs = _depthwise(inputs, keras.ops.convert_to_tensor(self.kernel), self.strides, self.padding.upper())
+        outputs = _depthwise(inputs, keras.ops.cast(self.kernel, inputs.dtype), self.strides, self.padding.upper())
         if self.use_bias:
             outputs = outputs + keras.ops.cast(self.bias, outputs.dtype)
         return self.activation(outputs) if self.activation is not None else outputs

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from bigkeras.layers import ApproximateGelu, BatchNorm, PatchWhitening
+from bigkeras.layers import ApproximateGelu, BatchNorm, PatchWhitening, ScaledBias
 from bigkeras.models.blocks import check
 
 L = keras.layers
@@ -100,4 +100,7 @@ def _conv(x, width: int, *, name: str):
 
 
 def _norm(x, *, name: str):
-    return BatchNorm(momentum=BATCH_NORM_MOMENTUM, epsilon=BATCH_NORM_EPSILON, scale=False, name=name)(x)
+    x = BatchNorm(
+        momentum=BATCH_NORM_MOMENTUM, epsilon=BATCH_NORM_EPSILON, scale=False, center=False, name=name
+    )(x)
+    return ScaledBias(name=f"{name}_bias")(x)

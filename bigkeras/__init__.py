@@ -1,0 +1,32 @@
+"""bigkeras: recipes, models, trainer and artifacts for Keras 3 on TensorFlow.
+
+The public names below are imported when they are first used: `import bigkeras` itself is instant.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0.dev0"
+
+_PLACES = {
+    "Choice": "bigkeras.recipe",
+    "Recipe": "bigkeras.recipe",
+    "RECIPES": "bigkeras.recipes",
+    "MODELS": "bigkeras.models",
+    "DATASETS": "bigkeras.data",
+    "Machine": "bigkeras.runtime",
+    "fit": "bigkeras.train",
+    "evaluate": "bigkeras.evaluate",
+    "export": "bigkeras.export",
+}
+__all__ = sorted(_PLACES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module 'bigkeras' has no attribute {name!r}; it has {', '.join(__all__)}")
+    return getattr(import_module(_PLACES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

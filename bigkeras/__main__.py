@@ -1,0 +1,199 @@
+"""The command line: bigkeras list | train | evaluate | export | pack | doctor. TensorFlow is imported in commands only."""
+
+import argparse
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from bigkeras import __version__
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command; gives the exit status: 0, 1 for what went wrong, 2 for a wrong command line."""
+    parser = make_parser()
+    options = parser.parse_args(arguments)
+    if not hasattr(options, "command"):
+        parser.print_help()
+        return 2
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        return options.command(options)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if not _is_users(error):
+            raise
+        signum = getattr(error, "signum", None)
+        print(f"bigkeras: {error}", file=sys.stderr)
+        return 128 + signum if signum else 1
+
+
+def _is_users(error: Exception) -> bool:
+    """Whether the error is one that says what a user can do, in one line."""
+    from bigkeras.data.source import DataError
+    from bigkeras.recipe import RecipeError
+    from bigkeras.run import RunError
+    from bigkeras.runtime import MachineError
+
+    names = ("CheckpointError", "Diverged", "Interrupted", "ExportError")
+    return isinstance(error, (DataError, RecipeError, RunError, MachineError)) or type(error).__name__ in names
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line's grammar."""
+    parser = argparse.ArgumentParser(prog="bigkeras", description="Recipes in, trained and exported Keras models out.")
+    parser.add_argument("--version", action="version", version=f"bigkeras {__version__}")
+    commands = parser.add_subparsers(metavar="command")
+
+    sub = commands.add_parser("list", help="the recipes, with what each reaches")
+    sub.add_argument("--json", action="store_true", help="the recipes whole, as JSON")
+    sub.set_defaults(command=_list)
+
+    sub = commands.add_parser("train", help="train a recipe, or go on with its run")
+    sub.add_argument("recipe", help="a name of `bigkeras list`, a recipe.json, or a run directory")
+    sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="another value, as model.depth=56")
+    sub.add_argument("--data", metavar="PATH", help="where the data is: a folder, or a table for image-table")
+    sub.add_argument("--run-dir", metavar="DIR", help="where the run lives (runs/NAME)")
+    sub.add_argument("--strategy", default="auto", help="auto, one, mirrored, multiworker or tpu")
+    sub.add_argument("--replicas", type=int, help="how many devices mirrored takes (all GPUs, or 2 CPU devices)")
+    sub.add_argument("--steps-per-call", type=int, default=1, help="train steps in one call from the host (1)")
+    sub.add_argument("--xla", action="store_true", help="compile the train step")
+    sub.add_argument("--checkpoint-seconds", type=float, default=60.0, help="time between checkpoints (60)")
+    sub.add_argument("--profile", action="store_true", help="a profile of some steps for TensorBoard")
+    sub.add_argument("--json", action="store_true", help="print the metrics as JSON")
+    sub.set_defaults(command=_train)
+
+    sub = commands.add_parser("evaluate", help="score a run or a shipped model")
+    sub.add_argument("path", help="a run directory, or the folder of a shipped model")
+    sub.add_argument("--split", default="test", help="test, validation or train (test)")
+    sub.add_argument("--data", metavar="PATH", help="another place for the data")
+    sub.add_argument("--average", default="none", help="average over flips, or flips-shifts (none)")
+    sub.add_argument("--json", action="store_true", help="all metrics as JSON")
+    sub.set_defaults(command=_evaluate)
+
+    sub = commands.add_parser("export", help="write the SavedModel that servers and apps run")
+    sub.add_argument("run", help="a run directory, or lite0-imagenet")
+    sub.add_argument("directory", help="where the model's folder is written")
+    sub.set_defaults(command=_export)
+
+    sub = commands.add_parser("pack", help="a folder of images as ArrayRecord shards")
+    sub.add_argument("folder", help="one sub-folder per class")
+    sub.add_argument("out", help="the directory that is written")
+    sub.add_argument("--shards", type=int, default=16, help="how many files (16)")
+    sub.set_defaults(command=_pack)
+
+    sub = commands.add_parser("doctor", help="what this machine has, and what a run would take")
+    sub.add_argument("--json", action="store_true", help="as JSON")
+    sub.set_defaults(command=_doctor)
+    return parser
+
+
+def _list(options: argparse.Namespace) -> int:
+    from bigkeras.recipes import RECIPES
+
+    if options.json:
+        print(json.dumps({name: json.loads(recipe.to_json()) for name, recipe in RECIPES.items()}, ensure_ascii=False))
+        return 0
+    width = max(map(len, RECIPES))
+    for name, recipe in RECIPES.items():
+        print(f"{name:{width}}  {recipe.claim}")
+    return 0
+
+
+def _train(options: argparse.Namespace) -> int:
+    from bigkeras.recipe import parse_setting
+
+    recipe = _recipe(options.recipe)
+    settings = dict(parse_setting(text) for text in options.set)
+    # A function's name first, since its arguments mean nothing to another.
+    recipe = recipe.override(**dict(sorted(settings.items(), key=lambda item: "." in item[0])))
+    run_dir = Path(options.run_dir or Path("runs") / recipe.name)
+    from bigkeras.runtime import Machine, check_backend
+
+    check_backend()
+    from bigkeras.evaluate import with_data
+    from bigkeras.train import fit
+
+    machine = Machine(
+        strategy=options.strategy,
+        replicas=options.replicas,
+        steps_per_call=options.steps_per_call,
+        xla=options.xla,
+        checkpoint_seconds=options.checkpoint_seconds,
+        profile=options.profile,
+    )
+    metrics = fit(with_data(recipe, options.data), run_dir, machine=machine)
+    if options.json:
+        print(json.dumps(metrics, ensure_ascii=False))
+    else:
+        print(_summary(metrics) + f"\n{run_dir}/report.md has the details")
+    return 0
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from bigkeras.runtime import check_backend
+
+    check_backend()
+    from bigkeras.evaluate import evaluate
+
+    metrics = evaluate(options.path, split=options.split, data=options.data, average=options.average)
+    print(json.dumps(metrics, ensure_ascii=False) if options.json else _summary(metrics))
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from bigkeras.runtime import check_backend
+
+    check_backend()
+    from bigkeras.export import export
+
+    result = export(options.run, options.directory)
+    print(json.dumps(result, ensure_ascii=False))
+    return 0
+
+
+def _pack(options: argparse.Namespace) -> int:
+    from bigkeras.data.pack import pack
+
+    pack(options.folder, options.out, shards=options.shards)
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from bigkeras.doctor import main as doctor
+
+    return doctor(json=options.json) or 0
+
+
+def _recipe(name: str) -> Any:
+    from bigkeras.recipe import RecipeError, load
+    from bigkeras.recipes import RECIPES
+
+    if name in RECIPES:
+        return RECIPES[name]
+    if name.endswith(".json") or Path(name).is_dir():
+        return load(name)
+    raise RecipeError(f"recipe {name!r} is not one of {', '.join(RECIPES)}, nor a recipe.json or a run directory")
+
+
+def _summary(metrics: dict[str, Any]) -> str:
+    """A line for every split that was scored."""
+    lines = []
+    for split, values in metrics.items():
+        if isinstance(values, dict) and "accuracy" in values:
+            low, high = values["accuracy_95"]
+            lines.append(
+                f"{split}: accuracy {values['accuracy']:.4f} (95 %: {low:.4f}–{high:.4f}), loss {values['loss']:.4f}, "
+                f"macro F1 {values['macro']['f1']:.4f}, {values['examples']} examples"
+            )
+    return "\n".join(lines) or "trained on all examples; bigkeras evaluate scores the test split"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,5 @@
+"""The recipes, by name. Imports no TensorFlow."""
+
+from bigkeras.recipes.vision import RECIPES as VISION
+
+RECIPES = {**VISION}

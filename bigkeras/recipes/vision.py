@@ -1,0 +1,73 @@
+"""Recipes for images. Each claim says data, time, machine and score; the command is `bigkeras train NAME`."""
+
+from bigkeras.recipe import Choice, Recipe
+
+IMAGES = Choice("image_classification")
+
+DIGITS = Recipe(
+    name="digits",
+    claim="8×8 digits that come with scikit-learn: seconds on two CPU cores",
+    data=Choice("digits"),
+    task=IMAGES,
+    model=Choice("simple_cnn", {"width": 32}),
+    optimizer=Choice("adamw", {"learning_rate": 3e-3, "weight_decay": 1e-2}),
+    schedule=Choice("cosine", {"warmup_epochs": 1.0}),
+    augmentation=(Choice("crop", {"padding": 1, "mode": "constant"}),),
+    epochs=20,
+    batch_size=64,
+)
+
+MNIST_LENET = Recipe(
+    name="mnist-lenet",
+    claim="LeNet-5 on MNIST: ≥ 99.2 % in two minutes on two CPU cores",
+    data=Choice("mnist", {"validation": 0.0}),
+    task=IMAGES,
+    model=Choice("lenet"),
+    optimizer=Choice("adamw", {"learning_rate": 2e-3, "weight_decay": 5e-2}),
+    schedule=Choice("cosine", {"warmup_epochs": 1.0}),
+    augmentation=(Choice("crop", {"padding": 2, "mode": "constant"}),),
+    epochs=15,
+    batch_size=128,
+)
+
+CIFAR10_RESNET = Recipe(
+    name="cifar10-resnet20",
+    claim="ResNet-20 of He et al. 2015, section 4.2, on CIFAR-10: the classic, for an accelerator",
+    data=Choice("cifar10"),
+    task=IMAGES,
+    model=Choice("resnet", {"depth": 20}),
+    optimizer=Choice("sgd", {"learning_rate": 0.1, "momentum": 0.9, "nesterov": True}),
+    schedule=Choice("step", {"at": [0.5, 0.75], "factor": 0.1}),
+    l2=5e-5,
+    augmentation=(Choice("flip"), Choice("crop")),
+    epochs=160,
+    batch_size=128,
+)
+
+PHOTOS10 = Recipe(
+    name="photos10",
+    claim="CIFAR-10 on two CPU cores",
+    data=Choice("cifar10", {"validation": 0.0}),
+    task=IMAGES,
+    model=Choice("airbench"),
+    loss=Choice("cross_entropy", {"label_smoothing": 0.2}),
+    optimizer=Choice("sgd", {"learning_rate": 1.5, "momentum": 0.85, "nesterov": True}),
+    schedule=Choice("linear", {"warmup_epochs": 2.3, "final": 0.07}),
+    l2=6.6e-4,
+    augmentation=(Choice("flip"), Choice("crop", {"padding": 2})),
+    ema=0.99,
+    epochs=10,
+    batch_size=1024,
+)
+
+IMAGE_FOLDER = Recipe(
+    name="image-folder",
+    claim="your own folder, one sub-folder per class: bigkeras train image-folder --data DIR",
+    data=Choice("image_folder"),
+    task=IMAGES,
+    model=Choice("resnet", {"depth": 20}),
+    epochs=30,
+    batch_size=64,
+)
+
+RECIPES = {r.name: r for r in (DIGITS, MNIST_LENET, CIFAR10_RESNET, PHOTOS10, IMAGE_FOLDER)}
