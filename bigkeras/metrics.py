@@ -62,6 +62,16 @@ def bootstrap_interval(correct: Any, seed: int, samples: int = 10_000) -> tuple[
     return float(low), float(high)
 
 
+def macro_f1(confusion: Any) -> float:
+    """The mean F1 of all classes from a confusion matrix (classes, classes), rows the true ones; 0 for an empty class.
+
+    From counts that were summed over batches and replicas; scikit-learn's function wants every label.
+    """
+    confusion = np.asarray(confusion, np.float64)
+    both = confusion.sum(0) + confusion.sum(1)
+    return float(np.mean(2 * confusion.diagonal() / np.maximum(both, 1)))
+
+
 def worst_mistakes(labels: Any, probabilities: Any, count: int) -> np.ndarray:
     """The indices (at most `count`,) of wrong answers, the surest one first."""
     labels, probabilities = np.asarray(labels), np.asarray(probabilities)

@@ -28,13 +28,12 @@ BOXES = ("Last Resort High-Efficiency",)
 
 @dataclass(frozen=True)
 class Mistake:
-    """One wrong answer: pixels uint8 (height, width, 1 or 3), the true and the given label, its probability 0 … 1."""
+    """One wrong answer: pixels uint8 (height, width, 1 or 3), the true and the given class, its probability 0 … 1."""
 
     image: np.ndarray
-    true: str
-    predicted: str
+    true: int
+    predicted: int
     probability: float
-    name: str = ""
 
 
 def save(figure: Figure, path: str | Path) -> Path:
@@ -141,39 +140,66 @@ def reliability(rows: Sequence[Mapping[str, Any]], error: float | None = None) -
 
 def f1_bars(per_class: Sequence[Mapping[str, Any]]) -> Figure:
     """F1 of each class, the best on top; of more than 40 classes the 40 lowest. `per_class` of bigkeras.metrics."""
-    rows = sorted(per_class, key=lambda row: (row["f1"], str(row["name"])))[:MOST_BARS]
-    names, font = _readable([row["name"] for row in rows])
-    font.set_size(9 if len(rows) <= 20 else 7)
-    figure = Figure((6, 1.0 + (0.3 if len(rows) <= 20 else 0.2) * len(rows)), layout="constrained")
+    values = [row["f1"] for row in per_class]
+    shown = np.argsort(values, kind="stable")[:MOST_BARS]
+    names, font = _readable([row["name"] for row in per_class])
+    font.set_size(9 if len(shown) <= 20 else 7)
+    figure = Figure((6, 1.0 + (0.3 if len(shown) <= 20 else 0.2) * len(shown)), layout="constrained")
     axes = figure.subplots()
-    values = [row["f1"] for row in rows]
-    bars = axes.barh(range(len(rows)), values, height=0.72, color=TRAIN)
-    axes.bar_label(bars, [f"{value:.3f}" for value in values], padding=4, fontsize=font.get_size(), color="#555555")
-    axes.set_yticks(range(len(rows)), names, fontproperties=font)
-    axes.set(xlim=(0, 1.1), ylim=(-0.6, len(rows) - 0.4), xticks=np.linspace(0, 1, 6))
-    title = "F1 of each class" if len(rows) == len(per_class) else f"F1 of the {len(rows)} weakest classes"
+    bars = axes.barh(range(len(shown)), [values[i] for i in shown], height=0.72, color=TRAIN)
+    texts = [f"{values[i]:.3f}" for i in shown]
+    axes.bar_label(bars, texts, padding=4, fontsize=font.get_size(), color="#555555")
+    axes.set_yticks(range(len(shown)), [names[i] for i in shown], fontproperties=font)
+    axes.set(xlim=(0, 1.1), ylim=(-0.6, len(shown) - 0.4), xticks=np.linspace(0, 1, 6))
+    title = "F1 of each class" if len(shown) == len(per_class) else f"F1 of the {len(shown)} weakest classes"
     axes.set_title(title, fontsize=10, loc="left")
     _plain(axes, grid="x")
     axes.tick_params(axis="y", length=0)
     return figure
 
 
-def mistakes(items: Sequence[Mistake], across: int = 6) -> Figure:
+def mistakes(items: Sequence[Mistake], class_names: Sequence[str], across: int = 6) -> Figure:
     """The images of wrong answers in a grid, each with its true label, the answer and the answer's probability."""
-    across = min(across, max(1, len(items)))
-    down = max(1, -(-len(items) // across))
-    names, font = _readable([text for item in items for text in (item.true, item.predicted)])
+    titles = [("true: {}\n{}  " + f"{item.probability:.0%}", (item.true, item.predicted)) for item in items]
+    return _grid([item.image for item in items], titles, class_names, ["#333333"] * len(items), across)
+
+
+def answers(
+    images: np.ndarray, labels: np.ndarray, probabilities: np.ndarray, class_names: Sequence[str], across: int = 8
+) -> Figure:
+    """What a model says of some images: the answer and its probability, in red with the true label where it is wrong.
+
+    `images` uint8 (n, height, width, channels), `labels` (n,), `probabilities` (n, classes).
+    """
+    titles, colors = [], []
+    for label, row in zip(labels, probabilities, strict=True):
+        given, right = int(row.argmax()), row.argmax() == label
+        titles.append(("{}  " + f"{row.max():.0%}" + ("\n" if right else "\ntrue: {}"), (given, int(label))))
+        colors.append("#333333" if right else "#c0392b")
+    return _grid(list(images), titles, class_names, colors, across)
+
+
+def _grid(
+    images: Sequence[np.ndarray],
+    titles: Sequence[tuple[str, tuple[int, int]]],
+    class_names: Sequence[str],
+    colors: Sequence[str],
+    across: int,
+) -> Figure:
+    """Images in rows of `across`; a title is a format string and the two classes that it takes."""
+    across = min(across, max(1, len(images)))
+    down = max(1, -(-len(images) // across))
+    names, font = _readable(class_names)
     font.set_size(8)
     figure = Figure((max(4.0, 1.7 * across), 2.25 * down), layout="constrained")
     grid = list(figure.subplots(down, across, squeeze=False).flat)
     for axes in grid:
         axes.set_axis_off()
-    for number, (item, axes) in enumerate(zip(items, grid, strict=False)):
-        image = np.squeeze(item.image, -1) if item.image.shape[-1] == 1 else item.image
+    for image, (title, classes), color, axes in zip(images, titles, colors, grid, strict=False):
+        image = np.squeeze(image, -1) if image.shape[-1] == 1 else image
         axes.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest" if len(image) < 64 else "antialiased")
-        true, predicted = (_short(name) for name in names[2 * number : 2 * number + 2])
-        title = f"true: {true}\n{predicted}  {item.probability:.0%}"
-        axes.set_title(title, fontproperties=font, color="#333333", loc="left", pad=3)
+        text = title.format(*(_short(names[number]) for number in classes))
+        axes.set_title(text, fontproperties=font, color=color, loc="left", pad=3)
     return figure
 
 

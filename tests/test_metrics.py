@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as scores
 
-from bigkeras.metrics import bootstrap_interval, classification_metrics, worst_mistakes
+from bigkeras.metrics import bootstrap_interval, classification_metrics, macro_f1, worst_mistakes
 
 
 def example(classes=10, n=500, seed=0):
@@ -123,3 +123,10 @@ def test_bootstrap_interval_of_nothing_is_an_error():
 def test_worst_mistakes_come_surest_first():
     probabilities = np.array([[0.9, 0.1], [0.3, 0.7], [0.05, 0.95], [0.6, 0.4]])
     assert worst_mistakes([0, 0, 0, 1], probabilities, 2).tolist() == [2, 1]
+
+
+def test_macro_f1_of_a_confusion_matrix_is_that_of_the_labels():
+    labels, probabilities, names = example(n=80)
+    result = classification_metrics(labels, probabilities, names)
+    assert macro_f1(result["confusion"]) == pytest.approx(result["macro"]["f1"])
+    assert macro_f1(np.zeros((3, 3))) == 0

@@ -1,0 +1,122 @@
+"""How a training run shows its progress: one bar over all epochs, and a line with the results of each."""
+
+import os
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any, TextIO
+
+import keras
+from tqdm import tqdm
+
+LAST_KEYS = ("learning_rate", "examples_per_second")
+
+
+class ProgressBar(keras.callbacks.Callback):
+    """See `progress_bar`. Keras' own draws a bar for each epoch and knows no time left."""
+
+    def __init__(
+        self, total_epochs: int, steps_per_epoch: int, batch_size: int, done: int, quiet: bool, stream: TextIO
+    ):
+        super().__init__()
+        self.total_epochs, self.steps, self.batch_size, self.done = total_epochs, steps_per_epoch, batch_size, done
+        self.quiet, self.stream = quiet, stream
+        self.bar: Any = None
+        self.position = done
+        self.before, self.epoch_end = done, total_epochs * steps_per_epoch
+        self.began: float | None = None
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Draws the bar."""
+        if not self.quiet:
+            self.bar = _bar(self.total_epochs * self.steps, self.done, self.batch_size, self.stream)
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Notes where the epoch begins, or goes on."""
+        self.before, self.epoch_end = max(epoch * self.steps, self.done), (epoch + 1) * self.steps
+        self.began = time.monotonic()
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Moves the bar."""
+        if self.bar is None:
+            return
+        # Keras counts a resumed epoch from 0, too, and past its end where a call makes several steps.
+        now = min(self.before + batch + 1, self.epoch_end)
+        drawn = self.bar.update((now - self.position) * self.batch_size)
+        self.position = now
+        if drawn and logs and "loss" in logs:
+            self.bar.set_postfix_str(f"loss {float(logs['loss']):.4g}", refresh=False)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Prints the epoch's line, above the bar where there is one."""
+        seconds = None if self.began is None else time.monotonic() - self.began
+        line = epoch_line(epoch + 1, self.total_epochs, logs or {}, seconds)
+        if self.bar is None:
+            print(line, file=self.stream, flush=True)
+        else:
+            self.bar.write(line, file=self.stream)
+
+    def on_train_end(self, logs: Any = None) -> None:
+        """Leaves a full bar, and takes one away that is not."""
+        self.close()
+
+    def close(self) -> None:
+        """Ends the bar; to be called where training ends by an exception, before anything is printed."""
+        if self.bar is not None:
+            self.bar.leave = self.bar.n >= self.bar.total
+            self.bar.close()
+            self.bar = None
+
+
+def progress_bar(
+    total_epochs: int,
+    steps_per_epoch: int,
+    batch_size: int,
+    *,
+    done: int = 0,
+    quiet: bool | None = None,
+    stream: TextIO | None = None,
+) -> ProgressBar:
+    """A callback: a bar over the whole training with time left, examples per second and loss; a line every epoch.
+
+    `done`: steps that earlier processes did. `quiet`: no bar, only the plain line an epoch, without control
+    characters; by default where `stream` (stderr) is no terminal or CI is set.
+    """
+    stream = stream or sys.stderr
+    if quiet is None:
+        quiet = not stream.isatty() or os.environ.get("CI", "").lower() not in ("", "0", "false")
+    return ProgressBar(total_epochs, steps_per_epoch, batch_size, done, quiet, stream)
+
+
+def epoch_line(epoch: int, total_epochs: int, logs: Mapping[str, Any], seconds: float | None = None) -> str:
+    """An epoch's results in a line: training, validation, learning rate, speed.
+
+    >>> epoch_line(3, 10, {"loss": 0.5, "val_loss": 0.61234, "examples_per_second": 1234.5}, 2.0)
+    'epoch  3/10  loss 0.5000  val_loss 0.6123  1,234 examples/s  2.0 s'
+    """
+    parts = [f"epoch {epoch:>{len(str(total_epochs))}}/{total_epochs}"]
+    parts += [f"{key} {float(value):.4f}" for key, value in logs.items() if key not in LAST_KEYS]
+    if "learning_rate" in logs:
+        parts.append(f"learning_rate {float(logs['learning_rate']):.3g}")
+    if "examples_per_second" in logs:
+        parts.append(f"{float(logs['examples_per_second']):,.0f} examples/s")
+    if seconds is not None:
+        parts.append(f"{seconds:.1f} s")
+    return "  ".join(parts)
+
+
+def _bar(total: int, done: int, batch_size: int, stream: TextIO) -> Any:
+    """A tqdm bar that counts examples, so its rate is examples per second."""
+    layout = "{percentage:3.0f}% |{bar}| {elapsed} < {remaining}, {rate_noinv_fmt}{postfix}"
+    # smoothing 0.05: the time left counts the validations, too.
+    return tqdm(
+        total=total * batch_size,
+        initial=done * batch_size,
+        unit=" examples",
+        unit_scale=True,
+        bar_format=layout,
+        dynamic_ncols=True,
+        mininterval=0.3,
+        smoothing=0.05,
+        file=stream,
+    )
