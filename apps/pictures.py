@@ -1,8 +1,5 @@
 """Where an app's pictures come from: files, folders, patterns and standard input; and their encoded bytes."""
 
-# os.path says False where pathlib raises: at names too long, for one.
-# ruff: noqa: PTH110, PTH112, PTH114, PTH118, PTH207
-
 import glob
 import io
 import os
@@ -11,14 +8,16 @@ import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 # What a folder is searched for. A file that is named itself is tried whatever its suffix.
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".bmp", ".dib", ".webp", ".tif", ".tiff"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".ico", ".jp2", ".avif"),
 )
+FORMATS = ("JPEG", "PNG", "GIF", "WebP", "plain BMP")
 LARGEST_FILE = 256 << 20  # bytes; also ends the reading of /dev/zero
-LARGEST_PICTURE = 100_000_000  # pixels, as the graph's own check
+LARGEST_PICTURE = 64_000_000  # pixels, as the artifacts' own check
 
 
 class PictureError(ValueError):
@@ -70,7 +69,7 @@ def _in_folder(folder: str) -> Iterator[Picture]:
 def read(path: str) -> bytes:
     """The encoded bytes of a picture, in a format that artifacts decode; raises PictureError.
 
-    Other formats than JPEG, PNG, GIF and BMP are turned into PNG by Pillow, if it is installed.
+    Other formats than these few (TIFF, for one) are turned into PNG by Pillow, if it is installed.
     """
     try:
         data = _read_bytes(path)
@@ -93,30 +92,30 @@ def _read_bytes(path: str) -> bytes:
 
 
 def graph_decodes(data: bytes) -> bool:
-    """Whether TensorFlow's decode_image takes this format: JPEG, PNG, GIF, and BMP of plain 24 bits.
-
-    It reads the BMPs of 8 bits without their palette, so these count as other formats.
-    """
+    """Whether artifacts decode this format: JPEG, PNG, GIF, WebP, and BMP of 8, 24 or 32 bits without compression."""
     if data.startswith(b"BM"):
-        return data[28:30] == b"\x18\0" and data[30:34] == b"\0\0\0\0"
+        depth, compression, header = (int.from_bytes(data[a:b], "little") for a, b in ((28, 30), (30, 34), (14, 18)))
+        return depth in (8, 24, 32) and compression == 0 and header >= 40
+    if data.startswith(b"RIFF"):
+        return data[8:12] == b"WEBP"
     return data.startswith((b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8"))
 
 
 def to_png(data: bytes) -> bytes:
-    """The first frame of any picture that Pillow reads, as PNG; raises PictureError."""
+    """The first frame of any picture that Pillow reads, upright, as PNG; raises PictureError."""
     try:
-        from PIL import Image, UnidentifiedImageError
+        from PIL import Image, ImageOps, UnidentifiedImageError
     except ImportError:
-        raise PictureError("neither JPEG, PNG, GIF nor BMP; other formats need Pillow: pip install pillow") from None
+        raise PictureError(f"neither {', '.join(FORMATS)}; other formats need Pillow: pip install pillow") from None
     # The check below takes the place of Pillow's own, which warns first.
     Image.MAX_IMAGE_PIXELS = None
     png = io.BytesIO()
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data)) as image:
             if image.width * image.height > LARGEST_PICTURE:
-                raise PictureError(f"{image.width} x {image.height} pixels, more than {LARGEST_PICTURE:,} in all")
-            plain = image if image.mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16") else image.convert("RGB")
-            plain.save(png, "PNG", compress_level=1)
+                raise PictureError(f"{image.width} x {image.height} pixels are too many: at most {LARGEST_PICTURE}")
+            upright = _eight_bits(ImageOps.exif_transpose(image))
+            upright.convert("RGBA" if upright.has_transparency_data else "RGB").save(png, "PNG", compress_level=1)
     except UnidentifiedImageError:
         raise PictureError("not a picture in any known format") from None
     except PictureError:
@@ -124,3 +123,15 @@ def to_png(data: bytes) -> bytes:
     except Exception as error:  # Pillow's many readers raise whatever a damaged file leads them to
         raise PictureError(f"cannot be decoded: {error}") from None
     return png.getvalue()
+
+
+def _eight_bits(image: Any) -> Any:
+    """Grey pictures of 16 or 32 bits or of floats (up to 1, or up to 255) as 8 bits; others as they are."""
+    if not image.mode.startswith(("I", "F")):
+        return image
+    highest = image.getextrema()[1]
+    if image.mode == "F":
+        factor = 255 if highest <= 1 else 1
+    else:
+        factor = 1 if image.mode == "I" and highest <= 255 else 1 / 256
+    return image.convert("F").point(lambda value: value * factor).convert("L")

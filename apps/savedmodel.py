@@ -6,7 +6,7 @@ is TensorFlow itself (5 to 10 seconds to import), for platforms whose wheel has 
 
 import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,11 +79,35 @@ def load(
     if runtime not in RUNTIMES:
         raise ValueError(f"runtime {runtime!r} is not one of {', '.join(RUNTIMES)}")
     directory = version_directory(directory)
-    # TensorFlow's own log lines would mix with an app's answers; who wants them sets the variable.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    if runtime == "python" or (runtime == "auto" and library_path() is None):
-        return PythonModel(directory, op_libraries, threads)
-    return CModel(directory, op_libraries, threads)
+    python = runtime == "python" or (runtime == "auto" and library_path() is None)
+    with _without_remarks():
+        return (PythonModel if python else CModel)(directory, op_libraries, threads)
+
+
+@contextlib.contextmanager
+def _without_remarks() -> Iterator[None]:
+    """Hides what TensorFlow's native code says while it loads, unless TF_CPP_MIN_LOG_LEVEL is set.
+
+    Some of these lines (oneDNN, CUDA) come whatever that variable says (TensorFlow 2.21), so standard error is turned
+    away as a file descriptor.
+    """
+    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+        yield
+        return
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    try:
+        kept = os.dup(2)
+    except OSError:  # standard error is closed
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def version_directory(directory: str | Path) -> Path:

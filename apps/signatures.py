@@ -148,4 +148,5 @@ def one_line(message: str) -> str:
     """What went wrong, without the names of graph nodes and without a second line."""
     roots = re.search(r"root error\(s\) found\.\s*\(0\)\s*(?:[A-Z_]+: )?(.*)", message, re.DOTALL)
     text = re.sub(r"\{\{\w+ .*?\}\}\s*", "", roots[1] if roots else message)
-    return " ".join(re.split(r"\[\[|\n", text.strip(), maxsplit=1)[0].split())
+    line = " ".join(re.split(r"\[\[|\n", text.strip(), maxsplit=1)[0].split())
+    return re.sub(r"^assertion failed: \[(.*)\]$", r"\1", line)

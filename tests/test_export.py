@@ -111,8 +111,6 @@ def test_every_variable_is_stored_once(artifact):
 
 def test_no_function_asks_for_xla(artifact):
     directory, _, _ = artifact
-    proto = tf.core.saved_model_pb2 if hasattr(tf, "core") else None
-    assert proto is None
     assert b"_XlaMustCompile\x12\x02(\x01" not in (directory / "1" / "saved_model.pb").read_bytes()
 
 
@@ -132,7 +130,7 @@ def test_the_float32_twin_has_the_weights_and_the_answers_of_the_float32_model()
         twin = in_float32(mixed)
     finally:
         keras.config.set_dtype_policy("float32")
-    assert {layer.compute_dtype for layer in twin.layers} == {"float32"}
+    assert {layer.compute_dtype for layer in twin.layers[1:]} == {"float32"}  # the input layer computes nothing
     np.testing.assert_array_equal(twin(x, training=False), plain(x, training=False))
     assert in_float32(plain) is plain
 
