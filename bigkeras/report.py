@@ -1,0 +1,261 @@
+"""report.md of a run: the score first, then classes, pictures, how to do it again and where it ran."""
+
+import csv
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from bigkeras import pictures
+from bigkeras.recipe import Recipe
+
+# The scores that a reader trusts most come first.
+SPLITS = ("test", "validation", "train")
+MOST_CLASSES = 100
+MOST_PAIRS = 10
+MOST_BAD = 10
+
+
+class Predictions(Protocol):
+    """`worst`: the surest mistakes, (pixels uint8 (height, width, channels), label, probabilities (classes,)) each."""
+
+    @property
+    def worst(self) -> Sequence[tuple[Any, int, Any]]: ...
+
+
+class Task(Protocol):
+    """What a report needs of a task."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]: ...
+
+
+def write_report(
+    directory: str | Path,
+    *,
+    recipe: Recipe,
+    metrics: Mapping[str, Any],
+    history: Sequence[Mapping[str, Any]],
+    predictions: Predictions | None,
+    task: Task,
+) -> Path:
+    """Writes report.md and pictures/ into a run directory, each beside and renamed; gives the report's path.
+
+    `metrics`: {split: scores of bigkeras.metrics, maybe with `accuracy_95`}, other keys are left out. `history`: the
+    rows of log.csv. `predictions`: of the split scored last; None keeps the picture of mistakes that is there.
+    environment.json and bad_samples.csv are read from the directory, where they are.
+    """
+    directory, class_names = Path(directory), task.class_names
+    mistakes = None if predictions is None else [_mistake(*worst) for worst in predictions.worst]
+    scored = {key: values for key, values in metrics.items() if isinstance(values, Mapping) and "per_class" in values}
+    main = min(scored, key=_rank, default=None)
+    _write_pictures(directory / "pictures", scored.get(main or ""), history, class_names, mistakes)
+    sections = [
+        _head(recipe, scored, main),
+        *([_classes(main, scored[main]), _confusions(scored[main], class_names)] if main else []),
+        _picture_section(directory, main),
+        _training(history, recipe),
+        _again(recipe),
+        _where(directory),
+        _bad_samples(directory),
+    ]
+    path = directory / "report.md"
+    beside = path.with_name("report.md.part")
+    beside.write_text("\n\n".join(s for s in sections if s) + "\n", encoding="utf-8")
+    os.replace(beside, path)
+    return path
+
+
+def _mistake(image: Any, label: int, probabilities: Any) -> pictures.Mistake:
+    return pictures.Mistake(image, int(label), int(probabilities.argmax()), float(probabilities.max()))
+
+
+def _rank(split: str) -> tuple[int, str]:
+    """test before validation before train, and a split as it is before "test flips" and the like."""
+    first = split.split()[0]
+    return (SPLITS.index(first) if first in SPLITS else len(SPLITS)), split
+
+
+def _write_pictures(
+    folder: Path,
+    scores: Mapping[str, Any] | None,
+    history: Sequence[Mapping[str, Any]],
+    class_names: Sequence[str],
+    mistakes: Sequence[pictures.Mistake] | None,
+) -> None:
+    if history:
+        pictures.save(pictures.curves(history), folder / "curves.png")
+    if scores:
+        pictures.save(pictures.confusion_matrix(scores["confusion"], class_names), folder / "confusion.png")
+        pictures.save(pictures.f1_bars(scores["per_class"]), folder / "f1.png")
+        bins, error = scores["reliability"], scores["calibration_error"]
+        pictures.save(pictures.reliability(bins, error), folder / "reliability.png")
+    if mistakes:
+        pictures.save(pictures.mistakes(mistakes, class_names), folder / "mistakes.png")
+    elif mistakes is not None:
+        (folder / "mistakes.png").unlink(missing_ok=True)
+
+
+def _head(recipe: Recipe, scored: Mapping[str, Mapping[str, Any]], main: str | None) -> str:
+    lines = [f"# {_plain(recipe.name)}", ""]
+    if main is None:
+        lines.append("Trained on all examples: nothing was held back to score it on.")
+    else:
+        values = scored[main]
+        right = values["accuracy"] * values["examples"]
+        lines.append(
+            f"**{values['accuracy']:.2%} of the {values['examples']:,} {main} examples are right**"
+            f"{_interval(values)}: {values['examples'] - round(right):,} mistakes. Mean F1 of the classes "
+            f"{values['macro']['f1']:.4f}, loss {values['loss']:.4f}."
+        )
+        lines += ["", _score_table(scored)]
+    if recipe.claim:
+        lines += ["", f"The recipe's claim: {recipe.claim}"]
+    return "\n".join(lines)
+
+
+def _interval(values: Mapping[str, Any]) -> str:
+    if "accuracy_95" not in values:
+        return ""
+    low, high = values["accuracy_95"]
+    return f" (95 % interval {low:.2%} to {high:.2%})"
+
+
+def _score_table(scored: Mapping[str, Mapping[str, Any]]) -> str:
+    first = next(iter(scored.values()))
+    two = "roc_auc" in first
+    header = ["scored on", "examples", "accuracy", f"top {first['top_k']}", "loss", "macro F1", "calibration error"]
+    rows = []
+    for split in sorted(scored, key=_rank):
+        v = scored[split]
+        row = [split, f"{v['examples']:,}", f"{v['accuracy']:.4f}", f"{v['top_k_accuracy']:.4f}", f"{v['loss']:.4f}"]
+        row += [f"{v['macro']['f1']:.4f}", f"{v['calibration_error']:.4f}"]
+        rows.append(row + ([_number(v["roc_auc"]), _number(v["average_precision"])] if two else []))
+    return _table(header + (["ROC AUC", "average precision"] if two else []), rows)
+
+
+def _classes(split: str, scores: Mapping[str, Any]) -> str:
+    per_class = scores["per_class"]
+    shown = sorted(per_class, key=lambda row: row["f1"])[:MOST_CLASSES]
+    if len(per_class) <= MOST_CLASSES:
+        shown = per_class
+    rows = [[row["name"], *(f"{row[k]:.4f}" for k in ("precision", "recall", "f1")), row["support"]] for row in shown]
+    for name in ("macro", "weighted"):
+        averages = (f"**{scores[name][k]:.4f}**" for k in ("precision", "recall", "f1"))
+        rows.append([f"**{name} average**", *averages, scores["examples"]])
+    note = (
+        "" if len(shown) == len(per_class) else f"\n\nThe {len(shown)} weakest of {len(per_class)}; all: metrics.json."
+    )
+    table = _table(["class", "precision", "recall", "F1", "examples"], rows)
+    return f"## Classes\n\nOn the {split} split.{note}\n\n{table}"
+
+
+def _confusions(scores: Mapping[str, Any], class_names: Sequence[str]) -> str:
+    """The pairs of classes that are taken for each other most often."""
+    pairs = [
+        (count, class_names[true], class_names[given])
+        for true, row in enumerate(scores["confusion"])
+        for given, count in enumerate(row)
+        if count and true != given
+    ]
+    if not pairs:
+        return ""
+    pairs.sort(key=lambda pair: -pair[0])
+    rows = [[true, given, count] for count, true, given in pairs[:MOST_PAIRS]]
+    return "## Most frequent confusions\n\n" + _table(["true", "answer", "times"], rows)
+
+
+def _picture_section(directory: Path, split: str | None) -> str:
+    titles = {
+        "curves": "Training",
+        "confusion": f"Confusion matrix, {split}",
+        "f1": f"F1 of each class, {split}",
+        "reliability": f"Are the probabilities right? {split}",
+        "mistakes": "The surest mistakes, of the split that was scored last",
+    }
+    parts = ["## Pictures"]
+    for name, title in titles.items():
+        if (directory / "pictures" / f"{name}.png").exists():
+            parts.append(f"### {title}\n\n![{title}](pictures/{name}.png)")
+    return "\n\n".join(parts) if len(parts) > 1 else ""
+
+
+def _training(history: Sequence[Mapping[str, Any]], recipe: Recipe) -> str:
+    if not history:
+        return ""
+    keys = [key for key in history[-1] if key != "epoch"]
+    monitored = [row.get(recipe.monitor) for row in history]
+    found = [value for value in monitored if value is not None]
+    note = f"{len(history)} of {recipe.epochs} epochs."
+    chosen = [history[-1]]
+    if found:
+        best = monitored.index((min if recipe.monitor == "val_loss" else max)(found))
+        note += f" The best by {recipe.monitor} is epoch {int(float(history[best]['epoch']))}, kept as best.keras."
+        chosen = [history[0], history[best], history[-1]]
+    unique = {str(row["epoch"]): row for row in chosen}
+    rows = [[int(float(row["epoch"])), *(_number(row.get(key)) for key in keys)] for row in unique.values()]
+    return f"## Training\n\n{note} Every epoch: log.csv.\n\n" + _table(["epoch", *(_word(k) for k in keys)], rows)
+
+
+def _again(recipe: Recipe) -> str:
+    lines = [
+        "## Do it again",
+        "From this directory, with the versions below:",
+        "    bigkeras train recipe.json --run-dir again\n    bigkeras evaluate again",
+        f"The whole recipe (seed {recipe.seed}, precision {recipe.precision}): recipe.json. "
+        "The curves: `tensorboard --logdir tensorboard`.",
+    ]
+    return "\n\n".join(lines)
+
+
+def _where(directory: Path) -> str:
+    path = directory / "environment.json"
+    if not path.exists():
+        return ""
+    rows = list(_flat(json.loads(path.read_text(encoding="utf-8"))))
+    return "## Where it ran\n\n" + _table(["what", "value"], rows)
+
+
+def _flat(values: Mapping[str, Any]) -> Iterator[list[Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value)
+        elif value not in (None, "", []):
+            yield [_word(key), ", ".join(map(str, value)) if isinstance(value, list) else value]
+
+
+def _bad_samples(directory: Path) -> str:
+    path = directory / "bad_samples.csv"
+    if not path.exists():
+        return ""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = [[row["sample"], row["reason"]] for row in csv.DictReader(file)]
+    if not rows:
+        return "## Samples that could not be read\n\nNone."
+    text = f"## Samples that could not be read\n\n{len(rows):,} were left out; all: bad_samples.csv."
+    return f"{text}\n\n" + _table(["sample", "reason"], rows[:MOST_BAD])
+
+
+def _table(header: Sequence[Any], rows: Sequence[Sequence[Any]]) -> str:
+    """A Markdown table; numbers stand to the right."""
+    numeric = [all(_is_number(row[i]) for row in rows) for i in range(len(header))]
+    lines = [header, [("---:" if n else "---") for n in numeric], *rows]
+    return "\n".join("| " + " | ".join(_plain(str(cell)) for cell in line) + " |" for line in lines)
+
+
+def _is_number(cell: Any) -> bool:
+    return str(cell).strip("*").replace(",", "").replace(".", "").replace("-", "").replace("e", "").isdigit()
+
+
+def _plain(text: str) -> str:
+    """Text that breaks no table and is no HTML."""
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+
+
+def _number(value: Any) -> str:
+    return "" if value in (None, "") else f"{float(value):.4g}"
+
+
+def _word(key: str) -> str:
+    return key.replace("_", " ")

@@ -1,0 +1,132 @@
+"""The report of a run, and its pictures."""
+
+import csv
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bigkeras import pictures
+from bigkeras.metrics import bootstrap_interval, classification_metrics
+from bigkeras.recipe import Choice, Recipe
+from bigkeras.report import write_report
+
+NAMES = ("cat", "dog", "a|b <i>", "狗")
+RECIPE = Recipe(
+    name="tiny",
+    data=Choice("digits"),
+    task=Choice("image_classification"),
+    model=Choice("lenet"),
+    epochs=3,
+    batch_size=8,
+)
+HISTORY = [
+    {"epoch": e, "loss": 1 / e, "accuracy": 0.5 + e / 10, "val_loss": 1.1 / e, "val_accuracy": a, "learning_rate": 0.1}
+    for e, a in ((1, 0.5), (2, 0.75), (3, 0.7))
+]
+
+
+def scored(seed=0, classes=4):
+    rng = np.random.default_rng(seed)
+    probabilities = rng.dirichlet(np.ones(classes), 60)
+    labels = rng.integers(classes, size=60)
+    metrics = classification_metrics(labels, probabilities, NAMES[:classes])
+    interval = bootstrap_interval(probabilities.argmax(1) == labels, 0)
+    worst = [(rng.integers(0, 256, (8, 8, 1), dtype=np.uint8), int(labels[i]), probabilities[i]) for i in range(5)]
+    return {**metrics, "accuracy_95": list(interval)}, SimpleNamespace(worst=worst)
+
+
+def report(directory, metrics, predictions=None, names=NAMES, history=HISTORY):
+    task = SimpleNamespace(class_names=names)
+    path = write_report(directory, recipe=RECIPE, metrics=metrics, history=history, predictions=predictions, task=task)
+    return path.read_text(encoding="utf-8")
+
+
+def test_report_says_the_test_score_first(tmp_path):
+    test, predictions = scored()
+    text = report(tmp_path, {"epochs": 3, "validation": scored(1)[0], "test": test}, predictions)
+    first = text.split("\n")[2]
+    assert f"**{test['accuracy']:.2%} of the 60 test examples are right**" in first
+    low, high = test["accuracy_95"]
+    assert f"95 % interval {low:.2%} to {high:.2%}" in first
+    assert text.index("| test |") < text.index("| validation |")
+
+
+def test_report_tells_classes_epochs_command_and_the_best_epoch(tmp_path):
+    text = report(tmp_path, {"validation": scored()[0]})
+    assert "| cat |" in text and "| 狗 |" in text and "**macro average**" in text
+    assert "The best by val_accuracy is epoch 2" in text
+    assert "bigkeras train recipe.json --run-dir again" in text
+
+
+def test_a_class_name_cannot_break_the_table(tmp_path):
+    text = report(tmp_path, {"validation": scored()[0]})
+    assert "a\\|b &lt;i>" in text and "<i>" not in text
+
+
+def test_every_picture_named_in_the_report_is_there_and_whole(tmp_path):
+    metrics, predictions = scored()
+    text = report(tmp_path, {"test": metrics}, predictions)
+    named = {line.split("(")[1].rstrip(")") for line in text.splitlines() if line.startswith("![")}
+    assert named == {f"pictures/{n}.png" for n in ("curves", "confusion", "f1", "reliability", "mistakes")}
+    for name in named:
+        with Image.open(tmp_path / name) as image:
+            assert np.asarray(image.convert("L")).std() > 10  # something is drawn
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_without_a_score_the_report_says_so(tmp_path):
+    text = report(tmp_path, {"epochs": 3, "unreadable": 0})
+    assert "nothing was held back" in text
+    assert "## Classes" not in text and (tmp_path / "pictures" / "curves.png").exists()
+
+
+def test_two_classes_show_the_areas(tmp_path):
+    metrics, _ = scored(classes=2)
+    assert "ROC AUC" in report(tmp_path, {"test": metrics}, names=NAMES[:2])
+
+
+def test_bad_samples_are_counted_and_the_environment_told(tmp_path):
+    with (tmp_path / "bad_samples.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["sample", "reason"], *[[f"{i}.png", "truncated"] for i in range(12)]])
+    environment = {"python": "3.11.7", "packages": {"keras": "3.15.1"}, "devices": ["CPU:0"]}
+    (tmp_path / "environment.json").write_text(json.dumps(environment))
+    text = report(tmp_path, {"validation": scored()[0]})
+    assert "12 were left out" in text and "| 0.png | truncated |" in text and "11.png" not in text
+    assert "| keras | 3.15.1 |" in text and "| devices | CPU:0 |" in text
+
+
+def test_no_mistakes_take_the_old_picture_away(tmp_path):
+    metrics, predictions = scored()
+    report(tmp_path, {"test": metrics}, predictions)
+    report(tmp_path, {"test": metrics}, SimpleNamespace(worst=[]))
+    assert not (tmp_path / "pictures" / "mistakes.png").exists()
+
+
+@pytest.mark.parametrize("count", [2, 30, 250])
+def test_confusion_matrix_of_any_size_renders_without_a_warning(count, recwarn):
+    names = [f"class {i}" for i in range(count)]
+    image = pictures.pixels(pictures.confusion_matrix(np.eye(count) * 7, names), dpi=50)
+    assert image.dtype == np.uint8 and image.shape[2] == 3 and image.min() < 100
+    assert not recwarn.list
+
+
+def test_names_that_no_font_holds_become_numbers(recwarn):
+    shown, _ = pictures._readable(["cat", "\U0001f9ff\U000e0fff", "$x$"])
+    assert shown[0] == "cat" and shown[1] == "#1" and shown[2] == r"\$x\$"
+
+
+def test_curves_leave_gaps_where_the_log_is_empty():
+    rows = [{"epoch": "1", "loss": "0.5", "val_loss": ""}, {"epoch": "2", "loss": "0.4", "val_loss": "0.6"}]
+    figure = pictures.curves(rows)
+    lines = figure.axes[0].get_lines()
+    assert np.isnan(lines[1].get_ydata()[0]) and lines[1].get_ydata()[1] == 0.6
+
+
+def test_a_grid_of_answers_marks_the_wrong_ones():
+    images = np.zeros((2, 8, 8, 3), np.uint8)
+    figure = pictures.answers(images, np.array([0, 0]), np.array([[0.9, 0.1], [0.2, 0.8]]), ["cat", "dog"])
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert titles == ["cat  90%\n", "dog  80%\ntrue: cat"]
