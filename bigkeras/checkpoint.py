@@ -50,7 +50,9 @@ def save(directory: Path, position: Position, total_steps: int, variables: Seque
         os.replace(beside, path)
     except OSError as error:
         beside.unlink(missing_ok=True)
-        raise CheckpointError(f"{path}: the checkpoint cannot be written: {error.strerror}; the last good one stays") from None
+        raise CheckpointError(
+            f"{path}: the checkpoint cannot be written: {error.strerror}; the last good one stays"
+        ) from None
     for old in _found(directory)[KEEP:]:
         old.unlink(missing_ok=True)
     return path

@@ -21,6 +21,7 @@ from bigkeras.recipe import Recipe
 from bigkeras.run import write_csv
 from bigkeras.runtime import Machine
 from bigkeras.step import Step
+from bigkeras.tasks.classification import ImageClassification
 from bigkeras.tensorboard import tensorboard_callbacks
 
 
@@ -82,13 +83,14 @@ class Control(keras.callbacks.Callback):
         directory: Path,
         step: Step,
         splits: Splits,
+        task: ImageClassification,
         log: Log,
         asked: list[int],
         machine: Machine,
     ):
         super().__init__()
         self.recipe, self.directory, self.step, self.splits, self.log = recipe, directory, step, splits, log
-        self.asked, self.machine = asked, machine
+        self.task, self.asked, self.machine = task, asked, machine
         self.steps = steps_per_epoch(splits.train.labels, recipe.batch_size, recipe.balance)
         self.position = checkpoint.Position()
         self.bad: dict[str, str] = dict(splits.bad)
@@ -98,11 +100,13 @@ class Control(keras.callbacks.Callback):
         self.began = (time.monotonic(), 0)
         self.rate = 0.0
         self.best = -np.inf
+        self.shown: list[keras.callbacks.Callback] = []
 
     def callbacks(self, train: Any) -> list[keras.callbacks.Callback]:
         """This one and those that only show; this one first, since it completes the logs."""
-        bar = progress_bar(self.recipe.epochs, self.steps, self.recipe.batch_size, done=self.total_steps)
-        return [self, bar, *tensorboard_callbacks(self)]
+        shown = progress_bar(self.recipe.epochs, self.steps, self.recipe.batch_size, done=self.total_steps)
+        self.shown = [shown, *tensorboard_callbacks(self)]
+        return [self, *self.shown]
 
     @property
     def total_steps(self) -> int:
@@ -123,7 +127,9 @@ class Control(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """In a resumed epoch, the metrics of the steps before; fit has just reset them."""
         if self.saved_metrics is not None:
-            for variable, value in zip((v for m in self.step.metrics for v in m.variables), self.saved_metrics, strict=True):
+            for variable, value in zip(
+                (v for m in self.step.metrics for v in m.variables), self.saved_metrics, strict=True
+            ):
                 variable.assign(value)
             self.saved_metrics = None
         self.step.steps_left = self.steps - self.position.step
@@ -206,10 +212,14 @@ class Control(keras.callbacks.Callback):
 
     def leave(self, error: Exception) -> None:
         """What a run that ends before its time leaves behind."""
+        for callback in self.shown:
+            callback.on_train_end()
         self._write_tables()
         if isinstance(error, Interrupted):
             self.save()
-            self.log.say(f"saved at epoch {self.position.epoch + 1}, step {self.position.step}; the same command goes on")
+            self.log.say(
+                f"saved at epoch {self.position.epoch + 1}, step {self.position.step}; the same command goes on"
+            )
 
     def diverged(self, what: str) -> Diverged:
         """The error for a run whose numbers are gone."""
@@ -224,7 +234,7 @@ class Control(keras.callbacks.Callback):
         """Notes an example that cannot be read; called from the pipeline's threads."""
         name = source.name(index)
         if name not in self.bad:
-            self.bad[name] = reason(source, index)
+            self.bad[name] = reason(source, index, self.task.prepare)
 
     def _check_bad(self) -> None:
         splits = self.splits

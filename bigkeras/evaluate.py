@@ -1,7 +1,10 @@
 """Scores of a run or a shipped artifact on a split, and the report."""
 
+import csv
+import inspect
+import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +12,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-
 from bigkeras.data import DATASETS
 from bigkeras.data.bad import reason
-from bigkeras.data.pipeline import plan_rows
-from bigkeras.data.plan import epoch_plan
+from bigkeras.data.pipeline import ordered_rows
 from bigkeras.data.source import Source
 from bigkeras.metrics import bootstrap_interval, classification_metrics
 from bigkeras.recipe import Choice, Recipe, RecipeError, known, load
@@ -24,18 +25,19 @@ from bigkeras.tasks.classification import ImageClassification
 
 BATCH = 250
 Predict = Callable[[tf.Tensor], tf.Tensor]
+Mistake = tuple[np.ndarray, int, np.ndarray]
 
 
 @dataclass(frozen=True)
 class Predictions:
     """What a model says of a split, in the source's order, unreadable examples left out.
 
-    labels: `(n,)`. probabilities: `(n, classes)`. worst: (pixels, label, probabilities) of the surest mistakes.
+    labels: `(n,)`. probabilities: `(n, classes)`. worst: pixels, label and probabilities of the mistakes it was surest of.
     """
 
     labels: np.ndarray
     probabilities: np.ndarray
-    worst: tuple[tuple[np.ndarray, int, np.ndarray], ...]
+    worst: tuple[Mistake, ...]
     bad: Mapping[str, str]
 
 
@@ -109,12 +111,14 @@ def predict_source(predict: Predict, source: Source, task: ImageClassification, 
     bad: dict[str, str] = {}
 
     def on_bad(index: int) -> None:
-        bad[source.name(index)] = reason(source, index)
+        bad[source.name(index)] = reason(source, index, task.prepare)
 
-    plan = epoch_plan(source.labels, batch_size=min(BATCH, len(source)), seed=0, epoch=0, shuffle=False)
-    rows = plan_rows(lambda _: plan, range(1))
-    labels, probabilities, mistakes = [], [], []
-    for pixels, label, weight in task.dataset(source, rows, plan.indices.shape[1], False, on_bad):
+    batch_size = min(BATCH, len(source))
+    rows = ordered_rows(source, batch_size)
+    labels: list[np.ndarray] = []
+    probabilities: list[np.ndarray] = []
+    mistakes: list[Mistake] = []
+    for pixels, label, weight in task.dataset(source, rows, batch_size, False, on_bad):
         keep = weight.numpy() > 0
         answer = np.asarray(predict(pixels))[keep]
         truth = label.numpy()[keep]
@@ -122,9 +126,9 @@ def predict_source(predict: Predict, source: Source, task: ImageClassification, 
         probabilities.append(answer)
         wrong = np.flatnonzero(answer.argmax(1) != truth)
         sure = wrong[np.argsort(-answer[wrong].max(1))][:worst]
-        shown = pixels.numpy()[keep][sure]
-        mistakes += [(shown[i], int(truth[j]), answer[j]) for i, j in enumerate(sure)]
-    mistakes.sort(key=lambda m: -float(m[2].max()))
+        shown = pixels.numpy()[keep]
+        mistakes += [(shown[i], int(truth[i]), answer[i]) for i in sure]
+    mistakes.sort(key=lambda mistake: -float(mistake[2].max()))
     return Predictions(np.concatenate(labels), np.concatenate(probabilities), tuple(mistakes[:worst]), bad)
 
 
@@ -174,8 +178,6 @@ def is_artifact(path: Path) -> bool:
 
 def with_data(recipe: Recipe, data: str | None) -> Recipe:
     """The recipe with its data at another place (the data function's `directory` or `file`)."""
-    import inspect
-
     if data is None:
         return recipe
     function = DATASETS[known("data", recipe.data.name, DATASETS)]
@@ -183,17 +185,12 @@ def with_data(recipe: Recipe, data: str | None) -> Recipe:
     if not places:
         raise RecipeError(f"--data {data}: data {recipe.data.name} is built in and takes no place")
     place = str(Path(data).expanduser().resolve())
-    from dataclasses import replace
-
     return replace(recipe, data=Choice(recipe.data.name, {**recipe.data.args, places[0]: place}))
 
 
 def _merge(
     directory: Path, recipe: Recipe, metrics: dict[str, Any], predictions: Predictions | None, task: ImageClassification
 ) -> dict[str, Any]:
-    import csv
-    import json
-
     path = directory / "metrics.json"
     before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     merged = {**before, **metrics}
@@ -202,5 +199,3 @@ def _merge(
     write_report(directory, recipe=recipe, metrics=merged, history=history, predictions=predictions, task=task)
     write_json(path, merged)
     return merged
-
-

@@ -32,7 +32,8 @@ class Recipe:
 
     `batch_size` is the global batch, whatever the number of replicas. `micro_batches` parts of it are accumulated
     into one optimizer step. `monitor` is the validation metric that decides the best epoch; with a validation split
-    of zero the last epoch is the best one. `patience` counts epochs without a better `monitor`; None never stops.
+    of zero the last epoch is the best one. `start_from` gives the first weights (a run, a shipped model, a file or
+    "imagenet") and `freeze_until` names the last layer that keeps them. `patience` counts epochs without a better `monitor`; None never stops.
     """
 
     name: str
@@ -59,8 +60,6 @@ class Recipe:
     max_bad_fraction: float = 0.01
     start_from: str | None = None
     freeze_until: str | None = None
-    freeze_epochs: int = 0
-    backbone_rate: float = 1.0
 
     def __post_init__(self) -> None:
         for name, hint in typing.get_type_hints(type(self)).items():
@@ -69,7 +68,7 @@ class Recipe:
         for name in positive:
             if getattr(self, name) < 1:
                 raise RecipeError(f"{name}={getattr(self, name)}: at least 1")
-        for name in ("l1", "l2", "freeze_epochs", "backbone_rate"):
+        for name in ("l1", "l2"):
             if getattr(self, name) < 0:
                 raise RecipeError(f"{name}={getattr(self, name)}: at least 0")
         for name, low, high in (("max_bad_fraction", 0, 1), ("ema", 0, 1)):
@@ -113,7 +112,9 @@ def from_json(text: str, origin: str = "recipe") -> Recipe:
     fields = {f.name: f for f in dataclasses.fields(Recipe)}
     for key in values:
         known(f"{origin}: key", key, fields)
-    missing = [n for n, f in fields.items() if f.default is f.default_factory is dataclasses.MISSING and n not in values]
+    missing = [
+        n for n, f in fields.items() if f.default is f.default_factory is dataclasses.MISSING and n not in values
+    ]
     if missing:
         raise RecipeError(f"{origin}: lacks {', '.join(missing)}")
     try:

@@ -59,7 +59,9 @@ def _claim(run_dir: Path, recipe: Recipe) -> None:
         return
     foreign = [p.name for p in run_dir.iterdir() if p.name != ".lock" and not p.name.endswith(".part")]
     if foreign:
-        raise RunError(f"{run_dir}: not empty and without a recipe.json ({foreign[0]} is there); take another --run-dir")
+        raise RunError(
+            f"{run_dir}: not empty and without a recipe.json ({foreign[0]} is there); take another --run-dir"
+        )
     recipe.save(held)
 
 
@@ -102,7 +104,9 @@ def check_run(run_dir: str | Path) -> Path:
     if not (run_dir / "recipe.json").exists():
         raise RunError(f"{run_dir}: not a run directory: it has no recipe.json")
     if not (run_dir / "best.keras").exists():
-        raise RunError(f"{run_dir}: no model yet: bigkeras train {run_dir}/recipe.json --run-dir {run_dir} goes on with it")
+        raise RunError(
+            f"{run_dir}: no model yet: bigkeras train {run_dir}/recipe.json --run-dir {run_dir} goes on with it"
+        )
     return run_dir
 
 

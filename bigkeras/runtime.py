@@ -34,7 +34,9 @@ def check_backend() -> None:
     """Raises MachineError if Keras would run on another backend than TensorFlow."""
     backend = os.environ.get("KERAS_BACKEND", "tensorflow")
     if backend != "tensorflow":
-        raise MachineError(f"KERAS_BACKEND={backend}: this command needs TensorFlow; unset it or set KERAS_BACKEND=tensorflow")
+        raise MachineError(
+            f"KERAS_BACKEND={backend}: this command needs TensorFlow; unset it or set KERAS_BACKEND=tensorflow"
+        )
 
 
 def strategy(machine: Machine) -> Any:

@@ -20,9 +20,7 @@ class ConfusionMatrix(keras.metrics.Metric):
     def __init__(self, num_classes: int, name: str = "confusion_matrix"):
         super().__init__(name=name)
         self.num_classes = num_classes
-        self.matrix = self.add_variable(
-            (num_classes, num_classes), keras.initializers.Zeros(), name="matrix"
-        )
+        self.matrix = self.add_variable((num_classes, num_classes), keras.initializers.Zeros(), name="matrix")
 
     def update_state(self, labels: Any, predictions: Any, sample_weight: Any = None) -> None:
         """`labels`, `predictions`: int `(batch,)`; `sample_weight`: float `(batch,)`."""
@@ -148,7 +146,9 @@ class Step(keras.Model):
         Micro-batch k has the rows k, k + n, k + 2n, …: the same examples on one device and on several replicas.
         """
         parts = self.micro_batches
-        split = [tf.nest.map_structure(lambda t: tf.reshape(t, (-1, parts, *t.shape[1:])), d) for d in (x, labels, weights)]
+        split = [
+            tf.nest.map_structure(lambda t: tf.reshape(t, (-1, parts, *t.shape[1:])), d) for d in (x, labels, weights)
+        ]
 
         def body(k: Any, loss: Any, *sums: Any) -> tuple[Any, ...]:
             part = [tf.nest.map_structure(lambda t: tf.gather(t, k, axis=1), d) for d in split]

@@ -4,6 +4,7 @@ Two runs lie beside each other, `train` and `validation`, so that TensorBoard dr
 chart. `epoch/…` counts epochs from 1, `step/…` optimizer steps. A resumed run appends a file.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from bigkeras import pictures
 
 EVERY_STEPS = 50
 SAMPLES = 24
+# Drawing takes about a second, as long as an epoch of a small data set.
+PICTURE_SECONDS = 20.0
 # The first steps hold the tracing of the graph.
 PROFILE_AFTER, PROFILE_CALLS = 3, 5
 
@@ -50,6 +53,7 @@ class TensorBoardExtras(keras.callbacks.Callback):
         self.profile, self.every_steps = profile, every_steps
         self.written_at = self.calls = 0
         self.profiling = False
+        self.pictured_at, self.pictured_epoch, self.epoch = -np.inf, 0, 0
         self.writers: dict[str, Any] = {}
 
     def on_train_begin(self, logs: Any = None) -> None:
@@ -71,25 +75,30 @@ class TensorBoardExtras(keras.callbacks.Callback):
             _scalars(self._writer("train"), step, {f"step/{k}": v for k, v in {**(logs or {}), **rate}.items()})
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """The epoch's scalars and pictures."""
+        """The epoch's scalars; pictures where the last ones are old enough."""
         logs = {**learning_rate(self.model), **(logs or {})}
         train = {k: v for k, v in logs.items() if not k.startswith("val_")}
         validation = {k.removeprefix("val_"): v for k, v in logs.items() if k.startswith("val_")}
         _scalars(self._writer("train"), epoch + 1, {f"epoch/{k}": v for k, v in train.items()})
         if validation:
             _scalars(self._writer("validation"), epoch + 1, {f"epoch/{k}": v for k, v in validation.items()})
-        self._pictures(epoch + 1)
+        self.epoch = epoch + 1
+        if time.monotonic() - self.pictured_at >= PICTURE_SECONDS:
+            self._pictures()
         for writer in self.writers.values():
             writer.flush()
 
     def on_train_end(self, logs: Any = None) -> None:
-        """Closes the files; a training shorter than the profile ends it."""
+        """The last epoch's pictures; closes the files; a training shorter than the profile ends it."""
         self._stop_profile()
+        if self.pictured_epoch != self.epoch:
+            self._pictures()
         for writer in self.writers.values():
             writer.close()
         self.writers = {}
 
-    def _pictures(self, epoch: int) -> None:
+    def _pictures(self) -> None:
+        self.pictured_epoch = self.epoch
         shown = {}
         matrix = self.confusion() if self.confusion else None
         if matrix is not None and np.any(matrix):
@@ -99,9 +108,10 @@ class TensorBoardExtras(keras.callbacks.Callback):
             if len(images):
                 shown["samples"] = pictures.answers(images, labels, probabilities, self.class_names)
         if shown:
-            with self._writer("validation").as_default(step=epoch):
+            with self._writer("validation").as_default(step=self.epoch):
                 for name, figure in shown.items():
                     tf.summary.image(name, pictures.pixels(figure)[None])
+        self.pictured_at = time.monotonic()
 
     def _writer(self, name: str) -> Any:
         if name not in self.writers:

@@ -1,6 +1,7 @@
 """fit(recipe, run_dir): from a recipe to a run directory with a trained model, resumable at any step."""
 
 import functools
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ import tensorflow as tf
 from bigkeras import checkpoint, runtime
 from bigkeras.control import Control, Diverged, Interrupted, Log, signals
 from bigkeras.data import DATASETS
-from bigkeras.data.pipeline import plan_rows
+from bigkeras.data.pipeline import ordered_rows, plan_rows
 from bigkeras.data.plan import class_weights, epoch_plan, steps_per_epoch
-from bigkeras.data.source import DataError, Source, Splits
+from bigkeras.data.source import DataError, Splits
+from bigkeras.evaluate import finish_run
 from bigkeras.models import MODELS
 from bigkeras.optimization import OPTIMIZERS, OURS, SCHEDULES, make_optimizer
 from bigkeras.recipe import Recipe, RecipeError, check
@@ -26,6 +28,7 @@ from bigkeras.tasks.classification import ImageClassification, sample_pixels
 from bigkeras.transfer import freeze, start_from
 
 ADAPT_IMAGES = 5000
+EXAMPLES = 16
 
 
 def check_recipe(recipe: Recipe, model: Callable | None = None) -> None:
@@ -63,7 +66,8 @@ def fit(
     replicas = strategy.num_replicas_in_sync
     if recipe.batch_size % (replicas * recipe.micro_batches):
         raise RecipeError(
-            f"batch_size={recipe.batch_size} does not divide over {replicas} replicas × {recipe.micro_batches} micro-batches"
+            f"batch_size={recipe.batch_size} does not divide over {replicas} replicas × "
+            f"{recipe.micro_batches} micro-batches"
         )
     with opened(Path(run_dir), recipe) as directory:
         done = _finished(directory)
@@ -72,14 +76,12 @@ def fit(
             return done
         splits = load_splits(recipe)
         task = TASKS[recipe.task.name](splits, recipe.augmentation, **recipe.task.args)
-        _describe(directory, task)
+        _describe(directory, task, splits)
         with strategy.scope(), runtime.precision(recipe.precision):
             step = _make_step(recipe, splits, task, machine, model)
         with signals() as asked:
-            control = Control(recipe, directory, step, splits, log, asked, machine)
+            control = Control(recipe, directory, step, splits, task, log, asked, machine)
             _train(recipe, directory, step, splits, task, control, log)
-        from bigkeras.evaluate import finish_run
-
         return finish_run(directory, recipe, control.position.history, control.bad)
 
 
@@ -95,20 +97,16 @@ def datasets(
     recipe: Recipe, splits: Splits, task: ImageClassification, position: checkpoint.Position, on_bad: Callable
 ) -> tuple[tf.data.Dataset, tf.data.Dataset | None]:
     """The training batches from `position` to the end of the last epoch, and the validation batches."""
-    plan = functools.partial(
-        _plan, splits.train.labels, recipe.batch_size, recipe.seed, recipe.balance
-    )
+    plan = functools.partial(_plan, splits.train.labels, recipe.batch_size, recipe.seed, recipe.balance)
     rows = plan_rows(plan, range(position.epoch, recipe.epochs), skip=position.step)
     train = task.dataset(splits.train, rows, recipe.batch_size, True, functools.partial(on_bad, splits.train))
     if splits.validation is None:
         return train, None
-    return train, ordered(splits.validation, task, recipe.batch_size, functools.partial(on_bad, splits.validation))
-
-
-def ordered(source: Source, task: ImageClassification, batch_size: int, on_bad: Callable) -> tf.data.Dataset:
-    """All examples of a source once, in order, without augmentation; the last batch is filled with weight 0."""
-    plan = epoch_plan(source.labels, batch_size=batch_size, seed=0, epoch=0, shuffle=False)
-    return task.dataset(source, plan_rows(lambda _: plan, range(1)), batch_size, False, on_bad)
+    # Keras goes on with one iterator at every evaluation, so the data never ends.
+    note = functools.partial(on_bad, splits.validation)
+    return train, task.dataset(
+        splits.validation, ordered_rows(splits.validation, recipe.batch_size).repeat(), recipe.batch_size, False, note
+    )
 
 
 def _plan(labels: np.ndarray, batch_size: int, seed: int, balance: str, epoch: int) -> Any:
@@ -116,16 +114,20 @@ def _plan(labels: np.ndarray, batch_size: int, seed: int, balance: str, epoch: i
 
 
 def _finished(directory: Path) -> dict[str, Any] | None:
-    import json
-
     path = directory / "metrics.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
-def _describe(directory: Path, task: ImageClassification) -> None:
+def _describe(directory: Path, task: ImageClassification, splits: Splits) -> None:
+    """What export and evaluation need of the data: preprocessor, labels, some images for the parity gate."""
     write_json(directory / "environment.json", runtime.environment())
     write_text(directory / "preprocessor.json", task.preprocessor.to_json())
     write_text(directory / "labels.txt", "".join(f"{name}\n" for name in task.class_names))
+    examples = directory / "examples"
+    examples.mkdir(exist_ok=True)
+    source = splits.validation or splits.train
+    for number, image in enumerate(sample_pixels(source, task.preprocessor, EXAMPLES)):
+        (examples / f"{number:02d}.png").write_bytes(tf.io.encode_png(image).numpy())
 
 
 def _make_step(
@@ -181,7 +183,10 @@ def _train(
     if restored:
         position, broken = restored
         control.resume(position)
-        log.say(f"going on at epoch {position.epoch + 1}, step {position.step}" + "".join(f"; {b} is broken" for b in broken))
+        log.say(
+            f"going on at epoch {position.epoch + 1}, step {position.step}"
+            + "".join(f"; {b} is broken" for b in broken)
+        )
     step_count = control.steps
     try:
         while control.position.epoch < recipe.epochs and not control.finished:

@@ -35,7 +35,7 @@ def freeze(network: keras.Model, until: str) -> None:
     """Every layer up to and with `until` keeps its weights. Raises RecipeError for a layer that is not there."""
     names = [layer.name for layer in network.layers]
     if until not in names:
-        joints = [n for n in names if n in ("stem", "features") or n.startswith("stage") and n[5:].isdigit()]
+        joints = [n for n in names if n in ("stem", "features") or (n.startswith("stage") and n[5:].isdigit())]
         raise RecipeError(f"freeze_until={until!r}: no such layer; {', '.join(joints)} are among them")
     for layer in network.layers[: names.index(until) + 1]:
         layer.trainable = False

@@ -24,7 +24,7 @@ def decode_or_mark(rows: tf.data.Dataset, prepare: Callable[[Row], Row], paralle
         return {**prepare(row), "valid": tf.constant(True)}
 
     def empty(row: Row) -> Row:
-        zeros = tf.nest.map_structure(lambda s: tf.zeros(s.shape, s.dtype), {k: s for k, s in spec.items()})
+        zeros = tf.nest.map_structure(lambda s: tf.zeros(s.shape, s.dtype), dict(spec))
         return {**zeros, **{key: row[key] for key in row if key in spec}, "valid": tf.constant(False)}
 
     def either(row: Row) -> tf.data.Dataset:

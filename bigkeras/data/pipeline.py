@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from bigkeras.data.plan import RANDOMS, Plan
+from bigkeras.data.plan import RANDOMS, Plan, epoch_plan
 from bigkeras.data.source import Source
 
 Batch = dict[str, Any]
@@ -28,6 +28,12 @@ def plan_rows(plan: Callable[[int], Plan], epochs: range, skip: int = 0) -> tf.d
         return tf.data.Dataset.from_tensor_slices({"index": index, "weight": weight, "random": random})
 
     return tf.data.Dataset.range(epochs.start, epochs.stop).flat_map(rows).skip(skip)
+
+
+def ordered_rows(source: Source, batch_size: int) -> tf.data.Dataset:
+    """The rows of all examples of a source once, in its order; the last batch is filled with weight 0."""
+    plan = epoch_plan(source.labels, batch_size=batch_size, seed=0, epoch=0, shuffle=False)
+    return plan_rows(lambda _: plan, range(1))
 
 
 def batches(

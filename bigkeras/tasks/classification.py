@@ -56,7 +56,7 @@ class ImageClassification:
 
         def one(columns: Batch, randoms: tf.Tensor) -> Batch:
             if cut is None:
-                return {"image": self.preprocessor.decode(columns["image"])}
+                return self.prepare(columns)
             return {"image": cut(decode_image(columns["image"], channels=self.preprocessor.channels), randoms)}
 
         def many(columns: Batch, randoms: tf.Tensor) -> tf.Tensor:
@@ -69,6 +69,10 @@ class ImageClassification:
             return augment(pixels, randoms)
 
         return batches(source, rows, batch_size, one=one, many=many, on_bad=on_bad)
+
+    def prepare(self, columns: Batch) -> Batch:
+        """The raw columns of one example as the pipeline prepares them in evaluation; fails where it would."""
+        return {"image": self.preprocessor.decode(columns["image"])}
 
     def step_layers(self, seed: int) -> list[keras.layers.Layer]:
         """The augmentation that runs inside the train step."""
@@ -126,14 +130,23 @@ def survey(source: Source) -> tuple[np.ndarray, int]:
     return np.stack([shape.numpy() for shape, _ in seen]), 1 if all(grey.numpy() for _, grey in seen) else 3
 
 
-def sample_pixels(source: Source, preprocessor: ImagePreprocessor) -> np.ndarray:
-    """uint8 `(n, height, width, channels)`: all images of a source in memory, else those of a sample that can be read."""
+def sample_pixels(source: Source, preprocessor: ImagePreprocessor, most: int | None = None) -> np.ndarray:
+    """uint8 `(n, height, width, channels)`: images spread over a source that can be read, at most `most`.
+
+    None takes all images of a source in memory, and SAMPLE of one of files.
+    """
     if source.batched:
-        parts = np.array_split(np.arange(len(source)), -(-len(source) // 1000))
+        indices = _spread(len(source), most or len(source))
+        parts = np.array_split(indices, -(-len(indices) // 1000))
         return np.concatenate([preprocessor.fit_size(source.fetch(p)["image"]).numpy() for p in parts])
-    return np.stack([p.numpy() for p in _sampled(source, lambda i: preprocessor.decode(source.fetch(i)["image"]))])
+    decoded = _sampled(source, lambda i: preprocessor.decode(source.fetch(i)["image"]), most or SAMPLE)
+    return np.stack([pixels.numpy() for pixels in decoded])
 
 
-def _sampled(source: Source, function: Callable) -> tf.data.Dataset:
-    indices = np.unique(np.linspace(0, len(source) - 1, min(SAMPLE, len(source))).astype(np.int64))
+def _sampled(source: Source, function: Callable, most: int = SAMPLE) -> tf.data.Dataset:
+    indices = _spread(len(source), most)
     return tf.data.Dataset.from_tensor_slices(indices).map(function, num_parallel_calls=4).ignore_errors()
+
+
+def _spread(size: int, most: int) -> np.ndarray:
+    return np.unique(np.linspace(0, size - 1, min(most, size)).astype(np.int64))
