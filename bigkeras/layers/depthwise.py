@@ -37,17 +37,17 @@ def _tensorflow_on_cpu() -> bool:
 def _depthwise(inputs, kernel, strides: tuple[int, int], padding: str):
     import tensorflow as tf
 
-    strides = (1, *strides, 1)
+    steps = (1, *strides, 1)
 
     @tf.custom_gradient
     def convolve(inputs, kernel):
         def gradient(upstream):
             upstream = tf.cast(upstream, tf.float32)
             wide_inputs, wide_kernel = tf.cast(inputs, tf.float32), tf.cast(kernel, tf.float32)
-            to_inputs = tf.nn.depthwise_conv2d_backprop_input(tf.shape(inputs), wide_kernel, upstream, strides, padding)
-            to_kernel = tf.nn.depthwise_conv2d_backprop_filter(wide_inputs, kernel.shape, upstream, strides, padding)
+            to_inputs = tf.nn.depthwise_conv2d_backprop_input(tf.shape(inputs), wide_kernel, upstream, steps, padding)
+            to_kernel = tf.nn.depthwise_conv2d_backprop_filter(wide_inputs, kernel.shape, upstream, steps, padding)
             return tf.cast(to_inputs, inputs.dtype), tf.cast(to_kernel, kernel.dtype)
 
-        return tf.nn.depthwise_conv2d(inputs, kernel, strides, padding), gradient
+        return tf.nn.depthwise_conv2d(inputs, kernel, steps, padding), gradient
 
     return convolve(inputs, kernel)

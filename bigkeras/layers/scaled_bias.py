@@ -5,7 +5,7 @@ import keras
 
 @keras.saving.register_keras_serializable(package="bigkeras")
 class ScaledBias(keras.layers.Layer):
-    """Adds √rate times a trainable vector to the last axis: under SGD, a bias whose learning rate is `rate` times as big.
+    """Adds √rate times a trainable vector to the last axis: under SGD, a bias that learns `rate` times as fast.
 
     Keras' optimizers have one rate for all variables. Source: Jordan 2024 (arXiv 2404.00498), section 3.4, rate 64.
     """

@@ -100,7 +100,5 @@ def _conv(x, width: int, *, name: str):
 
 
 def _norm(x, *, name: str):
-    x = BatchNorm(
-        momentum=BATCH_NORM_MOMENTUM, epsilon=BATCH_NORM_EPSILON, scale=False, center=False, name=name
-    )(x)
+    x = BatchNorm(momentum=BATCH_NORM_MOMENTUM, epsilon=BATCH_NORM_EPSILON, scale=False, center=False, name=name)(x)
     return ScaledBias(name=f"{name}_bias")(x)

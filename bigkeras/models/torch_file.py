@@ -5,7 +5,7 @@ import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import numpy as np
 
@@ -97,7 +97,7 @@ class _TensorsOnly(pickle.Unpickler):
 class _Remembering(_TensorsOnly):
     """Also remembers the storages, whose sizes the old form does not repeat."""
 
-    def __init__(self, file: BinaryIO):
+    def __init__(self, file: IO[bytes]):
         super().__init__(file)
         self.storages: dict[str, _Storage] = {}
 
@@ -106,7 +106,7 @@ class _Remembering(_TensorsOnly):
         return self.storages.setdefault(storage.key, storage)
 
 
-def _read_old(file: BinaryIO) -> tuple[Any, dict[str, bytes]]:
+def _read_old(file: IO[bytes]) -> tuple[Any, dict[str, bytes]]:
     if _TensorsOnly(file).load() != MAGIC:
         raise ValueError("not a PyTorch file: the magic number is missing")
     _TensorsOnly(file).load()  # the protocol's version
@@ -122,7 +122,7 @@ def _read_old(file: BinaryIO) -> tuple[Any, dict[str, bytes]]:
     return tensors, storages
 
 
-def _read_zip(file: BinaryIO) -> tuple[Any, dict[str, bytes]]:
+def _read_zip(file: IO[bytes]) -> tuple[Any, dict[str, bytes]]:
     with zipfile.ZipFile(file) as archive:
         names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
         if len(names) != 1:
