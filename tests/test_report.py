@@ -128,5 +128,5 @@ def test_curves_leave_gaps_where_the_log_is_empty():
 def test_a_grid_of_answers_marks_the_wrong_ones():
     images = np.zeros((2, 8, 8, 3), np.uint8)
     figure = pictures.answers(images, np.array([0, 0]), np.array([[0.9, 0.1], [0.2, 0.8]]), ["cat", "dog"])
-    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    titles = [text.get_text() for text in figure.axes[0].texts]
     assert titles == ["cat  90%\n", "dog  80%\ntrue: cat"]
