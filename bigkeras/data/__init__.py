@@ -1,10 +1,14 @@
 """Where examples come from: functions that give Splits, by name. Imports no TensorFlow."""
 
 from bigkeras.data.arrays import cifar10, digits, fashion_mnist, mnist
+from bigkeras.data.folder import image_folder
+from bigkeras.data.table import image_table
 
 DATASETS = {
     "cifar10": cifar10,
     "digits": digits,
     "fashion_mnist": fashion_mnist,
+    "image_folder": image_folder,
+    "image_table": image_table,
     "mnist": mnist,
 }

@@ -61,8 +61,12 @@ def is_native(encoded: tf.Tensor) -> tf.Tensor:
 def load_image(encoded: tf.Tensor) -> tf.Tensor:
     """Bytes that `decode_image` reads, from those of any format that Pillow knows; for sources, not for export."""
 
+    def read(given: Any) -> bytes:
+        # Bytes in a graph; an array of no dimensions when called eagerly.
+        return transcode(given if isinstance(given, bytes) else given.item())
+
     def foreign() -> tf.Tensor:
-        return tf.ensure_shape(tf.numpy_function(transcode, [encoded], tf.string), ())
+        return tf.ensure_shape(tf.numpy_function(read, [encoded], tf.string), ())
 
     # Empty bytes are left to the decoder's own message.
     return tf.cond(is_native(encoded) | (tf.strings.length(encoded) == 0), lambda: tf.identity(encoded), foreign)

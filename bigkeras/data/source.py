@@ -1,5 +1,6 @@
 """Sources: random access to raw examples, by index, inside tf.data. Nothing is decoded here."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -74,7 +75,8 @@ class FileSource:
     def __init__(self, paths: Sequence[str], labels: Sequence[int], column: str = "image",
                  transform: Callable[[Any], Any] | None = None):
         """`transform`: a graph function from the file's bytes to the column's value; None keeps the bytes."""
-        self.paths = np.asarray([str(p).encode() for p in paths], object)
+        # As bytes: a file's name need not be UTF-8.
+        self.paths = np.asarray([os.fsencode(p) for p in paths], object)
         self.labels = np.asarray(labels, np.int32)
         self.column = column
         self.transform = transform
@@ -83,7 +85,7 @@ class FileSource:
         return len(self.labels)
 
     def name(self, index: int) -> str:
-        return self.paths[index].decode()
+        return self.paths[index].decode("utf-8", "backslashreplace")
 
     def fetch(self, index: Any) -> dict[str, Any]:
         import tensorflow as tf
@@ -95,5 +97,4 @@ class FileSource:
 
     def take(self, indices: Any) -> "FileSource":
         """The source of some of its examples."""
-        paths = [self.paths[i].decode() for i in indices]
-        return FileSource(paths, self.labels[indices], self.column, self.transform)
+        return FileSource(self.paths[indices], self.labels[indices], self.column, self.transform)

@@ -1,0 +1,53 @@
+"""What the sources of own pictures share: files, split and class names to Splits."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from bigkeras.data.source import DataError, FileSource, Splits
+from bigkeras.data.splits import check_fractions, stratified_sample, stratified_split
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+SPLIT_NAMES = {"train": "train", "training": "train", "val": "validation", "valid": "validation",
+               "validation": "validation", "dev": "validation", "test": "test", "testing": "test"}
+
+
+def load_bytes(encoded: Any) -> Any:
+    """A graph function: the bytes of a file of any format as bytes that `decode_image` reads."""
+    from bigkeras.data.decode import load_image
+
+    return load_image(encoded)
+
+
+def file_splits(paths: Sequence[str], labels: np.ndarray, parts: np.ndarray, class_names: tuple[str, ...], *,
+                validation: float, test: float, seed: int, limit_train: int | None) -> Splits:
+    """Splits of files. `parts` holds train, validation, test or "" for every file.
+
+    Files of "" are split by the fractions: stratified, decided by the seed, with every class in the training part.
+    A part that some files name is not filled from the others: the fraction of that part counts as 0.
+    """
+    given = set(parts) - {""}
+    fractions = {"validation": 0.0 if "validation" in given else validation, "test": 0.0 if "test" in given else test}
+    check_fractions(**fractions)
+    parts = np.array(parts, dtype="U10")
+    # With a training folder, validation is taken from it; its examples are as free as those of no folder.
+    free = np.flatnonzero((parts == "") | (parts == "train"))
+    if "train" in given:
+        fractions["test"] = 0.0
+    shares = (1 - sum(fractions.values()), fractions["validation"], fractions["test"])
+    names = ("train", "validation", "test")
+    for name, members in zip(names, stratified_split(labels[free], shares, seed), strict=True):
+        parts[free[members]] = name
+    whole = FileSource(paths, labels, transform=load_bytes)
+    places = {name: np.flatnonzero(parts == name) for name in names}
+    if limit_train is not None and limit_train < 1:
+        raise DataError(f"limit_train={limit_train}: at least 1, or null for all")
+    train = places["train"]
+    missing = sorted(set(range(len(class_names))) - set(labels[train].tolist()))
+    if missing:
+        raise DataError(f"class {class_names[missing[0]]!r} has no picture to train on: all of its files are in "
+                        "validation or test")
+    train = train[stratified_sample(labels[train], limit_train, seed)]
+    held_out, tested = (whole.take(places[name]) if len(places[name]) else None for name in ("validation", "test"))
+    return Splits(whole.take(train), held_out, tested, class_names)

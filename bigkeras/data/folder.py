@@ -1,0 +1,107 @@
+"""Own pictures in folders: a sub-folder for every class."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from bigkeras.data.files import EXTENSIONS, SPLIT_NAMES, file_splits
+from bigkeras.data.source import DataError, Splits
+
+
+def image_folder(*, directory: str, validation: float = 0.1, test: float = 0.1, seed: int = 0,
+                 limit_train: int | None = None) -> Splits:
+    """Pictures below a sub-folder for every class, whose name is the class's; deeper folders belong to their class.
+
+    Read are jpg, jpeg, png, webp, bmp, gif, tif and tiff, in any case; hidden files and others are left out, and the
+    latter stand in `bad`. Where the sub-folders are train and val (valid, validation) or test, the classes lie in
+    them, and that is the split; of a part without a folder, validation is taken from train, and a test there is none.
+    Else the seed decides a stratified split. Raises DataError that names the folder. The order is that of the names.
+    """
+    root = Path(directory).expanduser()
+    if not root.is_dir():
+        raise DataError(f"directory={directory}: not a directory" + ("" if root.exists() else ", nothing is there"))
+    folders = _sub_folders(root)
+    layout = {name: SPLIT_NAMES[name.lower()] for name in folders if name.lower() in SPLIT_NAMES}
+    # Classes may be called train and bus: a layout has a training folder and nothing but parts.
+    if "train" in layout.values() and len(layout) == len(folders) and len(folders) > 1:
+        roots = [(root / name, part) for name, part in layout.items()]
+    elif len(folders) == 1 and "train" in layout.values():
+        roots = [(root / folders[0], "train")]
+    else:
+        roots = [(root, "")]
+    paths, classes, parts, bad = _listed(roots)
+    class_names = _class_names(root, roots, paths, classes)
+    number = {name: i for i, name in enumerate(class_names)}
+    labels = np.array([number[name] for name in classes], np.int32)
+    splits = file_splits(paths, labels, np.array(parts), class_names, validation=validation, test=test, seed=seed,
+                         limit_train=limit_train)
+    return Splits(splits.train, splits.validation, splits.test, splits.class_names, tuple(bad))
+
+
+def _listed(roots: list[tuple[Path, str]]) -> tuple[list[str], list[str], list[str], list[tuple[str, str]]]:
+    """Paths, their classes and parts, and what was left out with the reason."""
+    paths: list[str] = []
+    classes: list[str] = []
+    parts: list[str] = []
+    bad: list[tuple[str, str]] = []
+    for folder, part in roots:
+        for name in _sub_folders(folder):
+            found = _pictures(folder / name, bad)
+            if not found:
+                raise DataError(f"{folder / name}: the folder of class {name!r} holds no picture "
+                                f"({', '.join(e[1:] for e in EXTENSIONS)}): add some or remove the folder")
+            paths += found
+            classes += [name] * len(found)
+            parts += [part] * len(found)
+    return paths, classes, parts, bad
+
+
+def _class_names(root: Path, roots: list[tuple[Path, str]], paths: list[str], classes: list[str]) -> tuple[str, ...]:
+    names = tuple(sorted(set(classes)))
+    wanted = f"a sub-folder for every class, such as {root / 'cat'} and {root / 'dog'}"
+    if not paths:
+        raise DataError(f"{roots[0][0]}: no sub-folder with pictures: wanted is {wanted}")
+    if len(names) == 1:
+        raise DataError(f"{roots[0][0]}: only one class, {names[0]!r}: at least two are needed, {wanted}")
+    return names
+
+
+def _sub_folders(folder: Path) -> list[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(e.name for e in entries if not e.name.startswith(".") and e.is_dir())
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be listed: {error.strerror}") from None
+
+
+def _pictures(top: Path, bad: list[tuple[str, str]]) -> list[str]:
+    """The pictures below a folder, sorted; links to folders are followed, each folder once."""
+    found: list[str] = []
+    waiting, seen = [str(top)], set()
+    while waiting:
+        folder = waiting.pop()
+        try:
+            status = Path(folder).stat()
+            if (status.st_dev, status.st_ino) in seen:
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            # scandir tells files from folders without a call for each: a million files take seconds.
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.name.startswith("."):
+                        continue
+                    if entry.is_dir():
+                        waiting.append(entry.path)
+                    elif not entry.name.lower().endswith(EXTENSIONS):
+                        bad.append((entry.path, "not a picture, by its name"))
+                    elif entry.is_file():
+                        found.append(entry.path)
+                    else:
+                        bad.append((entry.path, "not a file, or a link to nothing"))
+        except OSError as error:
+            raise DataError(f"{folder}: cannot be listed: {error.strerror}") from None
+    found.sort()
+    if found and not any(os.access(path, os.R_OK) for path in found):
+        raise DataError(f"{found[0]}: may not be read, and neither may any other picture of {top}: check permissions")
+    return found

@@ -1,0 +1,173 @@
+"""Own pictures: folders and tables."""
+
+import os
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from bigkeras.data import DATASETS
+from bigkeras.data.decode import decode_image
+from bigkeras.data.source import DataError
+
+image_folder, image_table = DATASETS["image_folder"], DATASETS["image_table"]
+
+
+def picture(path, value=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (4, 3), (value, 0, 0)).save(path)
+
+
+@pytest.fixture
+def animals(tmp_path):
+    """Ten cats and ten dogs."""
+    for name in ("cat", "dog"):
+        for i in range(10):
+            picture(tmp_path / name / f"{i}.png", i)
+    return tmp_path
+
+
+def all_names(splits):
+    parts = (splits.train, splits.validation, splits.test)
+    return [part.name(i) for part in parts if part for i in range(len(part))]
+
+
+def test_a_folder_is_split_by_its_seed_and_holds_every_picture_once(animals):
+    first, again = (image_folder(directory=str(animals), test=0.2) for _ in range(2))
+    assert (len(first.train), len(first.validation), len(first.test)) == (14, 2, 4)
+    assert all_names(first) == all_names(again)
+    assert len(set(all_names(first))) == 20
+    assert first.class_names == ("cat", "dog")
+
+
+def test_fetch_gives_the_bytes_of_the_named_file(animals):
+    train = image_folder(directory=str(animals)).train
+    pixels = decode_image(train.fetch(tf.constant(5, tf.int64))["image"], channels=3)
+    np.testing.assert_array_equal(pixels, np.asarray(Image.open(train.name(5))))
+
+
+def test_a_layout_of_train_and_test_is_the_split(animals, tmp_path_factory):
+    root = tmp_path_factory.mktemp("layout")
+    (root / "Train").symlink_to(animals)
+    for name in ("cat", "dog"):
+        picture(root / "test" / name / "1.jpg")
+    splits = image_folder(directory=str(root), validation=0.1)
+    assert (len(splits.train), len(splits.validation), len(splits.test)) == (18, 2, 2)
+
+
+def test_a_class_with_one_picture_is_trained_on(animals):
+    picture(animals / "emu" / "1.png")
+    splits = image_folder(directory=str(animals), validation=0.3, test=0.3)
+    assert 2 in splits.train.labels
+
+
+def test_deeper_folders_cases_and_languages_of_names(animals):
+    names = ["deep/er/a.JPEG", "猫 的 照片.png", "🐱.webp", "scan.TIFF"]
+    for name in names:
+        picture(animals / "cat" / name)
+    found = all_names(image_folder(directory=str(animals)))
+    assert {str(animals / "cat" / name) for name in names} <= set(found)
+
+
+def test_a_tiff_is_fetched_as_bytes_that_decode(animals):
+    picture(animals / "cat" / "scan.tif", 77)
+    train = image_folder(directory=str(animals), validation=0, test=0).train
+    place = next(i for i in range(len(train)) if train.name(i).endswith("tif"))
+    assert decode_image(train.fetch(tf.constant(place, tf.int64))["image"], channels=3)[0, 0, 0] == 77
+
+
+def test_hidden_files_are_ignored_and_others_are_named_as_bad(animals):
+    (animals / "cat" / ".DS_Store").write_bytes(b"")
+    (animals / ".git").mkdir()
+    (animals / "cat" / "notes.txt").write_text("x")
+    splits = image_folder(directory=str(animals))
+    assert splits.bad == ((str(animals / "cat" / "notes.txt"), "not a picture, by its name"),)
+
+
+def test_a_loop_of_links_ends(animals):
+    (animals / "cat" / "loop").symlink_to(animals / "cat")
+    assert len(all_names(image_folder(directory=str(animals)))) == 20
+
+
+def test_a_file_name_that_is_not_utf8_is_read(animals):
+    picture(animals / "cat" / os.fsdecode(b"caf\xe9.png"), 9)
+    splits = image_folder(directory=str(animals), validation=0, test=0)
+    place = next(i for i in range(len(splits.train)) if "caf" in splits.train.name(i))
+    assert decode_image(splits.train.fetch(tf.constant(place, tf.int64))["image"], channels=3)[0, 0, 0] == 9
+
+
+def test_mistakes_in_a_folder_are_named(animals, tmp_path_factory):
+    empty = tmp_path_factory.mktemp("empty")
+    with pytest.raises(DataError, match="nothing is there"):
+        image_folder(directory=str(empty / "none"))
+    with pytest.raises(DataError, match="no sub-folder with pictures"):
+        image_folder(directory=str(empty))
+    (animals / "emu").mkdir()
+    with pytest.raises(DataError, match="emu: the folder of class 'emu' holds no picture"):
+        image_folder(directory=str(animals))
+    picture(empty / "cat" / "1.png")
+    with pytest.raises(DataError, match="only one class, 'cat'"):
+        image_folder(directory=str(empty))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may list every folder")
+def test_a_folder_without_permission_is_named(animals):
+    (animals / "cat").chmod(0)
+    try:
+        with pytest.raises(DataError, match="cat: cannot be listed: Permission denied"):
+            image_folder(directory=str(animals))
+    finally:
+        (animals / "cat").chmod(0o755)
+
+
+def table(folder, text, name="table.csv", encoding="utf-8"):
+    path = folder / name
+    path.write_bytes(text.encode(encoding))
+    return str(path)
+
+
+ROWS = "".join(f"{name}/{i}.png,{name}\n" for name in ("cat", "dog") for i in range(10))
+
+
+@pytest.mark.parametrize(("text", "name", "encoding"), [
+    ("path,label\n" + ROWS, "a.csv", "utf-8"),
+    ("path,label\r\n" + ROWS.replace("\n", "\r\n"), "a.csv", "utf-8-sig"),
+    (("path,label\n" + ROWS).replace(",", ";"), "a.csv", "utf-8"),
+    (("path,label\n" + ROWS).replace(",", "\t"), "a.tsv", "utf-8"),
+    ('note,path,label\n' + "".join(f'"a, b\nc",{row}\n' for row in ROWS.splitlines()), "a.csv", "utf-8"),
+])
+def test_a_table_gives_what_the_folder_gives(animals, text, name, encoding):
+    by_table = image_table(file=table(animals, text, name, encoding))
+    by_folder = image_folder(directory=str(animals))
+    assert all_names(by_table) == all_names(by_folder)
+    np.testing.assert_array_equal(by_table.test.labels, by_folder.test.labels)
+
+
+def test_the_split_column_is_the_split(animals):
+    text = "path,label,split\n" + "".join(
+        f"{row},{'test' if i % 5 == 0 else 'val' if i % 5 == 1 else 'train'}\n"
+        for i, row in enumerate(ROWS.splitlines()))
+    splits = image_table(file=table(animals, text))
+    assert (len(splits.train), len(splits.validation), len(splits.test)) == (12, 4, 4)
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("", "the file is empty"),
+    ("file,label\n" + ROWS, "no column 'path' among 'file', 'label'"),
+    ("path,label\n" + ROWS + "cat/1.png,\n", "line 22: no label"),
+    ("path,label\n\n" + ROWS + ",cat\n", "line 23: no path"),
+    ("path,label\n" + ROWS + "cat/1.png\n", "line 22: 1 columns where the first line names 2"),
+    ("path,label\ncat/1.png,cat\n", "only one class, 'cat'"),
+    ("path,label\n", "no row below the first line"),
+    ("path,label,split\ncat/1.png,cat,holdout\n", "line 2: split 'holdout' is not one of"),
+    ('path,label\ncat/1.png,"cat\n', "line 2: not CSV"),
+])
+def test_mistakes_in_a_table_are_named(animals, text, message):
+    with pytest.raises(DataError, match=message):
+        image_table(file=table(animals, text))
+
+
+def test_another_encoding_is_named_with_its_line(animals):
+    with pytest.raises(DataError, match="line 3: not UTF-8"):
+        image_table(file=table(animals, "path,label\na.png,a\nb.png,é\n", encoding="latin-1"))
