@@ -1,4 +1,4 @@
-"""The command line: bigkeras list | train | evaluate | export | pack | doctor. TensorFlow is imported in commands only."""
+"""The command line: list, train, evaluate, export, pack, doctor. TensorFlow is imported inside commands only."""
 
 import argparse
 import json
@@ -114,9 +114,9 @@ def _train(options: argparse.Namespace) -> int:
     # A function's name first, since its arguments mean nothing to another.
     recipe = recipe.override(**dict(sorted(settings.items(), key=lambda item: "." in item[0])))
     run_dir = Path(options.run_dir or Path("runs") / recipe.name)
-    from bigkeras.runtime import Machine, check_backend
+    from bigkeras.runtime import Machine
 
-    check_backend()
+    _start_tensorflow()
     from bigkeras.evaluate import with_data
     from bigkeras.train import fit
 
@@ -137,9 +137,7 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from bigkeras.runtime import check_backend
-
-    check_backend()
+    _start_tensorflow()
     from bigkeras.evaluate import evaluate
 
     metrics = evaluate(options.path, split=options.split, data=options.data, average=options.average)
@@ -148,9 +146,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from bigkeras.runtime import check_backend
-
-    check_backend()
+    _start_tensorflow()
     from bigkeras.export import export
 
     result = export(options.run, options.directory)
@@ -169,6 +165,13 @@ def _doctor(options: argparse.Namespace) -> int:
     from bigkeras.doctor import main as doctor
 
     return doctor(json=options.json) or 0
+
+
+def _start_tensorflow() -> None:
+    from bigkeras.runtime import check_backend, import_tensorflow
+
+    check_backend()
+    import_tensorflow()
 
 
 def _recipe(name: str) -> Any:

@@ -2,6 +2,8 @@
 
 import contextlib
 import os
+import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -37,6 +39,28 @@ def check_backend() -> None:
         raise MachineError(
             f"KERAS_BACKEND={backend}: this command needs TensorFlow; unset it or set KERAS_BACKEND=tensorflow"
         )
+
+
+def import_tensorflow() -> None:
+    """Imports TensorFlow and finds the devices, without the dozen lines that its libraries write about themselves.
+
+    They are written below Python, before TensorFlow heeds TF_CPP_MIN_LOG_LEVEL; they are shown if it fails.
+    """
+    sys.stderr.flush()
+    shown = os.dup(2)
+    with tempfile.TemporaryFile() as hidden:
+        os.dup2(hidden.fileno(), 2)
+        try:
+            import tensorflow as tf
+
+            tf.config.list_physical_devices()
+        except BaseException:
+            hidden.seek(0)
+            os.write(shown, hidden.read())
+            raise
+        finally:
+            os.dup2(shown, 2)
+            os.close(shown)
 
 
 def strategy(machine: Machine) -> Any:

@@ -149,17 +149,15 @@ class Step(keras.Model):
         split = [
             tf.nest.map_structure(lambda t: tf.reshape(t, (-1, parts, *t.shape[1:])), d) for d in (x, labels, weights)
         ]
-
-        def body(k: Any, loss: Any, *sums: Any) -> tuple[Any, ...]:
-            part = [tf.nest.map_structure(lambda t: tf.gather(t, k, axis=1), d) for d in split]
-            part_loss, gradients = self._gradients(*part, total, variables)
-            return k + 1, loss + part_loss, *[s + g for s, g in zip(sums, gradients, strict=True)]
-
-        start = [tf.zeros(v.shape, v.dtype) for v in variables]
-        _, loss, *gradients = tf.while_loop(
-            lambda k, *_: k < parts, body, [tf.constant(0), tf.constant(0.0), *start], parallel_iterations=1
-        )
-        return loss, gradients
+        loss, sums = tf.constant(0.0), [tf.zeros(v.shape, v.dtype) for v in variables]
+        # Not a tf.while_loop: BatchNorm's sum over the replicas is not allowed in one.
+        for k in range(parts):
+            with tf.control_dependencies([loss, *sums]):
+                part = [tf.nest.map_structure(lambda t, k=k: tf.identity(t[:, k]), d) for d in split]
+                part_loss, gradients = self._gradients(*part, total, variables)
+                loss += part_loss
+                sums = [s + g for s, g in zip(sums, gradients, strict=True)]
+        return loss, sums
 
     def _augment(self, x: Any, targets: Any) -> tuple[Any, Any]:
         if not self.augmentation:

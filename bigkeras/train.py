@@ -199,6 +199,7 @@ def _train(
                 "validation_data": validation,
                 "validation_steps": step.validation_steps or None,
                 "callbacks": control.callbacks(train),
+                "shuffle": False,  # the plan has shuffled
                 "verbose": 0,
             }
             if position.step == step_count:

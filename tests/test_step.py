@@ -1,0 +1,154 @@
+"""The train step: the same training in one piece, in micro-batches and on two replicas."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bigkeras.data.pipeline import plan_rows
+from bigkeras.data.plan import epoch_plan
+from bigkeras.data.source import ArraySource, Splits
+from bigkeras.layers import BatchNorm
+from bigkeras.optimization import make_optimizer
+from bigkeras.recipe import Choice, Recipe
+from bigkeras.step import Step, penalty
+from bigkeras.tasks import LOSSES, TASKS
+
+EXAMPLES, BATCH = 22, 8  # the last batch holds 6 examples and 2 that only fill it
+
+
+def recipe(**values) -> Recipe:
+    base = {
+        "name": "test",
+        "data": Choice("none"),
+        "task": Choice("image_classification"),
+        "model": Choice("none"),
+        "optimizer": Choice("sgd", {"learning_rate": 0.1, "momentum": 0.9}),
+        "schedule": Choice("constant"),
+        "batch_size": BATCH,
+        "epochs": 2,
+    }
+    return Recipe(**{**base, **values})
+
+
+def network() -> keras.Model:
+    inputs = keras.Input((6, 6, 1), name="image")
+    x = keras.layers.Conv2D(4, 3, use_bias=False, name="stem")(inputs)
+    x = BatchNorm(name="bn")(x)
+    x = keras.layers.Activation("tanh", name="stage1")(x)
+    x = keras.layers.Flatten(name="features")(x)
+    return keras.Model(inputs, keras.layers.Dense(3, dtype="float32", name="logits")(x))
+
+
+@pytest.fixture(scope="module")
+def splits() -> Splits:
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (EXAMPLES, 6, 6, 1), dtype=np.uint8)
+    source = ArraySource({"image": images}, generator.integers(0, 3, EXAMPLES), "train")
+    return Splits(source, source, None, ("a", "b", "c"))
+
+
+def train(splits: Splits, recipe: Recipe, strategy=None, **options) -> Step:
+    strategy = strategy or tf.distribute.get_strategy()
+    task = TASKS["image_classification"](splits, recipe.augmentation)
+    keras.utils.set_random_seed(1)
+    steps = -(-EXAMPLES // BATCH)
+    with strategy.scope():
+        step = Step(
+            network(),
+            normalise=task.normalise,
+            loss=LOSSES[recipe.loss.name](**recipe.loss.args),
+            num_classes=3,
+            micro_batches=recipe.micro_batches,
+            clip_norm=recipe.clip_norm,
+            ema=recipe.ema,
+            penalty=penalty(recipe.l1, recipe.l2),
+            **options,
+        )
+        step.begin(make_optimizer(recipe, steps))
+    labels = splits.train.labels
+    rows = plan_rows(lambda e: epoch_plan(labels, batch_size=BATCH, seed=0, epoch=e), range(recipe.epochs))
+    data = task.dataset(splits.train, rows, BATCH, True, print)
+    counter = keras.callbacks.LambdaCallback(on_epoch_begin=lambda *_: setattr(step, "steps_left", steps))
+    step.history_logs = step.fit(
+        data, epochs=recipe.epochs, steps_per_epoch=steps, verbose=0, shuffle=False, callbacks=[counter]
+    ).history
+    return step
+
+
+def difference(one: Step, other: Step) -> float:
+    pairs = zip(one.network.get_weights(), other.network.get_weights(), strict=True)
+    return max(float(np.abs(a - b).max()) for a, b in pairs)
+
+
+CASES = {
+    "plain": {},
+    "clipped": {"clip_norm": 0.05},
+    "averaged": {"ema": 0.9},
+    "penalised": {"l2": 1e-2, "l1": 1e-3},
+    "smoothed": {"loss": Choice("cross_entropy", {"label_smoothing": 0.1})},
+    "focal": {"loss": Choice("focal")},
+    "adam": {"optimizer": Choice("adamw", {"learning_rate": 1e-2, "weight_decay": 0.1})},
+}
+
+
+@pytest.fixture(scope="module")
+def two_replicas() -> tf.distribute.Strategy:
+    from bigkeras.runtime import Machine, MachineError, strategy
+
+    try:
+        return strategy(Machine(strategy="mirrored", replicas=2))
+    except MachineError as error:
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_replicas_train_what_one_device_trains(case, splits, two_replicas):
+    changed = recipe(**CASES[case])
+    one, two = train(splits, changed), train(splits, changed, two_replicas)
+    assert difference(one, two) < (2e-4 if case == "adam" else 2e-6)
+    assert two.history_logs["loss"] == pytest.approx(one.history_logs["loss"], rel=1e-5)
+    assert two.history_logs["accuracy"] == pytest.approx(one.history_logs["accuracy"])
+    for mine, theirs in zip(one.averages, two.averages, strict=True):
+        assert np.abs(mine.numpy() - theirs.numpy()).max() < 2e-6
+
+
+def test_micro_batches_on_two_replicas_train_what_they_train_on_one_device(splits, two_replicas):
+    changed = recipe(micro_batches=2, clip_norm=0.5)
+    assert difference(train(splits, changed), train(splits, changed, two_replicas)) < 2e-6
+
+
+def test_micro_batches_of_a_model_without_batch_statistics_change_nothing(splits, monkeypatch):
+    monkeypatch.setattr(f"{__name__}.BatchNorm", lambda name: keras.layers.LayerNormalization(name=name))
+    assert difference(train(splits, recipe()), train(splits, recipe(micro_batches=4))) < 2e-6
+
+
+def test_several_steps_in_one_call_train_the_same(splits):
+    assert difference(train(splits, recipe()), train(splits, recipe(), steps_per_call=2)) == 0
+
+
+def test_a_compiled_step_trains_the_same(splits):
+    assert difference(train(splits, recipe()), train(splits, recipe(), xla=True)) < 1e-5
+
+
+def test_examples_of_weight_zero_count_in_no_loss(splits):
+    step = train(splits, recipe(epochs=1))
+    pixels = np.zeros((2, 6, 6, 1), np.uint8)
+    loss, gradients = step._gradients(
+        tf.constant(pixels), tf.constant([0, 1]), tf.constant([1.0, 0.0]), 1.0, step.network.trainable_variables
+    )
+    alone = step.loss_function(tf.one_hot([0], 3), step(pixels, training=True)[:1])
+    assert float(loss) == pytest.approx(float(alone[0]), rel=1e-5)
+    assert len(gradients) == len(step.network.trainable_variables)
+
+
+def test_float16_scales_the_loss_and_still_clips(splits):
+    step = train(splits, recipe(precision="mixed_float16", clip_norm=1.0))
+    assert isinstance(step.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert np.isfinite(step.network.get_weights()[0]).all()
+    assert int(step.optimizer.iterations) > 0
+
+
+def test_class_weights_count_in_the_loss(splits):
+    plain, weighted = train(splits, recipe()), train(splits, recipe(), class_weights=np.array([3.0, 1.0, 0.1]))
+    assert difference(plain, weighted) > 1e-3
