@@ -2,6 +2,7 @@
 
 from bigkeras.data.arrays import cifar10, digits, fashion_mnist, mnist
 from bigkeras.data.folder import image_folder
+from bigkeras.data.pack import packed
 from bigkeras.data.table import image_table
 
 DATASETS = {
@@ -11,4 +12,5 @@ DATASETS = {
     "image_folder": image_folder,
     "image_table": image_table,
     "mnist": mnist,
+    "packed": packed,
 }
