@@ -1,10 +1,9 @@
 """PatchWhitening: what adapt makes of the images."""
 
-import keras
 import numpy as np
 import pytest
 
-from bigkeras.layers import ApproximateGelu, PatchWhitening
+from bigkeras.layers import PatchWhitening
 
 
 def smooth_images(count=40):
@@ -34,8 +33,3 @@ def test_adapt_names_images_of_a_wrong_shape():
     layer.build((None, 8, 8, 3))
     with pytest.raises(ValueError, match=r"\(4, 8, 8, 1\)"):
         layer.adapt(np.zeros((4, 8, 8, 1)))
-
-
-def test_approximate_gelu_is_near_the_exact_one():
-    x = np.linspace(-4, 4, 50, dtype="float32")
-    np.testing.assert_allclose(ApproximateGelu()(x), keras.activations.gelu(x), atol=1e-3)
