@@ -96,6 +96,7 @@ class Control(keras.callbacks.Callback):
         self.bad: dict[str, str] = dict(splits.bad)
         self.finished = False
         self.saved_metrics: list[np.ndarray] | None = None
+        self.train_metrics: list[np.ndarray] = []
         self.saved_at = time.monotonic()
         self.began = (time.monotonic(), 0)
         self.rate = 0.0
@@ -104,8 +105,10 @@ class Control(keras.callbacks.Callback):
 
     def callbacks(self, train: Any) -> list[keras.callbacks.Callback]:
         """This one and those that only show; this one first, since it completes the logs."""
-        shown = progress_bar(self.recipe.epochs, self.steps, self.recipe.batch_size, done=self.total_steps)
-        self.shown = [shown, *tensorboard_callbacks(self)]
+        self.shown = tensorboard_callbacks(self)
+        if not self.log.quiet:
+            bar = progress_bar(self.recipe.epochs, self.steps, self.recipe.batch_size, done=self.total_steps)
+            self.shown = [bar, *self.shown]
         return [self, *self.shown]
 
     @property
@@ -120,17 +123,14 @@ class Control(keras.callbacks.Callback):
         self.best = max([self._score(row) for row in position.history], default=-np.inf)
         self.finished = self._enough()
         if position.step:
-            self.saved_metrics = [v.numpy() for m in self.step.metrics for v in m.variables]
+            self.saved_metrics = self._metric_values()
 
     # ------------------------------------------------------------------ Keras' hooks
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """In a resumed epoch, the metrics of the steps before; fit has just reset them."""
         if self.saved_metrics is not None:
-            for variable, value in zip(
-                (v for m in self.step.metrics for v in m.variables), self.saved_metrics, strict=True
-            ):
-                variable.assign(value)
+            self._set_metrics(self.saved_metrics)
             self.saved_metrics = None
         self.step.steps_left = self.steps - self.position.step
         self.began = (time.monotonic(), self.position.step)
@@ -150,17 +150,20 @@ class Control(keras.callbacks.Callback):
             self.save()
 
     def on_test_begin(self, logs: Any = None) -> None:
-        """The examples per second of the epoch's training, without its validation."""
+        """The examples per second of the epoch's training, and its metrics before the validation's take their place."""
         self._measure()
+        self.train_metrics = self._metric_values()
 
     def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Leaves in the middle of a validation too."""
+        """Leaves in the middle of a validation too; the epoch's training counts as done."""
         if self.asked:
+            self._set_metrics(self.train_metrics)
             raise Interrupted(self.asked[0])
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """The epoch's row of the log, the best model, early stopping, a checkpoint."""
         self._measure()
+        self.saved_metrics = None
         if self.splits.validation is not None:
             logs["val_macro_f1"] = macro_f1(self.step.confusion.result().numpy())
         logs["learning_rate"] = float(self._rate_of_step(self.total_steps - 1))
@@ -270,6 +273,13 @@ class Control(keras.callbacks.Callback):
     def _rate_of_step(self, step: int) -> Any:
         optimizer = getattr(self.step.optimizer, "inner_optimizer", self.step.optimizer)
         return optimizer._learning_rate(max(step, 0))
+
+    def _metric_values(self) -> list[np.ndarray]:
+        return [v.numpy() for m in self.step.metrics for v in m.variables]
+
+    def _set_metrics(self, values: list[np.ndarray]) -> None:
+        for variable, value in zip((v for m in self.step.metrics for v in m.variables), values, strict=True):
+            variable.assign(value)
 
     def _measure(self) -> None:
         if not self.rate:

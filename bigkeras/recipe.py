@@ -161,9 +161,7 @@ def check(kind: str, choice: Choice, functions: Mapping[str, Callable], given: t
     """
     function = functions[known(kind, choice.name, functions)]
     parameters = inspect.signature(function).parameters
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        return
-    allowed = [n for n in parameters if n not in given]
+    allowed = [n for n, p in parameters.items() if n not in given and p.kind is not p.VAR_KEYWORD]
     hints = typing.get_type_hints(function if inspect.isroutine(function) else function.__init__)
     for key, value in choice.args.items():
         known(f"{kind} {choice.name}: argument", key, allowed)

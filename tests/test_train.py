@@ -1,0 +1,241 @@
+"""Runs: complete, interrupted, killed, diverged, refused."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from bigkeras import checkpoint, control
+from bigkeras.control import Diverged, Interrupted, Log
+from bigkeras.recipe import Choice, RecipeError, load
+from bigkeras.recipes import RECIPES
+from bigkeras.run import RunError
+from bigkeras.runtime import Machine
+from bigkeras.train import fit
+
+TINY = RECIPES["digits"].override(
+    **{
+        "epochs": 3,
+        "batch_size": 256,
+        "ema": 0.9,
+        "augmentation": (Choice("crop", {"padding": 1}), Choice("random_erasing"), Choice("mix_up")),
+        "model": Choice("simple_cnn", {"width": 8, "dropout": 0.2}),
+    }
+)
+QUIET = Log(quiet=True)
+
+
+def weights(run_dir: Path) -> list[np.ndarray]:
+    return keras.models.load_model(run_dir / "last.keras", compile=False).get_weights()
+
+
+def history(run_dir: Path) -> list[dict]:
+    position, _ = checkpoint.restore(run_dir / "checkpoints", NoVariables(run_dir))
+    return [{k: v for k, v in row.items() if k != "examples_per_second"} for row in position.history]
+
+
+class NoVariables(list):
+    """Stands for a run's variables, of the right shapes, that nothing is assigned to."""
+
+    def __init__(self, run_dir: Path):
+        newest = sorted((run_dir / "checkpoints").glob("*.npz"))[-1]
+        with np.load(newest) as data:
+            super().__init__(Unassigned(data[n].shape) for n in sorted(data.files) if n != "position")
+
+
+class Unassigned:
+    def __init__(self, shape):
+        self.shape = shape
+
+    def assign(self, value):
+        assert value.shape == self.shape
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """A run that nothing interrupted."""
+    run_dir = tmp_path_factory.mktemp("whole") / "run"
+    fit(TINY, run_dir, log=QUIET)
+    return run_dir
+
+
+def test_a_run_directory_holds_what_people_look_for(whole):
+    names = {p.name for p in whole.iterdir()}
+    assert names >= {
+        "recipe.json", "environment.json", "preprocessor.json", "labels.txt", "bad_samples.csv", "log.csv",
+        "best.keras", "last.keras", "metrics.json", "report.md", "pictures", "tensorboard", "checkpoints",
+    }  # fmt: skip
+    assert load(whole) == load(whole / "recipe.json")
+    metrics = json.loads((whole / "metrics.json").read_text())
+    assert 0 < metrics["validation"]["accuracy"] <= 1
+    assert len((whole / "log.csv").read_text().splitlines()) == 4
+
+
+def test_the_recipe_of_a_run_repeats_it_bit_for_bit(whole, tmp_path):
+    fit(load(whole), tmp_path / "again", log=QUIET)
+    assert all(np.array_equal(a, b) for a, b in zip(weights(whole), weights(tmp_path / "again"), strict=True))
+    assert history(whole) == history(tmp_path / "again")
+
+
+@pytest.mark.parametrize("where", ["train", "validation"])
+def test_a_run_that_was_interrupted_ends_as_one_that_was_not(where, whole, tmp_path, monkeypatch):
+    hook = {"train": "on_train_batch_end", "validation": "on_test_batch_end"}[where]
+    original = getattr(control.Control, hook)
+
+    def interrupting(self, batch, logs=None):
+        if self.total_steps in (3, 8, 10) and not self.asked and self.total_steps not in seen:
+            seen.append(self.total_steps)
+            self.asked.append(signal.SIGTERM)
+        original(self, batch, logs)
+
+    seen: list[int] = []
+    monkeypatch.setattr(control.Control, hook, interrupting)
+    times = 0
+    while not (tmp_path / "run" / "metrics.json").exists():
+        try:
+            fit(TINY, tmp_path / "run", log=QUIET)
+        except Interrupted as error:
+            times += 1
+            assert error.signum == signal.SIGTERM
+    assert times == len(seen) > 0
+    assert all(np.array_equal(a, b) for a, b in zip(weights(whole), weights(tmp_path / "run"), strict=True))
+    assert history(whole) == history(tmp_path / "run")
+
+
+def test_a_broken_checkpoint_is_passed_over(whole, tmp_path, monkeypatch):
+    def interrupting(self, batch, logs=None):
+        original(self, batch, logs)
+        if self.total_steps == 7:
+            raise Interrupted(signal.SIGTERM)
+
+    original = control.Control.on_train_batch_end
+    monkeypatch.setattr(control.Control, "on_train_batch_end", interrupting)
+    with pytest.raises(Interrupted):
+        fit(TINY, tmp_path / "run", log=QUIET, machine=Machine(checkpoint_seconds=0))
+    monkeypatch.undo()
+    newest = sorted((tmp_path / "run" / "checkpoints").glob("*.npz"))[-1]
+    newest.write_bytes(newest.read_bytes()[:5000])
+    fit(TINY, tmp_path / "run", log=QUIET)
+    assert all(np.array_equal(a, b) for a, b in zip(weights(whole), weights(tmp_path / "run"), strict=True))
+
+
+def test_a_finished_run_is_not_trained_again(whole):
+    before = (whole / "last.keras").stat().st_mtime_ns
+    metrics = fit(TINY, whole, log=QUIET)
+    assert metrics == json.loads((whole / "metrics.json").read_text())
+    assert (whole / "last.keras").stat().st_mtime_ns == before
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_says_where(tmp_path):
+    wild = TINY.override(**{"optimizer": Choice("sgd", {"learning_rate": 1e30}), "ema": None})
+    with pytest.raises(Diverged, match=r"at step \d+ of epoch 1; the last good weights"):
+        fit(wild, tmp_path / "run", log=QUIET)
+    for path in (tmp_path / "run" / "checkpoints").glob("*.npz"):
+        with np.load(path) as data:
+            assert all(np.isfinite(data[n]).all() for n in data.files if data[n].dtype.kind == "f")
+
+
+def test_another_recipe_in_the_same_directory_is_refused(whole):
+    with pytest.raises(RunError, match=r"holds a run of another recipe \(epochs: 3, asked for 4\)"):
+        fit(TINY.override(epochs=4), whole, log=QUIET)
+
+
+def test_a_directory_of_something_else_is_refused_and_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(RunError, match=r"thesis\.tex is there"):
+        fit(TINY, tmp_path, log=QUIET)
+    assert [p.name for p in tmp_path.iterdir() if not p.name.startswith(".")] == ["thesis.tex"]
+
+
+def test_a_second_process_in_a_run_directory_is_refused(tmp_path):
+    from bigkeras.run import opened
+
+    with (
+        opened(tmp_path / "run", TINY),
+        pytest.raises(RunError, match=rf"process {os.getpid()} is training in it"),
+    ):
+        fit(TINY, tmp_path / "run", log=QUIET)
+
+
+def test_a_full_disk_is_one_clear_error_and_the_last_checkpoint_stays(tmp_path, monkeypatch):
+    def full(file, **arrays):
+        if len(list((tmp_path / "run" / "checkpoints").glob("*.npz"))) == 1:
+            file.write(b"half")
+            raise OSError(28, "No space left on device")
+        return savez(file, **arrays)
+
+    savez = np.savez
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(checkpoint.CheckpointError, match=r"cannot be written: No space left on device; the last good"):
+        fit(TINY, tmp_path / "run", log=QUIET, machine=Machine(checkpoint_seconds=0))
+    assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000001.npz"]
+
+
+def test_early_stopping_counts_epochs_without_a_better_value(tmp_path):
+    still = TINY.override(
+        **{"optimizer": Choice("sgd", {"learning_rate": 0.0}), "epochs": 9, "patience": 2, "ema": None}
+    )
+    fit(still, tmp_path / "run", log=QUIET)
+    assert len((tmp_path / "run" / "log.csv").read_text().splitlines()) == 1 + 3
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"model": Choice("simple_cmn")}, "model 'simple_cmn' is not one of"),
+        ({"model.depht": 3}, "argument 'depht' is not one of"),
+        ({"optimizer.clipnorm": 1.0}, "argument 'clipnorm' is not one of"),
+        ({"augmentation": (Choice("flop"),)}, "augmentation 'flop' is not one of"),
+        ({"data": Choice("minst")}, "data 'minst' is not one of"),
+        ({"monitor": "val_f1"}, "monitor='val_f1'"),
+        ({"schedule.warmup_epochs": "soon"}, "schedule.warmup_epochs='soon': a number"),
+    ],
+)
+def test_what_a_recipe_names_wrongly_is_refused_by_name(values, message, tmp_path):
+    with pytest.raises(RecipeError, match=message.replace("[", r"\[")):
+        fit(TINY.override(**values), tmp_path / "run", log=QUIET)
+
+
+def test_a_model_of_ones_own_trains_under_its_name(tmp_path):
+    def mine(*, input_shape, num_classes, units: int = 4):
+        inputs = keras.Input(input_shape, name="image")
+        x = keras.layers.Dense(units, name="features")(keras.layers.Flatten()(inputs))
+        return keras.Model(inputs, keras.layers.Dense(num_classes, name="logits")(x))
+
+    recipe = TINY.override(**{"model": Choice("mine", {"units": 6}), "epochs": 1})
+    fit(recipe, tmp_path / "run", model=mine, log=QUIET)
+    assert weights(tmp_path / "run")[0].shape == (64, 6)
+
+
+@pytest.mark.slow
+def test_a_run_killed_again_and_again_ends_as_one_that_was_not(whole, tmp_path):
+    generator = np.random.default_rng(0)
+    recipe = tmp_path / "recipe.json"
+    TINY.save(recipe)
+    command = [sys.executable, "-m", "bigkeras", "train", str(recipe), "--run-dir", str(tmp_path / "run")]
+    kills = 0
+    while not (tmp_path / "run" / "metrics.json").exists():
+        process = subprocess.Popen([*command, "--checkpoint-seconds", "0"], stderr=subprocess.DEVNULL)
+        log = tmp_path / "run" / "checkpoints"
+        before = {p.name for p in log.glob("*.npz")}
+        deadline = time.monotonic() + 120
+        # Killed when some checkpoints more are there, or while one is being written.
+        wanted = int(generator.integers(1, 4))
+        while process.poll() is None and time.monotonic() < deadline and kills < 6:
+            new = {p.name for p in log.glob("*.npz")} - before
+            if len(new) >= min(wanted, 2) or (new and any(log.glob("*.part"))):
+                process.kill()
+                kills += 1
+                break
+            time.sleep(0.002)
+        process.wait(300)
+    assert kills >= 3
+    assert all(np.array_equal(a, b) for a, b in zip(weights(whole), weights(tmp_path / "run"), strict=True))
+    assert history(whole) == history(tmp_path / "run")
