@@ -85,7 +85,7 @@ def make_parser() -> argparse.ArgumentParser:
     sub = commands.add_parser("pack", help="a folder of images as ArrayRecord shards")
     sub.add_argument("folder", help="one sub-folder per class")
     sub.add_argument("out", help="the directory that is written")
-    sub.add_argument("--shards", type=int, default=16, help="how many files (16)")
+    sub.add_argument("--shard-megabytes", type=int, default=256, help="size of a file (256)")
     sub.set_defaults(command=_pack)
 
     sub = commands.add_parser("doctor", help="what this machine has, and what a run would take")
@@ -155,9 +155,11 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _pack(options: argparse.Namespace) -> int:
+    _start_tensorflow()
+    from bigkeras.data.folder import image_folder
     from bigkeras.data.pack import pack
 
-    pack(options.folder, options.out, shards=options.shards)
+    print(pack(image_folder(directory=options.folder), options.out, shard_megabytes=options.shard_megabytes))
     return 0
 
 

@@ -32,7 +32,8 @@ Mistake = tuple[np.ndarray, int, np.ndarray]
 class Predictions:
     """What a model says of a split, in the source's order, unreadable examples left out.
 
-    labels: `(n,)`. probabilities: `(n, classes)`. worst: pixels, label and probabilities of the mistakes it was surest of.
+    labels: `(n,)`. probabilities: `(n, classes)`.
+    worst: pixels, label and probabilities of the mistakes it was surest of.
     """
 
     labels: np.ndarray

@@ -33,7 +33,8 @@ class Recipe:
     `batch_size` is the global batch, whatever the number of replicas. `micro_batches` parts of it are accumulated
     into one optimizer step. `monitor` is the validation metric that decides the best epoch; with a validation split
     of zero the last epoch is the best one. `start_from` gives the first weights (a run, a shipped model, a file or
-    "imagenet") and `freeze_until` names the last layer that keeps them. `patience` counts epochs without a better `monitor`; None never stops.
+    "imagenet") and `freeze_until` names the last layer that keeps them. `patience` counts epochs without a better
+    `monitor`; None never stops.
     """
 
     name: str
@@ -214,9 +215,9 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
         return known(name, value, args)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if isinstance(hint, type) and hint in (int, float, str, bool):
-        if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-            raise RecipeError(f"{name}={value!r}: {_spoken(hint)}")
+    plain = hint in (int, float, str, bool)
+    if plain and (not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool)):
+        raise RecipeError(f"{name}={value!r}: {_spoken(hint)}")
     return value
 
 

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bigkeras.recipe import Recipe, load
+from bigkeras.recipe import Recipe, from_json, load
 
 
 class RunError(ValueError):
@@ -29,7 +29,7 @@ def opened(run_dir: Path, recipe: Recipe) -> Iterator[Path]:
     except OSError as error:
         raise RunError(f"{run_dir}: cannot be made: {error.strerror}") from None
     try:
-        lock = open(run_dir / ".lock", "a+")
+        lock = open(run_dir / ".lock", "a+")  # noqa: SIM115  held below
     except OSError as error:
         raise RunError(f"{run_dir}: cannot be written: {error.strerror}") from None
     with lock:
@@ -46,9 +46,9 @@ def opened(run_dir: Path, recipe: Recipe) -> Iterator[Path]:
 
 
 def _claim(run_dir: Path, recipe: Recipe) -> None:
-    held = run_dir / "recipe.json"
+    held, search = run_dir / "recipe.json", run_dir / "search.json"
     if held.exists():
-        other = load(held)
+        other = from_json(json.dumps(_read_json(search)["asked"]), str(search)) if search.exists() else load(held)
         if json.loads(other.to_json()) != json.loads(recipe.to_json()):
             ours, theirs = asdict(recipe), asdict(other)
             key = next(k for k in ours if json.dumps(ours[k]) != json.dumps(theirs[k]))
@@ -89,6 +89,13 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[s
     writer.writeheader()
     writer.writerows(rows)
     write_text(path, text.getvalue())
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: cannot be read: {error}") from None
 
 
 def read_labels(directory: str | Path) -> tuple[str, ...]:

@@ -21,12 +21,14 @@ from bigkeras.models import MODELS
 from bigkeras.optimization import OPTIMIZERS, OURS, SCHEDULES, make_optimizer
 from bigkeras.recipe import Recipe, RecipeError, check
 from bigkeras.run import opened, write_json, write_text
+from bigkeras.search import check_auto, fit_best
 from bigkeras.step import Step, penalty
 from bigkeras.tasks import LOSSES, TASKS
 from bigkeras.tasks.augmentation import check_augmentation
-from bigkeras.tasks.classification import ImageClassification, sample_pixels
+from bigkeras.tasks.classification import ImageClassification, in_memory, sample_pixels
 from bigkeras.transfer import freeze, start_from
 
+AUTO = "auto"
 ADAPT_IMAGES = 5000
 EXAMPLES = 16
 
@@ -35,8 +37,11 @@ def check_recipe(recipe: Recipe, model: Callable | None = None) -> None:
     """Raises RecipeError for any name or argument that nothing would take."""
     check("data", recipe.data, DATASETS)
     check("task", recipe.task, TASKS, given=("splits", "augmentation"))
-    models = {recipe.model.name: model} if model else MODELS
-    check("model", recipe.model, models, given=("input_shape", "num_classes"))
+    if recipe.model.name == AUTO and model is None:
+        check_auto(recipe)
+    else:
+        models = {recipe.model.name: model} if model else MODELS
+        check("model", recipe.model, models, given=("input_shape", "num_classes"))
     check("loss", recipe.loss, LOSSES)
     check("optimizer", recipe.optimizer, OPTIMIZERS, given=OURS)
     check("schedule", recipe.schedule, SCHEDULES)
@@ -75,7 +80,11 @@ def fit(
             log.say(f"{directory}: this run is complete")
             return done
         splits = load_splits(recipe)
+        if recipe.model.name == AUTO:
+            again = functools.partial(fit, machine=machine, log=log)
+            return fit_best(recipe, directory, splits, again, log)
         task = TASKS[recipe.task.name](splits, recipe.augmentation, **recipe.task.args)
+        splits = in_memory(splits, task)
         _describe(directory, task, splits)
         with strategy.scope(), runtime.precision(recipe.precision):
             step = _make_step(recipe, splits, task, machine, model)
@@ -224,8 +233,3 @@ def _finish_epoch(step: Step, common: dict[str, Any]) -> None:
         common["validation_data"], steps=common["validation_steps"], callbacks=callbacks, verbose=0, return_dict=True
     )
     callbacks.on_epoch_end(common["initial_epoch"], {**logs, **{f"val_{k}": v for k, v in values.items()}})
-
-
-def load_network(path: Path) -> keras.Model:
-    """A functional model saved by a run, loaded safely: no Lambda, no pickle, only Keras' layers and ours (imported above)."""
-    return keras.models.load_model(path, compile=False, safe_mode=True)

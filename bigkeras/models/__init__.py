@@ -8,6 +8,7 @@ from bigkeras.models.airbench import airbench
 from bigkeras.models.efficientnet import efficientnet
 from bigkeras.models.inception import inception
 from bigkeras.models.lenet import lenet
+from bigkeras.models.pretrained import keras_application
 from bigkeras.models.resnet import resnet
 from bigkeras.models.simple_cnn import simple_cnn
 from bigkeras.models.wide_resnet import wide_resnet
@@ -16,6 +17,7 @@ MODELS: dict[str, Callable[..., keras.Model]] = {
     "airbench": airbench,
     "efficientnet": efficientnet,
     "inception": inception,
+    "keras_application": keras_application,
     "lenet": lenet,
     "resnet": resnet,
     "simple_cnn": simple_cnn,

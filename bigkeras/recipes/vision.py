@@ -62,12 +62,18 @@ PHOTOS10 = Recipe(
 
 IMAGE_FOLDER = Recipe(
     name="image-folder",
-    claim="your own folder, one sub-folder per class: bigkeras train image-folder --data DIR",
+    claim="your own folder, one sub-folder per class (--data DIR): tries candidates that suit it and keeps the best",
     data=Choice("image_folder"),
     task=IMAGES,
-    model=Choice("resnet", {"depth": 20}),
-    epochs=30,
-    batch_size=64,
+    model=Choice("auto"),
 )
 
-RECIPES = {r.name: r for r in (DIGITS, MNIST_LENET, CIFAR10_RESNET, PHOTOS10, IMAGE_FOLDER)}
+IMAGE_TABLE = Recipe(
+    name="image-table",
+    claim="your own CSV or TSV of path and label (--data FILE): the same",
+    data=Choice("image_table"),
+    task=IMAGES,
+    model=Choice("auto"),
+)
+
+RECIPES = {r.name: r for r in (DIGITS, MNIST_LENET, CIFAR10_RESNET, PHOTOS10, IMAGE_FOLDER, IMAGE_TABLE)}

@@ -1,5 +1,6 @@
 """Classification: what a raw image and its answer are, in training, evaluation and the artifact."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -8,13 +9,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from bigkeras.data.bad import decode_or_mark, reason
 from bigkeras.data.decode import decode_image
 from bigkeras.data.pipeline import Batch, batches
-from bigkeras.data.source import DataError, Source, Splits
+from bigkeras.data.source import ArraySource, DataError, Source, Splits
 from bigkeras.recipe import Choice
-from bigkeras.tasks.augmentation import in_step, on_batch, resized_crop
+from bigkeras.tasks.augmentation import EXAMPLE, in_step, on_batch, resized_crop
 from bigkeras.tasks.images import ImagePreprocessor, channel_statistics
 
+MEMORY = 2**29  # bytes of decoded pixels that are kept instead of being decoded in every epoch
 SAMPLE = 500  # files that tell size, mean and spread of a data set
 
 
@@ -141,6 +144,37 @@ def sample_pixels(source: Source, preprocessor: ImagePreprocessor, most: int | N
         return np.concatenate([preprocessor.fit_size(source.fetch(p)["image"]).numpy() for p in parts])
     decoded = _sampled(source, lambda i: preprocessor.decode(source.fetch(i)["image"]), most or SAMPLE)
     return np.stack([pixels.numpy() for pixels in decoded])
+
+
+def in_memory(splits: Splits, task: ImageClassification) -> Splits:
+    """The splits with small sets of files decoded once, to uint8 arrays of the model's size; what is bad is left out.
+
+    Larger ones stay files that are read in every epoch, and so do those whose augmentation needs the whole picture.
+    """
+    if any(choice.name in EXAMPLE for choice in task.augmentation):
+        return splits
+    bad = list(splits.bad)
+    decoded = {
+        name: _decoded(source, task, bad)
+        for name, source in (("train", splits.train), ("validation", splits.validation))
+    }
+    return replace(splits, bad=tuple(bad), **decoded)
+
+
+def _decoded(source: Source | None, task: ImageClassification, bad: list[tuple[str, str]]) -> Source | None:
+    size = int(np.prod(task.preprocessor.shape))
+    if source is None or source.batched or len(source) * size > MEMORY:
+        return source
+    rows = tf.data.Dataset.range(len(source)).map(lambda index: {"index": index})
+    ready = decode_or_mark(rows, lambda row: {**row, **task.prepare(source.fetch(row["index"]))}, os.cpu_count() or 2)
+    images, kept = [], []
+    for row in ready.batch(256).as_numpy_iterator():
+        images.append(row["image"][row["valid"]])
+        kept += row["index"][row["valid"]].tolist()
+        bad += [(source.name(int(i)), reason(source, int(i), task.prepare)) for i in row["index"][~row["valid"]]]
+    if not kept:
+        raise DataError(f"{source.name(0)}: none of the {len(source)} images can be read")
+    return ArraySource({"image": np.concatenate(images)}, source.labels[kept], [source.name(i) for i in kept])
 
 
 def _sampled(source: Source, function: Callable, most: int = SAMPLE) -> tf.data.Dataset:
