@@ -78,8 +78,9 @@ def make_parser() -> argparse.ArgumentParser:
     sub.set_defaults(command=_evaluate)
 
     sub = commands.add_parser("export", help="write the SavedModel that servers and apps run")
-    sub.add_argument("run", help="a run directory, or lite0-imagenet")
+    sub.add_argument("run", help="a run directory, or lite0-imagenet: photographs in 1,000 classes, trained already")
     sub.add_argument("directory", help="where the model's folder is written")
+    sub.add_argument("--json", action="store_true", help="sizes and measured differences as JSON")
     sub.set_defaults(command=_export)
 
     sub = commands.add_parser("pack", help="a folder of images as ArrayRecord shards")
@@ -147,10 +148,22 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 def _export(options: argparse.Namespace) -> int:
     _start_tensorflow()
-    from bigkeras.export import export
+    if options.run == "lite0-imagenet":
+        from bigkeras.imagenet import export_lite0
 
-    result = export(options.run, options.directory)
-    print(json.dumps(result, ensure_ascii=False))
+        result = export_lite0(options.directory)
+    else:
+        from bigkeras.export import export
+
+        result = export(options.run, options.directory)
+    if options.json:
+        print(json.dumps(result, ensure_ascii=False))
+    else:
+        worst = max(result["differences"].values())
+        print(
+            f"{options.directory}: {result['parameters']:,} parameters, {result['bytes'] / 1e6:.1f} MB; both of TensorFlow's "
+            f"loaders give the Keras model's answers to {worst:.1g} on {result['examples']} images"
+        )
     return 0
 
 

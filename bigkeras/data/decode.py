@@ -19,6 +19,10 @@ MAX_PIXELS = 64_000_000
 
 FORMATS = "JPEG, PNG, WebP, GIF or BMP"
 
+# The bytes to decode, height, width, where the EXIF block begins (0 without), and a truth that the format needs:
+# CMYK for JPEG, transparency for PNG, a palette for BMP.
+Described = tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]
+
 
 def decode_image(encoded: tf.Tensor, *, channels: int, max_pixels: int = MAX_PIXELS) -> tf.Tensor:
     """Encoded bytes, a scalar string, to upright uint8 pixels `(height, width, channels)`; a graph function.
@@ -31,24 +35,28 @@ def decode_image(encoded: tf.Tensor, *, channels: int, max_pixels: int = MAX_PIX
         raise ValueError(f"channels={channels}: 1 (grey) or 3 (RGB)")
     encoded = tf.convert_to_tensor(encoded, tf.string)
     header = headers.window(encoded, 0, headers.HEADER)
-
-    def unknown() -> tf.Tensor:
-        empty = tf.strings.length(encoded) == 0
-        told = tf.where(empty, "the picture has no bytes", f"the picture is not in a format that is read: {FORMATS}")
-        with tf.control_dependencies([tf.debugging.Assert(tf.constant(False), [told])]):
-            return tf.zeros((1, 1, channels), tf.uint8)
-
-    # In the order of headers.UNKNOWN, JPEG, PNG, GIF, BMP, WEBP.
-    branches = [
-        unknown,
-        lambda: _jpeg(encoded, channels, max_pixels),
-        lambda: _png(encoded, header, channels, max_pixels),
-        lambda: _gif(encoded, channels, max_pixels),
-        lambda: _bmp(encoded, header, channels, max_pixels),
-        lambda: _webp(encoded, header, channels, max_pixels),
-    ]
-    image = tf.switch_case(headers.image_format(header), branches)
-    return tf.ensure_shape(image, (None, None, channels))
+    kind = headers.image_format(header)
+    # Two switches with everything else between and after them once: a graph's dead branches cost time, too. All
+    # branches stand in the order of headers.UNKNOWN, JPEG, PNG, GIF, BMP, WEBP.
+    still, height, width, exif, special = tf.switch_case(kind, [
+        lambda: _unknown(encoded), lambda: _jpeg(encoded), lambda: _png(encoded, header), lambda: _gif(encoded),
+        lambda: _bmp(encoded, header), lambda: _webp(encoded, header),
+    ])
+    checked = _checked(still, height, width, max_pixels)
+    pixels = tf.switch_case(kind, [
+        lambda: tf.zeros((1, 1, channels), tf.uint8),
+        lambda: _jpeg_pixels(checked, special, channels),
+        lambda: tf.cond(special, lambda: tf.io.decode_png(checked, 4), lambda: tf.io.decode_png(checked, 3)),
+        lambda: tf.io.decode_image(checked, 3, expand_animations=False),
+        lambda: _bmp_pixels(checked, header, special),
+        # 3 or 4 channels as the file has them: TensorFlow refuses to give others.
+        lambda: tf.image.decode_webp(checked)[0],
+    ])
+    opaque = tf.cond(tf.shape(pixels)[-1] == 4, lambda: _on_white(pixels), lambda: pixels)
+    if channels == 1:
+        opaque = tf.cond(tf.shape(pixels)[-1] >= 3, lambda opaque=opaque: _grey(opaque), lambda opaque=opaque: opaque)
+    upright = tf.cond(exif > 0, lambda: _upright(opaque, headers.orientation_at(encoded, exif)), lambda: opaque)
+    return tf.ensure_shape(upright, (None, None, channels))
 
 
 def is_native(encoded: tf.Tensor) -> tf.Tensor:
@@ -109,51 +117,61 @@ def _eight_bits(image: Any) -> Any:
     return Image.fromarray(np.clip(scaled, 0, 255).astype(np.uint8))
 
 
-def _jpeg(encoded: tf.Tensor, channels: int, max_pixels: int) -> tf.Tensor:
+def _unknown(encoded: tf.Tensor) -> Described:
+    empty = tf.strings.length(encoded) == 0
+    told = tf.where(empty, "the picture has no bytes", f"the picture is not in a format that is read: {FORMATS}")
+    with tf.control_dependencies([tf.debugging.Assert(tf.constant(False), [told])]):
+        return tf.identity(encoded), _zero(), _zero(), _zero(), tf.constant(False)
+
+
+def _jpeg(encoded: tf.Tensor) -> Described:
     shape = tf.image.extract_jpeg_shape(encoded, tf.int64)
-    checked = _checked(encoded, shape[0], shape[1], max_pixels)
-
-    def decoded(wanted: int) -> tf.Tensor:
-        # The accurate transform gives Pillow's pixels exactly; the default differs by 1 on average.
-        return tf.io.decode_jpeg(checked, wanted, dct_method="INTEGER_ACCURATE")
-
-    if channels == 3:
-        return _upright(decoded(3), headers.jpeg_orientation(encoded))
-    # libjpeg turns CMYK into RGB, but not into grey.
-    image = tf.cond(shape[2] == 4, lambda: _grey(decoded(3)), lambda: decoded(1))
-    return _upright(image, headers.jpeg_orientation(encoded))
+    return tf.identity(encoded), shape[0], shape[1], headers.jpeg_exif(encoded), shape[2] == 4
 
 
-def _png(encoded: tf.Tensor, header: tf.Tensor, channels: int, max_pixels: int) -> tf.Tensor:
-    width, height = headers.big_endian(header[16:20]), headers.big_endian(header[20:24])
-    checked = _checked(encoded, height, width, max_pixels)
-    orientation, clear = headers.png_notes(encoded)
-    colour = header[25]  # 0 grey, 2 RGB, 3 palette, 4 grey and alpha, 6 RGBA
-
-    def opaque() -> tf.Tensor:
-        if channels == 3:
-            return tf.io.decode_png(checked, 3)
-        return tf.cond(colour == 0, lambda: tf.io.decode_png(checked, 1), lambda: _grey(tf.io.decode_png(checked, 3)))
-
-    image = tf.cond(
-        clear | (colour >= 4),
-        lambda: _as_channels(_on_white(tf.io.decode_png(checked, 4)), channels),
-        opaque,
-    )
-    return _upright(image, orientation)
+def _png(encoded: tf.Tensor, header: tf.Tensor) -> Described:
+    exif, clear = headers.png_notes(encoded)
+    alpha = clear | (header[25] >= 4)  # the colour type: 0 grey, 2 RGB, 3 palette, 4 grey and alpha, 6 RGBA
+    return tf.identity(encoded), headers.big_endian(header[20:24]), headers.big_endian(header[16:20]), exif, alpha
 
 
-def _gif(encoded: tf.Tensor, channels: int, max_pixels: int) -> tf.Tensor:
-    still, height, width = headers.gif_first_frame(encoded)
-    checked = _checked(still, height, width, max_pixels)
-    return _as_channels(tf.io.decode_image(checked, 3, expand_animations=False), channels)
+def _gif(encoded: tf.Tensor) -> Described:
+    return *headers.gif_first_frame(encoded), _zero(), tf.constant(False)
 
 
-def _bmp(encoded: tf.Tensor, header: tf.Tensor, channels: int, max_pixels: int) -> tf.Tensor:
+def _bmp(encoded: tf.Tensor, header: tf.Tensor) -> Described:
     plain = tf.debugging.Assert(headers.plain_bmp(header), ["a BMP is read with 8, 24 or 32 bits, not compressed"])
     with tf.control_dependencies([plain]):
-        checked = _checked(encoded, *headers.bmp_size(header), max_pixels)
-    pixels = tf.io.decode_bmp(checked)
+        has_palette = headers.little_endian(header[28:30]) == 8
+    return tf.identity(encoded), *headers.bmp_size(header), _zero(), has_palette
+
+
+def _webp(encoded: tf.Tensor, header: tf.Tensor) -> Described:
+    exif, frame = headers.webp_chunks(encoded, header)
+    animated = headers.webp_is_animated(header)
+    # An animation may not reach the decoder whole: TensorFlow 2.21 writes beyond its buffer.
+    found = tf.debugging.Assert((frame > 0) | ~animated, ["the picture is cut or broken: a WebP without its frames"])
+
+    def first() -> tuple[tf.Tensor, ...]:
+        return headers.webp_first_frame(encoded, frame)
+
+    with tf.control_dependencies([found]):
+        animated = tf.identity(animated)
+    still, height, width = tf.cond(animated, first, lambda: (tf.identity(encoded), *headers.webp_size(header)))
+    return still, height, width, exif, tf.constant(False)
+
+
+def _jpeg_pixels(encoded: tf.Tensor, is_cmyk: tf.Tensor, channels: int) -> tf.Tensor:
+    def decoded(wanted: int) -> tf.Tensor:
+        # The accurate transform gives Pillow's pixels exactly; the default differs by 1 on average.
+        return tf.io.decode_jpeg(encoded, wanted, dct_method="INTEGER_ACCURATE")
+
+    # libjpeg turns CMYK into RGB, but not into grey.
+    return decoded(3) if channels == 3 else tf.cond(is_cmyk, lambda: decoded(3), lambda: decoded(1))
+
+
+def _bmp_pixels(encoded: tf.Tensor, header: tf.Tensor, has_palette: tf.Tensor) -> tf.Tensor:
+    pixels = tf.io.decode_bmp(encoded)
 
     def coloured() -> tf.Tensor:
         # TensorFlow gives the places in the palette as if they were grey levels.
@@ -161,19 +179,7 @@ def _bmp(encoded: tf.Tensor, header: tf.Tensor, channels: int, max_pixels: int) 
         return tf.gather(tf.reshape(table, (256, 4))[:, 2::-1], tf.cast(pixels[..., 0], tf.int32))
 
     # The fourth byte of a pixel has no meaning in a plain BMP.
-    image = tf.cond(headers.little_endian(header[28:30]) == 8, coloured, lambda: pixels[..., :3])
-    return _as_channels(tf.ensure_shape(image, (None, None, 3)), channels)
-
-
-def _webp(encoded: tf.Tensor, header: tf.Tensor, channels: int, max_pixels: int) -> tf.Tensor:
-    checked = _checked(encoded, *headers.webp_size(header), max_pixels)
-    animated = headers.spells(header[12:16], b"VP8X") & (header[20] // 2 % 2 == 1)
-    still = tf.cond(animated, lambda: headers.webp_first_frame(checked), lambda: tf.identity(checked))
-    # 3 or 4 channels as the file has them: TensorFlow refuses to give others.
-    pixels = tf.image.decode_webp(still)[0]
-    image = tf.cond(tf.shape(pixels)[-1] == 4, lambda: _on_white(pixels), lambda: pixels)
-    image = _as_channels(tf.ensure_shape(image, (None, None, 3)), channels)
-    return _upright(image, headers.webp_orientation(encoded, header))
+    return tf.cond(has_palette, coloured, lambda: pixels[..., :3])
 
 
 def _checked(encoded: tf.Tensor, height: tf.Tensor, width: tf.Tensor, max_pixels: int) -> tf.Tensor:
@@ -193,16 +199,10 @@ def _checked(encoded: tf.Tensor, height: tf.Tensor, width: tf.Tensor, max_pixels
 
 def _upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
     """The picture turned and mirrored as its EXIF orientation, 1 to 8, asks (EXIF 2.3, section 4.6.4)."""
-
-    def turned() -> tf.Tensor:
-        x = tf.cond(orientation >= 5, lambda: tf.transpose(image, (1, 0, 2)), lambda: image)
-        mirrored = [(orientation == a) | (orientation == b) | (orientation == c) | (orientation == d)
-                    for a, b, c, d in ((3, 4, 7, 8), (2, 3, 6, 7))]
-        for axis, mirror in enumerate(mirrored):
-            x = tf.cond(mirror, lambda x=x, axis=axis: tf.reverse(x, [axis]), lambda x=x: x)
-        return tf.ensure_shape(x, (None, None, image.shape[-1]))
-
-    return tf.cond(orientation > 1, turned, lambda: tf.ensure_shape(image, (None, None, image.shape[-1])))
+    turned = tf.cond(orientation >= 5, lambda: tf.transpose(image, (1, 0, 2)), lambda: image)
+    mirrored = [[value in (3, 4, 7, 8), value in (2, 3, 6, 7), False] for value in range(9)]
+    # This Reverse takes truth values, so the axes may depend on the file.
+    return tf.raw_ops.Reverse(tensor=turned, dims=tf.gather(mirrored, orientation))
 
 
 def _on_white(pixels: tf.Tensor) -> tf.Tensor:
@@ -218,10 +218,6 @@ def _on_white(pixels: tf.Tensor) -> tf.Tensor:
     return tf.cond(tf.reduce_all(alpha == 255), lambda: pixels[..., :3], blended)
 
 
-def _as_channels(pixels: tf.Tensor, channels: int) -> tf.Tensor:
-    return pixels if channels == 3 else _grey(pixels)
-
-
 def _grey(pixels: tf.Tensor) -> tf.Tensor:
     """uint8 RGB to grey `(height, width, 1)` by ITU-R 601, in 16 bits; equal channels keep their value."""
     red, green, blue = (tf.cast(pixels[..., i : i + 1], tf.uint16) for i in range(3))
@@ -231,3 +227,7 @@ def _grey(pixels: tf.Tensor) -> tf.Tensor:
 
 def _eight(like: tf.Tensor) -> tf.Tensor:
     return tf.constant(8, like.dtype)
+
+
+def _zero() -> tf.Tensor:
+    return tf.constant(0, tf.int64)

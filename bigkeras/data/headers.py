@@ -5,6 +5,7 @@ Positions are int64 scalars; what lies beyond the end reads as zeros, so nothing
 
 from collections.abc import Callable
 
+import numpy as np
 import tensorflow as tf
 
 UNKNOWN, JPEG, PNG, GIF, BMP, WEBP = range(6)
@@ -12,6 +13,11 @@ HEADER = 54  # bytes of the longest header that is read as a whole (BMP)
 MAX_CHUNKS = 1000  # of a file; the orientation stands among the first
 
 _BYTES = [bytes([value]) for value in range(256)]
+# The first 16 bytes of JPEG, PNG, GIF, BMP and WEBP files; a dot, as -1, is any byte.
+_SIGNS = np.array([
+    [-1 if octet == ord(".") else octet for octet in sign.ljust(16, b".")]
+    for sign in (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n....IHDR", b"GIF8", b"BM", b"RIFF....WEBP")
+])
 
 
 def window(encoded: tf.Tensor, position: tf.Tensor | int, count: int) -> tf.Tensor:
@@ -39,14 +45,8 @@ def spells(octets: tf.Tensor, text: bytes) -> tf.Tensor:
 
 def image_format(header: tf.Tensor) -> tf.Tensor:
     """JPEG, PNG, GIF, BMP, WEBP or UNKNOWN, int32, by the first bytes `(HEADER,)` of a file."""
-    signs = tf.stack([
-        spells(header[:3], b"\xff\xd8\xff"),
-        spells(header[:8], b"\x89PNG\r\n\x1a\n") & spells(header[12:16], b"IHDR"),
-        spells(header[:4], b"GIF8"),
-        spells(header[:2], b"BM"),
-        spells(header[:4], b"RIFF") & spells(header[8:12], b"WEBP"),
-    ])
-    return tf.reduce_max(tf.where(signs, tf.range(1, 6), 0))
+    fits = tf.reduce_all((header[:16] == _SIGNS) | (_SIGNS < 0), axis=1)
+    return tf.reduce_max(tf.where(fits, tf.range(1, 6), 0))
 
 
 def plain_bmp(header: tf.Tensor) -> tf.Tensor:
@@ -76,8 +76,8 @@ def webp_size(header: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return height, width
 
 
-def jpeg_orientation(encoded: tf.Tensor) -> tf.Tensor:
-    """The EXIF orientation, 1 to 8, of a JPEG; 1 where none is given. Read up to the first other segment."""
+def jpeg_exif(encoded: tf.Tensor) -> tf.Tensor:
+    """Where a JPEG's EXIF block begins, 0 without; looked for among the segments of applications and comments."""
 
     def step(position: tf.Tensor, _going: tf.Tensor, _tiff: tf.Tensor) -> tuple[tf.Tensor, ...]:
         segment = window(encoded, position, 10)
@@ -85,13 +85,13 @@ def jpeg_orientation(encoded: tf.Tensor) -> tf.Tensor:
         exif = (marker == 0xE1) & spells(segment[4:], b"Exif\0\0")
         skippable = (segment[0] == 0xFF) & ((marker // 16 == 0xE) | (marker == 0xFE) | filled)
         following = position + tf.where(filled, tf.constant(1, tf.int64), 2 + big_endian(segment[2:4]))
-        return following, skippable & ~exif, tf.where(exif, position + 10, tf.constant(0, tf.int64))
+        return following, skippable & ~exif, tf.where(exif, position + 4, tf.constant(0, tf.int64))
 
-    return orientation_at(encoded, _walk(step, 2, encoded)[1])
+    return _walk(step, 2, encoded)[1]
 
 
 def png_notes(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The EXIF orientation of a PNG, and whether it has a tRNS chunk; read up to the first IDAT."""
+    """Where a PNG's EXIF block begins, 0 without, and whether it has a tRNS chunk; read up to the first IDAT."""
 
     def step(position: tf.Tensor, _going: tf.Tensor, tiff: tf.Tensor, clear: tf.Tensor) -> tuple[tf.Tensor, ...]:
         chunk = window(encoded, position, 8)
@@ -101,44 +101,40 @@ def png_notes(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return position + 12 + big_endian(chunk[:4]), going, tiff, clear | spells(name, b"tRNS")
 
     _, tiff, clear = _walk(step, 8, encoded, tf.constant(False))
-    return orientation_at(encoded, tiff), clear
+    return tiff, clear
 
 
-def webp_orientation(encoded: tf.Tensor, header: tf.Tensor) -> tf.Tensor:
-    """The EXIF orientation of a WebP; 1 where none is given."""
-    has_exif = spells(header[12:16], b"VP8X") & (header[20] // 8 % 2 == 1)
+def webp_chunks(encoded: tf.Tensor, header: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Where a WebP's EXIF block and its first frame of an animation begin; 0 without."""
+    announced = spells(header[12:16], b"VP8X") & (tf.bitwise.bitwise_and(header[20], 0b1010) > 0)
 
-    def find() -> tf.Tensor:
-        tiff = webp_chunk(encoded, b"EXIF")
-        # Some writers put JPEG's mark before it.
-        marked = spells(window(encoded, tiff, 6), b"Exif\0\0")
-        return orientation_at(encoded, tf.where((tiff > 0) & marked, tiff + 6, tiff))
-
-    return tf.cond(has_exif, find, lambda: tf.constant(1, tf.int64))
-
-
-def webp_chunk(encoded: tf.Tensor, wanted: bytes) -> tf.Tensor:
-    """Where the content of a WebP's first chunk of that name begins; 0 without."""
-
-    def step(position: tf.Tensor, _going: tf.Tensor, _found: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    def step(position: tf.Tensor, _going: tf.Tensor, exif: tf.Tensor, frame: tf.Tensor) -> tuple[tf.Tensor, ...]:
         chunk = window(encoded, position, 8)
-        found, length = spells(chunk[:4], wanted), little_endian(chunk[4:])
-        going = ~found & ~spells(chunk[:4], b"\0\0\0\0")
-        return position + 8 + length + length % 2, going, tf.where(found, position + 8, tf.constant(0, tf.int64))
+        name, length = chunk[:4], little_endian(chunk[4:])
+        exif = tf.where(spells(name, b"EXIF"), position + 8, exif)
+        frame = tf.where((frame == 0) & spells(name, b"ANMF"), position + 8, frame)
+        return position + 8 + length + length % 2, ~spells(name, b"\0\0\0\0"), exif, frame
 
-    return _walk(step, 12, encoded)[1]
+    start = tf.where(announced, tf.constant(12, tf.int64), tf.constant(2**40, tf.int64))
+    _, exif, frame = _walk(step, start, encoded, tf.constant(0, tf.int64))
+    return exif, frame
 
 
-def webp_first_frame(encoded: tf.Tensor) -> tf.Tensor:
-    """An animated WebP's first frame as a still WebP (TensorFlow 2.21 overruns its memory on animations)."""
-    frame = webp_chunk(encoded, b"ANMF")
+def webp_is_animated(header: tf.Tensor) -> tf.Tensor:
+    """Whether a WebP says that it is an animation."""
+    return spells(header[12:16], b"VP8X") & (tf.bitwise.bitwise_and(header[20], 0b10) > 0)
+
+
+def webp_first_frame(encoded: tf.Tensor, frame: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """An animated WebP's first frame as a still WebP, and its height and width."""
     described = window(encoded, frame - 4, 20)
     length = little_endian(described[:4]) - 16
     riff = length + 22
     size = tf.stack([riff // 256**i % 256 for i in range(4)])
     has_alpha = spells(window(encoded, frame + 16, 4), b"ALPH")
     start = [b"RIFF", _joined(size), b"WEBPVP8X\x0a\0\0\0", tf.where(has_alpha, b"\x10\0\0\0", b"\0\0\0\0")]
-    return tf.strings.join([*start, _joined(described[10:16]), _part(encoded, frame + 16, length)])
+    still = tf.strings.join([*start, _joined(described[10:16]), _part(encoded, frame + 16, length)])
+    return still, little_endian(described[13:16]) + 1, little_endian(described[10:13]) + 1
 
 
 def gif_first_frame(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -170,26 +166,24 @@ def gif_first_frame(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor
     return still, tf.where(is_image, height, 0), tf.where(is_image, width, 0)
 
 
-def orientation_at(encoded: tf.Tensor, tiff: tf.Tensor) -> tf.Tensor:
-    """The orientation, 1 to 8, in the EXIF block (TIFF 6.0, section 2) at a position; 1 where that is 0."""
+def orientation_at(encoded: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
+    """The orientation, 1 to 8, in the EXIF block (TIFF 6.0, section 2) at a position; 1 where none is given."""
+    # JPEG's mark before the block, which some writers put into WebP, too.
+    tiff = position + tf.where(spells(window(encoded, position, 6), b"Exif\0\0"), tf.constant(6, tf.int64), 0)
+    start = window(encoded, tiff, 8)
+    little = spells(start[:2], b"II")
+    known = little | spells(start[:2], b"MM")
 
-    def read() -> tf.Tensor:
-        start = window(encoded, tiff, 8)
-        little = spells(start[:2], b"II")
-        known = little | spells(start[:2], b"MM")
+    def number(octets: tf.Tensor) -> tf.Tensor:
+        return tf.where(little, little_endian(octets), big_endian(octets))
 
-        def number(octets: tf.Tensor) -> tf.Tensor:
-            return tf.where(little, little_endian(octets), big_endian(octets))
-
-        directory = tiff + number(start[4:])
-        count = tf.minimum(number(window(encoded, directory, 2)), 200)
-        raw = tf.io.decode_raw(_part(encoded, directory + 2, 12 * count), tf.uint8, fixed_length=12 * 200)
-        entries = tf.cast(tf.reshape(raw, (200, 12)), tf.int64)
-        wanted = (number(entries[:, :2]) == 0x112) & (number(entries[:, 2:4]) == 3)
-        value = tf.reduce_max(tf.where(wanted, number(entries[:, 8:10]), 0))
-        return tf.where(known & (value >= 1) & (value <= 8), value, tf.constant(1, tf.int64))
-
-    return tf.cond(tiff > 0, read, lambda: tf.constant(1, tf.int64))
+    directory = tiff + number(start[4:])
+    count = tf.minimum(number(window(encoded, directory, 2)), 200)
+    raw = tf.io.decode_raw(_part(encoded, directory + 2, 12 * count), tf.uint8, fixed_length=12 * 200)
+    entries = tf.cast(tf.reshape(raw, (200, 12)), tf.int64)
+    wanted = (number(entries[:, :2]) == 0x112) & (number(entries[:, 2:4]) == 3)
+    value = tf.reduce_max(tf.where(wanted, number(entries[:, 8:10]), 0))
+    return tf.where(known & (value >= 1) & (value <= 8), value, tf.constant(1, tf.int64))
 
 
 def _walk(step: Callable[..., tuple[tf.Tensor, ...]], start: tf.Tensor | int, encoded: tf.Tensor,

@@ -74,7 +74,8 @@ def pack(splits: Splits, directory: str | Path, *, shard_megabytes: int = 256) -
     """Writes the splits of files as ArrayRecord shards and an index; `packed` gives the same splits.
 
     The bytes are those that the sources fetch: a TIFF becomes a PNG. Written beside and renamed, so that what stands
-    at `directory` is whole. Raises DataError where something stands there already, or a file cannot be read; a broken picture is packed as it is.
+    at `directory` is whole. A broken picture is packed as it is. Raises DataError where something stands there
+    already, or a file cannot be read.
     """
     target = Path(directory).expanduser()
     if target.exists():

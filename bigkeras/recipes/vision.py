@@ -30,6 +30,44 @@ MNIST_LENET = Recipe(
     batch_size=128,
 )
 
+MNIST_CNN = Recipe(
+    name="mnist-cnn",
+    claim="a small fast network on MNIST, slightly turned, zoomed and moved",
+    data=Choice("mnist", {"validation": 0.0}),
+    task=IMAGES,
+    model=Choice("airbench", {"widths": [32, 64, 128]}),
+    loss=Choice("cross_entropy", {"label_smoothing": 0.05}),
+    optimizer=Choice("adamw", {"learning_rate": 3e-3, "weight_decay": 2e-2}),
+    schedule=Choice("cosine", {"warmup_epochs": 1.0}),
+    augmentation=(
+        Choice("crop", {"padding": 2, "mode": "constant"}),
+        Choice("random_rotation", {"factor": 0.03, "fill_mode": "constant"}),
+        Choice("random_zoom", {"height_factor": 0.1, "fill_mode": "constant"}),
+    ),
+    ema=0.995,
+    epochs=15,
+    batch_size=250,
+)
+
+FASHION = Recipe(
+    name="fashion",
+    claim="Fashion-MNIST with flips, moves and erased patches",
+    data=Choice("fashion_mnist", {"validation": 0.0}),
+    task=IMAGES,
+    model=Choice("airbench", {"widths": [64, 128, 256]}),
+    loss=Choice("cross_entropy", {"label_smoothing": 0.1}),
+    optimizer=Choice("adamw", {"learning_rate": 3e-3, "weight_decay": 5e-2}),
+    schedule=Choice("cosine", {"warmup_epochs": 1.0}),
+    augmentation=(
+        Choice("flip"),
+        Choice("crop", {"padding": 2, "mode": "constant"}),
+        Choice("random_erasing", {"factor": 0.5, "scale": [0.02, 0.3]}),
+    ),
+    ema=0.998,
+    epochs=20,
+    batch_size=250,
+)
+
 CIFAR10_RESNET = Recipe(
     name="cifar10-resnet20",
     claim="ResNet-20 of He et al. 2015, section 4.2, on CIFAR-10: the classic, for an accelerator",
@@ -76,4 +114,6 @@ IMAGE_TABLE = Recipe(
     model=Choice("auto"),
 )
 
-RECIPES = {r.name: r for r in (DIGITS, MNIST_LENET, CIFAR10_RESNET, PHOTOS10, IMAGE_FOLDER, IMAGE_TABLE)}
+RECIPES = {
+    r.name: r for r in (DIGITS, MNIST_LENET, MNIST_CNN, FASHION, CIFAR10_RESNET, PHOTOS10, IMAGE_FOLDER, IMAGE_TABLE)
+}
