@@ -161,8 +161,8 @@ def _export(options: argparse.Namespace) -> int:
     else:
         worst = max(result["differences"].values())
         print(
-            f"{options.directory}: {result['parameters']:,} parameters, {result['bytes'] / 1e6:.1f} MB; both of TensorFlow's "
-            f"loaders give the Keras model's answers to {worst:.1g} on {result['examples']} images"
+            f"{options.directory}: {result['parameters']:,} parameters, {result['bytes'] / 1e6:.1f} MB; both of "
+            f"TensorFlow's loaders give the Keras model's answers to {worst:.1g} on {result['examples']} images"
         )
     return 0
 

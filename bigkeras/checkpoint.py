@@ -44,7 +44,8 @@ def save(directory: Path, position: Position, total_steps: int, variables: Seque
     try:
         directory.mkdir(exist_ok=True)
         with open(beside, "wb") as file:
-            np.savez(file, position=state, **{f"v{name}": array for name, array in arrays.items()})
+            named: dict[str, Any] = {f"v{name}": array for name, array in arrays.items()}
+            np.savez(file, position=state, **named)
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)

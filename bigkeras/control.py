@@ -54,14 +54,15 @@ def signals() -> Iterator[list[int]]:
     """A list that holds the first SIGINT or SIGTERM; a second one acts as it always does."""
     asked: list[int] = []
 
+    before: dict[int, Any] = {}
+
     def note(signum: int, frame: Any) -> None:
         asked.append(signum)
         signal.signal(signum, before[signum])
 
-    before = {}
     try:
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            before[signum] = signal.signal(signum, note)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, note)
     except ValueError:
         pass  # not the main thread: signals are the caller's
     try:
@@ -271,7 +272,7 @@ class Control(keras.callbacks.Callback):
         return bool(patience and scores and len(scores) - 1 - int(np.argmax(scores)) >= patience)
 
     def _rate_of_step(self, step: int) -> Any:
-        optimizer = getattr(self.step.optimizer, "inner_optimizer", self.step.optimizer)
+        optimizer: Any = getattr(self.step.optimizer, "inner_optimizer", self.step.optimizer)
         return optimizer._learning_rate(max(step, 0))
 
     def _metric_values(self) -> list[np.ndarray]:

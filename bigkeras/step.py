@@ -73,6 +73,8 @@ class Step(keras.Model):
         ]
         self.steps_left = 0  # of the epoch, so that the last call from the host makes no step too many
         self.test_steps_left = 0
+        self.train_function: Any = None
+        self.test_function: Any = None
         self.built = True
 
     def begin(self, optimizer: keras.optimizers.Optimizer) -> None:
@@ -153,8 +155,8 @@ class Step(keras.Model):
         # Not a tf.while_loop: BatchNorm's sum over the replicas is not allowed in one.
         for k in range(parts):
             with tf.control_dependencies([loss, *sums]):
-                part = [tf.nest.map_structure(lambda t, k=k: tf.identity(t[:, k]), d) for d in split]
-                part_loss, gradients = self._gradients(*part, total, variables)
+                px, plabels, pweights = [tf.nest.map_structure(lambda t, k=k: tf.identity(t[:, k]), d) for d in split]
+                part_loss, gradients = self._gradients(px, plabels, pweights, total, variables)
                 loss += part_loss
                 sums = [s + g for s, g in zip(sums, gradients, strict=True)]
         return loss, sums

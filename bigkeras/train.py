@@ -201,7 +201,7 @@ def _train(
         while control.position.epoch < recipe.epochs and not control.finished:
             position = control.position
             train, validation = datasets(recipe, splits, task, position, control.on_bad)
-            if validation is not None:
+            if splits.validation is not None:
                 step.validation_steps = steps_per_epoch(splits.validation.labels, recipe.batch_size)
             common = {
                 "initial_epoch": position.epoch,

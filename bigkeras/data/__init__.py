@@ -1,11 +1,14 @@
 """Where examples come from: functions that give Splits, by name. Imports no TensorFlow."""
 
+from collections.abc import Callable
+
 from bigkeras.data.arrays import cifar10, digits, fashion_mnist, mnist
 from bigkeras.data.folder import image_folder
 from bigkeras.data.pack import packed
+from bigkeras.data.source import Splits
 from bigkeras.data.table import image_table
 
-DATASETS = {
+DATASETS: dict[str, Callable[..., Splits]] = {
     "cifar10": cifar10,
     "digits": digits,
     "fashion_mnist": fashion_mnist,

@@ -39,7 +39,7 @@ class ArraySource:
 
     batched = True
 
-    def __init__(self, columns: Mapping[str, np.ndarray], labels: Sequence[int], names: Any = "example"):
+    def __init__(self, columns: Mapping[str, np.ndarray], labels: Sequence[int] | np.ndarray, names: Any = "example"):
         """`names`: a list with a name for every example, or one word for names such as train[17]."""
         self.columns = dict(columns)
         self.labels = np.asarray(labels, np.int32)
@@ -72,7 +72,7 @@ class FileSource:
 
     batched = False
 
-    def __init__(self, paths: Sequence[str], labels: Sequence[int], column: str = "image",
+    def __init__(self, paths: Sequence[str], labels: Sequence[int] | np.ndarray, column: str = "image",
                  transform: Callable[[Any], Any] | None = None):
         """`transform`: a graph function from the file's bytes to the column's value; None keeps the bytes."""
         # As bytes: a file's name need not be UTF-8.

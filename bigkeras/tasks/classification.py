@@ -154,20 +154,19 @@ def in_memory(splits: Splits, task: ImageClassification) -> Splits:
     if any(choice.name in EXAMPLE for choice in task.augmentation):
         return splits
     bad = list(splits.bad)
-    decoded = {
-        name: _decoded(source, task, bad)
-        for name, source in (("train", splits.train), ("validation", splits.validation))
-    }
-    return replace(splits, bad=tuple(bad), **decoded)
+    train = _decoded(splits.train, task, bad)
+    validation = splits.validation and _decoded(splits.validation, task, bad)
+    return replace(splits, train=train, validation=validation, bad=tuple(bad))
 
 
-def _decoded(source: Source | None, task: ImageClassification, bad: list[tuple[str, str]]) -> Source | None:
+def _decoded(source: Source, task: ImageClassification, bad: list[tuple[str, str]]) -> Source:
     size = int(np.prod(task.preprocessor.shape))
-    if source is None or source.batched or len(source) * size > MEMORY:
+    if source.batched or len(source) * size > MEMORY:
         return source
     rows = tf.data.Dataset.range(len(source)).map(lambda index: {"index": index})
     ready = decode_or_mark(rows, lambda row: {**row, **task.prepare(source.fetch(row["index"]))}, os.cpu_count() or 2)
-    images, kept = [], []
+    images: list[np.ndarray] = []
+    kept: list[int] = []
     for row in ready.batch(256).as_numpy_iterator():
         images.append(row["image"][row["valid"]])
         kept += row["index"][row["valid"]].tolist()

@@ -65,7 +65,8 @@ class ImagePreprocessor:
     @staticmethod
     def from_json(values: dict[str, Any]) -> "ImagePreprocessor":
         """The preprocessor of a parsed preprocessor.json, without its "kind"."""
-        return ImagePreprocessor(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        tuples: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return ImagePreprocessor(**tuples)
 
 
 def to_uint8(pixels: tf.Tensor) -> tf.Tensor:
