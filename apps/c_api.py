@@ -41,7 +41,7 @@ class CModel:
 
     runtime = "c"
 
-    def __init__(self, directory: Path, op_libraries: Sequence[str | Path], threads: int | None):
+    def __init__(self, directory: Path, op_libraries: Sequence[str | Path], threads: int | None, optimise: bool):
         self._c = c = _library()
         self.signatures = read_signatures(directory)
         for library in op_libraries:
@@ -50,9 +50,7 @@ class CModel:
         options = c.TF_NewSessionOptions()
         graph = c.TF_NewGraph()
         try:
-            # A ConfigProto: gpu_options.allow_growth, for an app shall not take a whole GPU, and
-            # intra_op_parallelism_threads.
-            config = b"\x32\x02\x20\x01" + (b"\x10" + _to_varint(threads) if threads else b"")
+            config = _session_config(threads, optimise)
             with _status(c) as status:
                 c.TF_SetConfig(options, config, len(config), status)
             tags = (ctypes.c_char_p * 1)(b"serve")
@@ -224,6 +222,14 @@ def _from_tensor(c: ctypes.CDLL, tensor: int) -> np.ndarray:
     if array.nbytes:
         ctypes.memmove(array.ctypes.data, data, array.nbytes)
     return array
+
+
+def _session_config(threads: int | None, optimise: bool) -> bytes:
+    """A serialised ConfigProto (tensorflow/core/protobuf/config.proto, rewriter_config.proto)."""
+    config = b"\x32\x02\x20\x01"  # gpu_options.allow_growth, for an app shall not take a whole GPU
+    if not optimise:
+        config += b"\x52\x05\x52\x03\x98\x01\x01"  # graph_options.rewrite_options.disable_meta_optimizer
+    return config + (b"\x10" + _to_varint(threads) if threads else b"")  # intra_op_parallelism_threads
 
 
 def _to_varint(value: int) -> bytes:

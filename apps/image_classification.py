@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "photos10"
 SIGNATURE = "serving_default"
+MANY_PICTURES = 200  # from here on an optimised graph repays the seconds that optimising takes
 WIDEST_PATH = 60  # columns; longer paths push their answers to the right
 Answers = list[tuple[str, float]]
 
@@ -42,7 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Nothing to show to a model: do not load it.
         return _report(((picture, picture.problem) for picture in pictures), options)
     try:
-        model = savedmodel.load(directory, options.runtime or "auto")
+        optimise = len(pictures) >= MANY_PICTURES
+        model = savedmodel.load(directory, options.runtime or "auto", optimise=optimise)
         _check(directory, model)
     except savedmodel.ModelError as error:
         complain(str(error))

@@ -23,12 +23,13 @@ class PythonModel:
 
     runtime = "python"
 
-    def __init__(self, directory: Path, op_libraries: Sequence[str | Path], threads: int | None):
+    def __init__(self, directory: Path, op_libraries: Sequence[str | Path], threads: int | None, optimise: bool):
         try:
             import tensorflow as tf
         except ImportError as error:
             raise ModelError(f"TensorFlow cannot be imported ({error}): pip install tensorflow") from None
         self._tf = tf
+        del optimise  # this runtime optimises in any case
         self.signatures = read_signatures(directory)
         if threads:
             # Too late once TensorFlow has run something in this process: then its own setting stays.
@@ -64,12 +65,14 @@ def load(
     *,
     op_libraries: Sequence[str | Path] = (),
     threads: int | None = None,
+    optimise: bool = True,
 ) -> CModel | PythonModel:
     """The SavedModel in `directory`, ready to run.
 
     `directory` is a version (`…/1`) or the folder of versions, of which the highest number is taken. `runtime` is "c",
     "python", or "auto": C where the wheel has the library, else Python. `op_libraries` are `.so` files of further
-    operations. `threads` limits the threads of one operation.
+    operations. `threads` limits the threads of one operation. Without `optimise` the C runtime leaves the graph alone:
+    the first answer comes seconds sooner, many answers take up to a third longer.
 
     The result has `runtime` ("c" or "python"), `signatures` (name → Signature) and `run(signature, inputs)`, which
     takes `{name: array, or list of bytes}` and gives `{name: array}`; strings come as object arrays of bytes.
@@ -81,7 +84,7 @@ def load(
     directory = version_directory(directory)
     python = runtime == "python" or (runtime == "auto" and library_path() is None)
     with _without_remarks():
-        return (PythonModel if python else CModel)(directory, op_libraries, threads)
+        return (PythonModel if python else CModel)(directory, op_libraries, threads, optimise)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,169 @@
+"""The C runtime and the Python runtime: the same answers, the same errors."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from apps import savedmodel
+from apps.c_api import library_path
+from apps.signatures import ModelError, one_line, read_signatures
+
+ROOT = Path(__file__).resolve().parents[2]
+needs_library = pytest.mark.skipif(library_path() is None, reason="this wheel of TensorFlow has no native library")
+RUNTIMES = [pytest.param("c", marks=needs_library), "python"]
+
+
+class Everything(tf.Module):
+    """Takes and gives every dtype that the runtimes know, and a scalar."""
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([None], tf.string, name="text"),
+            tf.TensorSpec([None, 2], tf.float32, name="real"),
+            tf.TensorSpec([], tf.int64, name="count"),
+            tf.TensorSpec([None], tf.bool, name="flag"),
+        ]
+    )
+    def mix(self, text, real, count, flag):
+        tf.debugging.assert_less(count, tf.constant(100, tf.int64), message="too many")
+        return {
+            "text": tf.strings.join([text, text]),
+            "real": real * 2,
+            "whole": tf.cast(real, tf.int32),
+            "byte": tf.cast(real, tf.uint8),
+            "flag": ~flag,
+            "count": count + 1,
+            "empty": text[:0],
+        }
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("everything")
+    module = Everything()
+    tf.saved_model.save(module, str(folder / "2"), signatures={"mix": module.mix})
+    return folder
+
+
+INPUTS = {"text": [b"", b"a\0b", "é" * 40], "real": [[1.5, 2.5]], "count": 3, "flag": [True, False]}
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_every_dtype_goes_in_and_out(everything, runtime):
+    model = savedmodel.load(everything, runtime)
+    assert model.runtime == runtime
+    for _ in range(3):
+        outputs = model.run("mix", INPUTS)
+    assert outputs["text"].tolist() == [b"", b"a\0ba\0b", ("é" * 80).encode()]
+    np.testing.assert_array_equal(outputs["real"], np.array([[3, 5]], np.float32))
+    np.testing.assert_array_equal(outputs["flag"], [False, True])
+    assert {key: (value.dtype.name, value.shape) for key, value in outputs.items()} == {
+        "text": ("object", (3,)),
+        "real": ("float32", (1, 2)),
+        "whole": ("int32", (1, 2)),
+        "byte": ("uint8", (1, 2)),
+        "flag": ("bool", (2,)),
+        "count": ("int64", ()),
+        "empty": ("object", (0,)),
+    }
+
+
+@needs_library
+def test_both_runtimes_answer_alike(models, pictures):
+    images = [(pictures / name).read_bytes() for name in ("blue.png", "red.jpg")]
+    fast, plain = (savedmodel.load(models / "colours", runtime) for runtime in ("c", "python"))
+    unoptimised = savedmodel.load(models / "colours", "c", optimise=False, threads=1)
+    assert fast.signatures == plain.signatures
+    for value in (images, images[:1], []):
+        wanted = plain.run("serving_default", {"image": value})
+        for model in (fast, unoptimised):
+            found = model.run("serving_default", {"image": value})
+            np.testing.assert_array_equal(found["label"], wanted["label"])
+            np.testing.assert_allclose(found["probability"], wanted["probability"], atol=1e-6)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize(
+    ("signature", "changes", "message"),
+    [
+        ("mix", {"count": 100}, "too many"),
+        ("mix", {"count": "x"}, "count must be int64"),
+        ("mix", {"real": [1.0]}, r"real must have the shape \(any, 2\), not \(1,\)"),
+        ("mix", {"text": [3]}, "holds bytes or str, not int"),
+        ("mix", {"more": 1}, "mix takes count, flag, real, text, not"),
+        ("mux", {}, "'mux' is not one of mix"),
+    ],
+)
+def test_wrong_input_is_named_in_one_line(everything, runtime, signature, changes, message):
+    with pytest.raises(ModelError, match=message) as caught:
+        savedmodel.load(everything, runtime).run(signature, INPUTS | changes)
+    assert "\n" not in str(caught.value)
+
+
+def test_signatures_are_read_without_tensorflow(everything):
+    signature = read_signatures(everything / "2")["mix"]
+    assert {key: (t.dtype, t.shape) for key, t in signature.inputs.items()} == {
+        "text": ("string", (None,)),
+        "real": ("float32", (None, 2)),
+        "count": ("int64", ()),
+        "flag": ("bool", (None,)),
+    }
+
+
+def test_the_highest_version_is_taken(everything, tmp_path):
+    for version in ("9", "10", "notes"):
+        (tmp_path / version).mkdir()
+        (tmp_path / version / "saved_model.pb").touch()
+    assert savedmodel.version_directory(tmp_path).name == "10"
+    assert savedmodel.version_directory(everything / "2") == everything / "2"
+
+
+@pytest.mark.parametrize("content", [b"nonsense", b"", b"\x0a\xff", b"\x12\x02\x0a\x00"])
+def test_a_damaged_file_is_named(tmp_path, content):
+    (tmp_path / "saved_model.pb").write_bytes(content)
+    with pytest.raises(ModelError, match=r"saved_model\.pb: (damaged|holds no graph)"):
+        savedmodel.load(tmp_path)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_lost_variables_are_an_error_in_one_line(models, tmp_path, runtime):
+    source = models / "colours" / "1" / "saved_model.pb"
+    (tmp_path / "saved_model.pb").write_bytes(source.read_bytes())
+    with pytest.raises(ModelError, match="cannot be loaded") as caught:
+        savedmodel.load(tmp_path, runtime)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_without_a_model_says_so(tmp_path):
+    with pytest.raises(ModelError, match="no SavedModel here"):
+        savedmodel.load(tmp_path)
+    with pytest.raises(ValueError, match="'rust' is not one of auto, c, python"):
+        savedmodel.load(tmp_path, "rust")
+
+
+@needs_library
+def test_the_c_runtime_imports_no_tensorflow(models):
+    code = (
+        "import sys; from apps import savedmodel; "
+        f"model = savedmodel.load({str(models / 'colours')!r}); model.run('serving_default', {{'image': []}}); "
+        "print(model.runtime, sorted(m for m in sys.modules if m.split('.')[0] in ('tensorflow', 'keras', 'bigkeras')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "c []\n"
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("message", "line"),
+    [
+        ("{{function_node __inference_x_1}} Bad data\n\t [[{{node y}}]]", "Bad data"),
+        ("2 root error(s) found.\n  (0) INVALID_ARGUMENT: {{function_node f}} Bad\n\t [[a]]\n  (1) x", "Bad"),
+        ("assertion failed: [the picture is cut]", "the picture is cut"),
+    ],
+)
+def test_messages_of_tensorflow_become_one_line(message, line):
+    assert one_line(message) == line
