@@ -66,7 +66,7 @@ def artifact_model(directory: Path) -> keras.Model:
     )
     version = max((p for p in directory.iterdir() if p.name.isdigit()), key=lambda p: int(p.name))
     reader = tf.train.load_checkpoint(str(version / "variables" / "variables"))
-    names = [n for n in reader.get_variable_to_shape_map() if n.startswith("variables/")]
+    names = [n for n in reader.get_variable_to_shape_map() if n.startswith("weights/")]
     names.sort(key=lambda name: int(name.split("/")[1]))
     network.set_weights([reader.get_tensor(name) for name in names])
     return network

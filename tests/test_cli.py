@@ -1,0 +1,215 @@
+"""The command line: what a user's mistake gets is one line, a status, and nothing lost."""
+
+import json
+import shutil
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bigkeras.__main__ import main
+from bigkeras.recipes import RECIPES
+
+
+def run(capsys, *arguments) -> tuple[int, str, str]:
+    status = main([str(a) for a in arguments])
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+@pytest.fixture
+def tiny(tmp_path) -> Path:
+    """A recipe that trains in a second."""
+    path = tmp_path / "tiny.json"
+    RECIPES["digits"].override(**{"epochs": 1, "model.filters": 4, "model.width": 8}).save(path)
+    return path
+
+
+def folder_recipe(tmp_path: Path, folder: Path, **values) -> Path:
+    path = tmp_path / "folder.json"
+    RECIPES["digits"].override(
+        **{
+            "data": "image_folder",
+            "data.directory": str(folder),
+            "epochs": 1,
+            "model.filters": 4,
+            "batch_size": 16,
+            **values,
+        }
+    ).save(path)
+    return path
+
+
+def test_list_names_every_recipe(capsys):
+    status, out, _ = run(capsys, "list")
+    assert status == 0
+    assert [line.split()[0] for line in out.splitlines()] == list(RECIPES)
+    status, out, _ = run(capsys, "list", "--json")
+    assert set(json.loads(out)) == set(RECIPES)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "mnits"], "recipe 'mnits' is not one of digits"),
+        (["train", "digits", "--set", "epoch=3"], "key 'epoch' is not one of"),
+        (["train", "digits", "--set", "epochs"], "--set epochs: key=value"),
+        (["train", "digits", "--set", "epochs=many"], "epochs='many': a whole number"),
+        (["train", "digits", "--set", "epochs=0"], "epochs=0: at least 1"),
+        (["train", "digits", "--set", "precision=float8"], "precision 'float8' is not one of"),
+        (["train", "digits", "--set", "batch_size=10", "--set", "micro_batches=3"], "does not divide into"),
+        (["train", "digits", "--set", "model.filters=7.5"], "model.filters=7.5: a whole number"),
+        (["train", "digits", "--set", "model=resnet", "--set", "model.depth=21"], "model resnet: depth=21"),
+        (["train", "digits", "--strategy", "two"], "--strategy two: one of auto, one, mirrored"),
+        (["train", "digits", "--data", "somewhere"], "data digits is built in and takes no place"),
+        (["train", "image-folder"], "data image_folder needs directory: --data PATH"),
+        (["train", "digits", "--set", "start_from=nowhere"], "start_from=nowhere: not a run directory"),
+        (["train", "digits", "--set", "freeze_until=conv9"], "freeze_until='conv9': no such layer"),
+        (["evaluate", "no-run"], "no-run: no such directory"),
+        (["export", "no-run", "out"], "no-run"),
+    ],
+)
+def test_a_mistake_gets_one_line_that_names_it(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, out, err = run(capsys, *arguments)
+    assert status == 1
+    assert out == ""
+    assert err.startswith("bigkeras: ")
+    assert message in err
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "not JSON"),
+        ("[]", "a JSON object"),
+        ('{"name": "x"}', "lacks data, task, model"),
+        ('{"nome": "x"}', "key 'nome' is not one of"),
+    ],
+)
+def test_a_recipe_file_that_is_none_is_named(content, message, capsys, tmp_path):
+    path = tmp_path / "recipe.json"
+    path.write_text(content)
+    status, _, err = run(capsys, "train", path)
+    assert status == 1
+    assert str(path) in err
+    assert message in err
+
+
+def test_another_keras_backend_gets_one_line(run_cli):
+    result = run_cli("train", "digits", KERAS_BACKEND="jax")
+    assert result.rc == 1
+    assert result.stderr == (
+        "bigkeras: KERAS_BACKEND=jax: this command needs TensorFlow; unset it or set KERAS_BACKEND=tensorflow\n"
+    )
+
+
+def test_a_run_is_trained_scored_exported_and_asked(tiny, tmp_path, capsys):
+    run_dir = tmp_path / "run"
+    status, out, _ = run(capsys, "train", tiny, "--run-dir", run_dir, "--json")
+    assert status == 0
+    assert 0 < json.loads(out)["validation"]["accuracy"] <= 1
+    status, out, _ = run(capsys, "evaluate", run_dir, "--json")
+    test = json.loads(out)["test"]
+    assert json.loads((run_dir / "metrics.json").read_text())["test"] == test
+    status, out, _ = run(capsys, "export", run_dir, tmp_path / "model")
+    assert status == 0
+    assert "both of TensorFlow's loaders" in out
+    status, out, _ = run(capsys, "evaluate", tmp_path / "model", "--json")
+    assert json.loads(out)["test"]["accuracy"] == test["accuracy"]
+    status, out, _ = run(capsys, "evaluate", run_dir, "--average", "flips-shifts", "--json")
+    assert list(json.loads(out)) == ["test flips-shifts"]
+    answers = subprocess.run(
+        [sys.executable, "-m", "apps.image_classification", run_dir / "examples", "--model", tmp_path / "model", "--json"],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[1],
+    )
+    assert answers.returncode == 0, answers.stderr
+    assert len(answers.stdout.splitlines()) == 16
+    status, _, err = run(capsys, "evaluate", run_dir, "--split", "holdout")
+    assert status == 1
+    assert "split 'holdout' is not one of" in err
+
+
+def test_a_later_run_starts_from_an_earlier_one_or_from_an_artifact(tiny, tmp_path, capsys):
+    from bigkeras.transfer import artifact_model, start_from
+
+    assert run(capsys, "train", tiny, "--run-dir", tmp_path / "first")[0] == 0
+    assert run(capsys, "export", tmp_path / "first", tmp_path / "model")[0] == 0
+    from bigkeras.models import MODELS
+
+    for origin in (tmp_path / "first", tmp_path / "model", tmp_path / "first" / "best.keras"):
+        network = MODELS["simple_cnn"](input_shape=(8, 8, 1), num_classes=10, filters=4, width=8)
+        assert "stem" in start_from(str(origin), network)
+        for mine, theirs in zip(network.get_weights(), artifact_model(tmp_path / "model").get_weights(), strict=True):
+            assert np.array_equal(mine, theirs)
+    more = ["--set", f"start_from={tmp_path / 'first'}", "--set", "freeze_until=features"]
+    status, _, err = run(capsys, "train", tiny, "--run-dir", tmp_path / "second", *more)
+    assert (status, err.count("bigkeras:")) == (0, 0)
+
+
+def bomb(path: Path, side: int = 20_000) -> None:
+    """A PNG of `side` × `side` white pixels, some tens of kilobytes."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    packer = zlib.compressobj(9)
+    row = b"\0" + b"\xff" * (side // 8)
+    rows = b"".join(packer.compress(row) for _ in range(side)) + packer.flush()
+    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b""))
+
+
+def test_bad_pictures_are_left_out_counted_and_listed(digits_folder, tmp_path, capsys):
+    folder = tmp_path / "folder"
+    shutil.copytree(digits_folder, folder)
+    (folder / "3" / "空.png").write_bytes(b"")
+    (folder / "4" / "half.png").write_bytes((folder / "4" / "01.png").read_bytes()[:40])
+    bomb(folder / "5" / "bomb.png")
+    recipe = folder_recipe(tmp_path, folder, max_bad_fraction=0.05)
+    status, _, err = run(capsys, "train", recipe, "--run-dir", tmp_path / "run")
+    assert status == 0, err
+    listed = (tmp_path / "run" / "bad_samples.csv").read_text(encoding="utf-8")
+    assert listed.splitlines()[0] == "sample,reason"
+    found = {name for name in ("空.png", "half.png", "bomb.png") if name in listed}
+    # Those that fell into the test split are found when that is scored.
+    assert len(listed.splitlines()) - 1 == len(found) >= 1
+
+
+def test_too_many_bad_pictures_end_the_run_and_the_first_are_named(digits_folder, tmp_path, capsys):
+    folder = tmp_path / "folder"
+    shutil.copytree(digits_folder, folder)
+    for path in sorted((folder / "7").iterdir())[:10]:
+        path.write_bytes(b"no picture at all")
+    status, _, err = run(capsys, "train", folder_recipe(tmp_path, folder), "--run-dir", tmp_path / "run")
+    assert status == 1
+    assert "cannot be read, more than max_bad_fraction=0.01 allows; the first: " in err
+    assert ".png: " in err
+    assert (tmp_path / "run" / "bad_samples.csv").exists()
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_trains_and_exports_float32(precision, tiny, tmp_path, capsys):
+    status, _, err = run(capsys, "train", tiny, "--run-dir", tmp_path / "run", "--set", f"precision={precision}")
+    assert status == 0, err
+    status, out, err = run(capsys, "export", tmp_path / "run", tmp_path / "model", "--json")
+    assert status == 0, err
+    assert max(json.loads(out)["differences"].values()) < 1e-4
+
+
+def test_a_pack_trains_like_its_folder(digits_folder, tmp_path, capsys):
+    assert run(capsys, "pack", digits_folder, tmp_path / "packed")[0] == 0
+    results = []
+    for name, data, place in (("a", "image_folder", digits_folder), ("b", "packed", tmp_path / "packed")):
+        recipe = folder_recipe(tmp_path, place, data=data)
+        status, out, err = run(capsys, "train", recipe, "--run-dir", tmp_path / name, "--json")
+        assert status == 0, err
+        results.append(json.loads(out)["validation"])
+    assert results[0] == results[1]
