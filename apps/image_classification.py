@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "photos10"
 SIGNATURE = "serving_default"
-MANY_PICTURES = 200  # from here on an optimised graph repays the seconds that optimising takes
+MANY_PICTURES = 50  # from here on an optimised graph repays the seconds that optimising takes
 WIDEST_PATH = 60  # columns; longer paths push their answers to the right
 Answers = list[tuple[str, float]]
 

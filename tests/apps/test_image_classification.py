@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -130,9 +129,7 @@ def test_help_loads_no_numpy():
         "import sys, contextlib\nfrom apps.image_classification import main\n"
         "with contextlib.suppress(SystemExit): main(['--help'])\nassert 'numpy' not in sys.modules"
     )
-    started = time.process_time()
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True)
-    assert time.process_time() - started < 5
 
 
 @pytest.mark.parametrize("mode", ["I;16", "F", "P", "LA", "CMYK", "1"])
