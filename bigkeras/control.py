@@ -15,7 +15,7 @@ from bigkeras import checkpoint
 from bigkeras.data.bad import reason
 from bigkeras.data.plan import steps_per_epoch
 from bigkeras.data.source import DataError, Source, Splits
-from bigkeras.metrics import macro_f1
+from bigkeras.metrics import NO_SCORE, epoch_score, macro_f1
 from bigkeras.progress import progress_bar
 from bigkeras.recipe import Recipe
 from bigkeras.run import write_csv
@@ -101,7 +101,7 @@ class Control(keras.callbacks.Callback):
         self.saved_at = time.monotonic()
         self.began = (time.monotonic(), 0)
         self.rate = 0.0
-        self.best = -np.inf
+        self.best = NO_SCORE
         self.shown: list[keras.callbacks.Callback] = []
 
     def callbacks(self, train: Any) -> list[keras.callbacks.Callback]:
@@ -121,7 +121,7 @@ class Control(keras.callbacks.Callback):
         """Goes on from a checkpoint whose variables have been restored."""
         self.position = position
         self.bad.update(position.bad)
-        self.best = max([self._score(row) for row in position.history], default=-np.inf)
+        self.best = max([epoch_score(row, self.recipe.monitor) for row in position.history], default=NO_SCORE)
         self.finished = self._enough()
         if position.step:
             self.saved_metrics = self._metric_values()
@@ -170,7 +170,7 @@ class Control(keras.callbacks.Callback):
         logs["learning_rate"] = float(self._rate_of_step(self.total_steps - 1))
         logs["examples_per_second"] = round(self.rate, 1)
         row = {"epoch": epoch + 1, **{k: float(v) for k, v in logs.items()}}
-        score = self._score(row)
+        score = epoch_score(row, self.recipe.monitor)
         if score > self.best:
             self.best = score
             self.save_model("best.keras")
@@ -260,16 +260,11 @@ class Control(keras.callbacks.Callback):
 
     # ------------------------------------------------------------------ the history
 
-    def _score(self, row: dict[str, Any]) -> float:
-        """The monitored value, such that more is better; -inf where there is no validation."""
-        value = row.get(self.recipe.monitor, -np.inf)
-        return -value if self.recipe.monitor == "val_loss" and np.isfinite(value) else value
-
     def _enough(self) -> bool:
         """Whether the last `patience` epochs brought nothing better."""
-        scores = [self._score(row) for row in self.position.history]
+        scores = [epoch_score(row, self.recipe.monitor) for row in self.position.history]
         patience = self.recipe.patience
-        return bool(patience and scores and len(scores) - 1 - int(np.argmax(scores)) >= patience)
+        return bool(patience and scores and len(scores) - 1 - scores.index(max(scores)) >= patience)
 
     def _rate_of_step(self, step: int) -> Any:
         optimizer: Any = getattr(self.step.optimizer, "inner_optimizer", self.step.optimizer)

@@ -1,6 +1,6 @@
 """Scores of a classifier, from labels and probabilities. NumPy and scikit-learn; no TensorFlow."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ from sklearn import metrics as scores
 # A probability of exactly zero would make the whole loss infinite.
 SMALLEST_PROBABILITY = 1e-12
 CALIBRATION_BINS = 15
+NO_SCORE = (-np.inf, -np.inf)  # of an epoch without validation
 
 
 def classification_metrics(
@@ -70,6 +71,14 @@ def macro_f1(confusion: Any) -> float:
     confusion = np.asarray(confusion, np.float64)
     both = confusion.sum(0) + confusion.sum(1)
     return float(np.mean(2 * confusion.diagonal() / np.maximum(both, 1)))
+
+
+def epoch_score(row: Mapping[str, Any], monitor: str) -> tuple[float, float]:
+    """How good an epoch of the log was, more is better: the monitored value, and the loss where that is equal."""
+    if "val_loss" not in row:
+        return NO_SCORE
+    value = float(row[monitor])
+    return -value if monitor == "val_loss" else value, -float(row["val_loss"])
 
 
 def worst_mistakes(labels: Any, probabilities: Any, count: int) -> np.ndarray:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bigkeras import pictures
+from bigkeras.metrics import NO_SCORE, epoch_score
 from bigkeras.recipe import Recipe
 
 # The scores that a reader trusts most come first.
@@ -106,7 +107,7 @@ def _head(recipe: Recipe, scored: Mapping[str, Mapping[str, Any]], main: str | N
         right = values["accuracy"] * values["examples"]
         lines.append(
             f"**{values['accuracy']:.2%} of the {values['examples']:,} {main} examples are right**"
-            f"{_interval(values)}: {values['examples'] - round(right):,} mistakes. Mean F1 of the classes "
+            f"{_interval(values)}: {_count(values['examples'] - round(right), 'mistake')}. Mean F1 of the classes "
             f"{values['macro']['f1']:.4f}, loss {values['loss']:.4f}."
         )
         lines += ["", _score_table(scored)]
@@ -185,12 +186,11 @@ def _training(history: Sequence[Mapping[str, Any]], recipe: Recipe) -> str:
     if not history:
         return ""
     keys = [key for key in history[-1] if key != "epoch"]
-    monitored = [row.get(recipe.monitor) for row in history]
-    found = [value for value in monitored if value is not None]
     note = f"{len(history)} of {recipe.epochs} epochs."
     chosen = [history[-1]]
-    if found:
-        best = monitored.index((min if recipe.monitor == "val_loss" else max)(found))
+    scores = [epoch_score(row, recipe.monitor) for row in history]
+    if max(scores) > NO_SCORE:
+        best = scores.index(max(scores))
         note += f" The best by {recipe.monitor} is epoch {int(float(history[best]['epoch']))}, kept as best.keras."
         chosen = [history[0], history[best], history[-1]]
     unique = {str(row["epoch"]): row for row in chosen}
@@ -259,3 +259,7 @@ def _number(value: Any) -> str:
 
 def _word(key: str) -> str:
     return key.replace("_", " ")
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number:,} {word}" + ("" if number == 1 else "s")

@@ -51,6 +51,9 @@ def short(message: str) -> str:
     told = re.search(r"assertion failed: \[(.*?)\]", message, re.DOTALL)
     if told:
         return told[1]
+    told = re.search(r"Summarized data: b'(.*)'", message)  # called eagerly
+    if told:
+        return told[1]
     raised = re.search(r"ValueError: (.*)", message)
     if raised:
         return raised[1].strip()
