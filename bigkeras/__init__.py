@@ -16,8 +16,8 @@ _PLACES = {
     "DATASETS": "bigkeras.data",
     "Machine": "bigkeras.runtime",
     "fit": "bigkeras.train",
-    "evaluate": "bigkeras.evaluate",
-    "export": "bigkeras.export",
+    "evaluate": "bigkeras.evaluation",
+    "export": "bigkeras.artifact",
 }
 __all__ = sorted(_PLACES)
 

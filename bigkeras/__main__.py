@@ -118,7 +118,7 @@ def _train(options: argparse.Namespace) -> int:
     from bigkeras.runtime import Machine
 
     _start_tensorflow()
-    from bigkeras.evaluate import with_data
+    from bigkeras.evaluation import with_data
     from bigkeras.train import fit
 
     machine = Machine(
@@ -139,7 +139,7 @@ def _train(options: argparse.Namespace) -> int:
 
 def _evaluate(options: argparse.Namespace) -> int:
     _start_tensorflow()
-    from bigkeras.evaluate import evaluate
+    from bigkeras.evaluation import evaluate
 
     metrics = evaluate(options.path, split=options.split, data=options.data, average=options.average)
     print(json.dumps(metrics, ensure_ascii=False) if options.json else _summary(metrics))
@@ -153,7 +153,7 @@ def _export(options: argparse.Namespace) -> int:
 
         result = export_lite0(options.directory)
     else:
-        from bigkeras.export import export
+        from bigkeras.artifact import export
 
         result = export(options.run, options.directory)
     if options.json:

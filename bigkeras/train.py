@@ -16,7 +16,7 @@ from bigkeras.data import DATASETS
 from bigkeras.data.pipeline import ordered_rows, plan_rows
 from bigkeras.data.plan import class_weights, epoch_plan, steps_per_epoch
 from bigkeras.data.source import DataError, Splits
-from bigkeras.evaluate import finish_run
+from bigkeras.evaluation import finish_run
 from bigkeras.models import MODELS
 from bigkeras.optimization import OPTIMIZERS, OURS, SCHEDULES, make_optimizer
 from bigkeras.recipe import Recipe, RecipeError, check

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from bigkeras import export as exporting
-from bigkeras.export import ExportError, export_classifier, in_float32
+from bigkeras.artifact import ExportError, export_classifier, in_float32
 from bigkeras.parity import softmax
 
 LABELS = ["cat", "犬", "a bird"]
