@@ -29,7 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "tasks": set(),
     "recipes": set(),
     "doctor": {"gpus", "runtime"},
-    "__main__": {"recipes", "train", "evaluate", "export", "doctor", "run", "runtime", "__init__"},
+    "__main__": {"recipes", "train", "evaluation", "artifact", "imagenet", "doctor", "run", "runtime", "__init__"},
 }
 
 
