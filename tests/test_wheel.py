@@ -1,0 +1,39 @@
+"""A wheel built from pyproject.toml works outside the checkout."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.mark.slow
+def test_a_wheel_installs_and_works_outside_the_checkout(tmp_path):
+    # From a copy, without isolation: neither the checkout is littered nor a network needed.
+    copy = tmp_path / "copy"
+    subprocess.run(["git", "clone", "-q", str(ROOT), str(copy)], check=True)
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(copy)]
+    done = subprocess.run(build, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    site = tmp_path / "site"
+    zipfile.ZipFile(wheel).extractall(site)
+    assert (site / "bigkeras" / "models" / "imagenet_classes.txt").exists()
+    run = tmp_path / "run"
+    environment = {**os.environ, "PYTHONPATH": str(site)}
+    for arguments in (["list"], ["train", "digits", "--set", "epochs=1", "--run-dir", run], ["export", run, "model"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "bigkeras", *map(str, arguments)],
+            cwd=tmp_path, env=environment, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    app = [sys.executable, "-m", "apps.image_classification", str(run / "examples" / "00.png"), "--model", "model"]
+    done = subprocess.run(app, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "%" in done.stdout
+    where = [sys.executable, "-c", "import bigkeras; print(bigkeras.__file__)"]
+    assert str(site) in subprocess.run(where, cwd=tmp_path, env=environment, capture_output=True, text=True).stdout
