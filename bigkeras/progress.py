@@ -91,18 +91,27 @@ def progress_bar(
 def epoch_line(epoch: int, total_epochs: int, logs: Mapping[str, Any], seconds: float | None = None) -> str:
     """An epoch's results in a line: training, validation, learning rate, speed.
 
-    >>> epoch_line(3, 10, {"loss": 0.5, "val_loss": 0.61234, "examples_per_second": 1234.5}, 2.0)
-    'epoch  3/10  loss 0.5000  val_loss 0.6123  1,234 examples/s  2.0 s'
+    >>> epoch_line(3, 10, {"accuracy": 0.8, "loss": 0.5, "val_loss": 0.61234, "examples_per_second": 1234.5}, 2.0)
+    'epoch  3/10 | loss 0.5000  accuracy 0.8000 | validation: loss 0.6123 | 1,234 examples/s  2.0 s'
     """
-    parts = [f"epoch {epoch:>{len(str(total_epochs))}}/{total_epochs}"]
-    parts += [f"{key} {float(value):.4f}" for key, value in logs.items() if key not in LAST_KEYS]
+    train = {k: v for k, v in logs.items() if not k.startswith("val_") and k not in LAST_KEYS}
+    validation = {k.removeprefix("val_"): v for k, v in logs.items() if k.startswith("val_")}
+    last = []
     if "learning_rate" in logs:
-        parts.append(f"learning_rate {float(logs['learning_rate']):.3g}")
+        last.append(f"learning rate {float(logs['learning_rate']):.3g}")
     if "examples_per_second" in logs:
-        parts.append(f"{float(logs['examples_per_second']):,.0f} examples/s")
+        last.append(f"{float(logs['examples_per_second']):,.0f} examples/s")
     if seconds is not None:
-        parts.append(f"{seconds:.1f} s")
-    return "  ".join(parts)
+        last.append(f"{seconds:.1f} s")
+    parts = [f"epoch {epoch:>{len(str(total_epochs))}}/{total_epochs}", _scores(train)]
+    parts += [f"validation: {_scores(validation)}"] if validation else []
+    return " | ".join(part for part in (*parts, "  ".join(last)) if part)
+
+
+def _scores(values: Mapping[str, Any]) -> str:
+    """The loss first: Keras sorts by name."""
+    keys = sorted(values, key=lambda key: (key != "loss", key))
+    return "  ".join(f"{key} {float(values[key]):.4f}" for key in keys)
 
 
 def _bar(total: int, done: int, batch_size: int, stream: TextIO) -> Any:

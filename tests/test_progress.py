@@ -28,9 +28,16 @@ def drive(bar, *, epochs=range(2), steps=range(5)):
 
 
 def test_epoch_line_tells_all_results():
-    logs = {"loss": 0.5, "learning_rate": 0.00123, "val_loss": 0.61234, "examples_per_second": 1234.5}
-    line = epoch_line(3, 10, logs, 2.0)
-    assert line == "epoch  3/10  loss 0.5000  val_loss 0.6123  learning_rate 0.00123  1,234 examples/s  2.0 s"
+    scores = {"accuracy": 0.8, "loss": 0.5, "val_accuracy": 0.75, "val_loss": 0.61234}
+    line = epoch_line(3, 10, {**scores, "learning_rate": 0.00123, "examples_per_second": 1234.5}, 2.0)
+    assert line == (
+        "epoch  3/10 | loss 0.5000  accuracy 0.8000 | validation: loss 0.6123  accuracy 0.7500 | "
+        "learning rate 0.00123  1,234 examples/s  2.0 s"
+    )
+
+
+def test_epoch_line_leaves_out_what_is_not_there():
+    assert epoch_line(1, 1, {"loss": 2}) == "epoch 1/1 | loss 2.0000"
 
 
 def test_without_a_terminal_there_is_one_plain_line_an_epoch():
@@ -38,7 +45,7 @@ def test_without_a_terminal_there_is_one_plain_line_an_epoch():
     drive(progress_bar(2, 5, 8, stream=stream))
     lines = stream.getvalue().splitlines()
     assert len(lines) == 2 and all(line.isprintable() for line in lines)
-    assert lines[1].startswith("epoch 2/2  loss 0.5000  accuracy 0.7500  val_accuracy 0.7000")
+    assert lines[1].startswith("epoch 2/2 | loss 0.5000  accuracy 0.7500 | validation: accuracy 0.7000")
 
 
 @pytest.mark.parametrize(("value", "quiet"), [("true", True), ("1", True), ("false", False), ("", False)])
