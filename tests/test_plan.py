@@ -54,3 +54,32 @@ def test_class_weights_average_to_one_over_the_examples():
     assert weights[LABELS].mean() == pytest.approx(1)
     assert weights[3] == 0
     assert weights[2] > weights[0]
+
+
+def aligned(array: np.ndarray) -> np.ndarray:
+    """A copy at an address that TensorFlow takes over without copying."""
+    memory = np.zeros(array.nbytes + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    copy = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[:] = array
+    return copy
+
+
+def test_what_is_done_to_a_batch_does_not_change_the_plan_of_the_next_pass():
+    import tensorflow as tf
+
+    from bigkeras.data.pipeline import plan_rows
+    from bigkeras.data.plan import Plan
+
+    plan = epoch_plan(LABELS, batch_size=16, seed=0, epoch=0)
+    plan = Plan(*(aligned(a) for a in (plan.indices, plan.weights, plan.randoms)))
+
+    @tf.function
+    def consume(iterator, values):
+        # A result may be written over an input that nobody else holds.
+        return tf.reduce_sum(tf.sqrt(values) * next(iterator)["weight"])
+
+    iterator = iter(plan_rows(lambda _: plan, range(1)).repeat(20).prefetch(2))
+    for _ in range(60):
+        consume(iterator, tf.ones(16) * 9)
+    assert plan.weights.tolist() == np.ones((4, 16)).tolist()

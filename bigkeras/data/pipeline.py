@@ -19,7 +19,8 @@ def plan_rows(plan: Callable[[int], Plan], epochs: range, skip: int = 0) -> tf.d
     def rows(epoch: tf.Tensor) -> tf.data.Dataset:
         def arrays(number: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
             p = plan(int(number))
-            return p.indices, p.weights, p.randoms
+            # TensorFlow takes aligned arrays without copying, and may write its results over them.
+            return p.indices.copy(), p.weights.copy(), p.randoms.copy()
 
         index, weight, random = tf.numpy_function(arrays, [epoch], (tf.int64, tf.float32, tf.float32))
         index.set_shape((None, None))
