@@ -181,7 +181,7 @@ def _close(c: ctypes.CDLL, session: int, graph: int) -> None:
 
 def _to_tensor(c: ctypes.CDLL, array: np.ndarray, dtype: str) -> int:
     """A TF_Tensor with a copy of the array; `_delete_input` gives it back."""
-    strings = [_bytes(item) for item in array.ravel()] if dtype == "string" else []
+    strings = array.ravel().tolist() if dtype == "string" else []
     size = len(strings) * STRING_BYTES if dtype == "string" else array.nbytes
     tensor = c.TF_AllocateTensor(NUMBERS[dtype], (ctypes.c_int64 * array.ndim)(*array.shape), array.ndim, size)
     data = c.TF_TensorData(tensor)
@@ -191,14 +191,6 @@ def _to_tensor(c: ctypes.CDLL, array: np.ndarray, dtype: str) -> int:
         c.TF_StringInit(data + place * STRING_BYTES)
         c.TF_StringCopy(data + place * STRING_BYTES, item, len(item))
     return tensor
-
-
-def _bytes(item: Any) -> bytes:
-    if isinstance(item, str):
-        return item.encode()
-    if not isinstance(item, bytes):
-        raise ModelError(f"a string input holds bytes or str, not {type(item).__name__}")
-    return item
 
 
 def _delete_input(c: ctypes.CDLL, tensor: int) -> None:

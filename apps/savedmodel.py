@@ -82,6 +82,9 @@ def load(
     if runtime not in RUNTIMES:
         raise ValueError(f"runtime {runtime!r} is not one of {', '.join(RUNTIMES)}")
     directory = version_directory(directory)
+    if not (directory / "variables" / "variables.index").is_file():
+        # The C++ loader takes this for a model without variables, and fails at the first answer only.
+        raise ModelError(f"{directory}: cannot be loaded: lacks variables/variables.index; was it copied in part?")
     python = runtime == "python" or (runtime == "auto" and library_path() is None)
     with _without_remarks():
         return (PythonModel if python else CModel)(directory, op_libraries, threads, optimise)

@@ -128,7 +128,7 @@ def fitting_arrays(name: str, signature: Signature, inputs: Mapping[str, Any]) -
         if expected.dtype not in NUMBERS:
             raise ModelError(f"{name}: {key} is of {expected.dtype}, which this module does not feed")
         if expected.dtype == "string":
-            array = np.array(value, dtype=object)
+            array = _strings(f"{name}: {key}", value)
         else:
             array = np.asarray(value)
             if array.size and not np.can_cast(array.dtype, expected.dtype, "same_kind"):
@@ -148,5 +148,19 @@ def one_line(message: str) -> str:
     """What went wrong, without the names of graph nodes and without a second line."""
     roots = re.search(r"root error\(s\) found\.\s*\(0\)\s*(?:[A-Z_]+: )?(.*)", message, re.DOTALL)
     text = re.sub(r"\{\{\w+ .*?\}\}\s*", "", roots[1] if roots else message)
-    line = " ".join(re.split(r"\[\[|\n", text.strip(), maxsplit=1)[0].split())
-    return re.sub(r"^assertion failed: \[(.*)\]$", r"\1", line)
+    # Python TensorFlow puts the place in the program first.
+    place = ("Graph execution error:", "Detected at node", "<stack traces unavailable>", " ", "\t")
+    lines = [line for line in text.split("\n") if line.strip() and not line.startswith(place)]
+    line = " ".join(lines[0].split("[[")[0].split()) if lines else "no reason given"
+    return re.sub(r"^assertion failed: \[([^]]*)\].*$", r"\1", line)
+
+
+def _strings(name: str, value: Any) -> np.ndarray:
+    """An object array of bytes, from bytes, str (as UTF-8) or nested lists or arrays of them."""
+    array = np.array(value, dtype=object)
+    for index, item in np.ndenumerate(array):
+        if isinstance(item, str):
+            array[index] = item.encode()
+        elif not isinstance(item, bytes):
+            raise ModelError(f"{name} holds bytes or str, not {type(item).__name__}")
+    return array
