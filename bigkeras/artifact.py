@@ -42,7 +42,7 @@ def export(run_dir: str | Path, directory: str | Path, examples: Sequence[bytes]
     `examples` are encoded images for the parity gate; None takes those the trainer left in `<run>/examples/`.
     Raises ExportError.
     """
-    import bigkeras.layers  # noqa: F401  its layers are in the run's .keras file
+    import bigkeras.models  # noqa: F401  registers the layers and initializers of the run's .keras file
     from bigkeras.tasks import load_preprocessor
 
     run_dir = Path(run_dir)

@@ -25,7 +25,9 @@ def test_a_wheel_installs_and_works_outside_the_checkout(tmp_path):
     assert (site / "bigkeras" / "models" / "imagenet_classes.txt").exists()
     run = tmp_path / "run"
     environment = {**os.environ, "PYTHONPATH": str(site)}
-    for arguments in (["list"], ["train", "digits", "--set", "epochs=1", "--run-dir", run], ["export", run, "model"]):
+    # A model with layers of ours: each process must know them before it reads the run's .keras file.
+    tiny = ["--set", "model=airbench", "--set", "model.widths=[8, 8]", "--set", "epochs=1"]
+    for arguments in (["list"], ["train", "digits", *tiny, "--run-dir", run], ["export", run, "model"]):
         done = subprocess.run(
             [sys.executable, "-m", "bigkeras", *map(str, arguments)],
             cwd=tmp_path, env=environment, capture_output=True, text=True,
