@@ -10,6 +10,8 @@ from bigkeras.data.source import Source
 
 Row = dict[str, Any]
 
+CHUNK = 8  # rows that one thread prepares in turn
+
 
 def decode_or_mark(rows: tf.data.Dataset, prepare: Callable[[Row], Row], parallel: int) -> tf.data.Dataset:
     """`rows.map(prepare)`, in order and in parallel, that does not fail where `prepare` does.
@@ -20,21 +22,20 @@ def decode_or_mark(rows: tf.data.Dataset, prepare: Callable[[Row], Row], paralle
     """
     spec = rows.map(prepare).element_spec
 
-    def prepared(row: Row) -> Row:
-        return {**prepare(row), "valid": tf.constant(True)}
+    def good(item: Row) -> Row:
+        return {"place": item["place"], "made": prepare(item["row"])}
 
-    def empty(row: Row) -> Row:
-        zeros = tf.nest.map_structure(lambda s: tf.zeros(s.shape, s.dtype), dict(spec))
-        return {**zeros, **{key: row[key] for key in row if key in spec}, "valid": tf.constant(False)}
+    def survivors_of(chunk: Row) -> tf.data.Dataset:
+        count = tf.shape(next(iter(chunk.values())), tf.int64)[0]
+        items = tf.data.Dataset.from_tensor_slices({"row": chunk, "place": tf.range(count)})
+        kept = items.map(good).ignore_errors().batch(CHUNK)
+        return kept.concatenate(_none(spec)).take(1).map(lambda found: _filled(chunk, found, spec))
 
-    def either(row: Row) -> tf.data.Dataset:
-        one = tf.data.Dataset.from_tensors(row)
-        return one.map(prepared).ignore_errors().concatenate(one.map(empty)).take(1)
-
-    # tf.data has no try: an error is a missing element, for which the next one, the empty one, is taken.
-    return rows.interleave(
-        either, cycle_length=parallel, block_length=1, num_parallel_calls=parallel, deterministic=True
-    )
+    # tf.data has no try: an error is a missing element, and the places of those left tell which. A chunk at a time,
+    # since every inner data set sets up its functions anew: 1.4 ms with this project's decoder.
+    return rows.batch(CHUNK).interleave(
+        survivors_of, cycle_length=parallel, block_length=1, num_parallel_calls=parallel, deterministic=True
+    ).unbatch()
 
 
 def reason(source: Source, index: int, prepare: Callable[[Row], Any]) -> str:
@@ -59,3 +60,22 @@ def short(message: str) -> str:
         return raised[1].strip()
     text = re.sub(r"\{\{.*?\}\}", "", message.split(" [Op:")[0].split("\n")[0])
     return " ".join(text.split())
+
+
+def _none(spec: Any) -> tf.data.Dataset:
+    """What a chunk gives of which every row failed: one batch of no elements."""
+    made = tf.nest.map_structure(lambda s: tf.zeros((0, *s.shape), s.dtype), dict(spec))
+    return tf.data.Dataset.from_tensors({"place": tf.zeros(0, tf.int64), "made": made})
+
+
+def _filled(chunk: Row, found: Row, spec: Any) -> Row:
+    """All of a chunk's rows, with zeros at the places that were not found."""
+    count = tf.shape(next(iter(chunk.values())), tf.int64)[0]
+    numbers = tf.range(1, 1 + tf.size(found["place"], tf.int64))
+    origin = tf.scatter_nd(found["place"][:, tf.newaxis], numbers, [count])  # 0 where it was not found
+
+    def spread(made: tf.Tensor) -> tf.Tensor:
+        return tf.gather(tf.concat([tf.zeros((1, *made.shape[1:]), made.dtype), made], 0), origin)
+
+    values = {k: chunk[k] if k in chunk else tf.nest.map_structure(spread, found["made"][k]) for k in spec}
+    return {**values, "valid": origin > 0}
