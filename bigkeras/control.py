@@ -252,7 +252,8 @@ class Control(keras.callbacks.Callback):
             )
 
     def _write_tables(self) -> None:
-        rows = [{"sample": name, "reason": why} for name, why in sorted(self.bad.items())]
+        listed = {**dict(self.splits.ignored), **self.bad}
+        rows = [{"sample": name, "reason": why} for name, why in sorted(listed.items())]
         write_csv(self.directory / "bad_samples.csv", rows, ("sample", "reason"))
         history = self.position.history
         if history:

@@ -48,7 +48,7 @@ def export_lite0(directory: str | Path) -> dict[str, Any]:
     model = MODELS["efficientnet"](input_shape=preprocessor.shape, num_classes=len(labels), variant="lite0")
     try:
         load_pretrained(model, "imagenet")
-    except (FileNotFoundError, ImportError) as error:
+    except (ValueError, OSError, ImportError) as error:
         raise RecipeError(str(error).splitlines()[0]) from None
     files = {"preprocessor.json": preprocessor.to_json(), "README.md": CARD}
     return export_classifier(model, preprocessor, _distinct(labels), directory, examples=_photographs(), files=files)

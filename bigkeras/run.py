@@ -6,6 +6,7 @@ import fcntl
 import io
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -78,8 +79,10 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, values: Any) -> None:
-    """Writes JSON, beside and renamed."""
-    write_text(path, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+    """Writes JSON, beside and renamed; lists of numbers on one line each."""
+    text = json.dumps(values, indent=2, ensure_ascii=False)
+    text = re.sub(r"\[[-+.\deE,\s]+\]", lambda numbers: " ".join(numbers[0].split()), text)
+    write_text(path, text + "\n")
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:

@@ -125,7 +125,15 @@ def test_a_run_is_trained_scored_exported_and_asked(tiny, tmp_path, capsys):
     status, out, _ = run(capsys, "evaluate", run_dir, "--average", "flips-shifts", "--json")
     assert list(json.loads(out)) == ["test flips-shifts"]
     answers = subprocess.run(
-        [sys.executable, "-m", "apps.image_classification", run_dir / "examples", "--model", tmp_path / "model", "--json"],
+        [
+            sys.executable,
+            "-m",
+            "apps.image_classification",
+            run_dir / "examples",
+            "--model",
+            tmp_path / "model",
+            "--json",
+        ],
         capture_output=True,
         text=True,
         cwd=Path(__file__).parents[1],

@@ -24,8 +24,9 @@ CIFAR10_FILES = "cifar10_train.npz and cifar10_test.npz (x, y), or data_batch_1.
 Reader = Callable[[Path, str, str], formats.Arrays | None]
 
 
-def mnist(*, directory: str | None = None, validation: float = 0.1, seed: int = 0,
-          limit_train: int | None = None) -> Splits:
+def mnist(
+    *, directory: str | None = None, validation: float = 0.1, seed: int = 0, limit_train: int | None = None
+) -> Splits:
     """Handwritten digits, uint8 (28, 28, 1): 60,000 for training and 10,000 for testing.
 
     Origin: http://yann.lecun.com/exdb/mnist, LeCun, Cortes, Burges; no licence stated. Validation is a stratified part
@@ -35,8 +36,9 @@ def mnist(*, directory: str | None = None, validation: float = 0.1, seed: int = 
     return _splits(train, test, DIGITS, validation, seed, limit_train)
 
 
-def fashion_mnist(*, directory: str | None = None, validation: float = 0.1, seed: int = 0,
-                  limit_train: int | None = None) -> Splits:
+def fashion_mnist(
+    *, directory: str | None = None, validation: float = 0.1, seed: int = 0, limit_train: int | None = None
+) -> Splits:
     """Pictures of clothes, uint8 (28, 28, 1): 60,000 for training and 10,000 for testing, ten kinds.
 
     Origin: https://github.com/zalandoresearch/fashion-mnist, MIT licence, Zalando SE. The split rule is mnist's.
@@ -46,8 +48,9 @@ def fashion_mnist(*, directory: str | None = None, validation: float = 0.1, seed
     return _splits(train, test, CLOTHES, validation, seed, limit_train)
 
 
-def cifar10(*, directory: str | None = None, validation: float = 0.1, seed: int = 0,
-            limit_train: int | None = None) -> Splits:
+def cifar10(
+    *, directory: str | None = None, validation: float = 0.1, seed: int = 0, limit_train: int | None = None
+) -> Splits:
     """Small colour photographs, uint8 (32, 32, 3): 50,000 for training and 10,000 for testing, ten classes.
 
     Origin: https://www.cs.toronto.edu/~kriz/cifar.html, Krizhevsky 2009; no licence stated. The split rule is mnist's.
@@ -81,8 +84,9 @@ def data_directory(directory: str | None = None) -> Path:
     return Path(directory or os.environ.get("BIGKERAS_DATA") or cache).expanduser()
 
 
-def _read(dataset: str, names: tuple[str, ...], directory: str | None, readers: tuple[Reader, ...],
-          wanted: str) -> tuple[formats.Arrays, formats.Arrays]:
+def _read(
+    dataset: str, names: tuple[str, ...], directory: str | None, readers: tuple[Reader, ...], wanted: str
+) -> tuple[formats.Arrays, formats.Arrays]:
     root = data_directory(directory)
     # The files may also lie right in the directory that the user names, but not among the other data sets'.
     folders = [root / name for name in names] + ([root] if directory else [])
@@ -99,8 +103,14 @@ def _read(dataset: str, names: tuple[str, ...], directory: str | None, readers: 
         raise DataError(f"{dataset} is not in {root / names[0]}: place there {wanted}; {error}") from None
 
 
-def _splits(train: formats.Arrays, test: formats.Arrays, class_names: tuple[str, ...], validation: float, seed: int,
-            limit_train: int | None) -> Splits:
+def _splits(
+    train: formats.Arrays,
+    test: formats.Arrays,
+    class_names: tuple[str, ...],
+    validation: float,
+    seed: int,
+    limit_train: int | None,
+) -> Splits:
     check_fractions(validation=validation)
     if limit_train is not None and limit_train < 1:
         raise DataError(f"limit_train={limit_train}: at least 1, or null for all")

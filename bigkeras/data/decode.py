@@ -38,20 +38,30 @@ def decode_image(encoded: tf.Tensor, *, channels: int, max_pixels: int = MAX_PIX
     kind = headers.image_format(header)
     # Two switches with everything else between and after them once: a graph's dead branches cost time, too. All
     # branches stand in the order of headers.UNKNOWN, JPEG, PNG, GIF, BMP, WEBP.
-    still, height, width, exif, special = tf.switch_case(kind, [
-        lambda: _unknown(encoded), lambda: _jpeg(encoded), lambda: _png(encoded, header), lambda: _gif(encoded),
-        lambda: _bmp(encoded, header), lambda: _webp(encoded, header),
-    ])
+    still, height, width, exif, special = tf.switch_case(
+        kind,
+        [
+            lambda: _unknown(encoded),
+            lambda: _jpeg(encoded),
+            lambda: _png(encoded, header),
+            lambda: _gif(encoded),
+            lambda: _bmp(encoded, header),
+            lambda: _webp(encoded, header),
+        ],
+    )
     checked = _checked(still, height, width, max_pixels)
-    pixels = tf.switch_case(kind, [
-        lambda: tf.zeros((1, 1, channels), tf.uint8),
-        lambda: _jpeg_pixels(checked, special, channels),
-        lambda: tf.cond(special, lambda: tf.io.decode_png(checked, 4), lambda: tf.io.decode_png(checked, 3)),
-        lambda: tf.io.decode_image(checked, 3, expand_animations=False),
-        lambda: _bmp_pixels(checked, header, special),
-        # 3 or 4 channels as the file has them: TensorFlow refuses to give others.
-        lambda: tf.image.decode_webp(checked)[0],
-    ])
+    pixels = tf.switch_case(
+        kind,
+        [
+            lambda: tf.zeros((1, 1, channels), tf.uint8),
+            lambda: _jpeg_pixels(checked, special, channels),
+            lambda: tf.cond(special, lambda: tf.io.decode_png(checked, 4), lambda: tf.io.decode_png(checked, 3)),
+            lambda: tf.io.decode_image(checked, 3, expand_animations=False),
+            lambda: _bmp_pixels(checked, header, special),
+            # 3 or 4 channels as the file has them: TensorFlow refuses to give others.
+            lambda: tf.image.decode_webp(checked)[0],
+        ],
+    )
     opaque = tf.cond(tf.shape(pixels)[-1] == 4, lambda: _on_white(pixels), lambda: pixels)
     if channels == 1:
         opaque = tf.cond(tf.shape(pixels)[-1] >= 3, lambda opaque=opaque: _grey(opaque), lambda opaque=opaque: opaque)

@@ -9,8 +9,16 @@ from bigkeras.data.source import DataError, FileSource, Splits
 from bigkeras.data.splits import check_fractions, stratified_sample, stratified_split
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-SPLIT_NAMES = {"train": "train", "training": "train", "val": "validation", "valid": "validation",
-               "validation": "validation", "dev": "validation", "test": "test", "testing": "test"}
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "dev": "validation",
+    "test": "test",
+    "testing": "test",
+}
 
 
 def load_bytes(encoded: Any) -> Any:
@@ -20,8 +28,17 @@ def load_bytes(encoded: Any) -> Any:
     return load_image(encoded)
 
 
-def file_splits(paths: Sequence[str], labels: np.ndarray, parts: np.ndarray, class_names: tuple[str, ...], *,
-                validation: float, test: float, seed: int, limit_train: int | None) -> Splits:
+def file_splits(
+    paths: Sequence[str],
+    labels: np.ndarray,
+    parts: np.ndarray,
+    class_names: tuple[str, ...],
+    *,
+    validation: float,
+    test: float,
+    seed: int,
+    limit_train: int | None,
+) -> Splits:
     """Splits of files. `parts` holds train, validation, test or "" for every file.
 
     Files of "" are split by the fractions: stratified, decided by the seed, with every class in the training part.
@@ -46,8 +63,9 @@ def file_splits(paths: Sequence[str], labels: np.ndarray, parts: np.ndarray, cla
     train = places["train"]
     missing = sorted(set(range(len(class_names))) - set(labels[train].tolist()))
     if missing:
-        raise DataError(f"class {class_names[missing[0]]!r} has no picture to train on: all of its files are in "
-                        "validation or test")
+        raise DataError(
+            f"class {class_names[missing[0]]!r} has no picture to train on: all of its files are in validation or test"
+        )
     train = train[stratified_sample(labels[train], limit_train, seed)]
     held_out, tested = (whole.take(places[name]) if len(places[name]) else None for name in ("validation", "test"))
     return Splits(whole.take(train), held_out, tested, class_names)

@@ -9,12 +9,13 @@ from bigkeras.data.files import EXTENSIONS, SPLIT_NAMES, file_splits
 from bigkeras.data.source import DataError, Splits
 
 
-def image_folder(*, directory: str, validation: float = 0.1, test: float = 0.1, seed: int = 0,
-                 limit_train: int | None = None) -> Splits:
+def image_folder(
+    *, directory: str, validation: float = 0.1, test: float = 0.1, seed: int = 0, limit_train: int | None = None
+) -> Splits:
     """Pictures below a sub-folder for every class, whose name is the class's; deeper folders belong to their class.
 
     Read are jpg, jpeg, png, webp, bmp, gif, tif and tiff, in any case; hidden files and others are left out, and the
-    latter stand in `bad`. Where the sub-folders are train and val (valid, validation) or test, the classes lie in
+    latter stand in `ignored`. Where the sub-folders are train and val (valid, validation) or test, the classes lie in
     them, and that is the split; of a part without a folder, validation is taken from train, and a test there is none.
     Else the seed decides a stratified split. Raises DataError that names the folder. The order is that of the names.
     """
@@ -30,13 +31,21 @@ def image_folder(*, directory: str, validation: float = 0.1, test: float = 0.1, 
         roots = [(root / folders[0], "train")]
     else:
         roots = [(root, "")]
-    paths, classes, parts, bad = _listed(roots)
+    paths, classes, parts, ignored = _listed(roots)
     class_names = _class_names(root, roots, paths, classes)
     number = {name: i for i, name in enumerate(class_names)}
     labels = np.array([number[name] for name in classes], np.int32)
-    splits = file_splits(paths, labels, np.array(parts), class_names, validation=validation, test=test, seed=seed,
-                         limit_train=limit_train)
-    return Splits(splits.train, splits.validation, splits.test, splits.class_names, tuple(bad))
+    splits = file_splits(
+        paths,
+        labels,
+        np.array(parts),
+        class_names,
+        validation=validation,
+        test=test,
+        seed=seed,
+        limit_train=limit_train,
+    )
+    return Splits(splits.train, splits.validation, splits.test, splits.class_names, ignored=tuple(ignored))
 
 
 def _listed(roots: list[tuple[Path, str]]) -> tuple[list[str], list[str], list[str], list[tuple[str, str]]]:
@@ -44,17 +53,19 @@ def _listed(roots: list[tuple[Path, str]]) -> tuple[list[str], list[str], list[s
     paths: list[str] = []
     classes: list[str] = []
     parts: list[str] = []
-    bad: list[tuple[str, str]] = []
+    ignored: list[tuple[str, str]] = []
     for folder, part in roots:
         for name in _sub_folders(folder):
-            found = _pictures(folder / name, bad)
+            found = _pictures(folder / name, ignored)
             if not found:
-                raise DataError(f"{folder / name}: the folder of class {name!r} holds no picture "
-                                f"({', '.join(e[1:] for e in EXTENSIONS)}): add some or remove the folder")
+                raise DataError(
+                    f"{folder / name}: the folder of class {name!r} holds no picture "
+                    f"({', '.join(e[1:] for e in EXTENSIONS)}): add some or remove the folder"
+                )
             paths += found
             classes += [name] * len(found)
             parts += [part] * len(found)
-    return paths, classes, parts, bad
+    return paths, classes, parts, ignored
 
 
 def _class_names(root: Path, roots: list[tuple[Path, str]], paths: list[str], classes: list[str]) -> tuple[str, ...]:
@@ -75,7 +86,7 @@ def _sub_folders(folder: Path) -> list[str]:
         raise DataError(f"{folder}: cannot be listed: {error.strerror}") from None
 
 
-def _pictures(top: Path, bad: list[tuple[str, str]]) -> list[str]:
+def _pictures(top: Path, ignored: list[tuple[str, str]]) -> list[str]:
     """The pictures below a folder, sorted; links to folders are followed, each folder once."""
     found: list[str] = []
     waiting, seen = [str(top)], set()
@@ -94,11 +105,11 @@ def _pictures(top: Path, bad: list[tuple[str, str]]) -> list[str]:
                     if entry.is_dir():
                         waiting.append(entry.path)
                     elif not entry.name.lower().endswith(EXTENSIONS):
-                        bad.append((entry.path, "not a picture, by its name"))
+                        ignored.append((entry.path, "not a picture, by its name"))
                     elif entry.is_file():
                         found.append(entry.path)
                     else:
-                        bad.append((entry.path, "not a file, or a link to nothing"))
+                        ignored.append((entry.path, "not a file, or a link to nothing"))
         except OSError as error:
             raise DataError(f"{folder}: cannot be listed: {error.strerror}") from None
     found.sort()

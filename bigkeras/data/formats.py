@@ -80,7 +80,7 @@ def sheet_arrays(folder: Path, dataset: str, split: str) -> Arrays | None:
     lines = read_bytes(table, dataset).decode().splitlines()
     labels = np.array([int(line.split("\t")[0]) for line in lines], np.uint8)
     tiles = [_tiles(sheet, read_bytes(sheet, dataset)) for sheet in sheets]
-    images = np.concatenate(tiles)[:len(labels)]
+    images = np.concatenate(tiles)[: len(labels)]
     return _fitting(folder, images, labels)
 
 

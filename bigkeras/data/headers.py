@@ -14,10 +14,12 @@ MAX_CHUNKS = 1000  # of a file; the orientation stands among the first
 
 _BYTES = [bytes([value]) for value in range(256)]
 # The first 16 bytes of JPEG, PNG, GIF, BMP and WEBP files; a dot, as -1, is any byte.
-_SIGNS = np.array([
-    [-1 if octet == ord(".") else octet for octet in sign.ljust(16, b".")]
-    for sign in (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n....IHDR", b"GIF8", b"BM", b"RIFF....WEBP")
-])
+_SIGNS = np.array(
+    [
+        [-1 if octet == ord(".") else octet for octet in sign.ljust(16, b".")]
+        for sign in (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n....IHDR", b"GIF8", b"BM", b"RIFF....WEBP")
+    ]
+)
 
 
 def window(encoded: tf.Tensor, position: tf.Tensor | int, count: int) -> tf.Tensor:
@@ -70,8 +72,7 @@ def webp_size(header: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     extended = (little_endian(header[27:30]) + 1, little_endian(header[24:27]) + 1)
     is_lossless, is_extended = spells(header[12:16], b"VP8L"), spells(header[12:16], b"VP8X")
     height, width = (
-        tf.where(is_extended, x, tf.where(is_lossless, y, z))
-        for x, y, z in zip(extended, lossless, lossy, strict=True)
+        tf.where(is_extended, x, tf.where(is_lossless, y, z)) for x, y, z in zip(extended, lossless, lossy, strict=True)
     )
     return height, width
 
@@ -186,8 +187,9 @@ def orientation_at(encoded: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
     return tf.where(known & (value >= 1) & (value <= 8), value, tf.constant(1, tf.int64))
 
 
-def _walk(step: Callable[..., tuple[tf.Tensor, ...]], start: tf.Tensor | int, encoded: tf.Tensor,
-          *extra: tf.Tensor) -> list[tf.Tensor]:
+def _walk(
+    step: Callable[..., tuple[tf.Tensor, ...]], start: tf.Tensor | int, encoded: tf.Tensor, *extra: tf.Tensor
+) -> list[tf.Tensor]:
     """Runs a step from block to block, at most MAX_CHUNKS, until it says stop or the file ends.
 
     `step` takes and gives position, going, a number that begins with 0, and `extra`; the result leaves out going.
@@ -195,8 +197,11 @@ def _walk(step: Callable[..., tuple[tf.Tensor, ...]], start: tf.Tensor | int, en
     size = tf.cast(tf.strings.length(encoded), tf.int64)
     first = (tf.cast(start, tf.int64), tf.constant(True), tf.constant(0, tf.int64), *extra)
     position, _, *found = tf.while_loop(
-        lambda position, going, *_: going & (position < size), step, first,
-        maximum_iterations=MAX_CHUNKS, parallel_iterations=1,
+        lambda position, going, *_: going & (position < size),
+        step,
+        first,
+        maximum_iterations=MAX_CHUNKS,
+        parallel_iterations=1,
     )
     return [position, *found]
 
@@ -208,7 +213,8 @@ def _after_sub_blocks(data: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
     last = tf.while_loop(
         lambda position, length: (length > 0) & (position < size),
         lambda position, _: (position + 1 + tf.cast(data[position], tf.int64), tf.cast(data[position], tf.int64)),
-        (position, tf.constant(1, tf.int64)), parallel_iterations=1,
+        (position, tf.constant(1, tf.int64)),
+        parallel_iterations=1,
     )
     return tf.minimum(last[0], size)
 

@@ -22,8 +22,15 @@ class RecordSource:
 
     batched = False
 
-    def __init__(self, directory: Path, shards: list[str], records: np.ndarray, labels: np.ndarray,
-                 names: Callable[[int], str], column: str = "image"):
+    def __init__(
+        self,
+        directory: Path,
+        shards: list[str],
+        records: np.ndarray,
+        labels: np.ndarray,
+        names: Callable[[int], str],
+        column: str = "image",
+    ):
         """`records`: int64 `(n,)`, numbers counted through all shards; `names` gives a record's name."""
         self.directory = Path(directory)
         self.shards = shards
@@ -57,8 +64,9 @@ class RecordSource:
 
     def take(self, indices: Any) -> "RecordSource":
         """The source of some of its examples."""
-        return RecordSource(self.directory, self.shards, self.records[indices], self.labels[indices], self.names,
-                            self.column)
+        return RecordSource(
+            self.directory, self.shards, self.records[indices], self.labels[indices], self.names, self.column
+        )
 
     def _source(self) -> Any:
         with self._lock:
@@ -193,4 +201,4 @@ def _names(root: Path) -> Callable[[int], str]:
         blob = np.memmap(root / "names.txt", np.uint8, "r")
     except (OSError, ValueError) as error:
         raise DataError(f"{root / 'names.npy'}: cannot be read: {error}: pack the data set again") from None
-    return lambda record: bytes(blob[offsets[record]:offsets[record + 1]]).decode()
+    return lambda record: bytes(blob[offsets[record] : offsets[record + 1]]).decode()

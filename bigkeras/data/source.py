@@ -25,13 +25,15 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Splits:
-    """The parts of a data set. `bad` lists (name, reason) of what was left out while reading."""
+    """The parts of a data set, and lists of (name, reason): `bad` examples that could not be read, and files that were
+    `ignored` since they are none."""
 
     train: Source
     validation: Source | None
     test: Source | None
     class_names: tuple[str, ...]
     bad: tuple[tuple[str, str], ...] = ()
+    ignored: tuple[tuple[str, str], ...] = ()
 
 
 class ArraySource:
@@ -72,8 +74,13 @@ class FileSource:
 
     batched = False
 
-    def __init__(self, paths: Sequence[str], labels: Sequence[int] | np.ndarray, column: str = "image",
-                 transform: Callable[[Any], Any] | None = None):
+    def __init__(
+        self,
+        paths: Sequence[str],
+        labels: Sequence[int] | np.ndarray,
+        column: str = "image",
+        transform: Callable[[Any], Any] | None = None,
+    ):
         """`transform`: a graph function from the file's bytes to the column's value; None keeps the bytes."""
         # As bytes: a file's name need not be UTF-8.
         self.paths = np.asarray([os.fsencode(p) for p in paths], object)

@@ -31,7 +31,7 @@ def stratified_split(labels: Sequence[int] | np.ndarray, fractions: Sequence[flo
             count = int(np.clip(np.floor(wanted + 0.5), 0, len(members) - 1 - used))
             # Bounded, so that many tiny classes do not take their share from a large one.
             carry[part] = np.clip(wanted - count, -0.5, 0.5)
-            parts[part].append(members[used:used + count])
+            parts[part].append(members[used : used + count])
             used += count
         parts[0].append(members[used:])
     return [np.sort(np.concatenate(part)) if part else np.zeros(0, np.int64) for part in parts]

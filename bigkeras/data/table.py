@@ -10,8 +10,17 @@ from bigkeras.data.files import SPLIT_NAMES, file_splits
 from bigkeras.data.source import DataError, Splits
 
 
-def image_table(*, file: str, path_column: str = "path", label_column: str = "label", split_column: str = "split",
-                validation: float = 0.1, test: float = 0.1, seed: int = 0, limit_train: int | None = None) -> Splits:
+def image_table(
+    *,
+    file: str,
+    path_column: str = "path",
+    label_column: str = "label",
+    split_column: str = "split",
+    validation: float = 0.1,
+    test: float = 0.1,
+    seed: int = 0,
+    limit_train: int | None = None,
+) -> Splits:
     """Pictures that a table names, a row each; paths are relative to the table's folder.
 
     The first row names the columns. A tab parts the columns of .tsv and .tab files, in others it is what stands in
@@ -25,8 +34,10 @@ def image_table(*, file: str, path_column: str = "path", label_column: str = "la
     columns = {}
     for wanted, argument in ((path_column, "path_column"), (label_column, "label_column")):
         if wanted not in header:
-            raise DataError(f"{path}: no column {wanted!r} among {', '.join(map(repr, header))}: "
-                            f"name it in the first line, or set {argument}")
+            raise DataError(
+                f"{path}: no column {wanted!r} among {', '.join(map(repr, header))}: "
+                f"name it in the first line, or set {argument}"
+            )
         columns[argument] = header.index(wanted)
     place = header.index(split_column) if split_column in header else None
     paths, names, parts = [], [], []
@@ -42,8 +53,16 @@ def image_table(*, file: str, path_column: str = "path", label_column: str = "la
         raise DataError(f"{path}: {found}: at least two classes are needed")
     number = {name: i for i, name in enumerate(class_names)}
     labels = np.array([number[name] for name in names], np.int32)
-    return file_splits(paths, labels, np.array(parts), class_names, validation=validation, test=test, seed=seed,
-                       limit_train=limit_train)
+    return file_splits(
+        paths,
+        labels,
+        np.array(parts),
+        class_names,
+        validation=validation,
+        test=test,
+        seed=seed,
+        limit_train=limit_train,
+    )
 
 
 def _rows(path: Path) -> tuple[list[int], list[list[str]]]:
@@ -75,12 +94,14 @@ def _text(path: Path) -> str:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = data[:error.start].count(b"\n") + 1
-        raise DataError(f"{path}, line {line}: not UTF-8 text (byte {data[error.start]:#04x}): save the table as "
-                        "UTF-8") from None
+        line = data[: error.start].count(b"\n") + 1
+        raise DataError(
+            f"{path}, line {line}: not UTF-8 text (byte {data[error.start]:#04x}): save the table as UTF-8"
+        ) from None
     if "\0" in text:
-        raise DataError(f"{path}, line {text[:text.index(chr(0))].count(chr(10)) + 1}: a zero byte: save the table as "
-                        "UTF-8 text")
+        raise DataError(
+            f"{path}, line {text[: text.index(chr(0))].count(chr(10)) + 1}: a zero byte: save the table as UTF-8 text"
+        )
     return text
 
 

@@ -7,6 +7,7 @@ what disturbs a round disturbs all of it, and the ratio of two contenders stays.
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -49,7 +50,8 @@ class Worker:
         self.process.wait()
         self.said.seek(0)
         lines = self.said.read().decode(errors="replace").strip().splitlines()
-        raise WorkerError(lines[-1] if lines else f"exit status {self.process.returncode}")
+        errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)]
+        raise WorkerError((errors or lines or [f"exit status {self.process.returncode}"])[-1])
 
     def ask(self, steps: int) -> dict[str, Any]:
         """Runs so many steps; gives "seconds", "settled", "cpu_seconds", "loss" (the mean) and "peak_mb".

@@ -71,11 +71,14 @@ def test_a_sample_has_its_size_and_every_class():
     assert set(labels[sample]) == {0, 1, 2}
 
 
-@pytest.mark.parametrize(("name", "sizes", "shape"), [
-    ("mnist", (54000, 6000, 10000), (28, 28, 1)),
-    ("fashion_mnist", (54000, 6000, 10000), (28, 28, 1)),
-    ("cifar10", (45000, 5000, 10000), (32, 32, 3)),
-])
+@pytest.mark.parametrize(
+    ("name", "sizes", "shape"),
+    [
+        ("mnist", (54000, 6000, 10000), (28, 28, 1)),
+        ("fashion_mnist", (54000, 6000, 10000), (28, 28, 1)),
+        ("cifar10", (45000, 5000, 10000), (32, 32, 3)),
+    ],
+)
 @needs_data
 def test_the_published_files_give_the_published_sizes(name, sizes, shape):
     splits = DATASETS[name]()
@@ -138,7 +141,7 @@ def test_cifar10_reads_npz_and_binary_batches_alike(tmp_path):
     for split in ("train", "test"):
         np.savez(npz / f"cifar10_{split}.npz", x=images, y=labels)
     for i in range(5):
-        (batches / f"data_batch_{i + 1}.bin").write_bytes(rows[4 * i:4 * i + 4].tobytes())
+        (batches / f"data_batch_{i + 1}.bin").write_bytes(rows[4 * i : 4 * i + 4].tobytes())
     (batches / "test_batch.bin").write_bytes(rows.tobytes())
     first, second = (arrays.cifar10(directory=str(folder), validation=0) for folder in (npz, batches))
     np.testing.assert_array_equal(first.train.columns["image"], second.train.columns["image"])

@@ -77,5 +77,6 @@ def test_a_truncated_file_of_each_format_is_marked(tmp_path):
     source = FileSource([str(tmp_path / form) for form in forms], [0] * 6)
     rows = tf.data.Dataset.range(6).map(lambda i: {"index": i})
     found = decode_or_mark(
-        rows, lambda r: {"image": tf.shape(decode_image(source.fetch(r["index"])["image"], channels=3))}, 2)
+        rows, lambda r: {"image": tf.shape(decode_image(source.fetch(r["index"])["image"], channels=3))}, 2
+    )
     assert not any(row["valid"] for row in found.as_numpy_iterator())

@@ -64,30 +64,78 @@ def test_orientation_is_read_in_both_byte_orders(decode):
         entry = struct.pack(order + "HHIHH", 0x112, 3, 1, 6, 0)
         tiff = mark + struct.pack(order + "HI", 42, 8) + struct.pack(order + "H", 1) + entry + bytes(4)
         length = struct.pack(">H", len(tiff) + 8)
-        changed = data[:start - 8] + length + b"Exif\0\0" + tiff + data[start - 8 + struct.unpack(
-            ">H", data[start - 8:start - 6])[0]:]
+        changed = (
+            data[: start - 8]
+            + length
+            + b"Exif\0\0"
+            + tiff
+            + data[start - 8 + struct.unpack(">H", data[start - 8 : start - 6])[0] :]
+        )
         assert decode[3](changed).shape == (17, 11, 3)
 
 
 def test_an_orientation_that_leads_nowhere_is_ignored(decode):
     data = bytearray(with_orientation(6, "JPEG"))
     start = data.index(b"Exif\0\0") + 6
-    data[start + 4:start + 8] = b"\xff\xff\xff\xff"
+    data[start + 4 : start + 8] = b"\xff\xff\xff\xff"
     assert decode[3](bytes(data)).shape == (11, 17, 3)
 
 
-@pytest.mark.parametrize("data", [
-    encoded(RGB, "PNG"), encoded(RGBA, "PNG"), encoded(RGBA.convert("LA"), "PNG"), encoded(RGB.convert("L"), "PNG"),
-    encoded(RGB.convert("1"), "PNG"), encoded(PALETTE, "PNG"), encoded(PALETTE, "PNG", transparency=3),
-    encoded(RGB, "PNG", transparency=RGB.getpixel((3, 3))), encoded(RGB, "WEBP", **LOSSLESS),
-    encoded(RGBA, "WEBP", **LOSSLESS), encoded(RGB, "WEBP"), encoded(RGBA, "WEBP"),
-    encoded(RGB, "WEBP", **FRAMES, **LOSSLESS), encoded(RGBA, "WEBP", **FRAMES), encoded(PALETTE, "GIF"),
-    encoded(PALETTE, "GIF", transparency=3), encoded(PALETTE, "GIF", **FRAMES), encoded(RGB, "BMP"),
-    encoded(PALETTE, "BMP"), encoded(RGB.convert("L"), "BMP"), encoded(RGB, "JPEG"), encoded(RGB.convert("L"), "JPEG"),
-    encoded(RGB.convert("CMYK"), "JPEG"), encoded(RGB, "JPEG", progressive=True),
-], ids=["png", "png-rgba", "png-la", "png-l", "png-1", "png-p", "png-p-clear", "png-rgb-clear", "webp", "webp-rgba",
-        "webp-lossy", "webp-lossy-rgba", "webp-frames", "webp-frames-rgba", "gif", "gif-clear", "gif-frames", "bmp",
-        "bmp-p", "bmp-l", "jpeg", "jpeg-l", "jpeg-cmyk", "jpeg-progressive"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        encoded(RGB, "PNG"),
+        encoded(RGBA, "PNG"),
+        encoded(RGBA.convert("LA"), "PNG"),
+        encoded(RGB.convert("L"), "PNG"),
+        encoded(RGB.convert("1"), "PNG"),
+        encoded(PALETTE, "PNG"),
+        encoded(PALETTE, "PNG", transparency=3),
+        encoded(RGB, "PNG", transparency=RGB.getpixel((3, 3))),
+        encoded(RGB, "WEBP", **LOSSLESS),
+        encoded(RGBA, "WEBP", **LOSSLESS),
+        encoded(RGB, "WEBP"),
+        encoded(RGBA, "WEBP"),
+        encoded(RGB, "WEBP", **FRAMES, **LOSSLESS),
+        encoded(RGBA, "WEBP", **FRAMES),
+        encoded(PALETTE, "GIF"),
+        encoded(PALETTE, "GIF", transparency=3),
+        encoded(PALETTE, "GIF", **FRAMES),
+        encoded(RGB, "BMP"),
+        encoded(PALETTE, "BMP"),
+        encoded(RGB.convert("L"), "BMP"),
+        encoded(RGB, "JPEG"),
+        encoded(RGB.convert("L"), "JPEG"),
+        encoded(RGB.convert("CMYK"), "JPEG"),
+        encoded(RGB, "JPEG", progressive=True),
+    ],
+    ids=[
+        "png",
+        "png-rgba",
+        "png-la",
+        "png-l",
+        "png-1",
+        "png-p",
+        "png-p-clear",
+        "png-rgb-clear",
+        "webp",
+        "webp-rgba",
+        "webp-lossy",
+        "webp-lossy-rgba",
+        "webp-frames",
+        "webp-frames-rgba",
+        "gif",
+        "gif-clear",
+        "gif-frames",
+        "bmp",
+        "bmp-p",
+        "bmp-l",
+        "jpeg",
+        "jpeg-l",
+        "jpeg-cmyk",
+        "jpeg-progressive",
+    ],
+)
 def test_colours_equal_pillows(decode, data):
     expected = by_pillow(data)
     np.testing.assert_array_equal(decode[3](data), expected)
@@ -124,16 +172,19 @@ def test_an_interlaced_png_is_read(decode):
     np.testing.assert_array_equal(decode[1](interlaced_png(pixels))[..., 0], pixels)
 
 
-@pytest.mark.parametrize(("data", "message"), [
-    (b"", "the picture has no bytes"),
-    (b"hello", "not in a format that is read: JPEG, PNG, WebP, GIF or BMP"),
-    (b"\xff\xd8\xff", "Invalid JPEG data"),
-    (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "cut or broken"),
-    (b"GIF89a", "cut or broken"),
-    (b"BM", "8, 24 or 32 bits"),
-    (b"RIFF1234WEBP", "cut or broken"),
-    *((encoded(RGB, form)[:-30], "") for form in ("PNG", "JPEG", "GIF", "BMP", "WEBP")),
-])
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "the picture has no bytes"),
+        (b"hello", "not in a format that is read: JPEG, PNG, WebP, GIF or BMP"),
+        (b"\xff\xd8\xff", "Invalid JPEG data"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "cut or broken"),
+        (b"GIF89a", "cut or broken"),
+        (b"BM", "8, 24 or 32 bits"),
+        (b"RIFF1234WEBP", "cut or broken"),
+        *((encoded(RGB, form)[:-30], "") for form in ("PNG", "JPEG", "GIF", "BMP", "WEBP")),
+    ],
+)
 def test_a_broken_picture_is_an_error(decode, data, message):
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
         decode[3](data)
@@ -150,7 +201,7 @@ def huge(form):
     data = bytearray(encoded(RGB, form, **(LOSSLESS if form == "WEBP" else {})))
     if form == "GIF":
         place = data.index(b",\0\0\0\0")
-        data[place + 5:place + 9] = struct.pack("<HH", 20000, 20000)
+        data[place + 5 : place + 9] = struct.pack("<HH", 20000, 20000)
     elif form == "BMP":
         data[18:26] = struct.pack("<ii", 20000, -20000)
     elif form == "WEBP":
@@ -158,7 +209,7 @@ def huge(form):
         data[21:25] = struct.pack("<I", 16383 | 16383 << 14)
     else:
         place = data.index(b"\xff\xc0")
-        data[place + 5:place + 9] = struct.pack(">HH", 20000, 20000)
+        data[place + 5 : place + 9] = struct.pack(">HH", 20000, 20000)
     return bytes(data)
 
 
@@ -179,10 +230,19 @@ def test_many_frames_take_the_memory_of_one(decode):
     assert peak_megabytes() - before < 80
 
 
-@pytest.mark.parametrize("data", [
-    encoded(RGB, "TIFF"), encoded(RGB, "TIFF", compression="tiff_lzw"), encoded(RGB.convert("CMYK"), "TIFF"),
-    encoded(RGB, "TIFF", **FRAMES), encoded(RGBA, "TIFF"), encoded(RGB.convert("1"), "BMP"), encoded(RGB, "PPM"),
-], ids=["tiff", "tiff-lzw", "tiff-cmyk", "tiff-pages", "tiff-rgba", "bmp-1", "ppm"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        encoded(RGB, "TIFF"),
+        encoded(RGB, "TIFF", compression="tiff_lzw"),
+        encoded(RGB.convert("CMYK"), "TIFF"),
+        encoded(RGB, "TIFF", **FRAMES),
+        encoded(RGBA, "TIFF"),
+        encoded(RGB.convert("1"), "BMP"),
+        encoded(RGB, "PPM"),
+    ],
+    ids=["tiff", "tiff-lzw", "tiff-cmyk", "tiff-pages", "tiff-rgba", "bmp-1", "ppm"],
+)
 def test_sources_read_what_pillow_reads(load, data):
     assert not is_native(data)
     np.testing.assert_array_equal(load(data), by_pillow(data))

@@ -77,12 +77,12 @@ def test_a_tiff_is_fetched_as_bytes_that_decode(animals):
     assert decode_image(train.fetch(tf.constant(place, tf.int64))["image"], channels=3)[0, 0, 0] == 77
 
 
-def test_hidden_files_are_ignored_and_others_are_named_as_bad(animals):
+def test_hidden_files_are_ignored_and_others_are_named(animals):
     (animals / "cat" / ".DS_Store").write_bytes(b"")
     (animals / ".git").mkdir()
     (animals / "cat" / "notes.txt").write_text("x")
     splits = image_folder(directory=str(animals))
-    assert splits.bad == ((str(animals / "cat" / "notes.txt"), "not a picture, by its name"),)
+    assert splits.ignored == ((str(animals / "cat" / "notes.txt"), "not a picture, by its name"),)
 
 
 def test_a_loop_of_links_ends(animals):
@@ -130,13 +130,16 @@ def table(folder, text, name="table.csv", encoding="utf-8"):
 ROWS = "".join(f"{name}/{i}.png,{name}\n" for name in ("cat", "dog") for i in range(10))
 
 
-@pytest.mark.parametrize(("text", "name", "encoding"), [
-    ("path,label\n" + ROWS, "a.csv", "utf-8"),
-    ("path,label\r\n" + ROWS.replace("\n", "\r\n"), "a.csv", "utf-8-sig"),
-    (("path,label\n" + ROWS).replace(",", ";"), "a.csv", "utf-8"),
-    (("path,label\n" + ROWS).replace(",", "\t"), "a.tsv", "utf-8"),
-    ('note,path,label\n' + "".join(f'"a, b\nc",{row}\n' for row in ROWS.splitlines()), "a.csv", "utf-8"),
-])
+@pytest.mark.parametrize(
+    ("text", "name", "encoding"),
+    [
+        ("path,label\n" + ROWS, "a.csv", "utf-8"),
+        ("path,label\r\n" + ROWS.replace("\n", "\r\n"), "a.csv", "utf-8-sig"),
+        (("path,label\n" + ROWS).replace(",", ";"), "a.csv", "utf-8"),
+        (("path,label\n" + ROWS).replace(",", "\t"), "a.tsv", "utf-8"),
+        ("note,path,label\n" + "".join(f'"a, b\nc",{row}\n' for row in ROWS.splitlines()), "a.csv", "utf-8"),
+    ],
+)
 def test_a_table_gives_what_the_folder_gives(animals, text, name, encoding):
     by_table = image_table(file=table(animals, text, name, encoding))
     by_folder = image_folder(directory=str(animals))
@@ -147,22 +150,26 @@ def test_a_table_gives_what_the_folder_gives(animals, text, name, encoding):
 def test_the_split_column_is_the_split(animals):
     text = "path,label,split\n" + "".join(
         f"{row},{'test' if i % 5 == 0 else 'val' if i % 5 == 1 else 'train'}\n"
-        for i, row in enumerate(ROWS.splitlines()))
+        for i, row in enumerate(ROWS.splitlines())
+    )
     splits = image_table(file=table(animals, text))
     assert (len(splits.train), len(splits.validation), len(splits.test)) == (12, 4, 4)
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("", "the file is empty"),
-    ("file,label\n" + ROWS, "no column 'path' among 'file', 'label'"),
-    ("path,label\n" + ROWS + "cat/1.png,\n", "line 22: no label"),
-    ("path,label\n\n" + ROWS + ",cat\n", "line 23: no path"),
-    ("path,label\n" + ROWS + "cat/1.png\n", "line 22: 1 columns where the first line names 2"),
-    ("path,label\ncat/1.png,cat\n", "only one class, 'cat'"),
-    ("path,label\n", "no row below the first line"),
-    ("path,label,split\ncat/1.png,cat,holdout\n", "line 2: split 'holdout' is not one of"),
-    ('path,label\ncat/1.png,"cat\n', "line 2: not CSV"),
-])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "the file is empty"),
+        ("file,label\n" + ROWS, "no column 'path' among 'file', 'label'"),
+        ("path,label\n" + ROWS + "cat/1.png,\n", "line 22: no label"),
+        ("path,label\n\n" + ROWS + ",cat\n", "line 23: no path"),
+        ("path,label\n" + ROWS + "cat/1.png\n", "line 22: 1 columns where the first line names 2"),
+        ("path,label\ncat/1.png,cat\n", "only one class, 'cat'"),
+        ("path,label\n", "no row below the first line"),
+        ("path,label,split\ncat/1.png,cat,holdout\n", "line 2: split 'holdout' is not one of"),
+        ('path,label\ncat/1.png,"cat\n', "line 2: not CSV"),
+    ],
+)
 def test_mistakes_in_a_table_are_named(animals, text, message):
     with pytest.raises(DataError, match=message):
         image_table(file=table(animals, text))
