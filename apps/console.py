@@ -4,6 +4,7 @@ import os
 import sys
 import unicodedata
 from collections.abc import Callable
+from typing import NoReturn
 
 
 def complain(message: str) -> None:
@@ -47,6 +48,13 @@ def finish(main: Callable[[], int]) -> int:
         complain(f"standard output: {error.strerror}")
         return 1
     return status
+
+
+def leave(status: int) -> NoReturn:
+    """Ends the process at once, after `finish` has written everything."""
+    # Without the tear-down of TensorFlow's native library, which takes a tenth of a second and frees what the system
+    # takes back anyway.
+    os._exit(status)
 
 
 def _drop_output() -> None:

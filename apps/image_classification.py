@@ -5,6 +5,7 @@ docs/artifact.md for image classification. It uses nothing but that artifact.
 """
 
 import argparse
+import io
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 if __package__ in (None, ""):  # run as `python apps/image_classification.py`
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from apps.console import complain, finish, padded, printable, width
+from apps.console import complain, finish, leave, padded, printable, width
 from apps.pictures import Picture, PictureError, find, read
 
 if TYPE_CHECKING:
@@ -128,11 +129,9 @@ def _classify(model: "CModel | PythonModel", encoded: dict[int, bytes]) -> dict[
 
 def _report(results: Iterator[tuple[Picture, Answers | str]], options: argparse.Namespace) -> int:
     """Prints each result as it comes; the exit status."""
-    if options.json:
+    if isinstance(sys.stdout, io.TextIOWrapper):  # and not what a test or a notebook put there
         # JSON is UTF-8 wherever it goes; a broken file name stays valid JSON as \udcxx.
-        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
-    else:
-        sys.stdout.reconfigure(errors="backslashreplace")
+        sys.stdout.reconfigure(encoding="utf-8" if options.json else None, errors="backslashreplace")
     status, columns = 0, 0
     for picture, result in results:
         if isinstance(result, str):
@@ -158,4 +157,4 @@ def _row(path: str, answers: Answers, columns: int) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(finish(main))
+    leave(finish(main))

@@ -55,7 +55,9 @@ def find(paths: Iterable[str]) -> Iterator[Picture]:
 def _in_folder(folder: str) -> Iterator[Picture]:
     problems: list[Picture] = []
     some = False
-    for root, folders, files in os.walk(folder, onerror=lambda e: problems.append(Picture(e.filename, e.strerror))):
+    for root, folders, files in os.walk(
+        folder, onerror=lambda e: problems.append(Picture(e.filename, str(e.strerror)))
+    ):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             if name.lower().endswith(SUFFIXES) and not name.startswith("."):
@@ -131,7 +133,7 @@ def _eight_bits(image: Any) -> Any:
         return image
     highest = image.getextrema()[1]
     if image.mode == "F":
-        factor = 255 if highest <= 1 else 1
+        factor = 255.0 if highest <= 1 else 1.0
     else:
-        factor = 1 if image.mode == "I" and highest <= 255 else 1 / 256
+        factor = 1.0 if image.mode == "I" and highest <= 255 else 1 / 256
     return image.convert("F").point(lambda value: value * factor).convert("L")

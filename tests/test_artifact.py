@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bigkeras import export as exporting
-from bigkeras.artifact import ExportError, export_classifier, in_float32
+from bigkeras.artifact import ExportError, export, export_classifier, in_float32
 from bigkeras.parity import softmax
 
 LABELS = ["cat", "犬", "a bird"]
@@ -199,7 +198,7 @@ def run_dir(tmp_path, monkeypatch):
 
 
 def test_a_run_becomes_an_artifact_with_its_card(run_dir, tmp_path):
-    report = exporting.export(run_dir, tmp_path / "tiny")
+    report = export(run_dir, tmp_path / "tiny")
     assert report["examples"] == 3
     names = {"1", "README.md", "labels.txt", "metrics.json", "preprocessor.json", "recipe.json"}
     assert {path.name for path in (tmp_path / "tiny").iterdir()} == names
@@ -212,5 +211,5 @@ def test_a_run_becomes_an_artifact_with_its_card(run_dir, tmp_path):
 def test_a_run_that_lacks_something_is_named(run_dir, tmp_path, missing):
     (run_dir / missing).rename(tmp_path / "gone")
     with pytest.raises(ExportError, match=missing):
-        exporting.export(run_dir, tmp_path / "tiny")
+        export(run_dir, tmp_path / "tiny")
     assert not (tmp_path / "tiny").exists()

@@ -124,20 +124,8 @@ def test_a_run_is_trained_scored_exported_and_asked(tiny, tmp_path, capsys):
     assert json.loads(out)["test"]["accuracy"] == test["accuracy"]
     status, out, _ = run(capsys, "evaluate", run_dir, "--average", "flips-shifts", "--json")
     assert list(json.loads(out)) == ["test flips-shifts"]
-    answers = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "apps.image_classification",
-            run_dir / "examples",
-            "--model",
-            tmp_path / "model",
-            "--json",
-        ],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parents[1],
-    )
+    app = [sys.executable, "-m", "apps.image_classification", run_dir / "examples", "--model", tmp_path / "model"]
+    answers = subprocess.run([*app, "--json"], capture_output=True, text=True, cwd=Path(__file__).parents[1])
     assert answers.returncode == 0, answers.stderr
     assert len(answers.stdout.splitlines()) == 16
     status, _, err = run(capsys, "evaluate", run_dir, "--split", "holdout")

@@ -98,7 +98,8 @@ def _read(
             if train or test:
                 raise DataError(f"{folder}: has only one of the training and test files; both are needed: {wanted}")
     try:
-        return tfds_arrays(dataset, root)
+        train, test = tfds_arrays(dataset, root)
+        return train, test
     except DataError as error:
         raise DataError(f"{dataset} is not in {root / names[0]}: place there {wanted}; {error}") from None
 
