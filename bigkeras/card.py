@@ -33,7 +33,7 @@ def card(
         "`1/` is a SavedModel with a version number as TensorFlow Serving wants it; signatures, types and limits: "
         "docs/artifact.md.",
         "## Scores",
-        _table("measure", metrics) or "Not measured: the run has no metrics.json.",
+        _scores(name, metrics) or "Not measured: the run was not scored; `bigkeras evaluate RUN` does that.",
         "## Data",
         _table("setting", {"data": recipe["data"]["name"], **recipe["data"].get("args", {})}),
         inspect.cleandoc(data_notes),
@@ -49,6 +49,28 @@ def card(
         "images like the training data.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _scores(name: str, metrics: Mapping[str, Any]) -> str:
+    """A row for every split that was scored, and the command that scores it again."""
+    rows, commands = [], []
+    for key, values in metrics.items():
+        if not isinstance(values, Mapping) or "accuracy" not in values:
+            continue
+        low, high = values.get("accuracy_95", (values["accuracy"],) * 2)
+        rows.append(
+            f"| {key} | {values['examples']:,} | {values['accuracy']:.2%} ({low:.2%} to {high:.2%}) | "
+            f"{values['macro']['f1']:.4f} | {values['loss']:.4f} | {values['calibration_error']:.4f} |"
+        )
+        split, _, average = key.partition(" ")
+        options = (f" --split {split}" if split != "test" else "") + (f" --average {average}" if average else "")
+        commands.append(f"    bigkeras evaluate saved_models/{name}{options}")
+    if not rows:
+        return ""
+    head = "| split | examples | accuracy (95 % interval) | macro F1 | loss | calibration error |"
+    return "\n".join(
+        [head, "|---|---:|---:|---:|---:|---:|", *rows, "", "Measured, with the exported model, by", "", *commands]
+    )
 
 
 def _table(title: str, values: Mapping[str, Any]) -> str:

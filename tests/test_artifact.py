@@ -188,7 +188,8 @@ def run_dir(tmp_path, monkeypatch):
     (run / "labels.txt").write_text("\n".join(LABELS) + "\n", encoding="utf-8")
     recipe = {"name": "tiny", "claim": "It is small.", "data": {"name": "none", "args": {"limit": 5}}, "epochs": 2}
     (run / "recipe.json").write_text(json.dumps(recipe))
-    (run / "metrics.json").write_text(json.dumps({"test": {"accuracy": 0.75}}))
+    scores = {"examples": 8, "accuracy": 0.75, "macro": {"f1": 0.7}, "loss": 0.5, "calibration_error": 0.1}
+    (run / "metrics.json").write_text(json.dumps({"epochs": 2, "test flips": scores}))
     (run / "environment.json").write_text(json.dumps({"tensorflow": tf.__version__}))
     values = {"kind": "image", "height": 8, "width": 8, "channels": 3}
     (run / "preprocessor.json").write_text(json.dumps(values))
@@ -203,7 +204,14 @@ def test_a_run_becomes_an_artifact_with_its_card(run_dir, tmp_path):
     names = {"1", "README.md", "labels.txt", "metrics.json", "preprocessor.json", "recipe.json"}
     assert {path.name for path in (tmp_path / "tiny").iterdir()} == names
     text = (tmp_path / "tiny" / "README.md").read_text(encoding="utf-8")
-    for part in ("# tiny", "It is small.", "| test.accuracy | 0.75 |", "犬", f"| tensorflow | {tf.__version__} |"):
+    for part in (
+        "# tiny",
+        "It is small.",
+        "| test flips | 8 | 75.00%",
+        "saved_models/tiny --average flips",
+        "犬",
+        f"| tensorflow | {tf.__version__} |",
+    ):
         assert part in text
 
 
