@@ -8,14 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-ROOT = Path(__file__).resolve().parents[1]
-
-sys.path.insert(0, str(ROOT / "scripts"))
-
 from benchmarks.contenders import CLASSES, WORKLOADS, examples, stock_model
 from benchmarks.interleave import Worker, WorkerError, ratio_interval, rounds
 from benchmarks.train_image import DEFAULT_MODELS, markdown, parse, summary
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_the_ratio_is_that_of_the_medians_and_lies_in_its_interval():
