@@ -217,27 +217,15 @@ class Step(keras.Model):
     def make_train_function(self, force: bool = False) -> None:
         """Several steps in one call from the host, in cross-replica context: Keras' own fails there."""
         if self.train_function is None or force:
-            run = self._steps(self.train_step)
-
-            def train(iterator: Any) -> dict[str, Any]:
-                count = min(self.steps_per_call, self.steps_left)
-                self.steps_left -= count
-                return {"loss": run(iterator, tf.constant(count))}
-
-            self.train_function = train
+            self.train_function = self._host_function(self.train_step, "steps_left")
 
     def make_test_function(self, force: bool = False) -> None:
+        """The same for evaluation."""
         if self.test_function is None or force:
-            run = self._steps(self.test_step)
+            self.test_function = self._host_function(self.test_step, "test_steps_left")
 
-            def test(iterator: Any) -> dict[str, Any]:
-                count = min(self.steps_per_call, self.test_steps_left)
-                self.test_steps_left -= count
-                return {"loss": run(iterator, tf.constant(count))}
-
-            self.test_function = test
-
-    def _steps(self, function: Callable) -> Callable:
+    def _host_function(self, function: Callable, left: str) -> Callable:
+        """What fit and evaluate call with an iterator; `left` names the count of the steps that may still be made."""
         strategy = self.distribute_strategy
 
         @tf.function(jit_compile=self.xla or None)
@@ -251,7 +239,12 @@ class Step(keras.Model):
                 last = one(next(iterator))
             return last
 
-        return several
+        def call(iterator: Any) -> dict[str, Any]:
+            count = min(self.steps_per_call, getattr(self, left))
+            setattr(self, left, getattr(self, left) - count)
+            return {"loss": several(iterator, tf.constant(count))}
+
+        return call
 
     def evaluate(self, *args: Any, steps: int | None = None, **kwargs: Any) -> Any:
         """Keras' evaluate, on the averaged weights where there are."""

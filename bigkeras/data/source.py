@@ -55,6 +55,7 @@ class ArraySource:
         return f"{self.names}[{index}]" if isinstance(self.names, str) else str(self.names[index])
 
     def fetch(self, index: Any) -> dict[str, Any]:
+        """The columns at an index, or at many."""
         import tensorflow as tf
 
         if self._tensors is None:
