@@ -50,7 +50,7 @@ def export(run_dir: str | Path, directory: str | Path, examples: Sequence[bytes]
     texts |= {name: _text(run_dir / name) for name in ("metrics.json",) if (run_dir / name).is_file()}
     labels = texts["labels.txt"].removesuffix("\n").split("\n")
     model = _load_model(run_dir)
-    texts["README.md"] = _card(run_dir, texts, model)
+    texts["README.md"] = _card(Path(directory).name, run_dir, texts, model)
     if examples is None:
         examples = [path.read_bytes() for path in sorted(run_dir.glob("examples/*.png"))[:MOST_EXAMPLES]]
         if not examples:
@@ -250,13 +250,14 @@ def _text(path: Path) -> str:
         raise ExportError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8 text'}") from None
 
 
-def _card(run_dir: Path, texts: Mapping[str, str], model: keras.Model) -> str:
+def _card(name: str, run_dir: Path, texts: Mapping[str, str], model: keras.Model) -> str:
     from bigkeras.data import DATASETS
 
     recipe = json.loads(texts["recipe.json"])
     environment = run_dir / "environment.json"
     source = DATASETS.get(recipe["data"]["name"])
     return card(
+        name=name,
         recipe=recipe,
         metrics=json.loads(texts.get("metrics.json", "{}")),
         environment=json.loads(_text(environment)) if environment.is_file() else {},

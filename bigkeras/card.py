@@ -9,6 +9,7 @@ MOST_LABELS = 30  # more are left to labels.txt
 
 def card(
     *,
+    name: str,
     recipe: Mapping[str, Any],
     metrics: Mapping[str, Any],
     environment: Mapping[str, Any],
@@ -17,9 +18,11 @@ def card(
     parameters: int,
     input_shape: Sequence[int],
 ) -> str:
-    """README.md as text, from the parsed JSON files of a run; `data_notes` is the data set function's docstring."""
+    """README.md as text, from the parsed JSON files of a run.
+
+    `name`: that of the model's folder. `data_notes`: the data set function's docstring.
+    """
     height, width, channels = input_shape
-    name = recipe["name"]
     parts = [
         f"# {name}",
         recipe.get("claim", ""),
