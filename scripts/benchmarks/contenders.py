@@ -35,12 +35,12 @@ class Workload:
 
 CROP = ("crop", {"padding": 2, "mode": "constant"})
 WORKLOADS = {
-    "lenet": Workload("lenet", (28, 28, 1), 128, 30, 0.02, (CROP,)),
+    "lenet": Workload("lenet", (28, 28, 1), 128, 30, 0.005, (CROP,)),
     "resnet20": Workload("resnet", (32, 32, 3), 128, 3, 0.05, (("flip", {}), ("crop", {})), {"depth": 20}),
     "efficientnet-b0": Workload(
         "efficientnet", (224, 224, 3), 16, 1, 0.02, (("flip", {}), ("random_resized_crop", {})), files=True
     ),
-    "tiny": Workload("lenet", (12, 12, 1), 8, 3, 0.02, (CROP,)),  # for the tests
+    "tiny": Workload("lenet", (12, 12, 1), 8, 20, 0.02, (CROP,)),  # for the tests
 }
 
 
