@@ -1,6 +1,7 @@
 """What the machine decides: devices, strategy, precision."""
 
 import contextlib
+import functools
 import os
 import sys
 import tempfile
@@ -71,7 +72,7 @@ def strategy(machine: Machine) -> Any:
     if name == "one":
         return tf.distribute.get_strategy()
     if name == "mirrored":
-        return tf.distribute.MirroredStrategy(_mirrored_devices(machine.replicas))
+        return _mirrored(tuple(_mirrored_devices(machine.replicas)))
     raise MachineError(f"--strategy {name} is not ready yet; one and mirrored are")
 
 
@@ -160,6 +161,15 @@ def environment() -> dict[str, Any]:
         "devices": [f"{d.device_type}:{d.name}" for d in tf.config.list_physical_devices()],
         "git_commit": git or None,
     }
+
+
+@functools.cache
+def _mirrored(devices: tuple[str, ...]) -> Any:
+    """One object for the process: a second one over the same devices counts its collective operations from the start
+    again, and TensorFlow takes them for those of the first."""
+    import tensorflow as tf
+
+    return tf.distribute.MirroredStrategy(devices)
 
 
 def _mirrored_devices(replicas: int | None) -> list[str]:

@@ -75,3 +75,11 @@ def run_cli() -> Callable[..., Result]:
         return Result(done.returncode, done.stdout, done.stderr)
 
     return run
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Two logical CPUs, so that a test can have two replicas; to be asked for before TensorFlow's first operation."""
+    import tensorflow as tf
+
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from bigkeras import runtime
 from bigkeras.layers import MOMENTUM, BatchNorm
 
 IMAGES = np.random.default_rng(0).normal(1.5, 2.0, (6, 5, 4, 3)).astype("float32")
@@ -79,10 +80,10 @@ def test_dense_inputs_and_masks_take_the_stock_way():
     np.testing.assert_allclose(ours.moving_variance, stock.moving_variance)
 
 
-def test_two_replicas_have_the_statistics_of_the_whole_batch(two_cpus):
+def test_two_replicas_have_the_statistics_of_the_whole_batch():
     single, _ = pair()
     expected = single(IMAGES, training=True)
-    strategy = tf.distribute.MirroredStrategy(two_cpus)
+    strategy = runtime.strategy(runtime.Machine(strategy="mirrored", replicas=2))
     with strategy.scope():
         layer, _ = pair()
     parts = strategy.experimental_distribute_values_from_function(
@@ -93,14 +94,6 @@ def test_two_replicas_have_the_statistics_of_the_whole_batch(two_cpus):
     np.testing.assert_allclose(together, expected, rtol=1e-4, atol=1e-5)
     for mine, theirs in zip(layer.get_weights(), single.get_weights(), strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-5)
-
-
-@pytest.fixture
-def two_cpus():
-    devices = tf.config.list_logical_devices("CPU")
-    if len(devices) < 2:
-        pytest.skip("needs two logical CPUs, which must be asked for before TensorFlow starts")
-    return [device.name for device in devices[:2]]
 
 
 def test_config_round_trip():

@@ -55,7 +55,8 @@ def trainable(model):
 
 
 def test_every_model_has_a_line_of_tiny_sizes():
-    assert {key.split("-")[0] for key in TINY} == set(MODELS)
+    # keras_application is any of Keras' own: tests/models/test_pretrained.py.
+    assert {key.split("-")[0] for key in TINY} == set(MODELS) - {"keras_application"}
 
 
 @pytest.mark.parametrize("key", TINY)
