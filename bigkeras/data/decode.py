@@ -209,10 +209,22 @@ def _checked(encoded: tf.Tensor, height: tf.Tensor, width: tf.Tensor, max_pixels
 
 def _upright(image: tf.Tensor, orientation: tf.Tensor) -> tf.Tensor:
     """The picture turned and mirrored as its EXIF orientation, 1 to 8, asks (EXIF 2.3, section 4.6.4)."""
-    turned = tf.cond(orientation >= 5, lambda: tf.transpose(image, (1, 0, 2)), lambda: image)
+    turned = tf.cond(orientation >= 5, lambda: _transposed(image), lambda: image)
     mirrored = [[value in (3, 4, 7, 8), value in (2, 3, 6, 7), False] for value in range(9)]
     # This Reverse takes truth values, so the axes may depend on the file.
     return tf.raw_ops.Reverse(tensor=turned, dims=tf.gather(mirrored, orientation))
+
+
+def _transposed(image: tf.Tensor) -> tf.Tensor:
+    """uint8 `(height, width, 1 or 3)` as `(width, height, 1 or 3)`.
+
+    A pixel travels as one float32, which a last byte of 64 keeps an ordinary number: for integers, TensorFlow writes a
+    line on oneDNN and AVX-512 to the terminal.
+    """
+    channels = tf.shape(image)[2]
+    filled = tf.pad(image, [[0, 0], [0, 0], [0, 4 - channels]], constant_values=64)
+    numbers = tf.transpose(tf.bitcast(tf.ensure_shape(filled, (None, None, 4)), tf.float32))
+    return tf.ensure_shape(tf.bitcast(numbers, tf.uint8)[..., :channels], (None, None, image.shape[2]))
 
 
 def _on_white(pixels: tf.Tensor) -> tf.Tensor:
