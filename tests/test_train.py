@@ -215,27 +215,36 @@ def test_a_model_of_ones_own_trains_under_its_name(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_killed_again_and_again_ends_as_one_that_was_not(whole, tmp_path):
+def test_a_run_killed_again_and_again_ends_as_one_that_was_not(tmp_path):
     generator = np.random.default_rng(0)
     recipe = tmp_path / "recipe.json"
     TINY.save(recipe)
-    command = [sys.executable, "-m", "bigkeras", "train", str(recipe), "--run-dir", str(tmp_path / "run")]
-    kills = 0
+    # One thread an operation: how several of them share a sum is TensorFlow's affair, and not what is asked here.
+    environment = {**os.environ, "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
+
+    def start(name: str, *options: str) -> subprocess.Popen:
+        command = [sys.executable, "-m", "bigkeras", "train", str(recipe), "--run-dir", str(tmp_path / name), *options]
+        return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    assert start("whole").wait(300) == 0
+    kills: list[str] = []
     while not (tmp_path / "run" / "metrics.json").exists():
-        process = subprocess.Popen([*command, "--checkpoint-seconds", "0"], stderr=subprocess.DEVNULL)
+        process = start("run", "--checkpoint-seconds", "0")
         log = tmp_path / "run" / "checkpoints"
         before = {p.name for p in log.glob("*.npz")}
         deadline = time.monotonic() + 120
         # Killed when some checkpoints more are there, or while one is being written.
         wanted = int(generator.integers(1, 4))
-        while process.poll() is None and time.monotonic() < deadline and kills < 6:
+        while process.poll() is None and time.monotonic() < deadline and len(kills) < 6:
             new = {p.name for p in log.glob("*.npz")} - before
             if len(new) >= min(wanted, 2) or (new and any(log.glob("*.part"))):
                 process.kill()
-                kills += 1
+                kills.append(", ".join(sorted(p.name for p in log.iterdir())))
                 break
             time.sleep(0.002)
         process.wait(300)
-    assert kills >= 3
-    assert all(np.array_equal(a, b) for a, b in zip(weights(whole), weights(tmp_path / "run"), strict=True))
-    assert history(whole) == history(tmp_path / "run")
+    assert len(kills) >= 3
+    whole, run = tmp_path / "whole", tmp_path / "run"
+    differences = [float(np.abs(a - b).max()) for a, b in zip(weights(whole), weights(run), strict=True)]
+    assert max(differences) == 0, (differences, kills)
+    assert history(whole) == history(run)
