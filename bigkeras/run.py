@@ -8,7 +8,6 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +49,11 @@ def _claim(run_dir: Path, recipe: Recipe) -> None:
     held, search = run_dir / "recipe.json", run_dir / "search.json"
     if held.exists():
         other = from_json(json.dumps(_read_json(search)["asked"]), str(search)) if search.exists() else load(held)
-        if json.loads(other.to_json()) != json.loads(recipe.to_json()):
-            ours, theirs = asdict(recipe), asdict(other)
-            key = next(k for k in ours if json.dumps(ours[k]) != json.dumps(theirs[k]))
+        ours, theirs = json.loads(recipe.to_json()), json.loads(other.to_json())
+        # What a recipe claims of itself changes nothing in the run.
+        differing = [key for key in ours if key != "claim" and ours[key] != theirs[key]]
+        if differing:
+            key = differing[0]
             raise RunError(
                 f"{run_dir}: holds a run of another recipe ({key}: {_short(theirs[key])}, asked for "
                 f"{_short(ours[key])}); take another --run-dir"

@@ -147,6 +147,10 @@ def test_another_recipe_in_the_same_directory_is_refused(whole):
         fit(TINY.override(epochs=4), whole, log=QUIET)
 
 
+def test_another_claim_makes_no_other_recipe(whole):
+    assert fit(TINY.override(claim="measured since"), whole, log=QUIET)["epochs"] == 3
+
+
 def test_a_directory_of_something_else_is_refused_and_left_alone(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(RunError, match=r"thesis\.tex is there"):
