@@ -58,12 +58,11 @@ def artifact_model(directory: Path) -> keras.Model:
 
     from bigkeras.models import MODELS
     from bigkeras.run import read_labels
-    from bigkeras.tasks import load_preprocessor
+    from bigkeras.tasks import load_task
 
     recipe = load(directory)
-    network = MODELS[recipe.model.name](
-        input_shape=load_preprocessor(directory).shape, num_classes=len(read_labels(directory)), **recipe.model.args
-    )
+    arguments = load_task(directory, read_labels(directory)).model_arguments
+    network = MODELS[recipe.model.name](**arguments, **recipe.model.args)
     version = max((p for p in directory.iterdir() if p.name.isdigit()), key=lambda p: int(p.name))
     reader = tf.train.load_checkpoint(str(version / "variables" / "variables"))
     names = [n for n in reader.get_variable_to_shape_map() if n.startswith("weights/")]

@@ -1,0 +1,55 @@
+"""Own texts in folders: a sub-folder for every class, a text in every file."""
+
+from pathlib import Path
+
+import numpy as np
+
+from bigkeras.data.encoding import decoded
+from bigkeras.data.files import part_splits
+from bigkeras.data.folder import class_files
+from bigkeras.data.reviews import text_array
+from bigkeras.data.source import ArraySource, DataError, Splits
+
+TEXT_EXTENSIONS = (".txt", ".text", ".md")
+
+
+def text_folder(
+    *,
+    directory: str,
+    encoding: str | None = None,
+    validation: float = 0.1,
+    test: float = 0.1,
+    seed: int = 0,
+    limit_train: int | None = None,
+) -> Splits:
+    """Texts below a sub-folder for every class, whose name is the class's: the layouts are those of `image_folder`.
+
+    Read are txt, text and md, one text a file, all into memory. `encoding`: None finds it for each file. A file that is
+    empty or cannot be read is left out and stands in `bad`. Raises DataError that names the folder.
+    """
+    paths, classes, parts, class_names, ignored = class_files(directory, TEXT_EXTENSIONS, "text")
+    texts: list[bytes] = []
+    kept: list[int] = []
+    bad: list[tuple[str, str]] = []
+    for place, path in enumerate(paths):
+        try:
+            text, _ = decoded(Path(path).read_bytes(), path, encoding)
+        except (OSError, DataError) as error:
+            bad.append((path, getattr(error, "strerror", None) or str(error)))
+            continue
+        if not text.strip():
+            bad.append((path, "an empty text"))
+            continue
+        kept.append(place)
+        texts.append(text.encode())
+    left = sorted({classes[i] for i in kept})
+    if len(left) < len(class_names):
+        lost = next(name for name in class_names if name not in left)
+        raise DataError(f"{directory}: no text of class {lost!r} can be read; the first: {bad[0][0]}: {bad[0][1]}")
+    number = {name: i for i, name in enumerate(class_names)}
+    whole = ArraySource({"text": text_array(texts)}, [number[classes[i]] for i in kept], [paths[i] for i in kept])
+    splits = part_splits(
+        whole, np.array(parts)[kept], class_names, validation=validation, test=test, seed=seed,
+        limit_train=limit_train, what="text",
+    )  # fmt: skip
+    return Splits(splits.train, splits.validation, splits.test, class_names, bad=tuple(bad), ignored=tuple(ignored))
