@@ -16,7 +16,7 @@ from bigkeras.data import DATASETS
 from bigkeras.data.bad import reason
 from bigkeras.data.pipeline import ordered_plan, plan_rows
 from bigkeras.data.source import Source
-from bigkeras.metrics import bootstrap_interval, classification_metrics, worst_mistakes
+from bigkeras.metrics import best_threshold, bootstrap_interval, classification_metrics, scores_at, worst_mistakes
 from bigkeras.recipe import Choice, Recipe, RecipeError, known, load
 from bigkeras.report import write_report
 from bigkeras.run import RunError, check_run, read_labels, write_json
@@ -95,17 +95,24 @@ def evaluate(
     predict = artifact_predictor(path, task) if artifact else run_predictor(path / "best.keras", task)
     predictions = predict_source(AVERAGES[average](predict), source, task)
     key = split if average == "none" else f"{split} {average}"
-    metrics = {key: score(predictions, task.class_names)}
+    metrics = {key: score(predictions, task.class_names, _threshold(path))}
     if not artifact and report:
         _merge(path, recipe, metrics, predictions, task)
     return metrics
 
 
-def score(predictions: Predictions, class_names: tuple[str, ...]) -> dict[str, Any]:
-    """All metrics of classification, with a 95 % interval of the accuracy by bootstrap over the examples."""
+def score(
+    predictions: Predictions, class_names: tuple[str, ...], threshold: float | None = None
+) -> dict[str, Any]:
+    """All metrics of classification, with a 95 % interval of the accuracy by bootstrap over the examples.
+
+    Of two classes, with `threshold`, also the scores of decisions made at it, as `at_threshold`.
+    """
     metrics = classification_metrics(predictions.labels, predictions.probabilities, class_names)
     correct = predictions.probabilities.argmax(1) == predictions.labels
     low, high = bootstrap_interval(correct, seed=0)
+    if threshold is not None and len(class_names) == 2:
+        metrics["at_threshold"] = scores_at(threshold, predictions.labels, predictions.probabilities)
     return {**metrics, "accuracy_95": [low, high], "examples": len(correct), "unreadable": len(predictions.bad)}
 
 
@@ -175,8 +182,17 @@ def finish_run(
     predictions = None
     if source is not None:
         predictions = predict_source(run_predictor(directory / "best.keras", task), source, task)
-        metrics["validation"] = score(predictions, task.class_names)
+        threshold = None
+        if len(task.class_names) == 2:
+            threshold = metrics["threshold"] = best_threshold(predictions.labels, predictions.probabilities)
+        metrics["validation"] = score(predictions, task.class_names, threshold)
     return _merge(directory, recipe, metrics, predictions, task)
+
+
+def _threshold(directory: Path) -> float | None:
+    """The decision threshold that a run tuned on its validation split."""
+    path = directory / "metrics.json"
+    return json.loads(path.read_text(encoding="utf-8")).get("threshold") if path.is_file() else None
 
 
 def is_artifact(path: Path) -> bool:

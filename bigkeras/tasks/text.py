@@ -129,7 +129,7 @@ class TextPreprocessor:
         step = -(-most // (8 * WIDTHS)) * 8
         longest = tf.cast(tf.reduce_max(tf.concat([[1], ids.row_lengths()], 0)), tf.int32)
         width = tf.minimum(-(-longest // step) * step, most)
-        return ids.to_tensor(PADDING, shape=(None, width))
+        return tf.ensure_shape(ids.to_tensor(PADDING, shape=tf.stack([-1, width])), (None, None))
 
     def to_json(self) -> str:
         """JSON text; `from_json` gives an equal preprocessor with the files of `files` beside it."""
