@@ -93,25 +93,28 @@ class TextPreprocessor:
         table of words is read from that file, which becomes an asset; else it is a constant.
         """
         whole, held = self._whole(vocabulary_file)
-        cls, sep = (self.vocabulary.index(word) for word in ("[CLS]", "[SEP]")) if self.framed else (0, 0)
 
         def tokenize(texts: tf.Tensor) -> tf.RaggedTensor:
             ids = self._truncated(whole(texts))
+            if self.frame:
+                first, last = (tf.fill([ids.nrows(), 1], number) for number in self.frame)
+                return tf.concat([first, ids, last], 1)
             # At least one token, so that no model sees nothing but padding.
             empty = tf.cast(tf.equal(ids.row_lengths(), 0), tf.int64)
-            filler = tf.RaggedTensor.from_row_lengths(tf.fill([tf.reduce_sum(empty)], UNKNOWN), empty)
-            ids = tf.concat([ids, filler], 1)
-            if self.framed:
-                ones = tf.ones([ids.nrows(), 1], tf.int32)
-                ids = tf.concat([ones * cls, ids, ones * sep], 1)
-            return ids
+            filler = tf.RaggedTensor.from_row_lengths(tf.fill([tf.reduce_sum(empty)], self.unknown), empty)
+            return tf.concat([ids, filler], 1)
 
         return tokenize, held
 
     @property
-    def framed(self) -> bool:
-        """Whether a text stands between [CLS] and [SEP]."""
-        return self.tokens == "wordpiece"
+    def frame(self) -> tuple[int, ...]:
+        """The ids of [CLS] and [SEP], between which a text of WordPiece stands; none of the other kinds."""
+        return tuple(map(self.vocabulary.index, ("[CLS]", "[SEP]"))) if self.tokens == "wordpiece" else ()
+
+    @property
+    def unknown(self) -> int:
+        """The id of a token that is not in the vocabulary."""
+        return self.vocabulary.index(UNKNOWN_WORD) if self.tokens == "wordpiece" else UNKNOWN
 
     def with_ngrams(self, ids: tf.RaggedTensor) -> tf.RaggedTensor:
         """Ragged ids of tokens, followed by those of their n-grams."""
@@ -176,7 +179,7 @@ class TextPreprocessor:
         return lambda texts: tf.cast(tf.ragged.map_flat_values(table.lookup, self.pieces(texts)), tf.int32), [table]
 
     def _truncated(self, ids: tf.RaggedTensor) -> tf.RaggedTensor:
-        most = self.length - 2 if self.framed else self.length
+        most = self.length - len(self.frame)
         if self.truncation == "head":
             return ids[:, :most]
         head = most // 4
@@ -191,14 +194,19 @@ def mixed(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
     return tf.bitwise.bitwise_xor(value, tf.bitwise.right_shift(value, tf.constant(32, tf.int64)))
 
 
-def word_dropout(ids: tf.RaggedTensor, randoms: tf.Tensor, rate: float = 0.1) -> tf.RaggedTensor:
+def word_dropout(
+    ids: tf.RaggedTensor, randoms: tf.Tensor, preprocessor: TextPreprocessor, rate: float = 0.1
+) -> tf.RaggedTensor:
     """Ids of which a share `rate` is made unknown; a function of the ids and the example's random numbers."""
     # One random number a text, hashed with the position: the plan need not hold one for each token.
     seed = tf.cast(randoms[:, 1] * 2**24, tf.int64)
     seeds = tf.repeat(seed, ids.row_lengths())
     positions = tf.ragged.range(ids.row_lengths()).flat_values
     chance = tf.cast(tf.math.floormod(mixed(seeds, tf.cast(positions, tf.int64)), 2**24), tf.float32) / 2**24
-    return ids.with_flat_values(tf.where(chance < rate, UNKNOWN, ids.flat_values))
+    dropped = chance < rate
+    for number in preprocessor.frame:
+        dropped &= ids.flat_values != number
+    return ids.with_flat_values(tf.where(dropped, preprocessor.unknown, ids.flat_values))
 
 
 def read_vocabulary(path: Path) -> tuple[str, ...]:

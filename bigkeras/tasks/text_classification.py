@@ -60,11 +60,11 @@ class TextClassification:
         self, source: Source, rows: tf.data.Dataset, batch_size: int, training: bool, on_bad: Callable[[int], None]
     ) -> tf.data.Dataset:
         """Batches of int32 ids `(batch, one of a few lengths)`, int32 labels and weights."""
-        functions = [partial(AUGMENTATIONS[c.name], **c.args) for c in self.augmentation] if training else []
+        functions = [partial(AUGMENTATIONS[c.name], preprocessor=self.preprocessor, **c.args) for c in self.augmentation]
 
         def many(columns: Batch, randoms: tf.Tensor) -> tf.Tensor:
             ids = columns["tokens"]
-            for function in functions:
+            for function in functions if training else ():
                 ids = function(ids, randoms)
             return self.preprocessor.padded(ids)
 
@@ -152,7 +152,7 @@ def text_classification(
 def check_augmentation(choices: Sequence[Choice]) -> None:
     """Raises RecipeError for a name or argument that is not there."""
     for choice in choices:
-        check("augmentation", choice, AUGMENTATIONS, given=("ids", "randoms"))
+        check("augmentation", choice, AUGMENTATIONS, given=("ids", "randoms", "preprocessor"))
 
 
 def texts_of(source: Source) -> np.ndarray:
