@@ -79,8 +79,9 @@ def load(
 
     `directory` is a version (`…/1`) or the folder of versions, of which the highest number is taken. `runtime` is "c",
     "python", or "auto": C where the wheel has the library, else Python. `op_libraries` are `.so` files of further
-    operations; those of TensorFlow Text are found. `threads` limits the threads of one operation. Without `optimise` the C runtime leaves the graph alone:
-    the first answer comes seconds sooner, and many take up to three times as long (no oneDNN in this process either).
+    operations; those of TensorFlow Text are found. `threads` limits the threads of one operation. Without `optimise`
+    the C runtime leaves the graph alone: the first answer comes seconds sooner, and many take up to three times as long
+    (no oneDNN in this process either).
 
     The result has `runtime` ("c" or "python"), `signatures` (name → Signature) and `run(signature, inputs)`, which
     takes `{name: array, or list of bytes}` and gives `{name: array}`; strings come as object arrays of bytes.
@@ -108,7 +109,7 @@ def text_libraries(directory: Path) -> list[Path]:
     folders = [Path(folder, "python", "ops") for folder in (spec.submodule_search_locations or () if spec else ())]
     found = [folder / name for name in names for folder in folders if (folder / name).is_file()]
     if len(found) < len(names):
-        raise ModelError(f"{directory}: its graph needs TensorFlow Text, which is not here: pip install tensorflow-text")
+        raise ModelError(f"{directory}: needs TensorFlow Text, which is not here: pip install tensorflow-text")
     return found
 
 

@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("texts", nargs="*", metavar="TEXT", help="a text, or - alone for standard input, one a line")
     parser.add_argument("--file", metavar="FILE",
-                        help=".csv, .tsv: a table, whose copy with two more columns is the output; others: a text a line")
+                        help=".csv, .tsv: a table, copied with two more columns; others: a text a line")  # fmt: skip
     parser.add_argument("--column", metavar="NAME", help="the table's column of texts (default: text, review, …)")
     parser.add_argument("--delimiter", metavar="C", help="what parts the table's columns (default: found)")
     parser.add_argument("--encoding", metavar="NAME", help="of --file (default: UTF-8, or UTF-16 that says so)")
@@ -165,11 +165,15 @@ def _classify(model: "CModel | PythonModel", texts: list[bytes], explain: bool) 
         return [answer for text in texts for answer in _classify(model, [text], explain)]
     answers: list[Answer | str] = []
     for place, row in enumerate(zip(outputs["label"], outputs["probability"], strict=True)):
-        labels = [(label.decode("utf-8", "replace"), float(probability)) for label, probability in zip(*row, strict=True)]
-        found = None if words is None else zip(words["word"][place], words["weight"][place], strict=True)
-        told = None if found is None else [(w.decode("utf-8", "replace"), float(x)) for w, x in found if w]
-        answers.append(Answer(labels, told))
+        told = None if words is None else _pairs(words["word"][place], words["weight"][place])
+        answers.append(Answer(_pairs(*row), told))
     return answers
+
+
+def _pairs(texts: Iterable[bytes], numbers: Iterable[float]) -> list[tuple[str, float]]:
+    """Texts with their numbers; those that only fill the batch are empty, and left out."""
+    pairs = zip(texts, numbers, strict=True)
+    return [(text.decode("utf-8", "replace"), float(number)) for text, number in pairs if text]
 
 
 def _report(results: Results, table: Table | None, options: argparse.Namespace) -> int:
@@ -219,7 +223,7 @@ def _shortened(text: str) -> str:
 
 
 def _marked(words: list[tuple[str, float]], colours: bool) -> str:
-    """The text with the words that carried the answer: green, those that spoke against it red; else as [+…] and [-…]."""
+    """The text with what carried the answer: green, what spoke against it: red; else as [+…] and [-…]."""
     most = max((abs(weight) for _, weight in words), default=0.0)
     told = []
     for word, weight in words:

@@ -41,8 +41,8 @@ class Preprocessor(Protocol):
 def export(run_dir: str | Path, directory: str | Path, examples: Sequence[bytes] | None = None) -> dict[str, Any]:
     """Writes the artifact of a run directory to `directory`, which must not exist or be empty; gives the report.
 
-    `examples` are encoded images, or texts, for the parity gate; None takes those the trainer left in `<run>/examples/`.
-    Raises ExportError.
+    `examples` are encoded images or texts for the parity gate; None takes those that the trainer left in
+    `<run>/examples/`. Raises ExportError.
     """
     import bigkeras.models  # noqa: F401  registers the layers and initializers of the run's .keras file
     from bigkeras.tasks import load_preprocessor
@@ -74,10 +74,10 @@ def export_classifier(
 ) -> dict[str, Any]:
     """Writes `directory/1/`, labels.txt and `files` (name → text); gives sizes and measured differences.
 
-    `model` gives logits `(batch, len(labels))` of what `preprocessor` makes of encoded images or of texts; whatever its precision,
-    the artifact computes in float32. Before the directory gets its name, TensorFlow's Python loader and its C++ loader
-    must give the Keras model's own probabilities on `examples`, to `tolerance`. Raises ExportError, and then leaves
-    nothing behind.
+    `model` gives logits `(batch, len(labels))` of what `preprocessor` makes of encoded images or of texts; whatever its
+    precision, the artifact computes in float32. Before the directory gets its name, TensorFlow's Python loader and its
+    C++ loader must give the Keras model's own probabilities on `examples`, to `tolerance`. Raises ExportError, and then
+    leaves nothing behind.
     """
     directory = Path(directory)
     _check(model, labels, directory, examples)
@@ -148,9 +148,7 @@ def _inputs(model: keras.Model, preprocessor: Preprocessor | TextPreprocessor, d
     return image_inputs(preprocessor, model.input_shape[1:])
 
 
-def save(
-    model: keras.Model, inputs: Inputs, labels: Sequence[str], directory: Path, labels_file: Path
-) -> None:
+def save(model: keras.Model, inputs: Inputs, labels: Sequence[str], directory: Path, labels_file: Path) -> None:
     """Writes the SavedModel of docs/artifact.md to `directory`, unchecked."""
 
     def answers(logits: tf.Tensor) -> dict[str, tf.Tensor]:

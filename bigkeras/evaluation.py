@@ -101,9 +101,7 @@ def evaluate(
     return metrics
 
 
-def score(
-    predictions: Predictions, class_names: tuple[str, ...], threshold: float | None = None
-) -> dict[str, Any]:
+def score(predictions: Predictions, class_names: tuple[str, ...], threshold: float | None = None) -> dict[str, Any]:
     """All metrics of classification, with a 95 % interval of the accuracy by bootstrap over the examples.
 
     Of two classes, with `threshold`, also the scores of decisions made at it, as `at_threshold`.

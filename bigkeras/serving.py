@@ -59,9 +59,10 @@ def text_inputs(preprocessor: TextPreprocessor, directory: Path | None = None) -
 def explanation(answer: Callable[[tf.Tensor], tf.Tensor], labels: Sequence[str]) -> Callable:
     """The signature `explain`: which words carried the best answer, by occlusion.
 
-    `answer` gives probabilities `(batch, classes)` of strings `(batch,)`. The weight of a word is how much less probable
-    the best answer is without it (Li, Monroe and Jurafsky 2016, "Understanding Neural Networks through Representation
-    Erasure"). It holds for every model and vocabulary, which gradients on embeddings of n-grams or subwords do not.
+    `answer` gives probabilities `(batch, classes)` of strings `(batch,)`. The weight of a word is how much less
+    probable the best answer is without it (Li, Monroe and Jurafsky 2016, "Understanding Neural Networks through
+    Representation Erasure"). That holds for every model and vocabulary; gradients on the embeddings of n-grams or
+    subwords would have to be shared out among words.
     """
 
     def weigh(arguments: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, tf.Tensor]:
@@ -83,9 +84,7 @@ def explanation(answer: Callable[[tf.Tensor], tf.Tensor], labels: Sequence[str])
         best = tf.argmax(probabilities, 1, output_type=tf.int32)
         probability = tf.reduce_max(probabilities, 1)
         specs = (tf.RaggedTensorSpec([None], tf.string, 0), tf.RaggedTensorSpec([None], tf.float32, 0))
-        words, weights = tf.map_fn(
-            weigh, (text, best, probability), fn_output_signature=specs, parallel_iterations=1
-        )
+        words, weights = tf.map_fn(weigh, (text, best, probability), fn_output_signature=specs, parallel_iterations=1)
         return {
             "word": words.to_tensor(""),
             "weight": weights.to_tensor(0.0),

@@ -118,9 +118,7 @@ def datasets(
     return train, task.dataset(splits.validation, rows, recipe.batch_size, False, note)
 
 
-def _plan(
-    labels: np.ndarray, lengths: np.ndarray | None, batch_size: int, seed: int, balance: str, epoch: int
-) -> Any:
+def _plan(labels: np.ndarray, lengths: np.ndarray | None, batch_size: int, seed: int, balance: str, epoch: int) -> Any:
     return epoch_plan(labels, batch_size=batch_size, seed=seed, epoch=epoch, balance=balance, lengths=lengths)
 
 
@@ -137,9 +135,7 @@ def _describe(directory: Path, task: Task, splits: Splits) -> None:
         write_bytes(directory / name, data)
 
 
-def _make_step(
-    recipe: Recipe, splits: Splits, task: Task, machine: runtime.Machine, model: Callable | None
-) -> Step:
+def _make_step(recipe: Recipe, splits: Splits, task: Task, machine: runtime.Machine, model: Callable | None) -> Step:
     keras.utils.set_random_seed(recipe.seed)
     function = model or MODELS[recipe.model.name]
     try:

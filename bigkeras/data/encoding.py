@@ -26,7 +26,7 @@ def decoded(data: bytes, origin: str, encoding: str | None = None) -> tuple[str,
         try:
             return data.decode("utf-8-sig" if encoding.lower() in ("utf-8", "utf8") else encoding), encoding
         except LookupError:
-            raise DataError(f"encoding={encoding!r}: no such encoding; utf-8, utf-16, gb18030 and cp1252 are some") from None
+            raise DataError(f"encoding={encoding!r}: no such encoding; utf-8, gb18030 and cp1252 are some") from None
         except UnicodeError as error:
             place = f", line {data[: error.start].count(10) + 1}" if isinstance(error, UnicodeDecodeError) else ""
             raise DataError(f"{origin}{place}: not {encoding} text: leave encoding out to have it found") from None

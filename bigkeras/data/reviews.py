@@ -1,4 +1,4 @@
-"""Published reviews with a label: imdb_reviews, sst2, waimai. All in memory; looked for where `data/arrays.py` looks."""
+"""Published reviews with a label, in memory: imdb_reviews, sst2, waimai. `data/arrays.py` says where they may lie."""
 
 import csv
 import io
@@ -49,7 +49,8 @@ def sst2(*, directory: str | None = None, seed: int = 0, limit_train: int | None
     """Sentences of film reviews in English, good or bad: 6,917 for training, 872 for validation, 1,821 for testing.
 
     Origin: https://nlp.stanford.edu/sentiment, Socher et al. 2013; no licence stated. The published split of whole
-    sentences, without three of the 6,920 for training that stand in another part, too; GLUE's data set of the same name trains on 67,349 phrases of them and hides the labels of its test part.
+    sentences, without three of the 6,920 for training that stand in another part, too. GLUE's data set of the same
+    name trains on 67,349 phrases of them and hides the labels of its test part.
     Read are train.tsv, dev.tsv and test.tsv (sentence, tab, 0 or 1) in the folder sst2.
     """
     root = data_directory(directory)
@@ -119,10 +120,10 @@ def _source(part: Texts) -> ArraySource:
 
 def _imdb_parts(folder: Path) -> dict[str, Texts] | None:
     """The texts of a folder in the aclImdb layout, or of an archive of it; None where there is neither."""
-    for place in (folder, folder / "aclImdb"):
-        if (place / "train" / "pos").is_dir() and (place / "test" / "pos").is_dir():
-            names = [p for part in ("train", "test") for label in IMDB_FOLDERS for p in (place / part / label).iterdir()]
-            return _by_part({f"{p.parent.parent.name}/{p.parent.name}/{p.name}": p.read_bytes() for p in names})
+    for root in (folder, folder / "aclImdb"):
+        if (root / "train" / "pos").is_dir() and (root / "test" / "pos").is_dir():
+            paths = [p for label in IMDB_FOLDERS for p in root.glob(f"*/{label}/*.txt")]
+            return _by_part({p.relative_to(root).as_posix(): p.read_bytes() for p in paths})
     for name in IMDB_ARCHIVES:
         if (folder / name).is_file():
             data = read_bytes(folder / name, "imdb")

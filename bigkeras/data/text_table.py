@@ -15,8 +15,8 @@ from bigkeras.data.files import SPLIT_NAMES, part_splits
 from bigkeras.data.reviews import text_array
 from bigkeras.data.source import ArraySource, DataError, Splits
 
-TEXT_NAMES = ("text", "review", "sentence", "comment", "content", "body", "message", "tweet", "reviewtext", "评论", "内容", "文本")
-LABEL_NAMES = ("label", "sentiment", "class", "category", "target", "rating", "stars", "score", "polarity", "y", "标签", "类别", "情感")
+TEXT_NAMES = ["text", "review", "sentence", "comment", "content", "body", "message", "tweet", "reviewtext", "评论", "内容", "文本"]
+LABEL_NAMES = ["label", "sentiment", "class", "category", "target", "rating", "stars", "score", "polarity", "y", "标签", "类别", "情感"]
 NO_LABEL = ("", "nan", "null", "none", "n/a", "na", "<na>")
 JSON_LINES = (".jsonl", ".ndjson")
 DELIMITERS = ",;\t|"
@@ -185,10 +185,12 @@ def _has_header(rows: list[list[str]], wanted: Sequence[str | None]) -> bool:
     return first[label] not in {row[label].strip().lower() for row in below} and len(rows[0][_longest(below)]) < 30
 
 
-def _columns(path: Path, names: list[str], rows: list[list[str]], text: str | None, label: str | None) -> tuple[int, int]:
+def _columns(
+    path: Path, names: list[str], rows: list[list[str]], text: str | None, label: str | None
+) -> tuple[int, int]:
     """Where texts and labels stand."""
     if len(names) < 2:
-        raise DataError(f"{path}: one column, {names[0]!r}: a text and a label are needed; is the delimiter another one?")
+        raise DataError(f"{path}: one column, {names[0]!r}: text and label are needed; is it another delimiter?")
     lower = [name.lower() for name in names]
     found: list[int | None] = []
     for asked, usual, argument in ((text, TEXT_NAMES, "text"), (label, LABEL_NAMES, "label")):

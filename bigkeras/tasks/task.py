@@ -32,7 +32,7 @@ class Task(Protocol):
         """The source as `dataset` reads it."""
 
     def lengths(self, source: Source) -> np.ndarray | None:
-        """How long each example of an opened source is, int `(n,)`, for batches of one length; None if all are equal."""
+        """How long each example of an opened source is, int `(n,)`, to batch equal ones; None if all are."""
 
     def dataset(
         self, source: Source, rows: tf.data.Dataset, batch_size: int, training: bool, on_bad: Callable[[int], None]

@@ -172,9 +172,8 @@ class TextPreprocessor:
             numbers = tf.range(len(self.vocabulary), dtype=tf.int64)
             content: Any = tf.lookup.KeyValueTensorInitializer(tf.constant(self.vocabulary), numbers)
         else:
-            content = tf.lookup.TextFileInitializer(
-                vocabulary_file, tf.string, tf.lookup.TextFileIndex.WHOLE_LINE, tf.int64, tf.lookup.TextFileIndex.LINE_NUMBER
-            )  # fmt: skip
+            line, number = tf.lookup.TextFileIndex.WHOLE_LINE, tf.lookup.TextFileIndex.LINE_NUMBER
+            content = tf.lookup.TextFileInitializer(vocabulary_file, tf.string, line, tf.int64, number)
         table = tf.lookup.StaticHashTable(content, UNKNOWN)
         return lambda texts: tf.cast(tf.ragged.map_flat_values(table.lookup, self.pieces(texts)), tf.int32), [table]
 

@@ -60,7 +60,9 @@ class TextClassification:
         self, source: Source, rows: tf.data.Dataset, batch_size: int, training: bool, on_bad: Callable[[int], None]
     ) -> tf.data.Dataset:
         """Batches of int32 ids `(batch, one of a few lengths)`, int32 labels and weights."""
-        functions = [partial(AUGMENTATIONS[c.name], preprocessor=self.preprocessor, **c.args) for c in self.augmentation]
+        functions = [
+            partial(AUGMENTATIONS[c.name], preprocessor=self.preprocessor, **c.args) for c in self.augmentation
+        ]
 
         def many(columns: Batch, randoms: tf.Tensor) -> tf.Tensor:
             ids = columns["tokens"]
@@ -175,9 +177,7 @@ def encoded(preprocessor: TextPreprocessor, texts: np.ndarray) -> tuple[np.ndarr
     return np.concatenate(values), np.concatenate(lengths)
 
 
-def _check(
-    *, tokens: str, truncation: str, ngrams: int, length: int | None, size: int, buckets: int
-) -> None:
+def _check(*, tokens: str, truncation: str, ngrams: int, length: int | None, size: int, buckets: int) -> None:
     if tokens not in TOKENS:
         raise DataError(f"task.tokens={tokens!r}: one of {', '.join(TOKENS)}")
     if truncation not in TRUNCATIONS:

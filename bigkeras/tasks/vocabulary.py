@@ -36,9 +36,7 @@ def count_pieces(preprocessor: TextPreprocessor, texts: np.ndarray) -> Counter[b
     return counts
 
 
-def learned_words(
-    preprocessor: TextPreprocessor, texts: np.ndarray, size: int, min_count: int
-) -> tuple[str, ...]:
+def learned_words(preprocessor: TextPreprocessor, texts: np.ndarray, size: int, min_count: int) -> tuple[str, ...]:
     """[PAD], [UNK] and the most frequent words or characters, `size` in all; equal ones in the order of their bytes."""
     counts = count_pieces(preprocessor, texts)
     ranked = sorted((-number, word) for word, number in counts.items() if number >= min_count)
@@ -87,7 +85,8 @@ def given_fields(tokens: str, path: Path) -> dict[str, Any]:
             return sentencepiece_fields(path.read_bytes())
         words = read_vocabulary(path)
     except (OSError, UnicodeDecodeError, RuntimeError) as error:
-        told = getattr(error, "strerror", None) or "not a vocabulary: a UTF-8 text, a token a line, or a SentencePiece model"
+        wanted = "a UTF-8 text, a token a line, or a SentencePiece model"
+        told = getattr(error, "strerror", None) or f"not a vocabulary: {wanted}"
         raise DataError(f"task.vocabulary={path}: {told}") from None
     if words[0] != PAD_WORD:
         raise DataError(f"task.vocabulary={path}: its first line is {words[0]!r}; {PAD_WORD} must have id 0")
