@@ -1,4 +1,9 @@
-"""Multi-head attention, softmax(QKᵀ/√d)V: of a sequence to itself, and to another one."""
+"""Multi-head attention, softmax(QKᵀ/√d)V, between the dense layers that project to and from the heads.
+
+The layers here have no weights: those are in stock `Dense` layers before and after (`models/transformer.py`,
+`self_attention`), one matmul for queries, keys and values. So training, cached decoding and a picture of the weights
+are different layers over the same weights, and LoRA, quantisation and layouts find plain `Dense` layers.
+"""
 
 import keras
 from keras import ops
@@ -8,153 +13,150 @@ from bigkeras.layers.positions import rotate
 # Added to the scores of what may not be seen: after softmax exactly 0 in float32, and finite where nothing may be seen.
 HIDDEN = -1e9
 
-# A fused kernel of three square ones starts as each alone would with Glorot's uniform.
-FUSED_START = "lecun_uniform"
 
+@keras.saving.register_keras_serializable(package="bigkeras")
+class SelfAttention(keras.layers.Layer):
+    """A sequence attends to itself: projections `(batch, length, 3 · width)` → `(batch, length, width)`.
 
-class _Attention(keras.layers.Layer):
-    """What the two layers share: heads, dropout of the weights, the output's projection."""
+    The input holds queries, keys and values in this order, the width being a multiple of `num_heads`. `causal` hides
+    what comes later, `rotary` turns queries and keys by their positions, `dropout` drops weights in training.
+    `keras.layers.MultiHeadAttention` has no cache, and three matmuls for the projections: one takes 14 % off a training
+    step on a CPU. Source: Vaswani et al. 2017 (arXiv 1706.03762), section 3.2.
+    """
 
-    def __init__(self, num_heads: int, *, dropout: float = 0.0, kernel_initializer=FUSED_START, **kwargs):
+    def __init__(self, num_heads: int, *, causal: bool = False, rotary: bool = False, dropout: float = 0.0, **kwargs):
         super().__init__(**kwargs)
-        self.num_heads, self.dropout = num_heads, dropout
-        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.num_heads, self.causal, self.rotary, self.dropout = num_heads, causal, rotary, dropout
         self.weights_dropout = keras.layers.Dropout(dropout, name="dropout")
 
-    def get_config(self) -> dict:
-        """The constructor's arguments."""
-        initializer = keras.initializers.serialize(self.kernel_initializer)
-        own = {"num_heads": self.num_heads, "dropout": self.dropout, "kernel_initializer": initializer}
-        return {**super().get_config(), **own}
-
-    def _attend(self, query, key, value, bias, *, return_weights: bool, training):
-        """From heads `(batch, heads, length, d)` to the merged `(batch, queries, width)`, and the weights or None."""
-        fused = keras.backend.backend() == "jax" and not return_weights and not (self.dropout and training)
-        if fused:
-            return _fused(query, key, value, bias), None
-        weights = attention_weights(query, key, bias)
-        dropped = self.weights_dropout(weights, training=training)
-        return merge_heads(ops.matmul(dropped, value)), weights
-
-
-@keras.saving.register_keras_serializable(package="bigkeras")
-class SelfAttention(_Attention):
-    """A sequence attends to itself: `(batch, length, width)` → the same.
-
-    `keras.layers.MultiHeadAttention` has neither a key/value cache nor query, key and value in one matmul, which takes
-    14 % off a training step on a CPU. `causal` hides what comes later, `rotary` turns queries and keys by their
-    positions. The width is a multiple of `num_heads`. Source: Vaswani et al. 2017 (arXiv 1706.03762), section 3.2.
-    """
-
-    def __init__(self, num_heads: int, *, causal: bool = False, rotary: bool = False, **kwargs):
-        super().__init__(num_heads, **kwargs)
-        self.causal, self.rotary = causal, rotary
-
     def build(self, input_shape) -> None:
-        """Makes the fused projection of queries, keys and values, in this order, and the output's."""
-        width = input_shape[-1]
-        check_heads(width, self.num_heads)
-        self.query_key_value = _dense(self, width, 3 * width, "query_key_value")
-        self.output_projection = _dense(self, width, width, "output")
+        """Refuses a width that the heads cannot share."""
+        check_heads(input_shape[-1] // 3, self.num_heads)
+        self.built = True
 
-    def call(self, inputs, mask=None, cache=None, index=None, return_weights=False, training=None):
-        """Gives the outputs `(batch, length, width)`, or a tuple of them and of what else is asked for.
+    def call(self, inputs, mask=None, training=None):
+        """`mask`: bool `(batch, keys)`, or `(batch, queries, keys)`, True where a key may be seen."""
+        query, key, value, bias = self._heads(inputs, mask)
+        return attend(query, key, value, bias, self.weights_dropout, training)
 
-        `mask`: bool `(batch, keys)`, or `(batch, queries, keys)`, True where a key may be seen.
-        `cache` and `index`: the keys and values so far, each `(batch, heads, longest, d)`, and the position of the
-        first input, a scalar. The inputs' keys and values are written from there on, in place where XLA can, and the
-        new cache is given second. Only a causal layer takes a cache: what is not yet written lies behind.
-        `return_weights` gives the weights `(batch, heads, queries, keys)` last.
-        """
-        if (cache is None) != (index is None) or (cache is not None and not self.causal):
-            raise ValueError("cache and index go together, and with causal=True")
-        start = 0 if index is None else index
-        query, key, value = split_heads(self.query_key_value(inputs), 3, self.num_heads)
+    def _heads(self, inputs, mask) -> tuple:
+        query, key, value = split_heads(inputs, 3, self.num_heads)
         if self.rotary:
-            query, key = rotate(query, start), rotate(key, start)
-        if cache is not None:
-            position = [0, 0, start, 0]
-            key, value = (ops.slice_update(c, position, new) for c, new in zip(cache, (key, value), strict=True))
+            query, key = rotate(query), rotate(key)
         bias = mask_bias(mask)
         if self.causal:
-            bias = bias + causal_bias(ops.shape(query)[2], ops.shape(key)[2], start)
-        outputs, weights = self._attend(query, key, value, bias, return_weights=return_weights, training=training)
-        extras = ([(key, value)] if cache is not None else []) + ([weights] if return_weights else [])
-        outputs = self.output_projection(outputs)
-        return (outputs, *extras) if extras else outputs
+            bias = bias + causal_bias(ops.shape(inputs)[1], ops.shape(inputs)[1])
+        return query, key, value, bias
+
+    def compute_mask(self, inputs, previous_mask) -> None:
+        """None: masks are passed by hand, and the next layer is given its own."""
 
     def get_config(self) -> dict:
         """The constructor's arguments."""
-        return {**super().get_config(), "causal": self.causal, "rotary": self.rotary}
-
-
-@keras.saving.register_keras_serializable(package="bigkeras")
-class KeyValue(keras.layers.Layer):
-    """The keys and values of a memory that `CrossAttention` attends to, computed once for all steps of decoding.
-
-    `(batch, length, memory width)` → key and value, each `(batch, heads, length, d)` with d = `width` / `num_heads`.
-    """
-
-    def __init__(self, num_heads: int, width: int, *, kernel_initializer=FUSED_START, **kwargs):
-        super().__init__(**kwargs)
-        check_heads(width, num_heads)
-        self.num_heads, self.width = num_heads, width
-        self.kernel_initializer = keras.initializers.get(kernel_initializer)
-
-    def build(self, input_shape) -> None:
-        """Makes the fused projection of keys and values, in this order."""
-        self.key_value = _dense(self, input_shape[-1], 2 * self.width, "key_value")
-
-    def call(self, memory):
-        """Gives (key, value)."""
-        return tuple(split_heads(self.key_value(memory), 2, self.num_heads))
-
-    def get_config(self) -> dict:
-        """The constructor's arguments."""
-        initializer = keras.initializers.serialize(self.kernel_initializer)
-        own = {"num_heads": self.num_heads, "width": self.width, "kernel_initializer": initializer}
+        own = {"num_heads": self.num_heads, "causal": self.causal, "rotary": self.rotary, "dropout": self.dropout}
         return {**super().get_config(), **own}
 
 
 @keras.saving.register_keras_serializable(package="bigkeras")
-class CrossAttention(_Attention):
-    """A sequence `(batch, length, width)` attends to a memory's keys and values, which a `KeyValue` layer gives."""
+class SelfAttentionMap(SelfAttention):
+    """The weights of a `SelfAttention` on the same inputs: `(batch, heads, queries, keys)`, rows that add up to 1."""
 
-    def build(self, input_shape) -> None:
-        """Makes the projections of the queries and of the output."""
-        width = input_shape[-1]
-        check_heads(width, self.num_heads)
-        self.query = _dense(self, width, width, "query")
-        self.output_projection = _dense(self, width, width, "output")
-
-    def call(self, inputs, key, value, mask=None, return_weights=False, training=None):
-        """Gives `(batch, length, width)`; with `return_weights` also the weights `(batch, heads, queries, keys)`.
-
-        `key`, `value`: `(batch, heads, keys, d)`. `mask`: bool `(batch, keys)`, True where a key may be seen.
-        """
-        (query,) = split_heads(self.query(inputs), 1, self.num_heads)
-        bias = mask_bias(mask)
-        outputs, weights = self._attend(query, key, value, bias, return_weights=return_weights, training=training)
-        outputs = self.output_projection(outputs)
-        return (outputs, weights) if return_weights else outputs
+    def call(self, inputs, mask=None):
+        """Arguments as those of `SelfAttention`."""
+        query, key, _, bias = self._heads(inputs, mask)
+        return attention_weights(query, key, bias)
 
 
 @keras.saving.register_keras_serializable(package="bigkeras")
-class PaddingMask(keras.layers.Layer):
-    """Token ids int `(batch, length)` → bool `(batch, length)`: True where the id is not 0, and at the first place.
+class CachedSelfAttention(keras.layers.Layer):
+    """A causal `SelfAttention` that sees a sequence part by part, and remembers the keys and values of what it saw."""
 
-    So an empty text is one token of padding: every mean, maximum and softmax has something to take, and cuDNN, which
-    refuses a sequence of no steps, takes it too.
+    def __init__(self, num_heads: int, *, rotary: bool = False, **kwargs):
+        super().__init__(**kwargs)
+        self.num_heads, self.rotary = num_heads, rotary
+
+    def call(self, inputs, key, value, index, mask=None):
+        """Gives the outputs `(batch, steps, width)`, and the caches with the new keys and values written in place.
+
+        `inputs`: the projections `(batch, steps, 3 · width)` of the next tokens, one or several; `key` and `value`: the
+        caches, each `(batch, heads, longest, d)`; `index`: the position of the first of these tokens, a scalar.
+        `mask`: bool `(batch, longest)` or `(batch, steps, longest)`; what is not yet written is hidden in any case.
+        """
+        query, new_key, new_value = split_heads(inputs, 3, self.num_heads)
+        if self.rotary:
+            query, new_key = rotate(query, index), rotate(new_key, index)
+        key, value = (ops.slice_update(c, [0, 0, index, 0], n) for c, n in ((key, new_key), (value, new_value)))
+        bias = mask_bias(mask) + causal_bias(ops.shape(inputs)[1], ops.shape(key)[2], index)
+        return attend(query, key, value, bias), key, value
+
+    def compute_mask(self, inputs, previous_mask) -> None:
+        """None: masks are passed by hand."""
+
+    def get_config(self) -> dict:
+        """The constructor's arguments."""
+        return {**super().get_config(), "num_heads": self.num_heads, "rotary": self.rotary}
+
+
+@keras.saving.register_keras_serializable(package="bigkeras")
+class SplitHeads(keras.layers.Layer):
+    """`(batch, length, parts · width)` → a tuple of `parts` tensors `(batch, heads, length, width / heads)`.
+
+    Of a memory that `CrossAttention` attends to it gives keys and values, once for all steps of decoding.
     """
 
-    def call(self, tokens):
-        """Gives the mask."""
-        first = ops.arange(ops.shape(tokens)[-1]) == 0
-        return ops.logical_or(ops.not_equal(tokens, 0), first)
+    def __init__(self, num_heads: int, parts: int = 2, **kwargs):
+        super().__init__(**kwargs)
+        self.num_heads, self.parts = num_heads, parts
 
-    def compute_output_spec(self, tokens):
-        """Bool, of the shape of the tokens."""
-        return keras.KerasTensor(tokens.shape, dtype="bool")
+    def build(self, input_shape) -> None:
+        """Refuses a width that the heads cannot share."""
+        check_heads(input_shape[-1] // self.parts, self.num_heads)
+        self.built = True
+
+    def call(self, inputs):
+        """Gives the parts in their order."""
+        return tuple(split_heads(inputs, self.parts, self.num_heads))
+
+    def get_config(self) -> dict:
+        """The constructor's arguments."""
+        return {**super().get_config(), "num_heads": self.num_heads, "parts": self.parts}
+
+
+@keras.saving.register_keras_serializable(package="bigkeras")
+class CrossAttention(keras.layers.Layer):
+    """A sequence attends to another one: projected queries `(batch, length, width)` → the same shape."""
+
+    def __init__(self, num_heads: int, *, dropout: float = 0.0, **kwargs):
+        super().__init__(**kwargs)
+        self.num_heads, self.dropout = num_heads, dropout
+        self.weights_dropout = keras.layers.Dropout(dropout, name="dropout")
+
+    def build(self, input_shape) -> None:
+        """Refuses a width that the heads cannot share."""
+        check_heads(input_shape[-1], self.num_heads)
+        self.built = True
+
+    def call(self, inputs, key, value, mask=None, training=None):
+        """`key`, `value`: `(batch, heads, keys, d)`, by `SplitHeads`; `mask`: bool `(batch, keys)`, True where seen."""
+        (query,) = split_heads(inputs, 1, self.num_heads)
+        return attend(query, key, value, mask_bias(mask), self.weights_dropout, training)
+
+    def compute_mask(self, inputs, previous_mask) -> None:
+        """None: masks are passed by hand."""
+
+    def get_config(self) -> dict:
+        """The constructor's arguments."""
+        return {**super().get_config(), "num_heads": self.num_heads, "dropout": self.dropout}
+
+
+@keras.saving.register_keras_serializable(package="bigkeras")
+class CrossAttentionMap(CrossAttention):
+    """The weights of a `CrossAttention` on the same inputs: `(batch, heads, queries, keys)`, rows that add up to 1."""
+
+    def call(self, inputs, key, value, mask=None):
+        """Arguments as those of `CrossAttention`."""
+        (query,) = split_heads(inputs, 1, self.num_heads)
+        return attention_weights(query, key, mask_bias(mask))
 
 
 def check_heads(width: int, num_heads: int) -> None:
@@ -200,17 +202,21 @@ def attention_weights(query, key, bias):
     return ops.cast(ops.softmax(ops.cast(scores, "float32") + bias), query.dtype)
 
 
+def attend(query, key, value, bias, dropout: keras.layers.Dropout | None = None, training=None):
+    """From heads `(batch, heads, length, d)` to the merged outputs `(batch, queries, width)`, the fastest way.
+
+    That is two matmuls on TensorFlow, where Keras' own kernel took twice their time, and the kernel on JAX.
+    """
+    if keras.backend.backend() == "jax" and not (dropout and dropout.rate and training):
+        return _fused(query, key, value, bias)
+    weights = attention_weights(query, key, bias)
+    if dropout is not None:
+        weights = dropout(weights, training=training)
+    return merge_heads(ops.matmul(weights, value))
+
+
 def _fused(query, key, value, bias):
-    """Keras' own kernel, quicker on JAX; on TensorFlow it took twice the time of two matmuls."""
     heads_last = [ops.swapaxes(x, 1, 2) for x in (query, key, value)]
     bias = None if isinstance(bias, float) else ops.cast(bias, query.dtype)
     outputs = ops.dot_product_attention(*heads_last, bias=bias)
     return ops.reshape(outputs, (*ops.shape(outputs)[:2], outputs.shape[2] * outputs.shape[3]))
-
-
-def _dense(owner: keras.Layer, inputs: int, units: int, name: str) -> keras.layers.Dense:
-    """A built projection: a stock Dense, so that `enable_lora` and `quantize` reach it."""
-    start = owner.kernel_initializer.clone()
-    dense = keras.layers.Dense(units, kernel_initializer=start, dtype=owner.dtype_policy, name=name)
-    dense.build((None, None, inputs))
-    return dense
