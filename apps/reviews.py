@@ -15,7 +15,10 @@ from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
 TABLES = {".csv": None, ".tsv": "\t", ".tab": "\t"}
-USUAL_COLUMNS = ["text", "review", "sentence", "comment", "content", "body", "message", "tweet", "reviewtext", "评论", "内容", "文本"]
+USUAL_COLUMNS = (
+    "text", "review", "sentence", "comment", "content", "body", "message",
+    "tweet", "reviewtext", "评论", "内容", "文本",
+)  # fmt: skip
 MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
 BLANK = "\0 \t\r\n\v\f\u00a0\u3000\ufeff"
 csv.field_size_limit(2**31 - 1)

@@ -138,8 +138,8 @@ def _decision(values: Mapping[str, Any]) -> str:
     return (
         f"Decided for {_plain(name)} from a probability of {at['threshold']:.3f} on instead of 0.5, which gave the "
         f"validation split its highest mean F1: accuracy {at['accuracy']:.4f}, mean F1 {at['macro_f1']:.4f}; of "
-        f"{_plain(name)} precision {at['precision']:.4f}, recall {at['recall']:.4f}, F1 {at['f1']:.4f}. Answers and all "
-        "other scores are those of the likelier class."
+        f"{_plain(name)} precision {at['precision']:.4f}, recall {at['recall']:.4f}, F1 {at['f1']:.4f}. "
+        "Answers and all other scores are those of the likelier class."
     )
 
 

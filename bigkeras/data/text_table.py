@@ -15,8 +15,14 @@ from bigkeras.data.files import SPLIT_NAMES, part_splits
 from bigkeras.data.reviews import text_array
 from bigkeras.data.source import ArraySource, DataError, Splits
 
-TEXT_NAMES = ["text", "review", "sentence", "comment", "content", "body", "message", "tweet", "reviewtext", "评论", "内容", "文本"]
-LABEL_NAMES = ["label", "sentiment", "class", "category", "target", "rating", "stars", "score", "polarity", "y", "标签", "类别", "情感"]
+TEXT_NAMES = (
+    "text", "review", "sentence", "comment", "content", "body", "message",
+    "tweet", "reviewtext", "评论", "内容", "文本",
+)  # fmt: skip
+LABEL_NAMES = (
+    "label", "sentiment", "class", "category", "target", "rating", "stars",
+    "score", "polarity", "y", "标签", "类别", "情感",
+)  # fmt: skip
 NO_LABEL = ("", "nan", "null", "none", "n/a", "na", "<na>")
 JSON_LINES = (".jsonl", ".ndjson")
 DELIMITERS = ",;\t|"
