@@ -34,16 +34,18 @@ def decoded(data: bytes, origin: str, encoding: str | None = None) -> tuple[str,
     return data.decode(found, "replace"), found
 
 
+def is_clear(data: bytes) -> bool:
+    """Whether the bytes are valid UTF-8, or say by their beginning what they are."""
+    return data.startswith(tuple(mark for mark, _ in MARKS)) or _reads(data, "utf-8")
+
+
 def found_encoding(data: bytes) -> str:
     """The encoding that the bytes are most likely in; never fails."""
     for mark, name in MARKS:
         if data.startswith(mark):
             return name
-    try:
-        data.decode("utf-8")
+    if _reads(data, "utf-8"):
         return "utf-8"
-    except UnicodeDecodeError:
-        pass
     zeros = (data[:SAMPLE:2].count(0), data[1:SAMPLE:2].count(0))
     if max(zeros) > 0.3 * min(len(data), SAMPLE) / 2:
         return "utf-16-be" if zeros[0] > zeros[1] else "utf-16-le"

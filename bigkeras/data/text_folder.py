@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bigkeras.data.encoding import decoded
+from bigkeras.data.encoding import SAMPLE, decoded, found_encoding, is_clear
 from bigkeras.data.files import part_splits
 from bigkeras.data.folder import class_files
 from bigkeras.data.reviews import text_array
@@ -24,16 +24,19 @@ def text_folder(
 ) -> Splits:
     """Texts below a sub-folder for every class, whose name is the class's: the layouts are those of `image_folder`.
 
-    Read are txt, text and md, one text a file, all into memory. `encoding`: None finds it for each file. A file that is
-    empty or cannot be read is left out and stands in `bad`. Raises DataError that names the folder.
+    Read are txt, text and md, one text a file, all into memory. `encoding`: None finds it, the same for all files that
+    are not UTF-8. A file that is empty or cannot be read is left out and stands in `bad`. Raises DataError that names
+    the folder.
     """
     paths, classes, parts, class_names, ignored = class_files(directory, TEXT_EXTENSIONS, "text")
     texts: list[bytes] = []
     kept: list[int] = []
     bad: list[tuple[str, str]] = []
+    other = encoding or _common_encoding(paths)
     for place, path in enumerate(paths):
         try:
-            text, _ = decoded(Path(path).read_bytes(), path, encoding)
+            data = Path(path).read_bytes()
+            text, _ = decoded(data, path, encoding if is_clear(data) else other)
         except (OSError, DataError) as error:
             bad.append((path, getattr(error, "strerror", None) or str(error)))
             continue
@@ -53,3 +56,18 @@ def text_folder(
         limit_train=limit_train, what="text",
     )  # fmt: skip
     return Splits(splits.train, splits.validation, splits.test, class_names, bad=tuple(bad), ignored=tuple(ignored))
+
+
+def _common_encoding(paths: list[str]) -> str:
+    """That of the files which are not UTF-8: one short file alone would not tell it."""
+    sample = b""
+    for path in paths:
+        try:
+            data = Path(path).read_bytes()
+        except OSError:
+            continue
+        if not is_clear(data):
+            sample += data + b"\n"
+        if len(sample) > SAMPLE:
+            break
+    return found_encoding(sample)
