@@ -25,7 +25,7 @@ from bigkeras.search import check_auto, fit_best
 from bigkeras.step import Step, penalty
 from bigkeras.tasks import LOSSES, MODEL_ARGUMENTS, TASKS, check_augmentation
 from bigkeras.tasks.task import Task
-from bigkeras.transfer import freeze, start_from
+from bigkeras.transfer import freeze, inherited, start_from
 
 AUTO = "auto"
 ADAPT_EXAMPLES = 5000
@@ -81,7 +81,7 @@ def fit(
         if recipe.model.name == AUTO:
             again = functools.partial(fit, machine=machine, log=log)
             return fit_best(recipe, directory, splits, again, log)
-        task = TASKS[recipe.task.name](splits, recipe.augmentation, **recipe.task.args)
+        task = TASKS[recipe.task.name](splits, recipe.augmentation, **inherited(recipe))
         validation = splits.validation
         splits = task.ready(splits)
         _describe(directory, task, splits)

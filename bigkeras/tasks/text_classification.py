@@ -18,7 +18,8 @@ from bigkeras.tasks.text import TOKENS, TRUNCATIONS, TextPreprocessor, over_batc
 from bigkeras.tasks.vocabulary import given_fields, learned_sentencepiece, learned_words
 
 EXAMPLES = 16  # texts that the parity gate compares
-LONGEST = 512  # tokens, where a recipe does not say how many
+# Tokens of a text, where a recipe does not say how many.
+LONGEST = {"word": 512, "character": 2048, "wordpiece": 256, "sentencepiece": 512}
 SHARE_WHOLE = 0.98  # of the training texts, that are not truncated then
 AUGMENTATIONS: dict[str, Callable] = {"word_dropout": word_dropout}
 
@@ -134,7 +135,7 @@ def text_classification(
     if ngrams == 1:
         buckets = 0
     values = TextPreprocessor(
-        tokens=tokens, length=length or LONGEST, ngrams=ngrams, buckets=buckets, lower=lower, nfkc=nfkc,
+        tokens=tokens, length=length or LONGEST[tokens], ngrams=ngrams, buckets=buckets, lower=lower, nfkc=nfkc,
         truncation=truncation,
     )  # fmt: skip
     texts = texts_of(splits.train)
@@ -184,6 +185,6 @@ def _check(*, tokens: str, truncation: str, ngrams: int, length: int | None, siz
         raise DataError(f"task.truncation={truncation!r}: one of {', '.join(TRUNCATIONS)}")
     if not 1 <= ngrams <= 5 or (ngrams > 1 and tokens not in ("word", "character")):
         raise DataError(f"task.ngrams={ngrams}: from 1 to 5, above 1 of words and characters only")
-    for name, value, least in (("length", length or LONGEST, 4), ("vocabulary_size", size, 3), ("buckets", buckets, 1)):
+    for name, value, least in (("length", 4 if length is None else length, 4), ("vocabulary_size", size, 3), ("buckets", buckets, 1)):
         if value < least:
             raise DataError(f"task.{name}={value}: at least {least}")
