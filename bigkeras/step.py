@@ -179,7 +179,8 @@ class Step(keras.Model):
     def _count(self, losses: Any, labels: Any, logits: Any, weights: Any) -> None:
         self.trackers["loss"].update_state(losses, weights)
         predictions = tf.argmax(logits, -1)
-        self.trackers["accuracy"].update_state(tf.cast(predictions == labels, tf.float32), weights)
+        hits = tf.cast(tf.equal(predictions, labels), tf.float32)  # with ==, batches of free size lose their shape
+        self.trackers["accuracy"].update_state(hits, weights)
         if "top5_accuracy" in self.trackers:
             hits = tf.math.in_top_k(labels, tf.cast(logits, tf.float32), 5)
             self.trackers["top5_accuracy"].update_state(tf.cast(hits, tf.float32), weights)

@@ -44,7 +44,9 @@ def inherited(recipe: Recipe) -> dict[str, Any]:
     theirs = json.loads((origin / "preprocessor.json").read_text(encoding="utf-8"))
     for name, value in recipe.task.args.items():
         if name != "buckets" and theirs.get(name, value) != value:
-            raise RecipeError(f"task.{name}={value}: start_from={origin} has {theirs[name]}, and its vocabulary is kept")
+            raise RecipeError(
+                f"task.{name}={value}: start_from={origin} has {theirs[name]}, and its vocabulary is kept"
+            )
     return {"vocabulary": str(origin)}
 
 

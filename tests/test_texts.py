@@ -150,13 +150,15 @@ def test_neighbours_and_padding_change_no_probability(artifact):
 
 def test_the_explanation_names_the_word_that_decided(artifact):
     loaded = tf.saved_model.load(str(artifact / "1"))
-    told = loaded.signatures["explain"](text=tf.constant(["the film\twas boring, all of it", "", "很好的 lovely tour"]))
+    texts = tf.constant(["the film\twas boring, all of it", "", "很好的 lovely tour"])
+    told = loaded.signatures["explain"](text=texts)
     words, weights = told["word"].numpy(), told["weight"].numpy()
     assert b"".join(words[0]) == b"the film was boring, all of it"
     assert words[0, weights[0].argmax()] == b"boring, "
     assert not weights[1].any()
     assert words[2, :5].tolist() == ["很".encode(), "好".encode(), "的".encode(), b" ", b"lovely "]
-    assert told["label"].numpy().tolist()[::2] == [b"bad", b"good"]
+    answers = loaded.signatures["serving_default"](text=texts)
+    assert np.array_equal(told["label"].numpy(), answers["label"][:, 0].numpy())
 
 
 def test_a_long_text_is_explained_some_words_at_a_time(artifact):

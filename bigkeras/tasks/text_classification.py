@@ -185,6 +185,10 @@ def _check(*, tokens: str, truncation: str, ngrams: int, length: int | None, siz
         raise DataError(f"task.truncation={truncation!r}: one of {', '.join(TRUNCATIONS)}")
     if not 1 <= ngrams <= 5 or (ngrams > 1 and tokens not in ("word", "character")):
         raise DataError(f"task.ngrams={ngrams}: from 1 to 5, above 1 of words and characters only")
-    for name, value, least in (("length", 4 if length is None else length, 4), ("vocabulary_size", size, 3), ("buckets", buckets, 1)):
+    for name, value, least in (
+        ("length", 4 if length is None else length, 4),
+        ("vocabulary_size", size, 3),
+        ("buckets", buckets, 1),
+    ):
         if value < least:
             raise DataError(f"task.{name}={value}: at least {least}")

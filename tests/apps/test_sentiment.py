@@ -73,17 +73,18 @@ def test_a_table_comes_back_with_two_more_columns(app, tmp_path):
     rows = ["id;review;x", '1;"good; very ""good""";a', "2;bad;b", "3;;c", "4;too;many;cells", "5;bro\udcffken good;d"]
     (tmp_path / "in.csv").write_text("\r\n".join([*rows, ""]), "utf-8", "surrogateescape", newline="")
     done = app("--file", "in.csv", "--output", "out.csv", "--batch", 2)
-    written = (tmp_path / "out.csv").read_text("utf-8", "surrogateescape", newline="") if sys.version_info >= (3, 13) \
-        else (tmp_path / "out.csv").read_bytes().decode("utf-8", "surrogateescape")  # fmt: skip
+    written = (tmp_path / "out.csv").read_bytes().decode("utf-8", "surrogateescape")
     table = list(csv.reader(written.splitlines(), delimiter=";"))
     assert table[0] == ["id", "review", "x", "label", "probability"]
-    assert [row[:-2] if len(row) == 5 else row for row in table[1:]] == [
-        row for row in csv.reader(rows[1:], delimiter=";")
-    ]
+    copied = [row[:-2] if len(row) == 5 else row for row in table[1:]]
+    assert copied == list(csv.reader(rows[1:], delimiter=";"))
     assert [row[3] for row in table[1:]] == ["good", "差", "", "cells", "good"]
     assert done.stdout == b""
     assert done.returncode == 1
-    assert [line.partition(": ")[0] for line in done.stderr.decode().splitlines()] == ["in.csv, line 4", "in.csv, line 5"]
+    assert [line.partition(": ")[0] for line in done.stderr.decode().splitlines()] == [
+        "in.csv, line 4",
+        "in.csv, line 5",
+    ]
 
 
 def test_the_explanation_marks_the_words_that_carried_the_answer(app):

@@ -10,9 +10,19 @@ from bigkeras.data.encoding import decoded
 from bigkeras.data.source import DataError
 
 text_table, text_folder = DATASETS["text_table"], DATASETS["text_folder"]
-CHINESE = ["很快，好吃，味道足，量大", "送餐太慢，态度也不好，再也不来了", "菜味道很棒！送餐很及时！", "太难吃了，骑士迟到两个小时"]
+CHINESE = [
+    "很快，好吃，味道足，量大",
+    "送餐太慢，态度也不好，再也不来了",
+    "菜味道很棒！送餐很及时！",
+    "太难吃了，骑士迟到两个小时",
+]
 TRADITIONAL = ["很快，好吃，味道足，量大", "送餐太慢，態度也不好，再也不來了"]
-FRENCH = ["Très bon café, à refaire !", "Déçu : le dîner était froid", "Excellent été passé ici", "Mauvaise qualité, évitez"]
+FRENCH = [
+    "Très bon café, à refaire !",
+    "Déçu : le dîner était froid",
+    "Excellent été passé ici",
+    "Mauvaise qualité, évitez",
+]
 
 
 def everything(splits):
@@ -51,7 +61,10 @@ def test_a_table_without_a_header_has_its_columns_found(tmp_path):
 
 
 def test_columns_of_unknown_names_are_found_by_what_is_in_them(tmp_path):
-    lines = ["nr,was_gesagt_wurde,urteil", *(f"{i},so viel Text wie hier {i},{'ja' if i % 2 else 'nein'}" for i in range(20))]
+    lines = [
+        "nr,was_gesagt_wurde,urteil",
+        *(f"{i},so viel Text wie hier {i},{'ja' if i % 2 else 'nein'}" for i in range(20)),
+    ]
     splits = table(tmp_path / "t.csv", "\n".join(lines))
     assert splits.class_names == ("ja", "nein")
     assert everything(splits)["so viel Text wie hier 3"] == "ja"
@@ -121,7 +134,9 @@ def test_cells_with_line_breaks_nul_and_a_megabyte_are_texts(tmp_path):
 
 
 def test_broken_bytes_in_utf_8_cost_nothing(tmp_path):
-    text = "\n".join(["review,label", *rows(["schön war es überall", "größer hätte es nicht sein dürfen"], 40)]).encode()
+    text = "\n".join(
+        ["review,label", *rows(["schön war es überall", "größer hätte es nicht sein dürfen"], 40)]
+    ).encode()
     splits = table(tmp_path / "t.csv", text.replace(b"sch", b"sch\xff", 1))
     assert "sch\ufffdön war es überall 0" in everything(splits)
     assert "schön war es überall 1" in everything(splits)

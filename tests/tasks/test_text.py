@@ -128,7 +128,9 @@ def test_a_vocabulary_is_learned_from_the_most_frequent_words():
     assert count_pieces(task.preprocessor, texts("a b", "a"))[b"a"] == 2
 
 
-TRAINING = [f"the {noun} was {word}, {word}!" for noun in ("film", "meal", "很好") for word in ("good", "bad", "fine")] * 5
+TRAINING = [
+    f"the {noun} was {word}, {word}!" for noun in ("film", "meal", "很好") for word in ("good", "bad", "fine")
+] * 5
 
 
 @pytest.mark.parametrize("tokens", ["word", "character", "sentencepiece", "wordpiece"])
