@@ -11,7 +11,7 @@ import numpy as np
 
 from bigkeras.data.source import Splits
 from bigkeras.models.pretrained import LITE0_MEAN, LITE0_STD, PACKAGE
-from bigkeras.recipe import Choice, Recipe, RecipeError, known
+from bigkeras.recipe import Choice, Recipe, RecipeError
 from bigkeras.run import RunError, write_json, write_text
 from bigkeras.tasks.classification import survey
 from bigkeras.text_search import text_candidates
@@ -46,7 +46,6 @@ def check_auto(recipe: Recipe) -> None:
             raise RecipeError(f"{field.name}={value}: model auto decides it; name a model, as --set model=resnet")
     if recipe.model.args:
         raise RecipeError(f"model.{next(iter(recipe.model.args))}: model auto takes no arguments")
-    known("model auto is for a task; task", recipe.task.name, ("image_classification", "text_classification"))
 
 
 def has_imagenet() -> bool:
