@@ -1,4 +1,4 @@
-"""Recipes for texts. Each claim says data, time, machine and score; the command is `bigkeras train NAME`."""
+"""Recipes for texts, and for pictures read as sequences. Each claim says data, time, machine and score; the command is `bigkeras train NAME`."""
 
 from bigkeras.recipe import Choice, Recipe
 
@@ -92,6 +92,34 @@ TEXT_FOLDER = Recipe(
     model=Choice("auto"),
 )
 
+MNIST_LSTM = Recipe(
+    name="mnist-lstm",
+    claim="MNIST read row by row: two LSTM layers of 256, the last state; for an accelerator",
+    data=Choice("mnist"),
+    task=Choice("image_classification"),
+    model=Choice("lstm", {"units": 256, "depth": 2}),
+    optimizer=Choice("adamw", {"learning_rate": 1e-3, "weight_decay": 0.01}),
+    schedule=Choice("cosine", {"warmup_epochs": 0.5}),
+    augmentation=(Choice("crop", {"padding": 2, "mode": "constant"}),),
+    clip_norm=1.0,
+    epochs=10,
+    batch_size=128,
+)
+
+MNIST_TRANSFORMER = Recipe(
+    name="mnist-transformer",
+    claim="MNIST read row by row by a Transformer encoder; for an accelerator",
+    data=Choice("mnist"),
+    task=Choice("image_classification"),
+    model=Choice("transformer", {"depth": 4, "width": 128, "feed_forward": 256}),
+    optimizer=Choice("adamw", {"learning_rate": 1e-3, "weight_decay": 0.05}),
+    schedule=Choice("cosine", {"warmup_epochs": 1.0}),
+    augmentation=(Choice("crop", {"padding": 2, "mode": "constant"}),),
+    clip_norm=1.0,
+    epochs=20,
+    batch_size=128,
+)
+
 RECIPES = {
     r.name: r
     for r in (
@@ -102,5 +130,7 @@ RECIPES = {
         WAIMAI_CHARACTERS,
         TEXT_CSV,
         TEXT_FOLDER,
+        MNIST_LSTM,
+        MNIST_TRANSFORMER,
     )
 }
