@@ -58,21 +58,21 @@ def bert(
 def bert_mlm(*, vocabulary_size: int, length: int, size: str = "base", dropout: float = 0.1) -> keras.Model:
     """BERT that says which word stood where: the same layers by name, so its weights start a classifier.
 
-    Inputs: `tokens` `(batch, length or less)` and `positions`, int32 `(batch, places)`: where a word was hidden.
-    Output: float32 logits `(batch, places, vocabulary_size)`, named `mlm_logits`; their kernel is the embedding.
+    Inputs: `tokens` `(batch, length or less)` and `places`, int32 `(batch, n)`: where a word was hidden.
+    Output: float32 logits `(batch, n, vocabulary_size)`, named `mlm_logits`; their kernel is the embedding.
     Source: Devlin et al. 2018 (arXiv 1810.04805), section 3.1, task 1.
     """
     check_sequence(num_classes=1, dropout=dropout, vocabulary_size=vocabulary_size, length=length)
     inputs, mask = token_input()
-    positions = keras.Input((None,), dtype="int32", name="positions")
+    places = keras.Input((None,), dtype="int32", name="places")
     x, embedding = _encoder(inputs, mask, vocabulary_size=vocabulary_size, length=length, size=size, dropout=dropout)
-    x = GatherPlaces(name="mlm_places")(x, positions)
+    x = GatherPlaces(name="mlm_places")(x, places)
     x = L.Dense(x.shape[-1], kernel_initializer=START, name="mlm_dense")(x)
     x = ApproximateGelu(name="mlm_gelu")(x)
     x = L.LayerNormalization(epsilon=EPSILON, name="mlm_norm")(x)
     x = embedding(x, reverse=True)
     x = ScaledBias(1.0, dtype="float32", name="mlm_logits")(x)
-    return keras.Model([inputs, positions], x, name=f"bert_mlm_{size}")
+    return keras.Model([inputs, places], x, name=f"bert_mlm_{size}")
 
 
 def _encoder(tokens, mask, *, vocabulary_size: int, length: int, size: str, dropout: float) -> tuple:
