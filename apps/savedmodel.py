@@ -5,6 +5,7 @@ is TensorFlow itself (5 to 10 seconds to import), for platforms whose wheel has 
 """
 
 import contextlib
+import importlib.util
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,9 +14,16 @@ from typing import Any
 import numpy as np
 
 from apps.c_api import CModel, library_path
-from apps.signatures import ModelError, fitting_arrays, one_line, read_signatures, signature_named
+from apps.signatures import ModelError, fitting_arrays, one_line, read_graph, read_signatures, signature_named
 
 RUNTIMES = ("auto", "c", "python")
+# Operations of TensorFlow Text that artifacts use, and the library of its wheel that has each.
+TEXT_LIBRARIES = {
+    "NormalizeUTF8": "_normalize_ops.so",
+    "SentencepieceOp": "_sentencepiece_tokenizer.so",
+    "FastBertNormalize": "_fast_bert_normalizer.so",
+    "FastWordpieceTokenizeWithOffsets": "_fast_wordpiece_tokenizer.so",
+}
 
 
 class PythonModel:
@@ -71,8 +79,9 @@ def load(
 
     `directory` is a version (`…/1`) or the folder of versions, of which the highest number is taken. `runtime` is "c",
     "python", or "auto": C where the wheel has the library, else Python. `op_libraries` are `.so` files of further
-    operations. `threads` limits the threads of one operation. Without `optimise` the C runtime leaves the graph alone:
-    the first answer comes seconds sooner, and many take up to three times as long (no oneDNN in this process either).
+    operations; those of TensorFlow Text are found. `threads` limits the threads of one operation. Without `optimise`
+    the C runtime leaves the graph alone: the first answer comes seconds sooner, and many take up to three times as long
+    (no oneDNN in this process either).
 
     The result has `runtime` ("c" or "python"), `signatures` (name → Signature) and `run(signature, inputs)`, which
     takes `{name: array, or list of bytes}` and gives `{name: array}`; strings come as object arrays of bytes.
@@ -85,9 +94,23 @@ def load(
     if not (directory / "variables" / "variables.index").is_file():
         # The C++ loader takes this for a model without variables, and fails at the first answer only.
         raise ModelError(f"{directory}: cannot be loaded: lacks variables/variables.index; was it copied in part?")
+    op_libraries = [*op_libraries, *text_libraries(directory)]
     python = runtime == "python" or (runtime == "auto" and library_path() is None)
     with _without_remarks():
         return (PythonModel if python else CModel)(directory, op_libraries, threads, optimise)
+
+
+def text_libraries(directory: Path) -> list[Path]:
+    """The libraries of TensorFlow Text that a SavedModel's graph needs, found without importing it."""
+    names = [library for operation, library in TEXT_LIBRARIES.items() if operation in read_graph(directory)[1]]
+    if not names:
+        return []
+    spec = importlib.util.find_spec("tensorflow_text")
+    folders = [Path(folder, "python", "ops") for folder in (spec.submodule_search_locations or () if spec else ())]
+    found = [folder / name for name in names for folder in folders if (folder / name).is_file()]
+    if len(found) < len(names):
+        raise ModelError(f"{directory}: needs TensorFlow Text, which is not here: pip install tensorflow-text")
+    return found
 
 
 @contextlib.contextmanager

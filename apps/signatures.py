@@ -39,6 +39,11 @@ class Signature:
 
 def read_signatures(directory: Path) -> dict[str, Signature]:
     """The signatures in `directory/saved_model.pb`, read from the protobuf wire format without TensorFlow."""
+    return read_graph(directory)[0]
+
+
+def read_graph(directory: Path) -> tuple[dict[str, Signature], set[str]]:
+    """The signatures, and the names of all operations that the graph and its functions use."""
     path = directory / "saved_model.pb"
     try:
         graphs = [value for field, value in _fields(memoryview(path.read_bytes())) if field == 2]
@@ -46,7 +51,9 @@ def read_signatures(directory: Path) -> dict[str, Signature]:
             info = [tag for field, value in _fields(graph) if field == 1 for tag in _fields(value)]
             if any(field == 4 and bytes(tag) == b"serve" for field, tag in info):
                 entries = [_entry(value) for field, value in _fields(graph) if field == 5]
-                return {key: _read_signature(value) for key, value in entries if not key.startswith("__")}
+                signatures = {key: _read_signature(value) for key, value in entries if not key.startswith("__")}
+                definitions = [op for field, value in info if field == 2 for _, op in _fields(value)]
+                return signatures, {str(dict(_fields(op))[1], "utf-8") for op in definitions}
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
     except (IndexError, TypeError, UnicodeDecodeError):

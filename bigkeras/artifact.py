@@ -16,8 +16,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bigkeras.card import card
+from bigkeras.card import card, image_use, text_use
 from bigkeras.parity import ExportError, difference, gate, quiet, softmax
+from bigkeras.serving import Inputs, explanation, image_inputs, text_inputs
+from bigkeras.tasks.text import TextPreprocessor
 
 TOLERANCE = 1e-4  # of a probability
 # The float32 artifact of a model trained in bfloat16 is the better one; this only finds a wrong rebuilding.
@@ -27,7 +29,7 @@ LOW_PRECISIONS = ("bfloat16", "float16", "mixed_bfloat16", "mixed_float16")
 
 
 class Preprocessor(Protocol):
-    """What an export needs of a preprocessor: graph functions."""
+    """What an export needs of a preprocessor of images: graph functions. Of texts, it takes a TextPreprocessor."""
 
     def decode(self, encoded: tf.Tensor) -> tf.Tensor:
         """Encoded bytes (scalar string) to uint8 `(height, width, channels)`."""
@@ -39,28 +41,30 @@ class Preprocessor(Protocol):
 def export(run_dir: str | Path, directory: str | Path, examples: Sequence[bytes] | None = None) -> dict[str, Any]:
     """Writes the artifact of a run directory to `directory`, which must not exist or be empty; gives the report.
 
-    `examples` are encoded images for the parity gate; None takes those the trainer left in `<run>/examples/`.
-    Raises ExportError.
+    `examples` are encoded images or texts for the parity gate; None takes those that the trainer left in
+    `<run>/examples/`. Raises ExportError.
     """
     import bigkeras.models  # noqa: F401  registers the layers and initializers of the run's .keras file
     from bigkeras.tasks import load_preprocessor
 
     run_dir = Path(run_dir)
-    texts = {name: _text(run_dir / name) for name in ("recipe.json", "labels.txt", "preprocessor.json")}
+    texts: dict[str, str] = {n: _text(run_dir / n) for n in ("recipe.json", "labels.txt", "preprocessor.json")}
     texts |= {name: _text(run_dir / name) for name in ("metrics.json",) if (run_dir / name).is_file()}
     labels = texts["labels.txt"].removesuffix("\n").split("\n")
     model = _load_model(run_dir)
-    texts["README.md"] = _card(Path(directory).name, run_dir, texts, model)
+    preprocessor = load_preprocessor(run_dir)
+    texts["README.md"] = _card(Path(directory).name, run_dir, texts, model, preprocessor)
     if examples is None:
-        examples = [path.read_bytes() for path in sorted(run_dir.glob("examples/*.png"))[:MOST_EXAMPLES]]
+        ending = "txt" if isinstance(preprocessor, TextPreprocessor) else "png"
+        examples = [path.read_bytes() for path in sorted(run_dir.glob(f"examples/*.{ending}"))[:MOST_EXAMPLES]]
         if not examples:
-            raise ExportError(f"{run_dir}/examples: no .png in it for comparing the artifact with the model")
-    return export_classifier(model, load_preprocessor(run_dir), labels, directory, examples=examples, files=texts)
+            raise ExportError(f"{run_dir}/examples: no .{ending} in it for comparing the artifact with the model")
+    return export_classifier(model, preprocessor, labels, directory, examples=examples, files=texts)
 
 
 def export_classifier(
     model: keras.Model,
-    preprocessor: Preprocessor,
+    preprocessor: Preprocessor | TextPreprocessor,
     labels: Sequence[str],
     directory: str | Path,
     *,
@@ -70,24 +74,31 @@ def export_classifier(
 ) -> dict[str, Any]:
     """Writes `directory/1/`, labels.txt and `files` (name → text); gives sizes and measured differences.
 
-    `model` gives logits `(batch, len(labels))` of what `preprocessor` makes of encoded bytes; whatever its precision,
-    the artifact computes in float32. Before the directory gets its name, TensorFlow's Python loader and its C++ loader
-    must give the Keras model's own probabilities on `examples`, to `tolerance`. Raises ExportError, and then leaves
-    nothing behind.
+    `model` gives logits `(batch, len(labels))` of what `preprocessor` makes of encoded images or of texts; whatever its
+    precision, the artifact computes in float32. Before the directory gets its name, TensorFlow's Python loader and its
+    C++ loader must give the Keras model's own probabilities on `examples`, to `tolerance`. Raises ExportError, and then
+    leaves nothing behind.
     """
     directory = Path(directory)
     _check(model, labels, directory, examples)
     plain = in_float32(model)
-    pixels, expected = reference(plain, preprocessor, examples)
+    prepared, expected = reference(plain, preprocessor, examples)
+    contents = {"labels.txt": "".join(f"{label}\n" for label in labels).encode()}
+    contents |= {name: text.encode() for name, text in (files or {}).items()}
+    if isinstance(preprocessor, TextPreprocessor):
+        contents |= preprocessor.files()
     directory.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", suffix=".part", dir=directory.parent))
     try:
-        for name, text in {"labels.txt": "".join(f"{label}\n" for label in labels), **(files or {})}.items():
-            (beside / name).write_text(text, encoding="utf-8")
-        save(plain, preprocessor, labels, beside / "1", beside / "labels.txt")
+        for name, data in contents.items():
+            (beside / name).write_bytes(data)
+        inputs = _inputs(plain, preprocessor, beside)
+        save(plain, inputs, labels, beside / "1", beside / "labels.txt")
         report = {"examples": len(examples), "tolerance": tolerance, "directory": str(directory)}
-        report["differences"] = gate(beside / "1", labels, examples, pixels, expected, tolerance)
-        report["precision_difference"] = _precision_difference(model, plain, preprocessor, pixels, expected)
+        report["differences"] = gate(
+            beside / "1", labels, examples, prepared, expected, tolerance, names=(inputs.raw, inputs.prepared)
+        )
+        report["precision_difference"] = _precision_difference(model, plain, inputs, prepared, expected)
         report |= sizes(beside / "1", plain)
         beside.chmod(0o755)  # mkdtemp keeps others out
         # An empty directory may stand there already.
@@ -112,10 +123,13 @@ def in_float32(model: keras.Model) -> keras.Model:
 
 
 def reference(
-    model: keras.Model, preprocessor: Preprocessor, examples: Sequence[bytes]
+    model: keras.Model, preprocessor: Preprocessor | TextPreprocessor, examples: Sequence[bytes]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What the artifact must reproduce: uint8 pixels of the examples, and the Keras model's own logits for them."""
+    """What the artifact must reproduce: pixels or token ids of the examples, and the Keras model's own logits."""
     with tf.device("/CPU:0"):
+        if isinstance(preprocessor, TextPreprocessor):
+            tokens = text_inputs(preprocessor).prepare(tf.constant(list(examples)))
+            return tokens.numpy(), np.asarray(model(tokens, training=False), np.float32)
         try:
             pixels = tf.stack([preprocessor.decode(tf.constant(example)) for example in examples])
         except tf.errors.InvalidArgumentError as error:
@@ -128,42 +142,47 @@ def reference(
     return pixels.numpy(), np.asarray(logits, np.float32)
 
 
-def save(
-    model: keras.Model, preprocessor: Preprocessor, labels: Sequence[str], directory: Path, labels_file: Path
-) -> None:
+def _inputs(model: keras.Model, preprocessor: Preprocessor | TextPreprocessor, directory: Path) -> Inputs:
+    if isinstance(preprocessor, TextPreprocessor):
+        return text_inputs(preprocessor, directory)
+    return image_inputs(preprocessor, model.input_shape[1:])
+
+
+def save(model: keras.Model, inputs: Inputs, labels: Sequence[str], directory: Path, labels_file: Path) -> None:
     """Writes the SavedModel of docs/artifact.md to `directory`, unchecked."""
 
     def answers(logits: tf.Tensor) -> dict[str, tf.Tensor]:
         probability, order = tf.math.top_k(tf.nn.softmax(logits), k=len(labels))
         return {"label": tf.gather(tf.constant(list(labels)), order), "probability": probability}
 
-    @tf.function(input_signature=[tf.TensorSpec([None, *model.input_shape[1:]], tf.uint8, name="pixels")])
-    def compute(pixels: tf.Tensor) -> tf.Tensor:
+    @tf.function(input_signature=[inputs.spec])
+    def compute(prepared: tf.Tensor) -> tf.Tensor:
         # oneDNN's convolution gives a wrong shape for an empty batch (TensorFlow 2.21): one black image stands in.
-        count = tf.shape(pixels)[0]
-        some = tf.pad(pixels, [[0, tf.maximum(0, 1 - count)], [0, 0], [0, 0], [0, 0]])
-        return tf.cast(model(preprocessor.normalise(some), training=False), tf.float32)[:count]
+        count = tf.shape(prepared)[0]
+        some = tf.pad(prepared, [[0, tf.maximum(0, 1 - count)], *[[0, 0]] * (len(inputs.spec.shape) - 1)])
+        return tf.cast(model(inputs.normalise(some), training=False), tf.float32)[:count]
 
     @tf.function(input_signature=compute.input_signature)
-    def from_pixels(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
-        return answers(compute(pixels))
+    def from_prepared(prepared: tf.Tensor) -> dict[str, tf.Tensor]:
+        return answers(compute(prepared))
 
     @tf.function(input_signature=compute.input_signature)
-    def to_logits(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"logits": compute(pixels)}
+    def to_logits(prepared: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"logits": compute(prepared)}
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image")])
-    def from_image(image: tf.Tensor) -> dict[str, tf.Tensor]:
-        spec = tf.TensorSpec(model.input_shape[1:], tf.uint8)
-        pixels = tf.map_fn(preprocessor.decode, image, fn_output_signature=spec, parallel_iterations=8)
-        return answers(compute(pixels))
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name=inputs.raw)])
+    def from_raw(raw: tf.Tensor) -> dict[str, tf.Tensor]:
+        return answers(compute(inputs.prepare(raw)))
 
     module = tf.Module()
     # The tf.Variables, not the Keras model: held through it they are saved as copies, which the C++ loader of servers
     # does not restore.
     module.weights = [weight.value for weight in model.weights]
     module.labels = tf.saved_model.Asset(str(labels_file))
-    signatures = {"serving_default": from_image, "pixels": from_pixels, "logits": to_logits}
+    module.held = list(inputs.held)
+    signatures = {"serving_default": from_raw, inputs.prepared: from_prepared, "logits": to_logits}
+    if inputs.raw == "text":
+        signatures["explain"] = explanation(lambda text: tf.nn.softmax(compute(inputs.prepare(text))), labels)
     with quiet(), _unoptimised_calls():
         tf.saved_model.save(module, str(directory), signatures=signatures)
 
@@ -200,7 +219,7 @@ def _check(model: keras.Model, labels: Sequence[str], directory: Path, examples:
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise ExportError(f"{directory}: there already, and not empty; export to a new directory")
     if not examples:
-        raise ExportError("no examples: the artifact is compared with the model on at least one encoded image")
+        raise ExportError("no examples: the artifact is compared with the model on at least one")
     if model.output_shape != (None, len(labels)):
         raise ExportError(f"{len(labels)} labels for a model of output shape {model.output_shape}: one label a class")
     for label in labels:
@@ -222,13 +241,13 @@ def _float32_config(value: Any, key: str = "") -> Any:
 
 
 def _precision_difference(
-    model: keras.Model, plain: keras.Model, preprocessor: Preprocessor, pixels: np.ndarray, expected: np.ndarray
+    model: keras.Model, plain: keras.Model, inputs: Inputs, prepared: np.ndarray, expected: np.ndarray
 ) -> float:
     """Largest difference of a probability between the model as trained and its float32 twin."""
     if plain is model:
         return 0.0
     with tf.device("/CPU:0"):
-        logits = tf.cast(model(preprocessor.normalise(pixels), training=False), tf.float32)
+        logits = tf.cast(model(inputs.normalise(prepared), training=False), tf.float32)
     where = "the model as trained against its float32 twin"
     return difference(where, softmax(logits.numpy()), softmax(expected), PRECISION_TOLERANCE)
 
@@ -250,7 +269,7 @@ def _text(path: Path) -> str:
         raise ExportError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8 text'}") from None
 
 
-def _card(name: str, run_dir: Path, texts: Mapping[str, str], model: keras.Model) -> str:
+def _card(name: str, run_dir: Path, texts: Mapping[str, str], model: keras.Model, preprocessor: Any) -> str:
     from bigkeras.data import DATASETS
 
     recipe = json.loads(texts["recipe.json"])
@@ -264,5 +283,7 @@ def _card(name: str, run_dir: Path, texts: Mapping[str, str], model: keras.Model
         data_notes=(source.__doc__ or "") if source else "",
         labels=texts["labels.txt"].splitlines(),
         parameters=model.count_params(),
-        input_shape=model.input_shape[1:],
+        use=text_use(name, preprocessor.length)
+        if isinstance(preprocessor, TextPreprocessor)
+        else image_use(name, model.input_shape[1:]),
     )

@@ -16,23 +16,23 @@ def card(
     data_notes: str,
     labels: Sequence[str],
     parameters: int,
-    input_shape: Sequence[int],
+    use: tuple[str, str, str],
 ) -> str:
     """README.md as text, from the parsed JSON files of a run.
 
-    `name`: that of the model's folder. `data_notes`: the data set function's docstring.
+    `name`: that of the model's folder. `data_notes`: the data set function's docstring. `use`: what the classes are of,
+    the command that asks the model, and what it answers to anything else; from `image_use` or `text_use`.
     """
-    height, width, channels = input_shape
+    takes, command, limits = use
     parts = [
         f"# {name}",
         recipe.get("claim", ""),
-        f"It says which of {len(labels)} classes an image shows. The image may have any size and is brought to "
-        f"{height} × {width} pixels and {channels} channel{'s' if channels > 1 else ''} inside.",
+        f"It says which of {len(labels)} classes {takes}",
         "Classes: "
         + ", ".join(labels[:MOST_LABELS])
         + (f" … ({len(labels)}, see labels.txt)" * (len(labels) > MOST_LABELS)),
         "## Use",
-        f"    python -m apps.image_classification photo.jpg --model {name}",
+        f"    {command}",
         "`1/` is a SavedModel with a version number as TensorFlow Serving wants it; signatures, types and limits: "
         "docs/artifact.md.",
         "## Scores",
@@ -48,10 +48,32 @@ def card(
         "## Where it was trained",
         _table("what", environment) or "Not known: the run has no environment.json.",
         "## Limits",
-        "It always names one of its classes, also for an image that shows none of them. The probabilities are those of "
-        "images like the training data.",
+        limits,
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def image_use(name: str, input_shape: Sequence[int]) -> tuple[str, str, str]:
+    """For `card`: a classifier of images `(height, width, channels)`."""
+    height, width, channels = input_shape
+    return (
+        f"an image shows. The image may have any size and is brought to {height} × {width} pixels and {channels} "
+        f"channel{'s' if channels > 1 else ''} inside.",
+        f"python -m apps.image_classification photo.jpg --model {name}",
+        "It always names one of its classes, also for an image that shows none of them. The probabilities are those of "
+        "images like the training data.",
+    )
+
+
+def text_use(name: str, length: int) -> tuple[str, str, str]:
+    """For `card`: a classifier of texts of which it reads `length` tokens."""
+    return (
+        f"a text belongs to. The text may have any length; {length} tokens of it are read.",
+        f'python -m apps.sentiment "Well done, all of it." --model {name} --explain',
+        "It always names one of its classes, also for a text that belongs to none of them, or in another language. The "
+        "probabilities are those of texts like the training data. Answers stand in the order of their probability; a "
+        "decision threshold that was tuned on the validation split stands in metrics.json, and is not applied.",
+    )
 
 
 def _scores(name: str, metrics: Mapping[str, Any]) -> str:

@@ -21,7 +21,7 @@ from bigkeras.recipe import Recipe
 from bigkeras.run import write_csv
 from bigkeras.runtime import Machine
 from bigkeras.step import Step
-from bigkeras.tasks.classification import ImageClassification
+from bigkeras.tasks.task import Task
 from bigkeras.tensorboard import tensorboard_callbacks
 
 
@@ -84,7 +84,7 @@ class Control(keras.callbacks.Callback):
         directory: Path,
         step: Step,
         splits: Splits,
-        task: ImageClassification,
+        task: Task,
         log: Log,
         asked: list[int],
         machine: Machine,

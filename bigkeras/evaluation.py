@@ -14,18 +14,18 @@ import tensorflow as tf
 
 from bigkeras.data import DATASETS
 from bigkeras.data.bad import reason
-from bigkeras.data.pipeline import ordered_rows
+from bigkeras.data.pipeline import ordered_plan, plan_rows
 from bigkeras.data.source import Source
-from bigkeras.metrics import bootstrap_interval, classification_metrics
+from bigkeras.metrics import best_threshold, bootstrap_interval, classification_metrics, scores_at, worst_mistakes
 from bigkeras.recipe import Choice, Recipe, RecipeError, known, load
 from bigkeras.report import write_report
 from bigkeras.run import RunError, check_run, read_labels, write_json
-from bigkeras.tasks import load_preprocessor
-from bigkeras.tasks.classification import ImageClassification
+from bigkeras.tasks import load_task
+from bigkeras.tasks.task import Task
 
 BATCH = 250
 Predict = Callable[[tf.Tensor], tf.Tensor]
-Mistake = tuple[np.ndarray, int, np.ndarray]
+Mistake = tuple[Any, int, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Predictions:
     """What a model says of a split, in the source's order, unreadable examples left out.
 
     labels: `(n,)`. probabilities: `(n, classes)`.
-    worst: pixels, label and probabilities of the mistakes it was surest of.
+    worst: the mistakes it was surest of: pixels or text, label and probabilities.
     """
 
     labels: np.ndarray
@@ -89,68 +89,79 @@ def evaluate(
     source = getattr(DATASETS[recipe.data.name](**recipe.data.args), split)
     if source is None:
         raise RunError(f"data {recipe.data.name} has no {split} split")
-    task = ImageClassification(load_preprocessor(path), read_labels(path), ())
-    predict = artifact_predictor(path, task.class_names) if artifact else run_predictor(path / "best.keras", task)
+    task = load_task(path, read_labels(path))
+    if average != "none" and task.kind != "image":
+        raise RecipeError(f"average {average}: is for images, not for {task.kind}")
+    predict = artifact_predictor(path, task) if artifact else run_predictor(path / "best.keras", task)
     predictions = predict_source(AVERAGES[average](predict), source, task)
     key = split if average == "none" else f"{split} {average}"
-    metrics = {key: score(predictions, task.class_names)}
+    metrics = {key: score(predictions, task.class_names, _threshold(path))}
     if not artifact and report:
         _merge(path, recipe, metrics, predictions, task)
     return metrics
 
 
-def score(predictions: Predictions, class_names: tuple[str, ...]) -> dict[str, Any]:
-    """All metrics of classification, with a 95 % interval of the accuracy by bootstrap over the examples."""
+def score(predictions: Predictions, class_names: tuple[str, ...], threshold: float | None = None) -> dict[str, Any]:
+    """All metrics of classification, with a 95 % interval of the accuracy by bootstrap over the examples.
+
+    Of two classes, with `threshold`, also the scores of decisions made at it, as `at_threshold`.
+    """
     metrics = classification_metrics(predictions.labels, predictions.probabilities, class_names)
     correct = predictions.probabilities.argmax(1) == predictions.labels
     low, high = bootstrap_interval(correct, seed=0)
+    if threshold is not None and len(class_names) == 2:
+        metrics["at_threshold"] = scores_at(threshold, predictions.labels, predictions.probabilities)
     return {**metrics, "accuracy_95": [low, high], "examples": len(correct), "unreadable": len(predictions.bad)}
 
 
-def predict_source(predict: Predict, source: Source, task: ImageClassification, worst: int = 16) -> Predictions:
+def predict_source(predict: Predict, source: Source, task: Task, worst: int = 16) -> Predictions:
     """The model's answers for every example of a source; also the `worst` mistakes, those it was surest of."""
     bad: dict[str, str] = {}
 
     def on_bad(index: int) -> None:
         bad[source.name(index)] = reason(source, index, task.prepare)
 
+    source = task.opened(source)
     batch_size = min(BATCH, len(source))
-    rows = ordered_rows(source, batch_size)
-    labels: list[np.ndarray] = []
-    probabilities: list[np.ndarray] = []
-    mistakes: list[Mistake] = []
-    for pixels, label, weight in task.dataset(source, rows, batch_size, False, on_bad):
+    plan = ordered_plan(source, batch_size, task.lengths(source))
+    dataset = task.dataset(source, plan_rows(lambda _: plan, range(1)), batch_size, False, on_bad)
+    places: list[np.ndarray] = []
+    answers: list[np.ndarray] = []
+    for index, (x, _, weight) in zip(plan.indices, dataset, strict=True):
         keep = weight.numpy() > 0
-        answer = np.asarray(predict(pixels))[keep]
-        truth = label.numpy()[keep]
-        labels.append(truth)
-        probabilities.append(answer)
-        wrong = np.flatnonzero(answer.argmax(1) != truth)
-        sure = wrong[np.argsort(-answer[wrong].max(1))][:worst]
-        shown = pixels.numpy()[keep]
-        mistakes += [(shown[i], int(truth[i]), answer[i]) for i in sure]
-    mistakes.sort(key=lambda mistake: -float(mistake[2].max()))
-    return Predictions(np.concatenate(labels), np.concatenate(probabilities), tuple(mistakes[:worst]), bad)
+        places.append(index[keep])
+        answers.append(np.asarray(predict(x))[keep])
+    seen = np.concatenate(places)
+    order = np.argsort(seen)
+    seen, probabilities = seen[order], np.concatenate(answers)[order]
+    labels = source.labels[seen]
+    mistakes = [
+        (task.shown(source, int(seen[i])), int(labels[i]), probabilities[i])
+        for i in worst_mistakes(labels, probabilities, worst)
+    ]
+    return Predictions(labels, probabilities, tuple(mistakes), bad)
 
 
-def run_predictor(model: Path, task: ImageClassification) -> Predict:
-    """uint8 pixels `(batch, height, width, channels)` to probabilities `(batch, classes)`, by a saved Keras model."""
+def run_predictor(model: Path, task: Task) -> Predict:
+    """A batch of the task's datasets to probabilities `(batch, classes)`, by a saved Keras model."""
     import bigkeras.models  # noqa: F401  registers the layers
 
     network = keras.models.load_model(model, compile=False, safe_mode=True)
-    return tf.function(lambda pixels: tf.nn.softmax(network(task.normalise(pixels), training=False)))
+    # Reduced, so that batches of other lengths do not each trace it anew.
+    return tf.function(lambda x: tf.nn.softmax(network(task.normalise(x), training=False)), reduce_retracing=True)
 
 
-def artifact_predictor(directory: Path, class_names: tuple[str, ...]) -> Predict:
-    """The same by a shipped SavedModel's signature `pixels`, its answers put back into the order of the classes."""
+def artifact_predictor(directory: Path, task: Task) -> Predict:
+    """The same by a shipped SavedModel's signature `pixels` or `tokens`, the answers in the order of the classes."""
     version = max((p for p in directory.iterdir() if p.name.isdigit()), key=lambda p: int(p.name))
     loaded = tf.saved_model.load(str(version))
-    signature = loaded.signatures["pixels"]
-    names = np.array([name.encode() for name in class_names])
+    key = "pixels" if task.kind == "image" else "tokens"
+    signature = loaded.signatures[key]
+    names = np.array([name.encode() for name in task.class_names])
     order = np.argsort(names)
 
-    def predict(pixels: tf.Tensor) -> tf.Tensor:
-        answer = signature(pixels=tf.cast(pixels, tf.uint8))
+    def predict(x: tf.Tensor) -> tf.Tensor:
+        answer = signature(**{key: tf.cast(x, tf.uint8) if task.kind == "image" else x})
         places = order[np.searchsorted(names[order], answer["label"].numpy().astype(names.dtype))]
         probabilities = np.empty(places.shape, np.float32)
         np.put_along_axis(probabilities, places, answer["probability"].numpy(), 1)
@@ -160,16 +171,26 @@ def artifact_predictor(directory: Path, class_names: tuple[str, ...]) -> Predict
     return predict
 
 
-def finish_run(directory: Path, recipe: Recipe, history: Any, bad: Mapping[str, str]) -> dict[str, Any]:
-    """Scores the best model on the validation split and writes metrics.json and report.md of a finished run."""
-    source = DATASETS[recipe.data.name](**recipe.data.args).validation
-    task = ImageClassification(load_preprocessor(directory), read_labels(directory), ())
+def finish_run(
+    directory: Path, recipe: Recipe, source: Source | None, history: Any, bad: Mapping[str, str]
+) -> dict[str, Any]:
+    """Scores the best model on the validation split `source`; writes metrics.json and report.md of a finished run."""
+    task = load_task(directory, read_labels(directory))
     metrics: dict[str, Any] = {"epochs": len(history), "unreadable": len(bad)}
     predictions = None
     if source is not None:
         predictions = predict_source(run_predictor(directory / "best.keras", task), source, task)
-        metrics["validation"] = score(predictions, task.class_names)
+        threshold = None
+        if len(task.class_names) == 2:
+            threshold = metrics["threshold"] = best_threshold(predictions.labels, predictions.probabilities)
+        metrics["validation"] = score(predictions, task.class_names, threshold)
     return _merge(directory, recipe, metrics, predictions, task)
+
+
+def _threshold(directory: Path) -> float | None:
+    """The decision threshold that a run tuned on its validation split."""
+    path = directory / "metrics.json"
+    return json.loads(path.read_text(encoding="utf-8")).get("threshold") if path.is_file() else None
 
 
 def is_artifact(path: Path) -> bool:
@@ -190,7 +211,7 @@ def with_data(recipe: Recipe, data: str | None) -> Recipe:
 
 
 def _merge(
-    directory: Path, recipe: Recipe, metrics: dict[str, Any], predictions: Predictions | None, task: ImageClassification
+    directory: Path, recipe: Recipe, metrics: dict[str, Any], predictions: Predictions | None, task: Task
 ) -> dict[str, Any]:
     path = directory / "metrics.json"
     before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

@@ -49,6 +49,39 @@ def classification_metrics(
     return result
 
 
+def best_threshold(labels: Any, probabilities: Any) -> float:
+    """From which probability of the second of two classes to decide for it, so that the mean F1 is highest.
+
+    `labels` (n,) 0 or 1, `probabilities` (n, 2). Halfway between two neighbouring probabilities; of equally good
+    places the one nearest to 0.5, which is also the answer where only one class occurs.
+    """
+    labels, scores_of_one = np.asarray(labels), np.asarray(probabilities, np.float64)[:, 1]
+    order = np.argsort(scores_of_one, kind="stable")
+    sorted_labels, values = labels[order], scores_of_one[order]
+    ones, zeros = sorted_labels.sum(), len(labels) - sorted_labels.sum()
+    if not ones or not zeros:
+        return 0.5
+    # Below place k the answer is the first class.
+    missed = np.concatenate([[0], np.cumsum(sorted_labels)])
+    refused = np.arange(len(labels) + 1) - missed
+    taken_wrongly = zeros - refused
+    f1_of_zero = 2 * refused / (2 * refused + missed + taken_wrongly)
+    f1_of_one = 2 * (ones - missed) / (2 * (ones - missed) + missed + taken_wrongly)
+    places = np.concatenate([[0.0], (values[1:] + values[:-1]) / 2, [1.0]])
+    f1 = f1_of_zero + f1_of_one
+    f1[1:-1][values[1:] == values[:-1]] = -1  # equal probabilities cannot be told apart
+    best = np.flatnonzero(f1 >= f1.max() - 1e-12)
+    return float(places[best[np.argmin(np.abs(places[best] - 0.5))]])
+
+
+def scores_at(threshold: float, labels: Any, probabilities: Any) -> dict[str, float]:
+    """Accuracy, mean F1, and precision, recall and F1 of the second class, decided for from `threshold` on."""
+    labels, given = np.asarray(labels), (np.asarray(probabilities)[:, 1] >= threshold).astype(np.int64)
+    precision, recall, f1, _ = scores.precision_recall_fscore_support(labels, given, labels=[0, 1], zero_division=0)
+    second = {"precision": float(precision[1]), "recall": float(recall[1]), "f1": float(f1[1])}
+    return {"threshold": threshold, "accuracy": float((given == labels).mean()), "macro_f1": float(f1.mean()), **second}
+
+
 def bootstrap_interval(correct: Any, seed: int, samples: int = 10_000) -> tuple[float, float]:
     """The 95 % percentile interval of the accuracy, from `samples` resamplings of the test set.
 

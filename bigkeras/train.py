@@ -13,24 +13,22 @@ import tensorflow as tf
 from bigkeras import checkpoint, runtime
 from bigkeras.control import Control, Diverged, Interrupted, Log, signals
 from bigkeras.data import DATASETS
-from bigkeras.data.pipeline import ordered_rows, plan_rows
+from bigkeras.data.pipeline import ordered_plan, plan_rows
 from bigkeras.data.plan import class_weights, epoch_plan, steps_per_epoch
 from bigkeras.data.source import DataError, Splits
 from bigkeras.evaluation import finish_run
 from bigkeras.models import MODELS
 from bigkeras.optimization import OPTIMIZERS, OURS, SCHEDULES, make_optimizer
 from bigkeras.recipe import Recipe, RecipeError, check
-from bigkeras.run import opened, write_json, write_text
+from bigkeras.run import opened, write_bytes, write_json, write_text
 from bigkeras.search import check_auto, fit_best
 from bigkeras.step import Step, penalty
-from bigkeras.tasks import LOSSES, TASKS
-from bigkeras.tasks.augmentation import check_augmentation
-from bigkeras.tasks.classification import ImageClassification, in_memory, sample_pixels
-from bigkeras.transfer import freeze, start_from
+from bigkeras.tasks import LOSSES, MODEL_ARGUMENTS, TASKS, check_augmentation
+from bigkeras.tasks.task import Task
+from bigkeras.transfer import freeze, inherited, start_from
 
 AUTO = "auto"
-ADAPT_IMAGES = 5000
-EXAMPLES = 16
+ADAPT_EXAMPLES = 5000
 
 
 def check_recipe(recipe: Recipe, model: Callable | None = None) -> None:
@@ -41,11 +39,11 @@ def check_recipe(recipe: Recipe, model: Callable | None = None) -> None:
         check_auto(recipe)
     else:
         models = {recipe.model.name: model} if model else MODELS
-        check("model", recipe.model, models, given=("input_shape", "num_classes"))
+        check("model", recipe.model, models, given=MODEL_ARGUMENTS)
     check("loss", recipe.loss, LOSSES)
     check("optimizer", recipe.optimizer, OPTIMIZERS, given=OURS)
     check("schedule", recipe.schedule, SCHEDULES)
-    check_augmentation(recipe.augmentation)
+    check_augmentation(recipe.task.name, recipe.augmentation)
     if recipe.monitor not in ("val_accuracy", "val_loss", "val_macro_f1", "val_top5_accuracy"):
         raise RecipeError(f"monitor={recipe.monitor!r}: val_accuracy, val_loss, val_macro_f1 or val_top5_accuracy")
 
@@ -83,15 +81,16 @@ def fit(
         if recipe.model.name == AUTO:
             again = functools.partial(fit, machine=machine, log=log)
             return fit_best(recipe, directory, splits, again, log)
-        task = TASKS[recipe.task.name](splits, recipe.augmentation, **recipe.task.args)
-        splits = in_memory(splits, task)
+        task = TASKS[recipe.task.name](splits, recipe.augmentation, **inherited(recipe))
+        validation = splits.validation
+        splits = task.ready(splits)
         _describe(directory, task, splits)
         with strategy.scope(), runtime.precision(recipe.precision):
             step = _make_step(recipe, splits, task, machine, model)
         with signals() as asked:
             control = Control(recipe, directory, step, splits, task, log, asked, machine)
             _train(recipe, directory, step, splits, task, control, log)
-        return finish_run(directory, recipe, control.position.history, control.bad)
+        return finish_run(directory, recipe, validation, control.position.history, control.bad)
 
 
 def load_splits(recipe: Recipe) -> Splits:
@@ -103,23 +102,24 @@ def load_splits(recipe: Recipe) -> Splits:
 
 
 def datasets(
-    recipe: Recipe, splits: Splits, task: ImageClassification, position: checkpoint.Position, on_bad: Callable
+    recipe: Recipe, splits: Splits, task: Task, position: checkpoint.Position, on_bad: Callable
 ) -> tuple[tf.data.Dataset, tf.data.Dataset | None]:
     """The training batches from `position` to the end of the last epoch, and the validation batches."""
-    plan = functools.partial(_plan, splits.train.labels, recipe.batch_size, recipe.seed, recipe.balance)
+    lengths = task.lengths(splits.train)
+    plan = functools.partial(_plan, splits.train.labels, lengths, recipe.batch_size, recipe.seed, recipe.balance)
     rows = plan_rows(plan, range(position.epoch, recipe.epochs), skip=position.step)
     train = task.dataset(splits.train, rows, recipe.batch_size, True, functools.partial(on_bad, splits.train))
     if splits.validation is None:
         return train, None
     # Keras goes on with one iterator at every evaluation, so the data never ends.
     note = functools.partial(on_bad, splits.validation)
-    return train, task.dataset(
-        splits.validation, ordered_rows(splits.validation, recipe.batch_size).repeat(), recipe.batch_size, False, note
-    )
+    ordered = ordered_plan(splits.validation, recipe.batch_size, task.lengths(splits.validation))
+    rows = plan_rows(lambda _: ordered, range(1)).repeat()
+    return train, task.dataset(splits.validation, rows, recipe.batch_size, False, note)
 
 
-def _plan(labels: np.ndarray, batch_size: int, seed: int, balance: str, epoch: int) -> Any:
-    return epoch_plan(labels, batch_size=batch_size, seed=seed, epoch=epoch, balance=balance)
+def _plan(labels: np.ndarray, lengths: np.ndarray | None, batch_size: int, seed: int, balance: str, epoch: int) -> Any:
+    return epoch_plan(labels, batch_size=batch_size, seed=seed, epoch=epoch, balance=balance, lengths=lengths)
 
 
 def _finished(directory: Path) -> dict[str, Any] | None:
@@ -127,21 +127,15 @@ def _finished(directory: Path) -> dict[str, Any] | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
-def _describe(directory: Path, task: ImageClassification, splits: Splits) -> None:
-    """What export and evaluation need of the data: preprocessor, labels, some images for the parity gate."""
+def _describe(directory: Path, task: Task, splits: Splits) -> None:
+    """What export and evaluation need of the data: preprocessor, labels, some examples for the parity gate."""
     write_json(directory / "environment.json", runtime.environment())
-    write_text(directory / "preprocessor.json", task.preprocessor.to_json())
     write_text(directory / "labels.txt", "".join(f"{name}\n" for name in task.class_names))
-    examples = directory / "examples"
-    examples.mkdir(exist_ok=True)
-    source = splits.validation or splits.train
-    for number, image in enumerate(sample_pixels(source, task.preprocessor, EXAMPLES)):
-        (examples / f"{number:02d}.png").write_bytes(tf.io.encode_png(image).numpy())
+    for name, data in task.files(splits.validation or splits.train).items():
+        write_bytes(directory / name, data)
 
 
-def _make_step(
-    recipe: Recipe, splits: Splits, task: ImageClassification, machine: runtime.Machine, model: Callable | None
-) -> Step:
+def _make_step(recipe: Recipe, splits: Splits, task: Task, machine: runtime.Machine, model: Callable | None) -> Step:
     keras.utils.set_random_seed(recipe.seed)
     function = model or MODELS[recipe.model.name]
     try:
@@ -150,9 +144,9 @@ def _make_step(
         raise RecipeError(f"model {recipe.model.name}: {str(error).splitlines()[0]}") from None
     adapting = [layer for layer in network.layers if hasattr(layer, "adapt")]
     if adapting:
-        images = task.normalise(sample_pixels(splits.train, task.preprocessor)[:ADAPT_IMAGES])
+        sample = task.sample(splits.train, ADAPT_EXAMPLES)
         for layer in adapting:
-            layer.adapt(images)
+            layer.adapt(sample)
     if recipe.start_from:
         start_from(recipe.start_from, network)
     if recipe.freeze_until:
@@ -172,9 +166,9 @@ def _make_step(
         steps_per_call=machine.steps_per_call,
         xla=machine.xla,
     )
-    # Keras' augmentation layers make their random state when they first see a batch.
-    example = tf.zeros((2, *task.preprocessor.shape)), tf.one_hot([0, 1], num_classes)
-    step._augment(*example)
+    if step.augmentation:
+        # Keras' augmentation layers make their random state when they first see a batch.
+        step._augment(tf.zeros((2, *task.preprocessor.shape)), tf.one_hot([0, 1], num_classes))
     step.begin(make_optimizer(recipe, steps_per_epoch(splits.train.labels, recipe.batch_size, recipe.balance)))
     return step
 
@@ -184,7 +178,7 @@ def _train(
     directory: Path,
     step: Step,
     splits: Splits,
-    task: ImageClassification,
+    task: Task,
     control: Control,
     log: Log,
 ) -> None:

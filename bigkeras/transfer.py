@@ -1,12 +1,14 @@
 """Transfer learning: weights from an earlier run, a shipped model, a file or ImageNet; freezing up to a layer."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
 from bigkeras.models.pretrained import copy_weights_by_name, load_pretrained
-from bigkeras.recipe import RecipeError, load
+from bigkeras.recipe import Recipe, RecipeError, load
 
 
 def start_from(origin: str, network: keras.Model) -> list[str]:
@@ -29,6 +31,23 @@ def start_from(origin: str, network: keras.Model) -> list[str]:
         return copy_weights_by_name(_origin_model(path), network)
     except (ValueError, OSError, ImportError) as error:
         raise RecipeError(f"start_from={origin}: {str(error).splitlines()[0]}") from None
+
+
+def inherited(recipe: Recipe) -> dict[str, Any]:
+    """The task's arguments; those of texts are an earlier run's: its weights mean nothing without its vocabulary.
+
+    Raises RecipeError where the recipe asks for tokens that the earlier run does not have.
+    """
+    origin = Path(recipe.start_from or "")
+    if recipe.task.name != "text_classification" or not (origin / "preprocessor.json").is_file():
+        return dict(recipe.task.args)
+    theirs = json.loads((origin / "preprocessor.json").read_text(encoding="utf-8"))
+    for name, value in recipe.task.args.items():
+        if name != "buckets" and theirs.get(name, value) != value:
+            raise RecipeError(
+                f"task.{name}={value}: start_from={origin} has {theirs[name]}, and its vocabulary is kept"
+            )
+    return {"vocabulary": str(origin)}
 
 
 def freeze(network: keras.Model, until: str) -> None:
@@ -58,12 +77,11 @@ def artifact_model(directory: Path) -> keras.Model:
 
     from bigkeras.models import MODELS
     from bigkeras.run import read_labels
-    from bigkeras.tasks import load_preprocessor
+    from bigkeras.tasks import load_task
 
     recipe = load(directory)
-    network = MODELS[recipe.model.name](
-        input_shape=load_preprocessor(directory).shape, num_classes=len(read_labels(directory)), **recipe.model.args
-    )
+    arguments = load_task(directory, read_labels(directory)).model_arguments
+    network = MODELS[recipe.model.name](**arguments, **recipe.model.args)
     version = max((p for p in directory.iterdir() if p.name.isdigit()), key=lambda p: int(p.name))
     reader = tf.train.load_checkpoint(str(version / "variables" / "variables"))
     names = [n for n in reader.get_variable_to_shape_map() if n.startswith("weights/")]

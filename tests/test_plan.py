@@ -83,3 +83,30 @@ def test_what_is_done_to_a_batch_does_not_change_the_plan_of_the_next_pass():
     for _ in range(60):
         consume(iterator, tf.ones(16) * 9)
     assert plan.weights.tolist() == np.ones((4, 16)).tolist()
+
+
+LENGTHS = np.random.default_rng(0).integers(1, 400, 640)
+
+
+def by_length(epoch=0, **options):
+    return epoch_plan(np.zeros(640, np.int32), batch_size=9, seed=1, epoch=epoch, lengths=LENGTHS, **options)
+
+
+def test_batches_by_length_count_every_example_once_and_hold_little_padding():
+    plan = by_length()
+    assert sorted(plan.indices[plan.weights > 0]) == list(range(640))
+    spread = np.ptp(LENGTHS[plan.indices[:-1]], axis=1)
+    assert np.median(spread) < 20
+    assert not np.all(np.diff(LENGTHS[plan.indices[:-1]].max(1)) >= 0)  # nor from short to long
+
+
+def test_batches_by_length_are_others_in_every_epoch_and_the_same_again():
+    assert np.array_equal(by_length(3).indices, by_length(3).indices)
+    assert {frozenset(row) for row in by_length(0).indices.tolist()} != {
+        frozenset(row) for row in by_length(1).indices.tolist()
+    }
+
+
+def test_an_evaluation_by_length_sorts_all_examples():
+    plan = by_length(shuffle=False)
+    assert np.all(np.diff(LENGTHS[plan.indices[plan.weights > 0]]) >= 0)

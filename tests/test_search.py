@@ -110,3 +110,17 @@ def test_photographs_are_learned_from_a_pretrained_backbone(tmp_path, monkeypatc
         "image-folder-tuned",
     }
     assert Choice("efficientnet", {}).name in (tmp_path / "run" / "recipe.json").read_text()
+
+
+def test_candidates_of_texts_are_words_characters_and_with_enough_of_them_an_encoder():
+    recipe = RECIPES["text-csv"].override(**{"data.file": "reviews.csv"})
+
+    def names(count):
+        source = ArraySource({"text": np.array([b"some text"] * count, object)}, np.arange(count) % 2)
+        tried = search.candidates(recipe, Splits(source, source, None, ("a", "b")))
+        for candidate in tried:
+            check_recipe(candidate)
+        return [candidate.name.removeprefix("text-csv-") for candidate in tried]
+
+    assert names(200) == ["words", "characters"]
+    assert names(2000) == ["words", "characters", "encoder"]

@@ -1,11 +1,11 @@
-"""What the sources of own pictures share: files, split and class names to Splits."""
+"""What the sources of own pictures and own texts share: parts and class names to Splits."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from bigkeras.data.source import DataError, FileSource, Splits
+from bigkeras.data.source import ArraySource, DataError, FileSource, Splits
 from bigkeras.data.splits import check_fractions, stratified_sample, stratified_split
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -39,11 +39,30 @@ def file_splits(
     seed: int,
     limit_train: int | None,
 ) -> Splits:
-    """Splits of files. `parts` holds train, validation, test or "" for every file.
+    """Splits of picture files; see `part_splits`."""
+    whole = FileSource(paths, labels, transform=load_bytes)
+    return part_splits(
+        whole, parts, class_names, validation=validation, test=test, seed=seed, limit_train=limit_train, what="picture"
+    )
 
-    Files of "" are split by the fractions: stratified, decided by the seed, with every class in the training part.
-    A part that some files name is not filled from the others: the fraction of that part counts as 0.
+
+def part_splits(
+    whole: ArraySource | FileSource,
+    parts: np.ndarray,
+    class_names: tuple[str, ...],
+    *,
+    validation: float,
+    test: float,
+    seed: int,
+    limit_train: int | None,
+    what: str,
+) -> Splits:
+    """Splits of a source of `what`. `parts` holds train, validation, test or "" for every example.
+
+    Examples of "" are split by the fractions: stratified, decided by the seed, with every class in the training part.
+    A part that some examples name is not filled from the others: the fraction of that part counts as 0.
     """
+    labels = whole.labels
     given = set(parts) - {""}
     fractions = {"validation": 0.0 if "validation" in given else validation, "test": 0.0 if "test" in given else test}
     check_fractions(**fractions)
@@ -56,7 +75,6 @@ def file_splits(
     names = ("train", "validation", "test")
     for name, members in zip(names, stratified_split(labels[free], shares, seed), strict=True):
         parts[free[members]] = name
-    whole = FileSource(paths, labels, transform=load_bytes)
     places = {name: np.flatnonzero(parts == name) for name in names}
     if limit_train is not None and limit_train < 1:
         raise DataError(f"limit_train={limit_train}: at least 1, or null for all")
@@ -64,7 +82,7 @@ def file_splits(
     missing = sorted(set(range(len(class_names))) - set(labels[train].tolist()))
     if missing:
         raise DataError(
-            f"class {class_names[missing[0]]!r} has no picture to train on: all of its files are in validation or test"
+            f"class {class_names[missing[0]]!r} has no {what} to train on: all of its {what}s are in validation or test"
         )
     train = train[stratified_sample(labels[train], limit_train, seed)]
     held_out, tested = (whole.take(places[name]) if len(places[name]) else None for name in ("validation", "test"))

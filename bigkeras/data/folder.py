@@ -19,20 +19,7 @@ def image_folder(
     them, and that is the split; of a part without a folder, validation is taken from train, and a test there is none.
     Else the seed decides a stratified split. Raises DataError that names the folder. The order is that of the names.
     """
-    root = Path(directory).expanduser()
-    if not root.is_dir():
-        raise DataError(f"directory={directory}: not a directory" + ("" if root.exists() else ", nothing is there"))
-    folders = _sub_folders(root)
-    layout = {name: SPLIT_NAMES[name.lower()] for name in folders if name.lower() in SPLIT_NAMES}
-    # Classes may be called train and bus: a layout has a training folder and nothing but parts.
-    if "train" in layout.values() and len(layout) == len(folders) and len(folders) > 1:
-        roots = [(root / name, part) for name, part in layout.items()]
-    elif len(folders) == 1 and "train" in layout.values():
-        roots = [(root / folders[0], "train")]
-    else:
-        roots = [(root, "")]
-    paths, classes, parts, ignored = _listed(roots)
-    class_names = _class_names(root, roots, paths, classes)
+    paths, classes, parts, class_names, ignored = class_files(directory, EXTENSIONS, "picture")
     number = {name: i for i, name in enumerate(class_names)}
     labels = np.array([number[name] for name in classes], np.int32)
     splits = file_splits(
@@ -48,7 +35,30 @@ def image_folder(
     return Splits(splits.train, splits.validation, splits.test, splits.class_names, ignored=tuple(ignored))
 
 
-def _listed(roots: list[tuple[Path, str]]) -> tuple[list[str], list[str], list[str], list[tuple[str, str]]]:
+Files = tuple[list[str], list[str], list[str], tuple[str, ...], list[tuple[str, str]]]
+
+
+def class_files(directory: str, extensions: tuple[str, ...], what: str) -> Files:
+    """The files of `image_folder`'s layouts: paths, their classes, their parts, the class names and what is ignored."""
+    root = Path(directory).expanduser()
+    if not root.is_dir():
+        raise DataError(f"directory={directory}: not a directory" + ("" if root.exists() else ", nothing is there"))
+    folders = _sub_folders(root)
+    layout = {name: SPLIT_NAMES[name.lower()] for name in folders if name.lower() in SPLIT_NAMES}
+    # Classes may be called train and bus: a layout has a training folder and nothing but parts.
+    if "train" in layout.values() and len(layout) == len(folders) and len(folders) > 1:
+        roots = [(root / name, part) for name, part in layout.items()]
+    elif len(folders) == 1 and "train" in layout.values():
+        roots = [(root / folders[0], "train")]
+    else:
+        roots = [(root, "")]
+    paths, classes, parts, ignored = _listed(roots, extensions, what)
+    return paths, classes, parts, _class_names(root, roots, paths, classes, what), ignored
+
+
+def _listed(
+    roots: list[tuple[Path, str]], extensions: tuple[str, ...], what: str
+) -> tuple[list[str], list[str], list[str], list[tuple[str, str]]]:
     """Paths, their classes and parts, and what was left out with the reason."""
     paths: list[str] = []
     classes: list[str] = []
@@ -56,11 +66,11 @@ def _listed(roots: list[tuple[Path, str]]) -> tuple[list[str], list[str], list[s
     ignored: list[tuple[str, str]] = []
     for folder, part in roots:
         for name in _sub_folders(folder):
-            found = _pictures(folder / name, ignored)
+            found = _files(folder / name, extensions, what, ignored)
             if not found:
                 raise DataError(
-                    f"{folder / name}: the folder of class {name!r} holds no picture "
-                    f"({', '.join(e[1:] for e in EXTENSIONS)}): add some or remove the folder"
+                    f"{folder / name}: the folder of class {name!r} holds no {what} "
+                    f"({', '.join(e[1:] for e in extensions)}): add some or remove the folder"
                 )
             paths += found
             classes += [name] * len(found)
@@ -68,11 +78,13 @@ def _listed(roots: list[tuple[Path, str]]) -> tuple[list[str], list[str], list[s
     return paths, classes, parts, ignored
 
 
-def _class_names(root: Path, roots: list[tuple[Path, str]], paths: list[str], classes: list[str]) -> tuple[str, ...]:
+def _class_names(
+    root: Path, roots: list[tuple[Path, str]], paths: list[str], classes: list[str], what: str
+) -> tuple[str, ...]:
     names = tuple(sorted(set(classes)))
     wanted = f"a sub-folder for every class, such as {root / 'cat'} and {root / 'dog'}"
     if not paths:
-        raise DataError(f"{roots[0][0]}: no sub-folder with pictures: wanted is {wanted}")
+        raise DataError(f"{roots[0][0]}: no sub-folder with {what}s: wanted is {wanted}")
     if len(names) == 1:
         raise DataError(f"{roots[0][0]}: only one class, {names[0]!r}: at least two are needed, {wanted}")
     return names
@@ -86,8 +98,8 @@ def _sub_folders(folder: Path) -> list[str]:
         raise DataError(f"{folder}: cannot be listed: {error.strerror}") from None
 
 
-def _pictures(top: Path, ignored: list[tuple[str, str]]) -> list[str]:
-    """The pictures below a folder, sorted; links to folders are followed, each folder once."""
+def _files(top: Path, extensions: tuple[str, ...], what: str, ignored: list[tuple[str, str]]) -> list[str]:
+    """The files of some extensions below a folder, sorted; links to folders are followed, each folder once."""
     found: list[str] = []
     waiting, seen = [str(top)], set()
     while waiting:
@@ -104,8 +116,8 @@ def _pictures(top: Path, ignored: list[tuple[str, str]]) -> list[str]:
                         continue
                     if entry.is_dir():
                         waiting.append(entry.path)
-                    elif not entry.name.lower().endswith(EXTENSIONS):
-                        ignored.append((entry.path, "not a picture, by its name"))
+                    elif not entry.name.lower().endswith(extensions):
+                        ignored.append((entry.path, f"not a {what}, by its name"))
                     elif entry.is_file():
                         found.append(entry.path)
                     else:
@@ -114,5 +126,5 @@ def _pictures(top: Path, ignored: list[tuple[str, str]]) -> list[str]:
             raise DataError(f"{folder}: cannot be listed: {error.strerror}") from None
     found.sort()
     if found and not any(os.access(path, os.R_OK) for path in found):
-        raise DataError(f"{found[0]}: may not be read, and neither may any other picture of {top}: check permissions")
+        raise DataError(f"{found[0]}: may not be read, and neither may any other {what} of {top}: check permissions")
     return found

@@ -31,10 +31,9 @@ def plan_rows(plan: Callable[[int], Plan], epochs: range, skip: int = 0) -> tf.d
     return tf.data.Dataset.range(epochs.start, epochs.stop).flat_map(rows).skip(skip)
 
 
-def ordered_rows(source: Source, batch_size: int) -> tf.data.Dataset:
-    """The rows of all examples of a source once, in its order; the last batch is filled with weight 0."""
-    plan = epoch_plan(source.labels, batch_size=batch_size, seed=0, epoch=0, shuffle=False)
-    return plan_rows(lambda _: plan, range(1))
+def ordered_plan(source: Source, batch_size: int, lengths: np.ndarray | None = None) -> Plan:
+    """The plan of all examples of a source once, in its order or by `lengths`; weight 0 fills the last batch."""
+    return epoch_plan(source.labels, batch_size=batch_size, seed=0, epoch=0, shuffle=False, lengths=lengths)
 
 
 def batches(

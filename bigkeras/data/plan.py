@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+POOL = 50  # batches whose examples are sorted by length together
 RANDOMS = 8  # uniform numbers an example gets for its augmentation; number 0 is the flip's
 
 
@@ -21,17 +22,28 @@ class Plan:
 
 
 def epoch_plan(
-    labels: np.ndarray, *, batch_size: int, seed: int, epoch: int, shuffle: bool = True, balance: str = "none"
+    labels: np.ndarray,
+    *,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    shuffle: bool = True,
+    balance: str = "none",
+    lengths: np.ndarray | None = None,
 ) -> Plan:
     """The plan of epoch `epoch`, a function of the arguments alone.
 
     `balance`: "oversample" shows every class as often as the most frequent one, "undersample" as often as the rarest
-    one (others in turn, another part every epoch); the number of steps is the same in every epoch.
+    one (others in turn, another part every epoch); the number of steps is the same in every epoch. With `lengths`, int
+    `(n,)`, the examples of a batch are of about one length, so that little of it is padding; the batches stand in
+    random order.
     """
     generator = np.random.default_rng([seed, epoch])
     order = _resampled(np.asarray(labels), balance, generator)
     if shuffle:
         order = generator.permutation(order)
+    if lengths is not None:
+        order = _by_length(order, np.asarray(lengths), batch_size, generator if shuffle else None)
     steps = -(-len(order) // batch_size)
     rows = steps * batch_size
     randoms = generator.random((rows, RANDOMS), np.float32)
@@ -60,6 +72,20 @@ def class_weights(labels: np.ndarray, num_classes: int) -> np.ndarray:
     weights = np.zeros(num_classes, np.float32)
     weights[present] = len(labels) / (present.sum() * counts[present])
     return weights
+
+
+def _by_length(
+    order: np.ndarray, lengths: np.ndarray, batch_size: int, generator: np.random.Generator | None
+) -> np.ndarray:
+    """The same indices, batches of about one length: sorted as a whole, or in pools where there is a generator."""
+    if generator is None:
+        return order[np.argsort(lengths[order], kind="stable")]
+    # The last batch, which may not be full, stays what it is.
+    full = order[: len(order) // batch_size * batch_size]
+    pools = np.split(full, range(POOL * batch_size, len(full), POOL * batch_size))
+    ordered = np.concatenate([pool[np.argsort(lengths[pool], kind="stable")] for pool in pools])
+    batches = generator.permutation(ordered.reshape(-1, batch_size))
+    return np.concatenate([batches.ravel(), order[len(full) :]])
 
 
 def _resampled(labels: np.ndarray, balance: str, generator: np.random.Generator) -> np.ndarray:

@@ -14,13 +14,14 @@ from bigkeras.data.source import DataError
 ORIGINS = {
     "mnist": "https://storage.googleapis.com/cvdf-datasets/mnist/t10k-labels-idx1-ubyte.gz",
     "fashion_mnist": "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/t10k-labels-idx1-ubyte.gz",
+    "imdb_reviews": "http://ai.stanford.edu/~amaas/data/sentiment/",
     "cifar10": "https://www.cs.toronto.edu/~kriz/cifar.html",
 }
 ANSWER_SECONDS = 3.0
 
 
-def tfds_arrays(dataset: str, directory: Path) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
-    """(images, labels) of the train and of the test split, from TFDS; it prepares the data set where it is not yet.
+def tfds_arrays(dataset: str, directory: Path, column: str = "image") -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+    """(images or texts, labels) of the train and the test split, from TFDS; it prepares the data set where it is not.
 
     Raises DataError where it is neither prepared below `directory` or ~/tensorflow_datasets nor can be downloaded.
     """
@@ -29,7 +30,7 @@ def tfds_arrays(dataset: str, directory: Path) -> tuple[tuple[np.ndarray, np.nda
     for split in ("train", "test"):
         # A batch of -1 is the whole split at once.
         whole: Any = builder.as_dataset(split=split, batch_size=-1)
-        arrays.append((whole["image"].numpy(), whole["label"].numpy()))
+        arrays.append((whole[column].numpy(), whole["label"].numpy()))
     return tuple(arrays)
 
 

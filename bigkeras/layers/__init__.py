@@ -1,9 +1,52 @@
 """Layers that Keras lacks, or has in a slower way."""
 
 from bigkeras.layers.activations import ApproximateGelu
+from bigkeras.layers.attention import (
+    CachedSelfAttention,
+    CrossAttention,
+    CrossAttentionMap,
+    SelfAttention,
+    SelfAttentionMap,
+    SplitHeads,
+)
 from bigkeras.layers.depthwise import DepthwiseConv
 from bigkeras.layers.normalization import MOMENTUM, BatchNorm
+from bigkeras.layers.positions import LearnedPositions, SinusoidalPositions, rotate
+from bigkeras.layers.recurrent import LSTM
 from bigkeras.layers.scaled_bias import ScaledBias
+from bigkeras.layers.sequences import (
+    ClassToken,
+    FirstToken,
+    GatherPlaces,
+    MaskedMax,
+    PaddingMask,
+    TokenType,
+    ZeroPadded,
+)
 from bigkeras.layers.whitening import PatchWhitening
 
-__all__ = ["MOMENTUM", "ApproximateGelu", "BatchNorm", "DepthwiseConv", "PatchWhitening", "ScaledBias"]
+__all__ = [
+    "LSTM",
+    "MOMENTUM",
+    "ApproximateGelu",
+    "BatchNorm",
+    "CachedSelfAttention",
+    "ClassToken",
+    "CrossAttention",
+    "CrossAttentionMap",
+    "DepthwiseConv",
+    "FirstToken",
+    "GatherPlaces",
+    "LearnedPositions",
+    "MaskedMax",
+    "PaddingMask",
+    "PatchWhitening",
+    "ScaledBias",
+    "SelfAttention",
+    "SelfAttentionMap",
+    "SinusoidalPositions",
+    "SplitHeads",
+    "TokenType",
+    "ZeroPadded",
+    "rotate",
+]

@@ -5,21 +5,33 @@ from collections.abc import Callable
 import keras
 
 from bigkeras.models.airbench import airbench
+from bigkeras.models.bag_of_ngrams import bag_of_ngrams
+from bigkeras.models.bert import bert
 from bigkeras.models.efficientnet import efficientnet
 from bigkeras.models.inception import inception
 from bigkeras.models.lenet import lenet
 from bigkeras.models.pretrained import keras_application
 from bigkeras.models.resnet import resnet
+from bigkeras.models.rnn import gru, lstm, rnn
 from bigkeras.models.simple_cnn import simple_cnn
+from bigkeras.models.text_cnn import text_cnn
+from bigkeras.models.transformer import transformer
 from bigkeras.models.wide_resnet import wide_resnet
 
 MODELS: dict[str, Callable[..., keras.Model]] = {
     "airbench": airbench,
+    "bag_of_ngrams": bag_of_ngrams,
+    "bert": bert,
     "efficientnet": efficientnet,
+    "gru": gru,
     "inception": inception,
     "keras_application": keras_application,
     "lenet": lenet,
+    "lstm": lstm,
     "resnet": resnet,
+    "rnn": rnn,
     "simple_cnn": simple_cnn,
+    "text_cnn": text_cnn,
+    "transformer": transformer,
     "wide_resnet": wide_resnet,
 }

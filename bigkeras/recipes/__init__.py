@@ -1,5 +1,6 @@
 """The recipes, by name. Imports no TensorFlow."""
 
+from bigkeras.recipes.text import RECIPES as TEXT
 from bigkeras.recipes.vision import RECIPES as VISION
 
-RECIPES = {**VISION}
+RECIPES = {**VISION, **TEXT}

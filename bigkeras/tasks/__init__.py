@@ -1,16 +1,55 @@
 """Tasks: what a raw example and an answer are."""
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-from bigkeras.tasks.classification import LOSSES, TASKS
+from bigkeras.recipe import Choice
+from bigkeras.tasks import augmentation, text_classification
+from bigkeras.tasks.classification import LOSSES, ImageClassification, image_classification
 from bigkeras.tasks.images import ImagePreprocessor
+from bigkeras.tasks.task import Task
+from bigkeras.tasks.text import TextPreprocessor
+from bigkeras.tasks.text_classification import TextClassification
 
-__all__ = ["LOSSES", "TASKS", "ImagePreprocessor", "load_preprocessor"]
+__all__ = ["LOSSES", "TASKS", "ImagePreprocessor", "TextPreprocessor", "load_preprocessor", "load_task"]
+
+# Functions that fit a task on the splits.
+TASKS: dict[str, Callable[..., Task]] = {
+    "image_classification": image_classification,
+    "text_classification": text_classification.text_classification,
+}
+# What a task's `model_arguments` may hold, and a recipe therefore may not.
+MODEL_ARGUMENTS = ("input_shape", "num_classes", "vocabulary_size", "length")
+AUGMENTATIONS: dict[str, Callable] = {
+    "image_classification": augmentation.check_augmentation,
+    "text_classification": text_classification.check_augmentation,
+}
+KINDS: dict[str, Any] = {
+    "image": (ImagePreprocessor, ImageClassification),
+    "text": (TextPreprocessor, TextClassification),
+}
 
 
-def load_preprocessor(run_dir: str | Path) -> ImagePreprocessor:
+def check_augmentation(task: str, choices: Sequence[Choice]) -> None:
+    """Raises RecipeError for an augmentation that the task does not have."""
+    AUGMENTATIONS[task](choices)
+
+
+def load_preprocessor(run_dir: str | Path) -> Any:
     """The preprocessor of a run directory or a shipped model's folder."""
-    values = json.loads((Path(run_dir) / "preprocessor.json").read_text(encoding="utf-8"))
-    kinds = {"image": ImagePreprocessor}
-    return kinds[values.pop("kind")].from_json(values)
+    return _loaded(Path(run_dir))[0]
+
+
+def load_task(run_dir: str | Path, class_names: tuple[str, ...]) -> Task:
+    """The task of a run directory or a shipped model's folder, without augmentation."""
+    preprocessor, kind = _loaded(Path(run_dir))
+    return KINDS[kind][1](preprocessor, class_names, ())
+
+
+def _loaded(run_dir: Path) -> tuple[Any, str]:
+    values = json.loads((run_dir / "preprocessor.json").read_text(encoding="utf-8"))
+    kind = values.pop("kind")
+    # Some keep a part of themselves in files beside it.
+    return KINDS[kind][0].from_json(values, run_dir), kind

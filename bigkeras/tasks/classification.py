@@ -18,6 +18,7 @@ from bigkeras.tasks.augmentation import EXAMPLE, in_step, on_batch, resized_crop
 from bigkeras.tasks.images import ImagePreprocessor, channel_statistics
 
 MEMORY = 2**29  # bytes of decoded pixels that are kept instead of being decoded in every epoch
+EXAMPLES = 16  # pictures that the parity gate compares
 SAMPLE = 500  # files that tell size, mean and spread of a data set
 
 
@@ -43,6 +44,8 @@ class ImageClassification:
     preprocessor: ImagePreprocessor
     class_names: tuple[str, ...]
     augmentation: tuple[Choice, ...]
+
+    kind = "image"
 
     @property
     def model_arguments(self) -> dict[str, Any]:
@@ -85,6 +88,33 @@ class ImageClassification:
         """Pixels of a batch, as the model takes them."""
         return self.preprocessor.normalise(pixels)
 
+    def ready(self, splits: Splits) -> Splits:
+        """Small sets of files are decoded once."""
+        return in_memory(splits, self)
+
+    def opened(self, source: Source) -> Source:
+        """The source itself."""
+        return source
+
+    def lengths(self, source: Source) -> None:
+        """Every picture has the model's size."""
+
+    def sample(self, source: Source, most: int) -> tf.Tensor:
+        """At most `most` normalised pictures, spread over the source."""
+        return self.normalise(sample_pixels(source, self.preprocessor)[:most])
+
+    def shown(self, source: Source, index: int) -> np.ndarray:
+        """The pixels that the model saw."""
+        if source.batched:
+            return self.preprocessor.fit_size(source.fetch([index])["image"])[0].numpy()
+        return self.preprocessor.decode(source.fetch(index)["image"]).numpy()
+
+    def files(self, source: Source) -> dict[str, bytes]:
+        """preprocessor.json, and some pictures as PNG."""
+        images = sample_pixels(source, self.preprocessor, EXAMPLES)
+        pictures = {f"examples/{i:02d}.png": tf.io.encode_png(image).numpy() for i, image in enumerate(images)}
+        return {"preprocessor.json": self.preprocessor.to_json().encode(), **pictures}
+
 
 def image_classification(
     splits: Splits,
@@ -112,9 +142,6 @@ def image_classification(
         mean, std = channel_statistics(sample_pixels(splits.train, values))
     values = replace(values, mean=tuple(mean), std=tuple(std))
     return ImageClassification(values, splits.class_names, augmentation)
-
-
-TASKS: dict[str, Callable] = {"image_classification": image_classification}
 
 
 def survey(source: Source) -> tuple[np.ndarray, int]:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -63,8 +64,8 @@ class ImagePreprocessor:
         return json.dumps({"kind": "image", **dataclasses.asdict(self)}, indent=2) + "\n"
 
     @staticmethod
-    def from_json(values: dict[str, Any]) -> "ImagePreprocessor":
-        """The preprocessor of a parsed preprocessor.json, without its "kind"."""
+    def from_json(values: dict[str, Any], directory: Path | None = None) -> "ImagePreprocessor":
+        """The preprocessor of a parsed preprocessor.json, without its "kind"; no other file is needed."""
         tuples: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return ImagePreprocessor(**tuples)
 

@@ -11,9 +11,10 @@ from bigkeras.models.blocks import small_stem
 from bigkeras.models.efficientnet import VARIANTS, scaled_channels
 
 RGB = {"input_shape": (16, 16, 3), "num_classes": 5}
+TEXT = {"vocabulary_size": 30, "length": 12, "num_classes": 5}
 
-# One line of tiny sizes for every model, and the number of its stages.
-TINY = {
+# One line of tiny sizes for every model of images, and the number of its stages.
+IMAGE_MODELS = {
     "airbench": ({"widths": (8, 12, 12)}, 3),
     "airbench-deep": ({"widths": (8, 12), "convs_per_stage": 3}, 2),
     "efficientnet": ({"variant": "b0"}, 7),
@@ -27,7 +28,35 @@ TINY = {
     "simple_cnn": ({"filters": 4, "width": 8}, 1),
     "wide_resnet": ({"depth": 10, "width": 2, "block_dropout": 0.1}, 3),
 }
-QUICK = ["airbench-deep", "efficientnet-lite", "inception-v1", "lenet", "resnet", "simple_cnn", "wide_resnet"]
+# The same for every model of token ids; those of BOTH also read images row by row.
+TEXT_MODELS = {
+    "bag_of_ngrams": ({"width": 8}, 0),
+    "bert": ({"size": "tiny"}, 2),
+    "bert-mean": ({"size": "tiny", "pooling": "mean", "dropout": 0.0}, 2),
+    "gru": ({"units": 8, "depth": 2, "embedding_width": 6, "bidirectional": True}, 2),
+    "gru-max": ({"units": 8, "embedding_width": 6, "pooling": "max"}, 1),
+    "lstm": ({"units": 8, "depth": 2, "embedding_width": 6, "dropout": 0.1}, 2),
+    "lstm-both": ({"units": 8, "embedding_width": 6, "bidirectional": True}, 1),
+    "lstm-mean": ({"units": 8, "embedding_width": 6, "bidirectional": True, "pooling": "mean"}, 1),
+    "rnn": ({"units": 8, "depth": 2, "embedding_width": 6}, 2),
+    "text_cnn": ({"embedding_width": 6, "filters": 4}, 3),
+    "text_cnn-even": ({"embedding_width": 6, "filters": 4, "windows": (2,), "dropout": 0.0}, 1),
+    "transformer": ({"depth": 2, "width": 8, "num_heads": 2, "feed_forward": 16}, 2),
+    "transformer-cls": ({"depth": 2, "width": 8, "positions": "learned", "norm": "post", "pooling": "cls"}, 2),
+    "transformer-max": ({"depth": 1, "width": 8, "positions": "rotary", "activation": "relu", "pooling": "max"}, 1),
+}
+BOTH = ["gru", "lstm", "lstm-mean", "rnn", "transformer", "transformer-cls", "transformer-max"]
+TINY = IMAGE_MODELS | TEXT_MODELS
+QUICK = [
+    *TEXT_MODELS,
+    "airbench-deep",
+    "efficientnet-lite",
+    "inception-v1",
+    "lenet",
+    "resnet",
+    "simple_cnn",
+    "wide_resnet",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +67,21 @@ def policy():
 
 
 def build(key, **args):
-    return MODELS[key.split("-")[0]](**{**RGB, **TINY[key][0], **args})
+    common = RGB if key in IMAGE_MODELS else TEXT
+    return MODELS[key.split("-")[0]](**{**common, **TINY[key][0], **args})
+
+
+def build_for_rows(key):
+    return MODELS[key.split("-")[0]](**RGB, **TEXT_MODELS[key][0])
+
+
+def texts():
+    """Of five tokens, of two, and of none."""
+    return np.array([[7, 3, 9, 29, 1], [4, 8, 0, 0, 0], [0, 0, 0, 0, 0]], "int32")
+
+
+def inputs(key):
+    return images() if key in IMAGE_MODELS else texts()[:2]
 
 
 def images(count=2, channels=3):
@@ -47,7 +90,7 @@ def images(count=2, channels=3):
 
 def named_by_keras(layer):
     snake = re.sub(r"(?<!^)(?=[A-Z][a-z])", "_", type(layer).__name__).lower()
-    return layer.name not in ("flatten", "dropout") and re.fullmatch(rf"{snake}(_\d+)?", layer.name)
+    return layer.name not in ("flatten", "dropout", "embedding") and re.fullmatch(rf"{snake}(_\d+)?", layer.name)
 
 
 def trainable(model):
@@ -62,13 +105,18 @@ def test_every_model_has_a_line_of_tiny_sizes():
 @pytest.mark.parametrize("key", TINY)
 def test_gives_finite_logits_and_has_the_joints(key):
     model = build(key)
-    logits = model(images())
+    logits = model(inputs(key))
     assert logits.shape == (2, 5)
     assert logits.dtype == "float32"
     assert np.isfinite(logits).all()
     assert model.layers[-1].name == "logits"
     assert not hasattr(model.layers[-1], "activation") or model.layers[-1].activation is keras.activations.linear
-    joints = ["stem", *(f"stage{i + 1}" for i in range(TINY[key][1])), "features", "logits"]
+    joints = [
+        "stem" if key in IMAGE_MODELS else "embedding",
+        *(f"stage{i + 1}" for i in range(TINY[key][1])),
+        "features",
+        "logits",
+    ]
     keras.Model(model.input, [model.get_layer(name).output for name in joints])
     assert not any(layer.name.startswith(f"stage{TINY[key][1] + 1}") for layer in model.layers)
     assert not [layer.name for layer in model.layers if named_by_keras(layer)]
@@ -80,9 +128,9 @@ def test_mixed_bfloat16_gives_float32_logits_near_the_float32_ones(key):
     keras.config.set_dtype_policy("mixed_bfloat16")
     mixed = build(key)
     mixed.set_weights(plain.get_weights())
-    logits = mixed(images())
+    logits = mixed(inputs(key))
     assert logits.dtype == "float32"
-    expected = plain(images()).numpy()
+    expected = plain(inputs(key)).numpy()
     np.testing.assert_allclose(logits, expected, atol=0.1 * max(1.0, np.abs(expected).max()))
 
 
@@ -91,7 +139,7 @@ def test_a_saved_model_loads_equal(key, tmp_path):
     model = build(key)
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras", safe_mode=True)
-    np.testing.assert_array_equal(again(images()), model(images()))
+    np.testing.assert_array_equal(again(inputs(key)), model(inputs(key)))
 
 
 @pytest.mark.parametrize("key", ["airbench", "lenet", "resnet", "simple_cnn"])
@@ -99,15 +147,46 @@ def test_takes_gray_images(key):
     assert build(key, input_shape=(16, 16, 1))(images(channels=1)).shape == (2, 5)
 
 
-@pytest.mark.parametrize("key", ["airbench", "efficientnet", "resnet"])
+@pytest.mark.parametrize("key", BOTH)
+def test_a_sequence_model_reads_images_row_by_row(key):
+    model = build_for_rows(key)
+    assert model(images()).shape == (2, 5)
+    assert model.input.name == "image"
+
+
+@pytest.mark.parametrize("key", TEXT_MODELS)
+def test_padding_and_neighbours_change_no_answer(key):
+    model = build(key)
+    together = model(texts()).numpy()
+    assert np.isfinite(together).all()
+    for row, length in ((0, 5), (1, 2), (2, 1)):
+        alone = model(texts()[row : row + 1, :length])
+        longer = model(np.pad(texts()[row : row + 1, :length], ((0, 0), (0, 12 - length))))
+        np.testing.assert_allclose(alone, together[row : row + 1], atol=1e-5)
+        np.testing.assert_allclose(longer, alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("key", TEXT_MODELS)
+def test_an_answer_can_be_traced_back_to_the_embeddings(key):
+    """What an explanation differentiates: the graph from the embeddings on, with the mask of the tokens."""
+    model = build(key)
+    embedded = model.get_layer("embedding").output
+    rest = keras.Model([model.input, embedded], model.output)
+    vectors = keras.Model(model.input, embedded)(texts())
+    np.testing.assert_allclose(rest([keras.ops.convert_to_tensor(texts()), vectors]), model(texts()), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "key", ["airbench", "bert", "efficientnet", "lstm-mean", "resnet", "text_cnn", "transformer-cls"]
+)
 def test_gradients_reach_every_trainable_weight(key):
     import tensorflow as tf
 
     model = build(key)
     with tf.GradientTape() as tape:
-        loss = tf.reduce_sum(model(images(), training=True) ** 2)
+        loss = tf.reduce_sum(model(inputs(key), training=True) ** 2)
     gradients = tape.gradient(loss, model.trainable_variables)
-    assert all(gradient is not None and np.isfinite(gradient).all() for gradient in gradients)
+    assert all(g is not None and np.isfinite(tf.convert_to_tensor(g)).all() for g in gradients)
 
 
 # What the papers, or the reference implementations, count.
@@ -167,6 +246,31 @@ def test_has_the_published_number_of_trainable_parameters(count, name, input_sha
 def test_a_wrong_value_is_named(name, args, message):
     with pytest.raises(ValueError, match=message):
         MODELS[name](**{**RGB, **args})
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "message"),
+    [
+        ("lstm", {"length": None}, "either input_shape, or vocabulary_size and length"),
+        ("lstm", {"input_shape": (8, 8, 1)}, "either input_shape, or vocabulary_size and length"),
+        ("transformer", {"vocabulary_size": None, "length": None}, "either input_shape"),
+        ("transformer", {"width": 6, "num_heads": 4}, r"width=6 .* num_heads=4"),
+        ("transformer", {"positions": "random"}, "'random' is not one of"),
+        ("transformer", {"norm": "none"}, "'none' is not one of"),
+        ("transformer", {"pooling": "last"}, "'last' is not one of"),
+        ("transformer", {"depth": 0}, "depth=0"),
+        ("gru", {"pooling": "cls"}, "'cls' is not one of"),
+        ("rnn", {"units": 0}, "units=0"),
+        ("bert", {"size": "huge"}, "'huge' is not one of"),
+        ("bert", {"vocabulary_size": 1}, "vocabulary_size=1"),
+        ("bag_of_ngrams", {"length": 0}, "length=0"),
+        ("text_cnn", {"windows": ()}, "windows"),
+        ("text_cnn", {"num_classes": 0}, "num_classes=0"),
+    ],
+)
+def test_a_wrong_value_of_a_text_model_is_named(name, args, message):
+    with pytest.raises(ValueError, match=message):
+        MODELS[name](**{**TEXT, **args})
 
 
 def test_small_images_get_the_small_stem_unless_told():

@@ -1,0 +1,179 @@
+"""Texts for an app: lines of a stream, or a column of a table that is copied with the answers beside it.
+
+Everything is read and written row by row, so that files may be larger than memory. Bytes that are not UTF-8 pass
+through unchanged: the model replaces them, and a copy of a table keeps them.
+"""
+
+import contextlib
+import csv
+import io
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, TextIO
+
+TABLES = {".csv": None, ".tsv": "\t", ".tab": "\t"}
+USUAL_COLUMNS = (
+    "text", "review", "sentence", "comment", "content", "body", "message",
+    "tweet", "reviewtext", "评论", "内容", "文本",
+)  # fmt: skip
+MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
+BLANK = "\0 \t\r\n\v\f\u00a0\u3000\ufeff"
+csv.field_size_limit(2**31 - 1)
+
+
+class ReviewError(ValueError):
+    """A file that cannot be read or written; one line that says why."""
+
+
+@dataclass(frozen=True)
+class Review:
+    """A text and its place, for messages; the row of the table it stands in; and why it cannot be answered."""
+
+    name: str
+    text: str
+    row: tuple[str, ...] = ()
+    defect: str = ""
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with it; empty where nothing is."""
+        return self.defect or ("" if self.text.strip(BLANK) else "an empty text")
+
+    def encoded(self) -> bytes:
+        """The bytes that the model takes."""
+        return self.text.encode("utf-8", "surrogateescape")
+
+
+def lines_of(stream: BinaryIO | TextIO, name: str) -> Iterator[Review]:
+    """A review for every line."""
+    for number, line in enumerate(_checked(stream, name), 1):
+        text = line.decode("utf-8", "surrogateescape") if isinstance(line, bytes) else line
+        if number == 1:
+            text = text.removeprefix("\ufeff")
+        yield Review(f"{name}, line {number}", text.rstrip("\r\n"))
+
+
+class Table:
+    """A CSV or TSV file whose first row names the columns; iterating gives the reviews of one column."""
+
+    def __init__(
+        self, path: str, encoding: str | None, delimiter: str | None, column: str | None, files: contextlib.ExitStack
+    ):
+        self.path = path
+        self.file = self.open(path, encoding, files)
+        first = next(_checked(self.file, path), "")
+        self.end = "\r\n" if first.endswith("\r\n") else "\n"
+        self.delimiter = delimiter or TABLES[Path(path).suffix.lower()] or max(",;\t|", key=first.count)
+        self.rows = csv.reader(self._lines(first), delimiter=self.delimiter)
+        self.header = [name.strip() for name in next(self.rows, [])]
+        if not self.header:
+            raise ReviewError(f"{path}: the file is empty: its first line names the columns, such as id,review")
+        self.place = self._column(column)
+
+    @staticmethod
+    def is_one(path: str | None) -> bool:
+        """Whether a file is a table, by its name."""
+        return path is not None and Path(path).suffix.lower() in TABLES
+
+    @staticmethod
+    def open(path: str, encoding: str | None, files: contextlib.ExitStack) -> TextIO:
+        """The file, to be read as text; `files` closes it."""
+        try:
+            with open(path, "rb") as file:
+                start = file.read(3)
+            found = next((name for mark, name in MARKS.items() if start.startswith(mark)), "utf-8")
+            # Broken bytes of UTF-8 pass; of another encoding they have no form in which they could.
+            chosen = encoding or found
+            errors = "surrogateescape" if chosen.startswith("utf-8") else "replace"
+            return files.enter_context(open(path, encoding=chosen, errors=errors, newline=""))
+        except OSError as error:
+            raise ReviewError(f"{path}: cannot be read: {error.strerror}") from None
+        except LookupError:
+            raise ReviewError(f"--encoding {encoding}: no such encoding; utf-8, utf-16 and gb18030 are some") from None
+
+    def __iter__(self) -> Iterator[Review]:
+        while True:
+            name = f"{self.path}, line {self.rows.line_num + 1}"
+            try:
+                row = next(self.rows, None)
+            except csv.Error as error:
+                raise ReviewError(f"{name}: not CSV: {error}") from None
+            if row is None:
+                return
+            if not row:
+                continue
+            cells = len(row)
+            wrong = "" if cells == len(self.header) else f"{cells} cells where the first line names {len(self.header)}"
+            yield Review(name, row[self.place] if self.place < cells else "", tuple(row), wrong)
+
+    def writer(self, out: TextIO) -> "Rows":
+        """Writes the table's header to `out`; what it gives writes the rows with their answers."""
+        taken = {"label", "probability"} & set(self.header)
+        names = ["predicted_label", "predicted_probability"] if taken else ["label", "probability"]
+        rows = csv.writer(out, delimiter=self.delimiter, lineterminator=self.end)
+        rows.writerow([*self.header, *names])
+        return Rows(rows, len(self.header))
+
+    def _lines(self, first: str) -> Iterator[str]:
+        yield first
+        yield from _checked(self.file, self.path)
+
+    def _column(self, name: str | None) -> int:
+        told = ", ".join(map(repr, self.header))
+        if name is None:
+            lower = [column.lower() for column in self.header]
+            usual = [lower.index(column) for column in USUAL_COLUMNS if column in lower]
+            if not usual and len(self.header) > 1:
+                raise ReviewError(f"{self.path}: which column holds the texts? --column takes one of {told}")
+            return usual[0] if usual else 0
+        if self.header.count(name) != 1:
+            found = "two columns are called" if name in self.header else "no column"
+            raise ReviewError(f"{self.path}: {found} {name!r}: --column takes one of {told}")
+        return self.header.index(name)
+
+
+class Rows:
+    """The rows of a copied table; a row of too few or too many cells is copied as it is, without an answer."""
+
+    def __init__(self, rows: Any, cells: int):
+        self.rows, self.cells = rows, cells
+
+    def write(self, review: Review, answer: tuple[str, str]) -> None:
+        self.rows.writerow([*review.row, *(answer if len(review.row) == self.cells else ())])
+
+
+@contextlib.contextmanager
+def written(path: str | None, table: Table | None, plain: bool) -> Iterator[TextIO]:
+    """Where answers go: standard output, or a file that gets its name when all of it is written.
+
+    `plain`: text for a person, in the terminal's own encoding; all else is UTF-8.
+    """
+    if path is None:
+        if isinstance(sys.stdout, io.TextIOWrapper):  # and not what a test or a notebook put there
+            errors = "backslashreplace" if plain else "surrogateescape"
+            newline = None if table is None else ""
+            sys.stdout.reconfigure(encoding=None if plain else "utf-8", errors=errors, newline=newline)
+        yield sys.stdout
+        return
+    beside = Path(path + ".part")
+    try:
+        with open(beside, "w", encoding="utf-8", errors="surrogateescape", newline="") as out:
+            yield out
+        os.replace(beside, path)
+    except OSError as error:
+        raise ReviewError(f"{path}: cannot be written: {error.strerror}") from None
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _checked(lines: Iterable[Any], name: str) -> Iterator[Any]:
+    """The lines of a stream; ReviewError where it cannot be read on."""
+    try:
+        # Not `yield from`: that would close the stream where only its first line is taken.
+        for line in lines:  # noqa: UP028
+            yield line
+    except (OSError, UnicodeError) as error:
+        raise ReviewError(f"{name}: cannot be read on: {error}") from None

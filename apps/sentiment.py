@@ -1,0 +1,245 @@
+"""Say what texts mean: `python -m apps.sentiment "Well done, all of it."`.
+
+Takes texts, a file of reviews and `-` (standard input, a review a line), and any SavedModel that keeps the contract of
+docs/artifact.md for text classification. It uses nothing but that artifact.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+if __package__ in (None, ""):  # run as `python apps/sentiment.py`
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from apps.console import complain, finish, leave, padded, printable, width
+from apps.reviews import Review, ReviewError, Table, lines_of, written
+
+if TYPE_CHECKING:
+    from apps.savedmodel import CModel, PythonModel
+
+DEFAULT_MODEL = "sentiment-en"
+SIGNATURE = "serving_default"
+WIDEST_TEXT = 60  # columns; longer texts are cut in a table
+MARKED = 0.3  # of the largest weight: the words that carry the answer
+GREEN, RED, PLAIN = "\x1b[1;32m", "\x1b[31m", "\x1b[0m"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Labels with probabilities, best first; `words` with weights where an explanation was asked for."""
+
+    labels: list[tuple[str, float]]
+    words: list[tuple[str, float]] | None = None
+
+
+Results = Iterator[tuple[Review, Answer | str]]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Answers on standard output, complaints on standard error; 0, 1 (something was skipped) or 2 (usage)."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    _check_usage(parser, options)
+    # Below the parser, for --help shall not wait for NumPy.
+    from apps import savedmodel
+
+    try:
+        directory = savedmodel.find_model(options.model)
+    except savedmodel.ModelError as error:
+        complain(f"--model {error}")
+        return 2
+    with contextlib.ExitStack() as files:
+        try:
+            table, reviews = _reviews(options, files)
+            # Many reviews repay the seconds that optimising the graph takes.
+            model = savedmodel.load(directory, options.runtime or "auto", optimise=options.file is not None)
+            _check(directory, model, options.explain)
+        except (savedmodel.ModelError, ReviewError) as error:
+            complain(str(error))
+            return 1
+        if options.runtime or model.runtime == "python":
+            complain(f"runtime: {model.runtime}")
+        try:
+            return _report(_answers(model, reviews, options), table, options)
+        except ReviewError as error:
+            complain(str(error))
+            return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="sentiment", description="Say what texts mean.",
+        epilog="exit status: 0 all answered, 1 something was skipped (named on standard error), 2 wrong usage",
+    )  # fmt: skip
+    parser.add_argument("texts", nargs="*", metavar="TEXT", help="a text, or - alone for standard input, one a line")
+    parser.add_argument("--file", metavar="FILE",
+                        help=".csv, .tsv: a table, copied with two more columns; others: a text a line")  # fmt: skip
+    parser.add_argument("--column", metavar="NAME", help="the table's column of texts (default: text, review, …)")
+    parser.add_argument("--delimiter", metavar="C", help="what parts the table's columns (default: found)")
+    parser.add_argument("--encoding", metavar="NAME", help="of --file (default: UTF-8, or UTF-16 that says so)")
+    parser.add_argument("--output", metavar="FILE", help="written instead of standard output, whole or not at all")
+    parser.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME|DIR",
+                        help="a name in saved_models/ (or in $BIGKERAS_MODELS), or a SavedModel's folder "
+                        f"(default: {DEFAULT_MODEL})")  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="one JSON object a line instead of a table")
+    parser.add_argument("--explain", action="store_true", help="mark the words that carried the answer")
+    parser.add_argument("--batch", type=_positive, default=32, metavar="N", help="texts at a time (default: 32)")
+    parser.add_argument("--runtime", choices=("auto", "c", "python"),
+                        help="c: TensorFlow's native library, fast to start; python: TensorFlow; "
+                        "auto (the default): c where it is there")  # fmt: skip
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text) if text.isascii() and text.isdigit() else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return number
+
+
+def _check_usage(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    if bool(options.texts) == bool(options.file):
+        parser.error("a TEXT, - or --file FILE, one of them")
+    if "-" in options.texts and len(options.texts) > 1:
+        parser.error("- stands alone, for standard input")
+    if options.delimiter and len(options.delimiter) != 1:
+        parser.error(f"--delimiter {options.delimiter!r}: one character")
+    if not options.file and (options.column or options.delimiter or options.encoding):
+        parser.error("--column, --delimiter and --encoding go with --file")
+    if options.explain and Table.is_one(options.file) and not options.json:
+        parser.error("--explain goes with --json, or without a table")
+
+
+def _reviews(options: argparse.Namespace, files: contextlib.ExitStack) -> tuple[Table | None, Iterator[Review]]:
+    """The texts one by one, none read before it is needed, and the table that they stand in, if there is one."""
+    if options.file is None:
+        if options.texts != ["-"]:
+            return None, (Review(str(i), text) for i, text in enumerate(options.texts, 1))
+        return None, lines_of(sys.stdin.buffer, "standard input")
+    if not Table.is_one(options.file):
+        return None, lines_of(Table.open(options.file, options.encoding, files), options.file)
+    table = Table(options.file, options.encoding, options.delimiter, options.column, files)
+    return table, iter(table)
+
+
+def _check(directory: Path, model: "CModel | PythonModel", explain: bool) -> None:
+    from apps.savedmodel import ModelError
+
+    signature = model.signatures.get(SIGNATURE)
+    if not signature or set(signature.inputs) != {"text"} or not {"label", "probability"} <= set(signature.outputs):
+        raise ModelError(f"{directory}: not a text classifier: its {SIGNATURE} must take text "
+                         "and give label and probability")  # fmt: skip
+    if explain and "explain" not in model.signatures:
+        raise ModelError(f"{directory}: cannot explain: it has no signature explain")
+
+
+def _answers(model: "CModel | PythonModel", reviews: Iterable[Review], options: argparse.Namespace) -> Results:
+    """Each review with its answer, or with what was wrong; read and answered some at a time."""
+    reviews = iter(reviews)
+    # Who types or explains waits for every single answer.
+    size = 1 if options.explain or (options.texts == ["-"] and sys.stdin.isatty()) else options.batch
+    while part := list(islice(reviews, size)):
+        good = [review for review in part if not review.problem]
+        answers = dict(zip(map(id, good), _classify(model, [r.encoded() for r in good], options.explain), strict=True))
+        yield from ((review, review.problem or answers[id(review)]) for review in part)
+
+
+def _classify(model: "CModel | PythonModel", texts: list[bytes], explain: bool) -> list[Answer | str]:
+    from apps.savedmodel import ModelError
+
+    if not texts:
+        return []
+    try:
+        outputs = model.run(SIGNATURE, {"text": texts})
+        words = model.run("explain", {"text": texts}) if explain else None
+    except ModelError as error:
+        if len(texts) == 1:
+            return [f"cannot be answered: {error}"]
+        return [answer for text in texts for answer in _classify(model, [text], explain)]
+    answers: list[Answer | str] = []
+    for place, row in enumerate(zip(outputs["label"], outputs["probability"], strict=True)):
+        told = None if words is None else _pairs(words["word"][place], words["weight"][place])
+        answers.append(Answer(_pairs(*row), told))
+    return answers
+
+
+def _pairs(texts: Iterable[bytes], numbers: Iterable[float]) -> list[tuple[str, float]]:
+    """Texts with their numbers; those that only fill the batch are empty, and left out."""
+    pairs = zip(texts, numbers, strict=True)
+    return [(text.decode("utf-8", "replace"), float(number)) for text, number in pairs if text]
+
+
+def _report(results: Results, table: Table | None, options: argparse.Namespace) -> int:
+    """Writes each result as it comes; the exit status."""
+    status, columns = 0, 0
+    with written(options.output, table, plain=not options.json and table is None) as out:
+        rows = table.writer(out) if table is not None and not options.json else None
+        for review, result in results:
+            if isinstance(result, str):
+                status = 1
+                out.flush()
+                complain(f"{review.name}: {result}")
+            if rows is not None:
+                best = ("", "") if isinstance(result, str) else (result.labels[0][0], f"{result.labels[0][1]:.4f}")
+                rows.write(review, best)
+            elif options.json:
+                print(json.dumps(_object(review, result), ensure_ascii=False), file=out)
+            elif not isinstance(result, str):
+                text = _shortened(printable(review.text))
+                columns = max(columns, width(text))
+                print(_line(text, result, columns), file=out)
+                if result.words:
+                    print(_marked(result.words, _is_terminal(out)), file=out)
+    return status
+
+
+def _object(review: Review, result: Answer | str) -> dict[str, Any]:
+    text = review.text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    if isinstance(result, str):
+        return {"text": text, "error": result}
+    answers = [{"label": label, "probability": probability} for label, probability in result.labels]
+    words = {} if result.words is None else {"words": [{"word": w, "weight": x} for w, x in result.words]}
+    return {"text": text, "answers": answers, **words}
+
+
+def _line(text: str, answer: Answer, columns: int) -> str:
+    cells = [f"{printable(label)} {probability:.1%}" for label, probability in answer.labels]
+    return "  ".join([padded(text, columns), *cells])
+
+
+def _shortened(text: str) -> str:
+    if width(text) <= WIDEST_TEXT:
+        return text
+    while width(text) >= WIDEST_TEXT:
+        text = text[: max(1, min(len(text) - 1, WIDEST_TEXT - 1))]
+    return text + "…"
+
+
+def _marked(words: list[tuple[str, float]], colours: bool) -> str:
+    """The text with what carried the answer: green, what spoke against it: red; else as [+…] and [-…]."""
+    most = max((abs(weight) for _, weight in words), default=0.0)
+    told = []
+    for word, weight in words:
+        body, space = printable(word.rstrip()), word[len(word.rstrip()) :]
+        if not body or abs(weight) < MARKED * most or abs(weight) < 1e-3:
+            told.append(body + space)
+        elif colours:
+            told.append(f"{GREEN if weight > 0 else RED}{body}{PLAIN}{space}")
+        else:
+            told.append(f"[{'+' if weight > 0 else '-'}{body}]{space}")
+    return "    " + "".join(told)
+
+
+def _is_terminal(out: TextIO) -> bool:
+    return isinstance(out, io.TextIOBase) and out.isatty()
+
+
+if __name__ == "__main__":
+    leave(finish(main))

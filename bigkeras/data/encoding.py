@@ -1,0 +1,82 @@
+"""Which encoding a text file has: said by its first bytes, by being valid UTF-8, or told from a sample."""
+
+import codecs
+
+from bigkeras.data.source import DataError
+
+MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+SAMPLE = 20_000  # bytes that tell an encoding
+# What people's tables are saved in, beside UTF-8; rarer ones can be named.
+LIKELY = ("gb18030", "big5", "cp932", "cp949", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "koi8_r")
+
+
+def decoded(data: bytes, origin: str, encoding: str | None = None) -> tuple[str, str]:
+    """The text of some bytes, and the encoding that was taken: `encoding`, or the one found.
+
+    Bytes that are broken in a UTF-8 text, at most one in a thousand, become U+FFFD. Raises DataError that names
+    `origin`.
+    """
+    if encoding is not None:
+        try:
+            return data.decode("utf-8-sig" if encoding.lower() in ("utf-8", "utf8") else encoding), encoding
+        except LookupError:
+            raise DataError(f"encoding={encoding!r}: no such encoding; utf-8, gb18030 and cp1252 are some") from None
+        except UnicodeError as error:
+            place = f", line {data[: error.start].count(10) + 1}" if isinstance(error, UnicodeDecodeError) else ""
+            raise DataError(f"{origin}{place}: not {encoding} text: leave encoding out to have it found") from None
+    found = found_encoding(data)
+    return data.decode(found, "replace"), found
+
+
+def is_clear(data: bytes) -> bool:
+    """Whether the bytes are valid UTF-8, or say by their beginning what they are."""
+    return data.startswith(tuple(mark for mark, _ in MARKS)) or _reads(data, "utf-8")
+
+
+def found_encoding(data: bytes) -> str:
+    """The encoding that the bytes are most likely in; never fails."""
+    for mark, name in MARKS:
+        if data.startswith(mark):
+            return name
+    if _reads(data, "utf-8"):
+        return "utf-8"
+    zeros = (data[:SAMPLE:2].count(0), data[1:SAMPLE:2].count(0))
+    if max(zeros) > 0.3 * min(len(data), SAMPLE) / 2:
+        return "utf-16-be" if zeros[0] > zeros[1] else "utf-16-le"
+    broken = data.decode("utf-8", "replace").count("�")
+    high = sum(byte > 127 for byte in data[:SAMPLE])
+    if broken <= len(data) / 1000 and broken * 20 < high:
+        return "utf-8"  # with a broken byte here and there
+    return _told_from(data)
+
+
+def _told_from(data: bytes) -> str:
+    import charset_normalizer
+
+    # Lines with something that is not ASCII tell; whole lines, since half a character would rule its encoding out.
+    lines = [line for line in data.splitlines(keepends=True) if not line.isascii()]
+    sample = b""
+    for line in lines:
+        if len(sample) > SAMPLE:
+            break
+        sample += line
+    alone = sum(1 for a, b, c in zip(b" " + sample, sample, sample[1:] + b" ", strict=False) if b > 127 > max(a, c))
+    if alone > 0.7 * sum(byte > 127 for byte in sample):
+        # Accents stand alone among plain letters; the Western ones are by far the most frequent.
+        return "cp1252"
+    best = charset_normalizer.from_bytes(sample, cp_isolation=list(LIKELY)).best()
+    return best.encoding if best else "gb18030" if _reads(sample, "gb18030") else "cp1252"
+
+
+def _reads(data: bytes, encoding: str) -> bool:
+    try:
+        data.decode(encoding)
+        return True
+    except UnicodeDecodeError:
+        return False

@@ -1,0 +1,73 @@
+"""Own texts in folders: a sub-folder for every class, a text in every file."""
+
+from pathlib import Path
+
+import numpy as np
+
+from bigkeras.data.encoding import SAMPLE, decoded, found_encoding, is_clear
+from bigkeras.data.files import part_splits
+from bigkeras.data.folder import class_files
+from bigkeras.data.reviews import text_array
+from bigkeras.data.source import ArraySource, DataError, Splits
+
+TEXT_EXTENSIONS = (".txt", ".text", ".md")
+
+
+def text_folder(
+    *,
+    directory: str,
+    encoding: str | None = None,
+    validation: float = 0.1,
+    test: float = 0.1,
+    seed: int = 0,
+    limit_train: int | None = None,
+) -> Splits:
+    """Texts below a sub-folder for every class, whose name is the class's: the layouts are those of `image_folder`.
+
+    Read are txt, text and md, one text a file, all into memory. `encoding`: None finds it, the same for all files that
+    are not UTF-8. A file that is empty or cannot be read is left out and stands in `bad`. Raises DataError that names
+    the folder.
+    """
+    paths, classes, parts, class_names, ignored = class_files(directory, TEXT_EXTENSIONS, "text")
+    texts: list[bytes] = []
+    kept: list[int] = []
+    bad: list[tuple[str, str]] = []
+    other = encoding or _common_encoding(paths)
+    for place, path in enumerate(paths):
+        try:
+            data = Path(path).read_bytes()
+            text, _ = decoded(data, path, encoding if is_clear(data) else other)
+        except (OSError, DataError) as error:
+            bad.append((path, getattr(error, "strerror", None) or str(error)))
+            continue
+        if not text.strip():
+            bad.append((path, "an empty text"))
+            continue
+        kept.append(place)
+        texts.append(text.encode())
+    left = sorted({classes[i] for i in kept})
+    if len(left) < len(class_names):
+        lost = next(name for name in class_names if name not in left)
+        raise DataError(f"{directory}: no text of class {lost!r} can be read; the first: {bad[0][0]}: {bad[0][1]}")
+    number = {name: i for i, name in enumerate(class_names)}
+    whole = ArraySource({"text": text_array(texts)}, [number[classes[i]] for i in kept], [paths[i] for i in kept])
+    splits = part_splits(
+        whole, np.array(parts)[kept], class_names, validation=validation, test=test, seed=seed,
+        limit_train=limit_train, what="text",
+    )  # fmt: skip
+    return Splits(splits.train, splits.validation, splits.test, class_names, bad=tuple(bad), ignored=tuple(ignored))
+
+
+def _common_encoding(paths: list[str]) -> str:
+    """That of the files which are not UTF-8: one short file alone would not tell it."""
+    sample = b""
+    for path in paths:
+        try:
+            data = Path(path).read_bytes()
+        except OSError:
+            continue
+        if not is_clear(data):
+            sample += data + b"\n"
+        if len(sample) > SAMPLE:
+            break
+    return found_encoding(sample)

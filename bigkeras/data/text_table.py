@@ -1,0 +1,260 @@
+"""Own texts in a table: CSV, TSV or JSON lines, whose columns, delimiter and encoding are found or said."""
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bigkeras.data.encoding import decoded
+from bigkeras.data.files import SPLIT_NAMES, part_splits
+from bigkeras.data.reviews import text_array
+from bigkeras.data.source import ArraySource, DataError, Splits
+
+TEXT_NAMES = (
+    "text", "review", "sentence", "comment", "content", "body", "message",
+    "tweet", "reviewtext", "评论", "内容", "文本",
+)  # fmt: skip
+LABEL_NAMES = (
+    "label", "sentiment", "class", "category", "target", "rating", "stars",
+    "score", "polarity", "y", "标签", "类别", "情感",
+)  # fmt: skip
+NO_LABEL = ("", "nan", "null", "none", "n/a", "na", "<na>")
+JSON_LINES = (".jsonl", ".ndjson")
+DELIMITERS = ",;\t|"
+LOOKED_AT = 200  # rows that tell the delimiter and the columns
+csv.field_size_limit(2**31 - 1)  # a review of a megabyte is one
+
+Rows = tuple[list[int], list[list[str]]]  # the line on which each row begins, and its cells
+
+
+def text_table(
+    *,
+    file: str,
+    text: str | None = None,
+    label: str | None = None,
+    split: str = "split",
+    delimiter: str | None = None,
+    encoding: str | None = None,
+    header: bool | None = None,
+    validation: float = 0.1,
+    test: float = 0.1,
+    seed: int = 0,
+    limit_train: int | None = None,
+) -> Splits:
+    """Texts and labels in a table, a row each: CSV, TSV, or JSON lines (.jsonl, .ndjson). All in memory.
+
+    What is None is found. `text` and `label` are names of columns, or their numbers from 1 where there is no `header`;
+    a column called text or review, label or sentiment, … is taken, else the longest cells are texts and the fewest
+    different ones labels. `split`: a column of train, validation and test, if there is one; else the seed decides a
+    stratified split. Rows of another number of cells, without a text or without a label (NaN is none) are left out
+    and stand in `bad`. Classes are sorted, as numbers where all are. Raises DataError that names file and line.
+    """
+    path = Path(file).expanduser()
+    content, found = decoded(_bytes(path), str(path), encoding)
+    if path.suffix.lower() in JSON_LINES:
+        names, lines, rows, bad = _json_rows(path, content)
+    else:
+        names, lines, rows = _csv_rows(path, content, delimiter, header, (text, label))
+        bad = []
+    columns = _columns(path, names, rows, text, label)
+    place = names.index(split) if split in names else None
+    texts: list[bytes] = []
+    labels: list[str] = []
+    parts: list[str] = []
+    kept: list[str] = []
+    for line, row in zip(lines, rows, strict=True):
+        name = f"{path}:{line}"
+        problem = _problem(row, names, columns, place)
+        if problem:
+            bad.append((name, problem))
+            continue
+        texts.append(row[columns[0]].encode("utf-8", "replace"))
+        labels.append(row[columns[1]].strip())
+        parts.append(SPLIT_NAMES.get(row[place].strip().lower(), "") if place is not None else "")
+        kept.append(name)
+    class_names = _class_names(path, labels, bad, names[columns[1]], found)
+    number = {name: i for i, name in enumerate(class_names)}
+    whole = ArraySource({"text": text_array(texts)}, [number[name] for name in labels], kept)
+    splits = part_splits(
+        whole, np.array(parts), class_names, validation=validation, test=test, seed=seed,
+        limit_train=limit_train, what="text",
+    )  # fmt: skip
+    return Splits(splits.train, splits.validation, splits.test, class_names, bad=tuple(bad))
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _csv_rows(
+    path: Path, content: str, delimiter: str | None, header: bool | None, wanted: Sequence[str | None]
+) -> tuple[list[str], list[int], list[list[str]]]:
+    """Column names, and the rows below them with the line on which each begins."""
+    if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n'):
+        raise DataError(f"delimiter={delimiter!r}: one character, such as , or ;")
+    tabs = path.suffix.lower() in (".tsv", ".tab")
+    delimiter = delimiter or ("\t" if tabs else _found_delimiter(content))
+    # A quotation mark at the beginning of a cell of a TSV is usually one of the text, but some do quote.
+    plain = delimiter == "\t" and not _closes_quotes(content)
+    reader = csv.reader(
+        io.StringIO(content, newline=""), delimiter=delimiter, quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL
+    )
+    lines, rows, start = [], [], 1
+    for row in reader:
+        if any(cell.strip() for cell in row):
+            lines.append(start)
+            rows.append(row)
+        start = reader.line_num + 1
+    if not rows:
+        raise DataError(f"{path}: no rows: the file is empty")
+    if header is None:
+        header = _has_header(rows, wanted)
+    if not header:
+        return [str(i + 1) for i in range(len(rows[0]))], lines, rows
+    names = [name.strip() for name in rows[0]]
+    twice = [name for name, number in Counter(names).items() if number > 1 and name]
+    if twice:
+        raise DataError(f"{path}, line {lines[0]}: two columns are called {twice[0]!r}: rename one")
+    if len(rows) == 1:
+        raise DataError(f"{path}: no rows below the first line, {', '.join(map(repr, names))}")
+    return names, lines[1:], rows[1:]
+
+
+def _json_rows(path: Path, content: str) -> tuple[list[str], list[int], list[list[str]], list[tuple[str, str]]]:
+    names: list[str] = []
+    objects: list[tuple[int, dict[str, Any]]] = []
+    bad = []
+    for line, text in enumerate(content.split("\n"), 1):
+        if not text.strip():
+            continue
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            bad.append((f"{path}:{line}", f"not JSON: {error}"))
+            continue
+        if not isinstance(value, dict):
+            bad.append((f"{path}:{line}", "not a JSON object"))
+            continue
+        objects.append((line, value))
+        names += [key for key in value if key not in names]
+    if not objects:
+        raise DataError(f"{path}: no rows: a JSON object a line" + (f"; {bad[0][0]}: {bad[0][1]}" if bad else ""))
+    cells = [[_cell(value.get(name)) for name in names] for _, value in objects]
+    return names, [line for line, _ in objects], cells, bad
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    return "" if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def _found_delimiter(content: str) -> str:
+    """The sign that parts the first rows into the same number of cells, more than one, most often."""
+    sample = content[:200_000]
+
+    def regular(sign: str) -> tuple[float, int]:
+        rows = csv.reader(io.StringIO(sample, newline=""), delimiter=sign)
+        counts = Counter(len(row) for row, _ in zip(rows, range(LOOKED_AT), strict=False) if row)
+        cells, times = max(counts.items(), key=lambda item: (item[1], item[0]), default=(1, 0))
+        return (times / max(counts.total(), 1) if cells > 1 else 0.0), -cells
+
+    return max(DELIMITERS, key=regular)
+
+
+def _closes_quotes(content: str) -> bool:
+    """Whether the cells that begin with a quotation mark end with one, too."""
+    cells = [cell for line in content.split("\n")[:LOOKED_AT] for cell in line.rstrip("\r").split("\t")]
+    quoted = [cell for cell in cells if cell.startswith('"')]
+    return bool(quoted) and all(len(cell) > 1 and cell.endswith('"') for cell in quoted)
+
+
+def _has_header(rows: list[list[str]], wanted: Sequence[str | None]) -> bool:
+    """Whether the first row names columns: by well-known names, or by cells that no other row is like."""
+    first = [cell.strip().lower() for cell in rows[0]]
+    if any(name is not None and not name.isdigit() for name in wanted):
+        return True
+    if set(first) & {*TEXT_NAMES, *LABEL_NAMES}:
+        return True
+    below = [row for row in rows[1:LOOKED_AT] if len(row) == len(first)]
+    if not below or not all(first):
+        return False
+    label = _fewest(below)
+    return first[label] not in {row[label].strip().lower() for row in below} and len(rows[0][_longest(below)]) < 30
+
+
+def _columns(
+    path: Path, names: list[str], rows: list[list[str]], text: str | None, label: str | None
+) -> tuple[int, int]:
+    """Where texts and labels stand."""
+    if len(names) < 2:
+        raise DataError(f"{path}: one column, {names[0]!r}: text and label are needed; is it another delimiter?")
+    lower = [name.lower() for name in names]
+    found: list[int | None] = []
+    for asked, usual, argument in ((text, TEXT_NAMES, "text"), (label, LABEL_NAMES, "label")):
+        if asked is not None and asked not in names:
+            told = ", ".join(map(repr, names))
+            raise DataError(f"{path}: no column {asked!r} among {told}: --set data.{argument}=NAME takes one of these")
+        known = [lower.index(name) for name in usual if name in lower]
+        found.append(names.index(asked) if asked is not None else known[0] if known else None)
+    looked = [row for row in rows[:LOOKED_AT] if len(row) == len(names)]
+    if not looked:
+        raise DataError(f"{path}: no row has the {len(names)} cells of the first line")
+    first, second = found
+    if first is None:
+        first = _longest(looked, but=second)
+    if second is None:
+        second = _fewest(looked, but=first)
+    if first == second:
+        raise DataError(f"{path}: {names[first]!r} cannot be both text and label")
+    return first, second
+
+
+def _longest(rows: list[list[str]], but: int | None = None) -> int:
+    return max((i for i in range(len(rows[0])) if i != but), key=lambda i: sum(len(row[i]) for row in rows))
+
+
+def _fewest(rows: list[list[str]], but: int | None = None) -> int:
+    """The column of the fewest different cells, more than one; the shorter ones among equals."""
+    places = [i for i in range(len(rows[0])) if i != but]
+    kinds = {i: len({row[i].strip() for row in rows}) for i in places}
+    return min(places, key=lambda i: (kinds[i] < 2, kinds[i], sum(len(row[i]) for row in rows)))
+
+
+def _problem(row: list[str], names: list[str], columns: tuple[int, int], place: int | None) -> str:
+    if len(row) != len(names):
+        return f"{len(row)} cells where there are {len(names)} columns"
+    if not row[columns[0]].strip("\0 \t\r\n\u00a0\u3000\ufeff"):
+        return "an empty text"
+    if row[columns[1]].strip().lower() in NO_LABEL:
+        return f"no label ({row[columns[1]].strip()!r})"
+    if place is not None and row[place].strip() and row[place].strip().lower() not in SPLIT_NAMES:
+        return f"split {row[place].strip()!r} is not one of train, validation, test"
+    return ""
+
+
+def _class_names(
+    path: Path, labels: list[str], bad: list[tuple[str, str]], column: str, encoding: str
+) -> tuple[str, ...]:
+    names = sorted(set(labels))
+    if len(names) < 2:
+        found = f"only one class, {names[0]!r}" if names else "no row that can be used"
+        told = f"; {len(bad)} rows were left out, the first {bad[0][0]}: {bad[0][1]}" if bad else ""
+        raise DataError(f"{path}: {found}: at least two classes are needed, in column {column!r}{told}")
+    if len(names) > max(1000, len(labels) / 2) or (len(names) > 20 and len(names) == len(labels)):
+        raise DataError(
+            f"{path}: {len(names)} different labels in {len(labels)} rows of column {column!r} (read as {encoding}): "
+            "is that the label? --set data.label=NAME names another column"
+        )
+    try:
+        return tuple(sorted(names, key=float))
+    except ValueError:
+        return tuple(names)

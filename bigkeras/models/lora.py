@@ -1,0 +1,32 @@
+"""Fine-tuning few weights: low-rank updates of dense layers, everything else as it was."""
+
+from collections.abc import Collection
+
+import keras
+
+# What the paper found to be enough, and the layers that every task starts anew.
+ATTENTION = ("query_key_value", "query", "key_value", "output")
+TRAINED = ("logits",)
+
+
+def add_lora(model: keras.Model, rank: int, names: Collection[str] = ATTENTION) -> list[str]:
+    """Freezes the model but for `logits`, and gives each chosen dense layer a trained update of `rank`.
+
+    `names`: endings of layers' names, such as "query_key_value" (one update for the three projections) or
+    "feed_forward_1". Gives the names of the layers that were given one. The answers are the same until training; a
+    saved model holds the updates merged into the kernels. Raises ValueError for a rank below 1, or where no layer is so
+    named.
+    Source: Hu et al. 2021 (arXiv 2106.09685), section 4.1; the layer's own `enable_lora`.
+    """
+    if rank < 1:
+        raise ValueError(f"rank={rank}: at least 1")
+    endings = tuple(f"_{name}" for name in names)
+    chosen = [layer for layer in model.layers if isinstance(layer, keras.layers.Dense) and layer.name.endswith(endings)]
+    if not chosen:
+        raise ValueError(f"no dense layer of {model.name} has a name that ends in one of {sorted(names)}")
+    for layer in model.layers:
+        layer.trainable = layer in chosen or layer.name in TRAINED
+    for layer in chosen:
+        layer.enable_lora(rank)
+        layer.bias.trainable = False
+    return [layer.name for layer in chosen]

@@ -1,0 +1,201 @@
+"""Published BERT weights: from a folder in Hugging Face's form, offline, or a KerasHub preset by name."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from bigkeras.models.bert import EPSILON, SIZES
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+PREFIXES = ("", "bert.", "model.bert.")
+# The same tensors under their names of 2018.
+OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
+# Layers that a file may lack and that then keep their start: the pooler, and the head of a masked language model.
+OPTIONAL = ("features", "mlm_dense", "mlm_norm", "mlm_logits")
+
+
+def bert_sizes(folder: str | Path) -> dict[str, Any]:
+    """What `bert` must be called with for the weights in `folder`: vocabulary_size, length (the longest) and size.
+
+    Raises ValueError for another architecture than BERT or for sizes that are none of the published ones;
+    FileNotFoundError where there is no config.json.
+    """
+    path = Path(folder) / CONFIG
+    config = _config(path)
+    keys = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")
+    depth, width, heads, feed_forward = (config[key] for key in keys)
+    names = [name for name, sizes in SIZES.items() if sizes == (depth, width, heads) and feed_forward == 4 * width]
+    if not names:
+        found = f"{depth} layers, {width} wide, {heads} heads, feed-forward {feed_forward}"
+        raise ValueError(f"{path}: {found}; BERT is published as {SIZES}, feed-forward four times as wide")
+    return {"vocabulary_size": config["vocab_size"], "length": config["max_position_embeddings"], "size": names[0]}
+
+
+def load_bert(model: keras.Model, origin: str | Path) -> list[str]:
+    """Loads published weights into a `bert` or `bert_mlm` model; gives the names of the layers that were set.
+
+    `origin`: a folder with config.json and model.safetensors, the path of that file, or the name of a KerasHub preset
+    such as "bert_base_en_uncased". A shorter `length` takes the first positions. The pooler and the language model's
+    head are set where the file has them; `logits` keeps its start. Raises ValueError where model and weights do not
+    fit, or a tensor is missing; FileNotFoundError where there is no such file; ImportError without KerasHub.
+    """
+    path = Path(origin)
+    if path.suffix == ".safetensors" or path.is_dir():
+        path = path / WEIGHTS if path.is_dir() else path
+        tensors = _read(path)
+        _check_config(model, path.parent / CONFIG)
+    else:
+        tensors = preset_tensors(str(origin))
+    loaded = []
+    for name, parts in _tensor_names(model).items():
+        missing = [part for part in parts if part not in tensors]
+        if not missing:
+            _set(model.get_layer(name), [tensors[part] for part in parts], origin)
+            loaded.append(name)
+        elif name not in OPTIONAL:
+            raise ValueError(f"{origin}: lacks the tensor {missing[0]}: not the weights of a {model.name}")
+    return loaded
+
+
+def preset_tensors(name: str) -> dict[str, np.ndarray]:
+    """The tensors of a KerasHub BERT preset under Hugging Face's names; downloads them where they are not cached."""
+    try:
+        import keras_hub
+    except ImportError:
+        raise ImportError(f"the preset {name!r} needs KerasHub: pip install keras-hub") from None
+    try:
+        backbone = keras_hub.models.BertBackbone.from_preset(name)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"{name!r}: neither a folder with {WEIGHTS} nor a preset to be had ({reason})") from None
+    tensors: dict[str, np.ndarray] = {}
+    for layer, prefix in _preset_names(backbone).items():
+        for weight in layer.weights:
+            tensors |= _from_keras_hub(prefix, weight.path.split("/")[-2:], weight.numpy())
+    tensors["embeddings.word_embeddings.weight"] = backbone.token_embedding.embeddings.numpy()
+    tensors["embeddings.position_embeddings.weight"] = backbone.position_embedding.position_embeddings.numpy()
+    tensors["embeddings.token_type_embeddings.weight"] = backbone.segment_embedding.embeddings.numpy()
+    return tensors
+
+
+def _config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path}: not JSON: {error}") from None
+    if config.get("model_type") != "bert":
+        raise ValueError(f"{path}: model_type is {config.get('model_type')!r}, and only 'bert' is read")
+    wanted = {"hidden_act": ("gelu", "gelu_new"), "layer_norm_eps": (EPSILON,)}
+    wanted["position_embedding_type"] = ("absolute",)
+    for key, values in wanted.items():
+        if config.get(key, values[0]) not in values:
+            raise ValueError(f"{path}: {key} is {config[key]!r}, and bert has {values[0]!r}")
+    return config
+
+
+def _check_config(model: keras.Model, path: Path) -> None:
+    """The number of heads is in no tensor's shape: other heads would load and answer nonsense."""
+    sizes = bert_sizes(path.parent)
+    if model.name not in (f"bert_{sizes['size']}", f"bert_mlm_{sizes['size']}"):
+        raise ValueError(f"{path}: weights of size {sizes['size']!r}, the model is {model.name!r}")
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    """The tensors by their names of today, without a prefix."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, TypeError, KeyError) as error:
+        raise ValueError(f"{path}: not a safetensors file of 16- or 32-bit floats, or damaged ({error})") from None
+    marker = "embeddings.word_embeddings.weight"
+    prefix = next((p for p in PREFIXES if p + marker in tensors), "")
+    renamed = {}
+    for name, tensor in tensors.items():
+        for old, new in OLD_NAMES.items():
+            name = name.replace(old, new)
+        renamed[name.removeprefix(prefix)] = tensor
+    return renamed
+
+
+def _tensor_names(model: keras.Model) -> dict[str, list[str]]:
+    """From our layers' names to the file's tensors; three stand behind a fused projection's kernel, and its bias."""
+    ours = {layer.name for layer in model.layers}
+    norm = "stem_norm" if "stem_norm" in ours else "stem"
+    names = {
+        "embedding": ["embeddings.word_embeddings.weight"],
+        "positions": ["embeddings.position_embeddings.weight"],
+        "token_type": ["embeddings.token_type_embeddings.weight"],
+        norm: _both("embeddings.LayerNorm"),
+        "features": _both("pooler.dense"),
+        "mlm_dense": _both("cls.predictions.transform.dense"),
+        "mlm_norm": _both("cls.predictions.transform.LayerNorm"),
+        "mlm_logits": ["cls.predictions.bias"],
+    }
+    stage = 1
+    while f"stage{stage}" in ours:
+        theirs, attention = f"encoder.layer.{stage - 1}", f"stage{stage}_attention"
+        heads = [f"{theirs}.attention.self.{part}" for part in ("query", "key", "value")]
+        fused = [f"{head}.{kind}" for kind in ("weight", "bias") for head in heads]
+        names |= {
+            f"{attention}_query_key_value": fused,
+            f"{attention}_output": _both(f"{theirs}.attention.output.dense"),
+        }
+        names[f"{attention}_norm"] = _both(f"{theirs}.attention.output.LayerNorm")
+        names[f"stage{stage}_feed_forward_1"] = _both(f"{theirs}.intermediate.dense")
+        names[f"stage{stage}_feed_forward_2"] = _both(f"{theirs}.output.dense")
+        names[f"stage{stage}"] = _both(f"{theirs}.output.LayerNorm")
+        stage += 1
+    weighted = {layer.name for layer in model.layers if layer.weights}
+    return {name: parts for name, parts in names.items() if name in weighted}
+
+
+def _both(name: str) -> list[str]:
+    return [f"{name}.weight", f"{name}.bias"]
+
+
+def _set(layer: keras.Layer, tensors: list[np.ndarray], origin: str | Path) -> None:
+    """Sets a layer's weights; the file keeps kernels as (outputs, inputs)."""
+    if isinstance(layer, keras.layers.Dense):
+        half = len(tensors) // 2
+        tensors = [np.concatenate(tensors[:half]).T, np.concatenate(tensors[half:])]
+    elif layer.name == "positions":
+        tensors = [tensors[0][: layer.weights[0].shape[0]]]
+    shapes, found = [tuple(w.shape) for w in layer.weights], [tensor.shape for tensor in tensors]
+    if shapes != found:
+        raise ValueError(f"{origin}: layer {layer.name} is of shapes {shapes} in the model, {found} in the file")
+    layer.set_weights(tensors)
+
+
+def _preset_names(backbone: keras.Model) -> dict[keras.Layer, str]:
+    """KerasHub's layers, and the beginning of their tensors' names."""
+    names = {backbone.embeddings_layer_norm: "embeddings.LayerNorm", backbone.pooled_dense: "pooler.dense"}
+    return names | {layer: f"encoder.layer.{i}" for i, layer in enumerate(backbone.transformer_layers)}
+
+
+def _from_keras_hub(prefix: str, path: list[str], tensor: np.ndarray) -> dict[str, np.ndarray]:
+    """One weight, whose path ends in (sublayer, variable), under Hugging Face's name and in its orientation."""
+    sublayers = {
+        "query": ".attention.self.query",
+        "key": ".attention.self.key",
+        "value": ".attention.self.value",
+        "attention_output": ".attention.output.dense",
+        "self_attention_layer_norm": ".attention.output.LayerNorm",
+        "feedforward_intermediate_dense": ".intermediate.dense",
+        "feedforward_output_dense": ".output.dense",
+        "feedforward_layer_norm": ".output.LayerNorm",
+    }
+    sublayer, variable = path
+    if variable == "kernel":
+        inputs = tensor.shape[0] * tensor.shape[1] if sublayer == "attention_output" else tensor.shape[0]
+        tensor = tensor.reshape(inputs, -1).T
+    elif variable == "bias":
+        tensor = tensor.reshape(-1)
+    kind = "weight" if variable in ("kernel", "gamma") else "bias"
+    return {f"{prefix}{sublayers.get(sublayer, '')}.{kind}": tensor}

@@ -1,0 +1,58 @@
+"""How the sequence models begin and end: tokens or rows of pixels in, one vector for the whole sequence out."""
+
+import keras
+
+from bigkeras.layers import MaskedMax, PaddingMask
+from bigkeras.models.blocks import check, known
+
+L = keras.layers
+
+POOLINGS = ("mean", "max")
+
+
+def token_input() -> tuple:
+    """Token ids int32 `(batch, length)`, 0 for padding, and the mask of the real ones: (inputs, mask)."""
+    inputs = keras.Input((None,), dtype="int32", name="tokens")
+    return inputs, PaddingMask(name="mask")(inputs)
+
+
+def row_input(input_shape: tuple[int, int, int]) -> tuple:
+    """An image `(batch, h, w, c)` read row by row as `(batch, h, w · c)`, without a mask: (inputs, rows)."""
+    height, width, channels = input_shape
+    inputs = keras.Input(input_shape, name="image")
+    return inputs, L.Reshape((height, width * channels), name="rows")(inputs)
+
+
+def pool(x, mask, *, pooling: str):
+    """The mean or maximum of the real tokens, under the name `features`: `(batch, length, w)` → `(batch, w)`."""
+    known("pooling", pooling, POOLINGS)
+    if pooling == "max":
+        return MaskedMax(name="features")(x, mask=mask)
+    # In 16 bits a count goes wrong from 257 tokens on.
+    return L.GlobalAveragePooling1D(dtype="float32", name="features")(x, mask=mask)
+
+
+def check_sequence(
+    *,
+    num_classes: int,
+    dropout: float,
+    vocabulary_size: int | None,
+    length: int | None,
+    input_shape: tuple[int, int, int] | None = None,
+) -> None:
+    """Raises ValueError unless there is an image's shape, or a vocabulary's size with the longest text's length."""
+    text = vocabulary_size is not None and length is not None
+    if (input_shape is None) is (vocabulary_size is None and length is None) or (input_shape is None and not text):
+        raise ValueError("either input_shape, or vocabulary_size and length")
+    if vocabulary_size is not None and vocabulary_size < 2:
+        raise ValueError(f"vocabulary_size={vocabulary_size}: at least 2, padding and one word")
+    if length is not None and length < 1:
+        raise ValueError(f"length={length}: at least 1")
+    check(input_shape=input_shape or (1, 1, 1), num_classes=num_classes, dropout=dropout)
+
+
+def positive(**sizes: int) -> None:
+    """Raises ValueError that names the first size below 1."""
+    for name, value in sizes.items():
+        if value < 1:
+            raise ValueError(f"{name}={value}: at least 1")

@@ -1,0 +1,227 @@
+"""The text preprocessor: from raw strings to token ids. Used in training and chained into the artifact.
+
+All of it are graph functions. Core TensorFlow has no Unicode normalisation and no subwords: these come from
+TensorFlow Text, which is imported only where a preprocessor needs them.
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+TOKENS = ("word", "character", "wordpiece", "sentencepiece")
+TRUNCATIONS = ("head", "head_tail")
+PADDING, UNKNOWN = 0, 1
+PAD_WORD, UNKNOWN_WORD = "[PAD]", "[UNK]"
+WIDTHS = 8  # how many lengths a batch may have
+VOCABULARY_FILE, SENTENCEPIECE_FILE = "vocabulary.txt", "sentencepiece.model"
+# Written without spaces between words: each character is a word.
+UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
+
+Tokenizer = Callable[[tf.Tensor], tf.RaggedTensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextPreprocessor:
+    """How a text becomes token ids, int32; 0 is padding, at the end, and 1 an unknown token.
+
+    `tokens`: "word" (words and single signs; each character where a script has no spaces), "character", "wordpiece"
+    (as BERT, between [CLS] and [SEP]) or "sentencepiece". At most `length` tokens of a text are kept: its beginning
+    ("head"), or a quarter from its beginning and the rest from its end ("head_tail": Sun et al. 2019, "How to
+    Fine-Tune BERT", section 5.3.1). With `ngrams` above 1, the n-grams of 2 … `ngrams` neighbouring tokens follow the
+    tokens, hashed into `buckets` ids after the vocabulary's (Joulin et al. 2016, "Bag of Tricks", section 2.1).
+    `vocabulary`: the tokens by id; of SentencePiece, `sentencepiece` is the model file's bytes.
+    """
+
+    tokens: str
+    length: int
+    ngrams: int = 1
+    buckets: int = 0
+    lower: bool = True
+    nfkc: bool = True
+    truncation: str = "head"
+    vocabulary: tuple[str, ...] = ()
+    sentencepiece: bytes = b""
+
+    @property
+    def shape(self) -> tuple[int]:
+        """`(most ids of a text,)`."""
+        return (self.length * self.ngrams,)
+
+    @property
+    def vocabulary_size(self) -> int:
+        """How many ids there are, padding included."""
+        return len(self.vocabulary) + (self.buckets if self.ngrams > 1 else 0)
+
+    def clean(self, texts: tf.Tensor) -> tf.Tensor:
+        """Strings `(…)` of valid UTF-8: normalised, one space for breaks and control characters, lower case if asked.
+
+        A broken byte becomes U+FFFD; marks without width (byte order marks, soft hyphens, joiners) go.
+        """
+        texts = tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="replace")
+        if self.nfkc:
+            import tensorflow_text
+
+            texts = tensorflow_text.normalize_utf8(texts, "NFKC")
+        texts = tf.strings.regex_replace(texts, r"(?i)<br\s*/?>", " ")
+        texts = tf.strings.regex_replace(texts, r"\p{Cf}+", "")
+        texts = tf.strings.strip(tf.strings.regex_replace(texts, r"[\p{Cc}\p{Z}]+", " "))
+        # WordPiece's own normaliser, below, makes lower case and takes accents away.
+        return tf.strings.lower(texts, "utf-8") if self.lower and self.tokens != "wordpiece" else texts
+
+    def pieces(self, texts: tf.Tensor) -> tf.RaggedTensor:
+        """Words or characters of strings `(batch,)`, as ragged strings; the kinds without subwords only."""
+        texts = self.clean(texts)
+        if self.tokens == "character":
+            return tf.strings.unicode_split(texts, "UTF-8")
+        texts = tf.strings.regex_replace(texts, "’", "'")
+        texts = tf.strings.regex_replace(texts, rf"([^\p{{L}}\p{{M}}\p{{N}}\s']|[{UNSPACED}])", r" \1 ")
+        # An apostrophe between letters belongs to the word.
+        texts = tf.strings.regex_replace(texts, r"(^|[^\p{L}\p{M}\p{N}])'+", r"\1 ' ")
+        texts = tf.strings.regex_replace(texts, r"'+([^\p{L}\p{M}\p{N}]|$)", r" ' \1")
+        return tf.strings.split(texts)
+
+    def tokenizer(self, vocabulary_file: str | None = None) -> tuple[Tokenizer, list[Any]]:
+        """A graph function from strings `(batch,)` to ragged ids, int32, of at most `length`; and what it holds.
+
+        The tables and models that it holds must be tracked by whoever saves the function. With `vocabulary_file` the
+        table of words is read from that file, which becomes an asset; else it is a constant.
+        """
+        whole, held = self._whole(vocabulary_file)
+
+        def tokenize(texts: tf.Tensor) -> tf.RaggedTensor:
+            ids = self._truncated(whole(texts))
+            if self.frame:
+                first, last = (tf.fill([ids.nrows(), 1], number) for number in self.frame)
+                return tf.concat([first, ids, last], 1)
+            # At least one token, so that no model sees nothing but padding.
+            empty = tf.cast(tf.equal(ids.row_lengths(), 0), tf.int64)
+            filler = tf.RaggedTensor.from_row_lengths(tf.fill([tf.reduce_sum(empty)], self.unknown), empty)
+            return tf.concat([ids, filler], 1)
+
+        return tokenize, held
+
+    @property
+    def frame(self) -> tuple[int, ...]:
+        """The ids of [CLS] and [SEP], between which a text of WordPiece stands; none of the other kinds."""
+        return tuple(map(self.vocabulary.index, ("[CLS]", "[SEP]"))) if self.tokens == "wordpiece" else ()
+
+    @property
+    def unknown(self) -> int:
+        """The id of a token that is not in the vocabulary."""
+        return self.vocabulary.index(UNKNOWN_WORD) if self.tokens == "wordpiece" else UNKNOWN
+
+    def with_ngrams(self, ids: tf.RaggedTensor) -> tf.RaggedTensor:
+        """Ragged ids of tokens, followed by those of their n-grams."""
+        parts, hashed = [ids], tf.cast(ids, tf.int64)
+        for number in range(1, self.ngrams):
+            hashed = tf.ragged.map_flat_values(mixed, hashed[:, :-1], tf.cast(ids[:, number:], tf.int64))
+            inside = tf.math.floormod(hashed, self.buckets) + len(self.vocabulary)
+            parts.append(tf.cast(inside, tf.int32))
+        return tf.concat(parts, 1)
+
+    def padded(self, ids: tf.RaggedTensor) -> tf.Tensor:
+        """Ragged ids with their n-grams, padded: int32 `(batch, one of a few lengths)`."""
+        ids = self.with_ngrams(ids)
+        (most,) = self.shape
+        step = -(-most // (8 * WIDTHS)) * 8
+        longest = tf.cast(tf.reduce_max(tf.concat([[1], ids.row_lengths()], 0)), tf.int32)
+        width = tf.minimum(-(-longest // step) * step, most)
+        return tf.ensure_shape(ids.to_tensor(PADDING, shape=tf.stack([-1, width])), (None, None))
+
+    def to_json(self) -> str:
+        """JSON text; `from_json` gives an equal preprocessor with the files of `files` beside it."""
+        values = dataclasses.asdict(self)
+        del values["vocabulary"], values["sentencepiece"]
+        return json.dumps({"kind": "text", **values}, indent=2) + "\n"
+
+    def files(self) -> dict[str, bytes]:
+        """preprocessor.json and the vocabulary, by file name."""
+        if self.tokens == "sentencepiece":
+            part = {SENTENCEPIECE_FILE: self.sentencepiece}
+        else:
+            part = {VOCABULARY_FILE: "".join(f"{word}\n" for word in self.vocabulary).encode()}
+        return {"preprocessor.json": self.to_json().encode(), **part}
+
+    @staticmethod
+    def from_json(values: dict[str, Any], directory: Path) -> "TextPreprocessor":
+        """The preprocessor of a parsed preprocessor.json, without its "kind", and the vocabulary in its directory."""
+        if values["tokens"] == "sentencepiece":
+            return TextPreprocessor(**values, **sentencepiece_fields((directory / SENTENCEPIECE_FILE).read_bytes()))
+        return TextPreprocessor(**values, vocabulary=read_vocabulary(directory / VOCABULARY_FILE))
+
+    def _whole(self, vocabulary_file: str | None) -> tuple[Tokenizer, list[Any]]:
+        if self.tokens == "wordpiece":
+            import tensorflow_text
+
+            fast = tensorflow_text.FastBertTokenizer(
+                list(self.vocabulary), token_out_type=tf.int32, lower_case_nfd_strip_accents=self.lower
+            )
+            return lambda texts: fast.tokenize(self.clean(texts)), [fast]
+        if self.tokens == "sentencepiece":
+            import tensorflow_text
+
+            model = tensorflow_text.SentencepieceTokenizer(model=self.sentencepiece, out_type=tf.int32)
+            return lambda texts: model.tokenize(self.clean(texts)), [model]
+        if vocabulary_file is None:
+            numbers = tf.range(len(self.vocabulary), dtype=tf.int64)
+            content: Any = tf.lookup.KeyValueTensorInitializer(tf.constant(self.vocabulary), numbers)
+        else:
+            line, number = tf.lookup.TextFileIndex.WHOLE_LINE, tf.lookup.TextFileIndex.LINE_NUMBER
+            content = tf.lookup.TextFileInitializer(vocabulary_file, tf.string, line, tf.int64, number)
+        table = tf.lookup.StaticHashTable(content, UNKNOWN)
+        return lambda texts: tf.cast(tf.ragged.map_flat_values(table.lookup, self.pieces(texts)), tf.int32), [table]
+
+    def _truncated(self, ids: tf.RaggedTensor) -> tf.RaggedTensor:
+        most = self.length - len(self.frame)
+        if self.truncation == "head":
+            return ids[:, :most]
+        head = most // 4
+        return tf.concat([ids[:, :head], ids[:, head:][:, head - most :]], 1)
+
+
+def mixed(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
+    """int64 numbers that look random, a function of two int64 numbers (the mixing of splitmix64)."""
+    value = first * 6364136223846793005 + second * 1442695040888963407 + 1
+    value = tf.bitwise.bitwise_xor(value, tf.bitwise.right_shift(value, tf.constant(29, tf.int64)))
+    value *= -4658895280553007687
+    return tf.bitwise.bitwise_xor(value, tf.bitwise.right_shift(value, tf.constant(32, tf.int64)))
+
+
+def word_dropout(
+    ids: tf.RaggedTensor, randoms: tf.Tensor, preprocessor: TextPreprocessor, rate: float = 0.1
+) -> tf.RaggedTensor:
+    """Ids of which a share `rate` is made unknown; a function of the ids and the example's random numbers."""
+    # One random number a text, hashed with the position: the plan need not hold one for each token.
+    seed = tf.cast(randoms[:, 1] * 2**24, tf.int64)
+    seeds = tf.repeat(seed, ids.row_lengths())
+    positions = tf.ragged.range(ids.row_lengths()).flat_values
+    chance = tf.cast(tf.math.floormod(mixed(seeds, tf.cast(positions, tf.int64)), 2**24), tf.float32) / 2**24
+    dropped = chance < rate
+    for number in preprocessor.frame:
+        dropped &= ids.flat_values != number
+    return ids.with_flat_values(tf.where(dropped, preprocessor.unknown, ids.flat_values))
+
+
+def read_vocabulary(path: Path) -> tuple[str, ...]:
+    """The tokens of a vocabulary file, a line each."""
+    return tuple(path.read_text(encoding="utf-8").removesuffix("\n").split("\n"))
+
+
+def sentencepiece_fields(model: bytes) -> dict[str, Any]:
+    """What a TextPreprocessor holds of a SentencePiece model: its bytes and its pieces."""
+    import sentencepiece
+
+    processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+    pieces = tuple(processor.id_to_piece(list(range(processor.get_piece_size()))))
+    return {"sentencepiece": model, "vocabulary": pieces}
+
+
+def over_batches(function: Callable, texts: np.ndarray, batch: int = 512) -> tf.data.Dataset:
+    """What a graph function of strings `(batch,)` gives for all texts, in order."""
+    return tf.data.Dataset.from_tensor_slices(texts).batch(batch).map(function, num_parallel_calls=2)

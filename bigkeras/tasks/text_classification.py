@@ -1,0 +1,194 @@
+"""Text classification: what a raw text and its answer are, in training, evaluation and the artifact."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from bigkeras.data.pipeline import Batch, batches
+from bigkeras.data.source import ArraySource, DataError, Source, Splits
+from bigkeras.data.tokens import TokenSource
+from bigkeras.recipe import Choice, check
+from bigkeras.tasks.text import TOKENS, TRUNCATIONS, TextPreprocessor, over_batches, word_dropout
+from bigkeras.tasks.vocabulary import given_fields, learned_sentencepiece, learned_words
+
+EXAMPLES = 16  # texts that the parity gate compares
+# Tokens of a text, where a recipe does not say how many.
+LONGEST = {"word": 512, "character": 2048, "wordpiece": 256, "sentencepiece": 512}
+SHARE_WHOLE = 0.98  # of the training texts, that are not truncated then
+AUGMENTATIONS: dict[str, Callable] = {"word_dropout": word_dropout}
+
+
+@dataclass(frozen=True)
+class TextClassification:
+    """A fitted task: the preprocessor, the classes and the augmentation of one run."""
+
+    preprocessor: TextPreprocessor
+    class_names: tuple[str, ...]
+    augmentation: tuple[Choice, ...]
+
+    kind = "text"
+
+    @property
+    def model_arguments(self) -> dict[str, Any]:
+        """What the data decides of a model: `vocabulary_size`, `length` and `num_classes`."""
+        (length,) = self.preprocessor.shape
+        sizes = {"vocabulary_size": self.preprocessor.vocabulary_size, "length": length}
+        return {**sizes, "num_classes": len(self.class_names)}
+
+    def ready(self, splits: Splits) -> Splits:
+        """The texts of training and validation, tokenised once."""
+        validation = splits.validation and self.opened(splits.validation)
+        return replace(splits, train=self.opened(splits.train), validation=validation)
+
+    def opened(self, source: Source) -> TokenSource:
+        """The token ids of a source of texts."""
+        if isinstance(source, TokenSource):
+            return source
+        values, lengths = encoded(self.preprocessor, texts_of(source))
+        return TokenSource(values, lengths, source)
+
+    def lengths(self, source: Source) -> np.ndarray:
+        """How many tokens each text has."""
+        return self.opened(source).lengths
+
+    def dataset(
+        self, source: Source, rows: tf.data.Dataset, batch_size: int, training: bool, on_bad: Callable[[int], None]
+    ) -> tf.data.Dataset:
+        """Batches of int32 ids `(batch, one of a few lengths)`, int32 labels and weights."""
+        functions = [
+            partial(AUGMENTATIONS[c.name], preprocessor=self.preprocessor, **c.args) for c in self.augmentation
+        ]
+
+        def many(columns: Batch, randoms: tf.Tensor) -> tf.Tensor:
+            ids = columns["tokens"]
+            for function in functions if training else ():
+                ids = function(ids, randoms)
+            return self.preprocessor.padded(ids)
+
+        return batches(self.opened(source), rows, batch_size, one=lambda c, _: c, many=many, on_bad=on_bad)
+
+    def prepare(self, columns: Batch) -> Batch:
+        """The columns themselves: any text can be read."""
+        return columns
+
+    def normalise(self, tokens: tf.Tensor) -> tf.Tensor:
+        """The ids themselves."""
+        return tokens
+
+    def step_layers(self, seed: int) -> list[keras.layers.Layer]:
+        """None: all augmentation is done on the host."""
+        return []
+
+    def sample(self, source: Source, most: int) -> tf.Tensor:
+        """The ids of the first `most` texts."""
+        return self.preprocessor.padded(self.opened(source).fetch(np.arange(min(most, len(source))))["tokens"])
+
+    def shown(self, source: Source, index: int) -> str:
+        """The raw text."""
+        return texts_of(source)[index].decode("utf-8", "replace")
+
+    def files(self, source: Source) -> dict[str, bytes]:
+        """The preprocessor and its vocabulary, and some texts."""
+        chosen = np.unique(np.linspace(0, len(source) - 1, min(EXAMPLES, len(source))).astype(np.int64))
+        texts = texts_of(source)[chosen]
+        return {**self.preprocessor.files(), **{f"examples/{i:02d}.txt": text for i, text in enumerate(texts)}}
+
+
+def text_classification(
+    splits: Splits,
+    augmentation: tuple[Choice, ...] = (),
+    *,
+    tokens: str = "word",
+    ngrams: int = 1,
+    buckets: int = 2**17,
+    length: int | None = None,
+    truncation: str = "head",
+    vocabulary: str | None = None,
+    vocabulary_size: int = 20_000,
+    min_count: int = 2,
+    lower: bool = True,
+    nfkc: bool | None = None,
+) -> TextClassification:
+    """The task fitted on the training split: its vocabulary and, where `length` is not given, a length.
+
+    `vocabulary`: a vocabulary file, or the directory of a run whose preprocessor is taken over as it is. `nfkc`: None
+    normalises words and characters; subwords have a normaliser of their own. The rest: TextPreprocessor.
+    """
+    _check(tokens=tokens, truncation=truncation, ngrams=ngrams, length=length, size=vocabulary_size, buckets=buckets)
+    if vocabulary and Path(vocabulary).is_dir():
+        from bigkeras.tasks import load_preprocessor
+
+        found = load_preprocessor(vocabulary)
+        if not isinstance(found, TextPreprocessor):
+            raise DataError(f"task.vocabulary={vocabulary}: a run with another kind of data")
+        return TextClassification(found, splits.class_names, augmentation)
+    if nfkc is None:
+        nfkc = tokens in ("word", "character")
+    if tokens == "wordpiece" and not vocabulary:
+        raise DataError("task.tokens=wordpiece needs a vocabulary: --set task.vocabulary=vocab.txt")
+    if ngrams == 1:
+        buckets = 0
+    values = TextPreprocessor(
+        tokens=tokens, length=length or LONGEST[tokens], ngrams=ngrams, buckets=buckets, lower=lower, nfkc=nfkc,
+        truncation=truncation,
+    )  # fmt: skip
+    texts = texts_of(splits.train)
+    if vocabulary:
+        fields = given_fields(tokens, Path(vocabulary).expanduser())
+    elif tokens == "sentencepiece":
+        fields = learned_sentencepiece(values, texts, vocabulary_size, seed=0)
+    else:
+        fields = {"vocabulary": learned_words(values, texts, vocabulary_size, min_count)}
+    values = replace(values, **fields)
+    if length is None:
+        _, lengths = encoded(values, texts)
+        values = replace(values, length=max(8, int(np.ceil(np.quantile(lengths, SHARE_WHOLE) / 8) * 8)))
+    return TextClassification(values, splits.class_names, augmentation)
+
+
+def check_augmentation(choices: Sequence[Choice]) -> None:
+    """Raises RecipeError for a name or argument that is not there."""
+    for choice in choices:
+        check("augmentation", choice, AUGMENTATIONS, given=("ids", "randoms", "preprocessor"))
+
+
+def texts_of(source: Source) -> np.ndarray:
+    """The raw texts of a source, an object array of bytes. Raises DataError for a source of something else."""
+    if isinstance(source, TokenSource):
+        source = source.texts
+    if not isinstance(source, ArraySource) or "text" not in source.columns:
+        raise DataError("text_classification needs texts: data such as imdb_reviews, text_table or text_folder")
+    return source.columns["text"]
+
+
+def encoded(preprocessor: TextPreprocessor, texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """All ids of the texts, one after the other, int32, and how many each text has."""
+    tokenize, held = preprocessor.tokenizer()
+    values, lengths = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
+    for part in over_batches(tokenize, texts):
+        values.append(part.flat_values.numpy())
+        lengths.append(part.row_lengths().numpy())
+    del held  # the tables had to live until here
+    return np.concatenate(values), np.concatenate(lengths)
+
+
+def _check(*, tokens: str, truncation: str, ngrams: int, length: int | None, size: int, buckets: int) -> None:
+    if tokens not in TOKENS:
+        raise DataError(f"task.tokens={tokens!r}: one of {', '.join(TOKENS)}")
+    if truncation not in TRUNCATIONS:
+        raise DataError(f"task.truncation={truncation!r}: one of {', '.join(TRUNCATIONS)}")
+    if not 1 <= ngrams <= 5 or (ngrams > 1 and tokens not in ("word", "character")):
+        raise DataError(f"task.ngrams={ngrams}: from 1 to 5, above 1 of words and characters only")
+    for name, value, least in (
+        ("length", 4 if length is None else length, 4),
+        ("vocabulary_size", size, 3),
+        ("buckets", buckets, 1),
+    ):
+        if value < least:
+            raise DataError(f"task.{name}={value}: at least {least}")

@@ -1,0 +1,98 @@
+"""Vocabularies, made from the texts of the training split."""
+
+import io
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from bigkeras.data.source import DataError
+from bigkeras.tasks.text import (
+    PAD_WORD,
+    UNKNOWN_WORD,
+    TextPreprocessor,
+    over_batches,
+    read_vocabulary,
+    sentencepiece_fields,
+)
+
+SENTENCES = 500_000  # that SentencePiece learns from; more bring nothing but time
+LONGEST_SENTENCE = 4000  # characters; SentencePiece leaves longer ones out, so they are cut
+
+
+def count_pieces(preprocessor: TextPreprocessor, texts: np.ndarray) -> Counter[bytes]:
+    """How often each word or character stands in the texts."""
+    counts: Counter[bytes] = Counter()
+
+    def unique(part: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        found = tf.unique_with_counts(preprocessor.pieces(part).flat_values)
+        return found.y, found.count
+
+    for words, numbers in over_batches(unique, texts).as_numpy_iterator():
+        for word, number in zip(words.tolist(), numbers.tolist(), strict=True):
+            counts[word] += number
+    return counts
+
+
+def learned_words(preprocessor: TextPreprocessor, texts: np.ndarray, size: int, min_count: int) -> tuple[str, ...]:
+    """[PAD], [UNK] and the most frequent words or characters, `size` in all; equal ones in the order of their bytes."""
+    counts = count_pieces(preprocessor, texts)
+    ranked = sorted((-number, word) for word, number in counts.items() if number >= min_count)
+    words = (word.decode() for _, word in ranked)
+    # A text may say [PAD]; not as one word, since brackets are signs of their own, but nobody should depend on that.
+    kept = [word for word in words if word not in (PAD_WORD, UNKNOWN_WORD)]
+    return (PAD_WORD, UNKNOWN_WORD, *kept[: size - 2])
+
+
+def learned_sentencepiece(preprocessor: TextPreprocessor, texts: np.ndarray, size: int, seed: int) -> dict[str, Any]:
+    """The fields of a TextPreprocessor with a unigram model (Kudo 2018) trained on the texts.
+
+    What is in no piece is spelt in bytes, so that nothing is unknown. Of data that does not give `size` pieces, fewer.
+    """
+    import sentencepiece
+
+    cleaned = (text[:LONGEST_SENTENCE] for part in over_batches(preprocessor.clean, texts) for text in part.numpy())
+    sentences = (text.decode("utf-8", "ignore") for text in cleaned if text)
+    sentencepiece.set_random_generator_seed(seed)
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=sentences,
+            model_writer=model,
+            vocab_size=size,
+            model_type="unigram",
+            byte_fallback=True,
+            hard_vocab_limit=False,
+            pad_id=0,
+            unk_id=1,
+            bos_id=2,
+            eos_id=3,
+            input_sentence_size=SENTENCES,
+            shuffle_input_sentence=True,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise DataError(f"task.vocabulary_size={size}: SentencePiece cannot learn it: {error}") from None
+    return sentencepiece_fields(model.getvalue())
+
+
+def given_fields(tokens: str, path: Path) -> dict[str, Any]:
+    """The vocabulary in a file of one's own, as fields of a TextPreprocessor. Raises DataError."""
+    try:
+        if tokens == "sentencepiece":
+            return sentencepiece_fields(path.read_bytes())
+        words = read_vocabulary(path)
+    except (OSError, UnicodeDecodeError, RuntimeError) as error:
+        wanted = "a UTF-8 text, a token a line, or a SentencePiece model"
+        told = getattr(error, "strerror", None) or f"not a vocabulary: {wanted}"
+        raise DataError(f"task.vocabulary={path}: {told}") from None
+    if words[0] != PAD_WORD:
+        raise DataError(f"task.vocabulary={path}: its first line is {words[0]!r}; {PAD_WORD} must have id 0")
+    missing = [word for word in (("[UNK]", "[CLS]", "[SEP]") if tokens == "wordpiece" else ()) if word not in words]
+    if missing:
+        raise DataError(f"task.vocabulary={path}: lacks {missing[0]}, which WordPiece needs")
+    if tokens != "wordpiece" and words[1:2] != (UNKNOWN_WORD,):
+        raise DataError(f"task.vocabulary={path}: its second line is not {UNKNOWN_WORD}")
+    return {"vocabulary": words}

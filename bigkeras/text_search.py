@@ -1,0 +1,64 @@
+"""What a recipe of texts whose model is "auto" tries: words, characters, and a small encoder."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from bigkeras.data.source import Splits
+from bigkeras.recipe import Choice, Recipe
+from bigkeras.tasks.text_classification import texts_of
+
+# Looks at a training text that fit into some minutes of two CPU cores: of n-grams, at a text of 1,000 bytes; of the
+# encoder, at one of 300.
+NGRAM_LOOKS, ENCODER_LOOKS = 150_000, 40_000
+FEWEST_FOR_ENCODER = 1_000  # examples; on fewer an encoder from scratch learns nothing that n-grams do not
+
+
+def text_candidates(recipe: Recipe, splits: Splits) -> list[Recipe]:
+    """Concrete recipes to try, each a function of the data alone; none asks for the language."""
+    size = float(np.mean([len(text) for text in texts_of(splits.train)]))
+    tried = [_ngrams(recipe, splits, size, "word", 2), _ngrams(recipe, splits, size, "character", 4)]
+    if len(splits.train) >= FEWEST_FOR_ENCODER:
+        tried.append(_encoder(recipe, splits, size))
+    return tried
+
+
+def _ngrams(recipe: Recipe, splits: Splits, size: float, tokens: str, ngrams: int) -> Recipe:
+    sizes = {"tokens": tokens, "ngrams": ngrams, "buckets": 2**18, "vocabulary_size": 50_000, "min_count": 1}
+    return replace(
+        recipe,
+        name=f"{recipe.name}-{tokens}s",
+        claim=f"n-grams of up to {ngrams} {tokens}s",
+        task=Choice(recipe.task.name, {**sizes, **recipe.task.args}),
+        model=Choice("bag_of_ngrams", {"width": 16, "dropout": 0.3}),
+        optimizer=Choice("adamw", {"learning_rate": 5e-3, "weight_decay": 0.0}),
+        augmentation=(Choice("word_dropout", {"rate": 0.1}),),
+        epochs=_epochs(NGRAM_LOOKS * 1000 / max(size, 100), len(splits.train), 6, 20),
+        batch_size=_batch(len(splits.train)),
+    )
+
+
+def _encoder(recipe: Recipe, splits: Splits, size: float) -> Recipe:
+    sizes = {"tokens": "sentencepiece", "vocabulary_size": 4000, "truncation": "head_tail", "length": 256}
+    return replace(
+        recipe,
+        name=f"{recipe.name}-encoder",
+        claim="a small Transformer encoder on subwords",
+        task=Choice(recipe.task.name, {**sizes, **recipe.task.args}),
+        model=Choice("transformer", {"depth": 2, "width": 128, "feed_forward": 256, "dropout": 0.2}),
+        optimizer=Choice("adamw", {"learning_rate": 5e-4, "weight_decay": 0.05}),
+        schedule=Choice("cosine", {"warmup_epochs": 1.0}),
+        augmentation=(Choice("word_dropout", {"rate": 0.15}),),
+        clip_norm=1.0,
+        epochs=_epochs(ENCODER_LOOKS * 300 / max(size, 100), len(splits.train), 3, 12),
+        batch_size=_batch(len(splits.train)),
+    )
+
+
+def _epochs(looks: float, examples: int, fewest: int, most: int) -> int:
+    return int(np.clip(round(looks / examples), fewest, most))
+
+
+def _batch(examples: int) -> int:
+    """A power of two from 4 to 64, at least some sixteen batches an epoch."""
+    return int(np.clip(2 ** int(np.log2(max(examples / 16, 4))), 4, 64))

@@ -1,0 +1,131 @@
+"""The app as its users run it: in a process of its own, beside its files."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from bigkeras.artifact import export_classifier
+from bigkeras.tasks import TextPreprocessor
+
+ROOT = Path(__file__).resolve().parents[2]
+WORDS = ("[PAD]", "[UNK]", "good", "bad", "好", "film")
+
+
+def word_model():
+    """Logits that count good and bad words."""
+    tokens = keras.Input((None,), dtype="int32", name="tokens")
+    x = keras.layers.Embedding(len(WORDS), 2, name="embedding")(tokens)
+    x = keras.ops.sum(x, 1)
+    model = keras.Model(tokens, keras.layers.Dense(2, name="logits")(x))
+    vectors = np.zeros((len(WORDS), 2), np.float32)
+    vectors[2] = vectors[4] = (0, 2)
+    vectors[3] = (2, 0)
+    model.set_weights([vectors, np.eye(2, dtype=np.float32), np.zeros(2, np.float32)])
+    return model
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """A folder of models with one, `words`: its graph needs TensorFlow Text for NFKC."""
+    folder = tmp_path_factory.mktemp("models")
+    preprocessor = TextPreprocessor(tokens="word", length=64, vocabulary=WORDS)
+    export_classifier(word_model(), preprocessor, ["差", "good"], folder / "words", examples=[b"good", b""])
+    return folder
+
+
+@pytest.fixture
+def app(models, tmp_path):
+    def run(*arguments, model="words", **options):
+        environment = os.environ | {"BIGKERAS_MODELS": str(models), "PYTHONUTF8": "1", "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, "-m", "apps.sentiment", "--model", model, *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, cwd=tmp_path, env=environment, timeout=300, **options)
+
+    return run
+
+
+def labels(done):
+    return [json.loads(line).get("answers", [{"label": None}])[0]["label"] for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("runtime", ["c", "python"])
+def test_both_runtimes_answer_with_the_operations_of_tensorflow_text(app, runtime):
+    done = app("ＧＯＯＤ film", "a bad, bad film", "--json", "--runtime", runtime)
+    assert labels(done) == ["good", "差"]
+    assert (done.returncode, done.stderr.decode()) == (0, f"runtime: {runtime}\n")
+
+
+def test_standard_input_is_a_text_a_line_whatever_is_in_it(app):
+    lines = [b"good", b"", b"\xff bad \x00", "好 😀 e\u0301 مرحبا".encode(), b"good " * 200_000]
+    done = app("-", "--json", input=b"\n".join(lines))
+    assert labels(done) == ["good", None, "差", "good", "good"]
+    assert done.stderr.decode() == "standard input, line 2: an empty text\n"
+    assert done.returncode == 1
+
+
+def test_a_table_comes_back_with_two_more_columns(app, tmp_path):
+    rows = ["id;review;x", '1;"good; very ""good""";a', "2;bad;b", "3;;c", "4;too;many;cells", "5;bro\udcffken good;d"]
+    (tmp_path / "in.csv").write_text("\r\n".join([*rows, ""]), "utf-8", "surrogateescape", newline="")
+    done = app("--file", "in.csv", "--output", "out.csv", "--batch", 2)
+    written = (tmp_path / "out.csv").read_bytes().decode("utf-8", "surrogateescape")
+    table = list(csv.reader(written.splitlines(), delimiter=";"))
+    assert table[0] == ["id", "review", "x", "label", "probability"]
+    copied = [row[:-2] if len(row) == 5 else row for row in table[1:]]
+    assert copied == list(csv.reader(rows[1:], delimiter=";"))
+    assert [row[3] for row in table[1:]] == ["good", "差", "", "cells", "good"]
+    assert done.stdout == b""
+    assert done.returncode == 1
+    assert [line.partition(": ")[0] for line in done.stderr.decode().splitlines()] == [
+        "in.csv, line 4",
+        "in.csv, line 5",
+    ]
+
+
+def test_the_explanation_marks_the_words_that_carried_the_answer(app):
+    done = app("--explain", "the film was good, not bad")
+    assert done.stdout.decode().splitlines()[1] == "    the film was [-good,] not [+bad]"
+    words = json.loads(app("--explain", "--json", "good film").stdout)["words"]
+    assert [word["word"] for word in words] == ["good ", "film"]
+    assert words[0]["weight"] > 0.3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        ((), 2, "a TEXT, - or --file FILE"),
+        (("a", "--file", "x.csv"), 2, "a TEXT, - or --file FILE"),
+        (("--file", "gone.csv"), 1, "gone.csv: cannot be read: No such file"),
+        (("--file", "in.csv", "--column", "body"), 1, "in.csv: no column 'body': --column takes one of 'id', 'said'"),
+        (("--file", "in.csv"), 1, "in.csv: which column holds the texts?"),
+        (("--file", "empty.csv"), 1, "empty.csv: the file is empty"),
+        (("--file", "in.csv", "--encoding", "klingon"), 1, "--encoding klingon: no such encoding"),
+        (("--file", "in.csv", "--column", "said", "--explain"), 2, "--explain goes with --json"),
+    ],
+)
+def test_what_cannot_be_done_is_one_clear_line(app, arguments, status, message, tmp_path):
+    (tmp_path / "in.csv").write_text("id,said\n1,good\n")
+    (tmp_path / "empty.csv").touch()
+    done = app(*arguments)
+    assert done.returncode == status
+    assert message in done.stderr.decode()
+    assert "Traceback" not in done.stderr.decode()
+
+
+def test_a_model_of_pictures_is_refused(app, models):
+    from bigkeras.tasks import ImagePreprocessor
+
+    pictures = keras.Sequential([keras.Input((2, 2, 1)), keras.layers.Flatten(), keras.layers.Dense(2)])
+    import tensorflow as tf
+
+    example = tf.io.encode_png(np.zeros((2, 2, 1), np.uint8)).numpy()
+    preprocessor = ImagePreprocessor(height=2, width=2, channels=1)
+    export_classifier(pictures, preprocessor, ["a", "b"], models / "pictures", examples=[example])
+    done = app("good", model="pictures")
+    assert done.returncode == 1
+    assert "not a text classifier" in done.stderr.decode()

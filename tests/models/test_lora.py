@@ -1,0 +1,42 @@
+"""Low-rank updates: what trains, what stays, what is saved."""
+
+import keras
+import numpy as np
+import pytest
+
+from bigkeras.models import MODELS
+from bigkeras.models.lora import add_lora
+
+TOKENS = np.array([[7, 3, 9, 29, 1], [4, 8, 0, 0, 0]], "int32")
+LABELS = np.array([0, 2])
+
+
+def encoder():
+    sizes = {"vocabulary_size": 30, "length": 9, "num_classes": 3, "dropout": 0.0}
+    return MODELS["transformer"](**sizes, depth=2, width=8, num_heads=2, feed_forward=16)
+
+
+def test_only_the_updates_and_the_logits_train_and_a_saved_model_holds_them(tmp_path):
+    model = encoder()
+    before, expected = {w.path: w.numpy() for w in model.weights}, model(TOKENS)
+    names = add_lora(model, 2)
+    assert names == [f"stage{i}_attention_{part}" for i in (1, 2) for part in ("query_key_value", "output")]
+    np.testing.assert_array_equal(model(TOKENS), expected)
+    # Per block: A (8, 2) and B (2, 24), A (8, 2) and B (2, 8); then the logits.
+    assert sum(w.shape.num_elements() for w in model.trainable_weights) == 2 * (16 + 48 + 16 + 16) + 27
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(0.5), loss)
+    model.fit(TOKENS, LABELS, epochs=3, verbose=0)
+    changed = {w.path for w in model.weights if w.path in before and np.abs(w.numpy() - before[w.path]).max() > 0}
+    assert changed == {"logits/kernel", "logits/bias"}
+    trained = model(TOKENS)
+    assert np.abs(trained - expected).max() > 1e-3
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras", safe_mode=True, compile=False)
+    np.testing.assert_allclose(again(TOKENS), trained, atol=1e-5)
+
+
+@pytest.mark.parametrize(("args", "message"), [((0,), "rank=0"), ((2, ("nothing",)), "'nothing'")])
+def test_a_wrong_rank_or_name_is_named(args, message):
+    with pytest.raises(ValueError, match=message):
+        add_lora(encoder(), *args)

@@ -1,0 +1,185 @@
+"""The text preprocessor: what becomes of a text, whatever is in it."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bigkeras.data.source import ArraySource, DataError, Splits
+from bigkeras.tasks import load_preprocessor
+from bigkeras.tasks.text import TextPreprocessor, mixed, word_dropout
+from bigkeras.tasks.text_classification import text_classification
+from bigkeras.tasks.vocabulary import count_pieces
+
+WORDS = TextPreprocessor(tokens="word", length=8, vocabulary=("[PAD]", "[UNK]", "good", "film", "don't", "好"))
+
+
+def texts(*values):
+    array = np.empty(len(values), object)
+    array[:] = [v if isinstance(v, bytes) else v.encode() for v in values]
+    return array
+
+
+def splits_of(*values):
+    train = ArraySource({"text": texts(*values)}, np.arange(len(values)) % 2, "train")
+    return Splits(train, None, None, ("bad", "good"))
+
+
+def ids(preprocessor, *values):
+    tokenize, held = preprocessor.tokenizer()
+    found = tokenize(tf.constant(list(texts(*values)))).to_list()
+    del held
+    return found
+
+
+def pieces(preprocessor, text):
+    return [piece.decode() for piece in preprocessor.pieces(tf.constant(texts(text).tolist()))[0].numpy().tolist()]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Good, GOOD film!", ["good", ",", "good", "film", "!"]),
+        ("I don't know 'what' he’s at", ["i", "don't", "know", "'", "what", "'", "he's", "at"]),
+        ("one<br /><BR>two", ["one", "two"]),
+        ("很好 film", ["很", "好", "film"]),
+        ("ﬁne ＡＢＣ", ["fine", "abc"]),
+        ("cafe\u0301 = caf\u00e9", ["café", "=", "café"]),
+        ("a\0b\tc\u3000d\u2028e", ["a", "b", "c", "d", "e"]),
+        ("wonder\u00adful \ufeffzero\u200bwidth", ["wonderful", "zerowidth"]),
+        ("😀👍🏽", ["😀", "👍", "🏽"]),
+        ("مرحبا بالعالم", ["مرحبا", "بالعالم"]),
+        (b"bro\xffken", ["bro", "\ufffd", "ken"]),
+        ("  \n ", []),
+    ],
+)
+def test_words(text, words):
+    assert pieces(WORDS, text) == words
+
+
+def test_characters_keep_single_spaces():
+    characters = TextPreprocessor(tokens="character", length=8)
+    assert pieces(characters, " Ab \t 很") == ["a", "b", " ", "很"]
+
+
+def test_ids_are_places_in_the_vocabulary_and_1_is_unknown():
+    assert ids(WORDS, "Don't miss: good film", "好") == [[4, 1, 1, 2, 3], [5]]
+
+
+def test_an_empty_text_is_one_unknown_token():
+    assert ids(WORDS, "", " \0 ") == [[1], [1]]
+
+
+def test_a_long_text_keeps_its_head_or_head_and_tail():
+    vocabulary = ("[PAD]", "[UNK]", *map(str, range(2, 30)))
+    numbers = " ".join(map(str, range(2, 30)))
+    head = TextPreprocessor(tokens="word", length=8, vocabulary=vocabulary)
+    both = TextPreprocessor(tokens="word", length=8, vocabulary=vocabulary, truncation="head_tail")
+    assert ids(head, numbers) == [list(range(2, 10))]
+    assert ids(both, numbers, "2 3 4") == [[2, 3, 24, 25, 26, 27, 28, 29], [2, 3, 4]]
+
+
+def test_a_megabyte_is_a_text():
+    assert ids(WORDS, "good " * 200_000, "x" * 2**20) == [[2] * 8, [1]]
+
+
+def test_ngrams_follow_the_tokens_and_depend_on_all_their_tokens():
+    preprocessor = TextPreprocessor(tokens="word", length=4, ngrams=3, buckets=1000, vocabulary=WORDS.vocabulary)
+    rows = preprocessor.with_ngrams(tf.ragged.constant([[2, 3, 4], [2, 3, 5], [2]], tf.int32)).to_list()
+    assert [len(row) for row in rows] == [6, 6, 1]
+    assert rows[0][:3] == [2, 3, 4]
+    assert rows[0][3] == rows[1][3]  # the pair 2 3
+    assert rows[0][4:] != rows[1][4:]
+    assert all(6 <= number < preprocessor.vocabulary_size for number in rows[0][3:])
+
+
+def test_padding_stands_at_the_end_and_widths_are_few():
+    preprocessor = TextPreprocessor(tokens="word", length=200, vocabulary=WORDS.vocabulary)
+    widths = set()
+    for longest in range(1, 201):
+        padded = preprocessor.padded(tf.ragged.constant([[2] * longest, [3]], tf.int32)).numpy()
+        assert padded[1].tolist() == [3] + [0] * (padded.shape[1] - 1)
+        widths.add(padded.shape[1])
+    assert len(widths) <= 8
+    assert max(widths) == 200
+
+
+def test_dropped_words_are_a_function_of_the_random_numbers():
+    ragged = tf.ragged.constant([[5] * 400, [5] * 300], tf.int32)
+    randoms = np.random.default_rng(0).random((2, 8), np.float32)
+    first, again = (word_dropout(ragged, randoms, WORDS, rate=0.2).flat_values.numpy() for _ in range(2))
+    assert np.array_equal(first, again)
+    assert 0.12 < (first == 1).mean() < 0.28
+    other = word_dropout(ragged, randoms[::-1].copy(), WORDS, rate=0.2).flat_values.numpy()
+    assert not np.array_equal(first, other)
+
+
+def test_hashes_fill_their_buckets_evenly():
+    numbers = tf.range(10_000, dtype=tf.int64)
+    buckets = np.bincount(tf.math.floormod(mixed(numbers, numbers + 1), 10).numpy(), minlength=10)
+    assert buckets.min() > 850
+
+
+def test_a_vocabulary_is_learned_from_the_most_frequent_words():
+    task = text_classification(splits_of("a a b", "b a c", "c d"), vocabulary_size=5, min_count=2)
+    assert task.preprocessor.vocabulary == ("[PAD]", "[UNK]", "a", "b", "c")
+    assert task.model_arguments == {"vocabulary_size": 5, "length": 8, "num_classes": 2}
+    assert count_pieces(task.preprocessor, texts("a b", "a"))[b"a"] == 2
+
+
+TRAINING = [
+    f"the {noun} was {word}, {word}!" for noun in ("film", "meal", "很好") for word in ("good", "bad", "fine")
+] * 5
+
+
+@pytest.mark.parametrize("tokens", ["word", "character", "sentencepiece", "wordpiece"])
+def test_a_saved_preprocessor_gives_the_same_ids(tokens, tmp_path):
+    options = {"vocabulary_size": 320}
+    if tokens == "wordpiece":
+        pieces = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "the", "film", "was", "go", "##od", "!", ",")
+        (tmp_path / "vocab.txt").write_text("".join(f"{piece}\n" for piece in pieces))
+        options = {"vocabulary": str(tmp_path / "vocab.txt")}
+    task = text_classification(splits_of(*TRAINING), tokens=tokens, length=16, **options)
+    for name, data in task.preprocessor.files().items():
+        (tmp_path / name).write_bytes(data)
+    loaded = load_preprocessor(tmp_path)
+    assert loaded == task.preprocessor
+    assert json.loads((tmp_path / "preprocessor.json").read_text())["kind"] == "text"
+    told = ("the film was Good!", "很好", "")
+    assert ids(loaded, *told) == ids(task.preprocessor, *told)
+
+
+def test_wordpiece_stands_between_cls_and_sep_and_takes_accents_away(tmp_path):
+    (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\ncafe\n##s\n!\n")
+    path = str(tmp_path / "vocab.txt")
+    task = text_classification(splits_of("a", "b"), tokens="wordpiece", vocabulary=path, length=5)
+    assert ids(task.preprocessor, "Cafés!", "", "cafe cafe cafe cafe") == [[2, 4, 5, 6, 3], [2, 3], [2, 4, 4, 4, 3]]
+
+
+def test_sentencepiece_knows_every_character():
+    task = text_classification(splits_of(*TRAINING), tokens="sentencepiece", vocabulary_size=320, length=64)
+    assert 1 not in ids(task.preprocessor, "ẞ 😀 ж")[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tokens": "words"}, "task.tokens='words': one of word, character"),
+        ({"truncation": "tail"}, "task.truncation='tail'"),
+        ({"tokens": "sentencepiece", "ngrams": 2}, "task.ngrams=2"),
+        ({"length": 2}, "task.length=2: at least 4"),
+        ({"tokens": "wordpiece"}, "needs a vocabulary"),
+        ({"vocabulary": "nowhere.txt"}, "nowhere.txt: No such file"),
+        ({"tokens": "wordpiece", "vocabulary": __file__}, r"\[PAD\] must have id 0"),
+    ],
+)
+def test_what_makes_no_preprocessor_is_named(options, message):
+    with pytest.raises(DataError, match=message):
+        text_classification(splits_of("a", "b"), **options)
+
+
+def test_images_are_no_texts():
+    images = ArraySource({"image": np.zeros((4, 2, 2, 1), np.uint8)}, [0, 1, 0, 1])
+    with pytest.raises(DataError, match="needs texts"):
+        text_classification(Splits(images, None, None, ("a", "b")))
