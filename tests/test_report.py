@@ -35,11 +35,12 @@ def scored(seed=0, classes=4):
     metrics = classification_metrics(labels, probabilities, NAMES[:classes])
     interval = bootstrap_interval(probabilities.argmax(1) == labels, 0)
     worst = [(rng.integers(0, 256, (8, 8, 1), dtype=np.uint8), int(labels[i]), probabilities[i]) for i in range(5)]
-    return {**metrics, "accuracy_95": list(interval)}, SimpleNamespace(worst=worst)
+    predictions = SimpleNamespace(worst=worst, labels=labels, probabilities=probabilities)
+    return {**metrics, "accuracy_95": list(interval)}, predictions
 
 
 def report(directory, metrics, predictions=None, names=NAMES, history=HISTORY):
-    task = SimpleNamespace(class_names=names)
+    task = SimpleNamespace(class_names=names, kind="image")
     path = write_report(directory, recipe=RECIPE, metrics=metrics, history=history, predictions=predictions, task=task)
     return path.read_text(encoding="utf-8")
 

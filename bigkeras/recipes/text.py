@@ -1,4 +1,7 @@
-"""Recipes for texts, and for pictures read as sequences. Each claim says data, time, machine and score; the command is `bigkeras train NAME`."""
+"""Recipes for texts, and for pictures read as sequences.
+
+Each claim says data, time, machine and score; the command is `bigkeras train NAME`.
+"""
 
 from bigkeras.recipe import Choice, Recipe
 
