@@ -19,7 +19,7 @@ DIGITS = Recipe(
 
 MNIST_LENET = Recipe(
     name="mnist-lenet",
-    claim="LeNet-5 on MNIST: 99.45 % of the test images (95 %: 99.30 to 99.59), 5 minutes on two cores",
+    claim="LeNet-5 on MNIST: 99.39 % of the test images (three seeds, ± 0.07), 5 minutes on two cores",
     data=Choice("mnist", {"validation": 0.0}),
     task=IMAGES,
     model=Choice("lenet"),
@@ -84,7 +84,7 @@ CIFAR10_RESNET = Recipe(
 
 PHOTOS10 = Recipe(
     name="photos10",
-    claim="CIFAR-10: 92.97 % of the test images, 93.57 % averaged over flips and shifts, 65 minutes on two cores",
+    claim="CIFAR-10: 93.59 % of the test images, 94.25 % averaged over flips and shifts, 104 minutes on two cores",
     data=Choice("cifar10", {"validation": 0.0}),
     task=IMAGES,
     model=Choice("airbench"),
@@ -94,7 +94,7 @@ PHOTOS10 = Recipe(
     l2=6.6e-4,
     augmentation=(Choice("flip"), Choice("crop", {"padding": 2})),
     ema=0.99,
-    epochs=10,
+    epochs=18,
     batch_size=1024,
 )
 
