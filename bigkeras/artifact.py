@@ -281,7 +281,7 @@ def _card(name: str, run_dir: Path, texts: Mapping[str, str], model: keras.Model
         metrics=json.loads(texts.get("metrics.json", "{}")),
         environment=json.loads(_text(environment)) if environment.is_file() else {},
         data_notes=(source.__doc__ or "") if source else "",
-        labels=texts["labels.txt"].splitlines(),
+        labels=texts["labels.txt"].removesuffix("\n").split("\n"),
         parameters=model.count_params(),
         use=text_use(name, preprocessor.length)
         if isinstance(preprocessor, TextPreprocessor)

@@ -110,7 +110,8 @@ def _read_json(path: Path) -> Any:
 
 def read_labels(directory: str | Path) -> tuple[str, ...]:
     """The class names in labels.txt, a line each, in the order of the logits."""
-    return tuple((Path(directory) / "labels.txt").read_text(encoding="utf-8").splitlines())
+    # Not splitlines: a label may hold one of the other separators that Unicode knows.
+    return tuple((Path(directory) / "labels.txt").read_text(encoding="utf-8").removesuffix("\n").split("\n"))
 
 
 def check_run(run_dir: str | Path) -> Path:

@@ -74,7 +74,7 @@ def text_table(
             bad.append((name, problem))
             continue
         texts.append(row[columns[0]].encode("utf-8", "replace"))
-        labels.append(row[columns[1]].strip())
+        labels.append(" ".join(row[columns[1]].split()))  # one line, for labels.txt
         parts.append(SPLIT_NAMES.get(row[place].strip().lower(), "") if place is not None else "")
         kept.append(name)
     class_names = _class_names(path, labels, bad, names[columns[1]], found)

@@ -133,6 +133,11 @@ def test_cells_with_line_breaks_nul_and_a_megabyte_are_texts(tmp_path):
     assert not splits.bad
 
 
+def test_a_label_of_two_lines_is_one_line(tmp_path):
+    splits = table(tmp_path / "a.csv", "text,label\n" + 'good,"very\n good"\nbad,poor\n' * 10)
+    assert splits.class_names == ("poor", "very good")
+
+
 def test_broken_bytes_in_utf_8_cost_nothing(tmp_path):
     text = "\n".join(
         ["review,label", *rows(["schön war es überall", "größer hätte es nicht sein dürfen"], 40)]
