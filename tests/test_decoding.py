@@ -147,7 +147,9 @@ def test_every_sentence_ends_within_its_bound_and_is_padded_after(taken, decode)
             assert row[-1] == END
             assert len(row) <= RATIO * (source > 0).sum() + EXTRA
             assert min(row[:-1], default=END + 1) > END
-    assert [len(row) for sentences in rows(ids) for row in sentences] == np.sum(np.asarray(ids) > 0, -1).ravel().tolist()
+    assert [len(row) for sentences in rows(ids) for row in sentences] == np.sum(
+        np.asarray(ids) > 0, -1
+    ).ravel().tolist()
 
 
 @pytest.mark.parametrize("decode", [greedy, beams, sampled])

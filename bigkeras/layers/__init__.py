@@ -12,7 +12,7 @@ from bigkeras.layers.attention import (
 from bigkeras.layers.depthwise import DepthwiseConv
 from bigkeras.layers.normalization import MOMENTUM, BatchNorm
 from bigkeras.layers.positions import LearnedPositions, SinusoidalPositions, rotate
-from bigkeras.layers.recurrent import LSTM
+from bigkeras.layers.recurrent import LSTM, RecurrentStep
 from bigkeras.layers.scaled_bias import ScaledBias
 from bigkeras.layers.sequences import (
     ClassToken,
@@ -41,6 +41,7 @@ __all__ = [
     "MaskedMax",
     "PaddingMask",
     "PatchWhitening",
+    "RecurrentStep",
     "ScaledBias",
     "SelfAttention",
     "SelfAttentionMap",
