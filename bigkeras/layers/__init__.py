@@ -2,6 +2,7 @@
 
 from bigkeras.layers.activations import ApproximateGelu
 from bigkeras.layers.attention import (
+    AdditiveAttentionMap,
     CachedSelfAttention,
     CrossAttention,
     CrossAttentionMap,
@@ -28,6 +29,7 @@ from bigkeras.layers.whitening import PatchWhitening
 __all__ = [
     "LSTM",
     "MOMENTUM",
+    "AdditiveAttentionMap",
     "ApproximateGelu",
     "BatchNorm",
     "CachedSelfAttention",

@@ -37,7 +37,7 @@ class Stepper:
     longest: int | None
 
     def start(self, source, *, beams: int, steps) -> tuple[Any, State]:
-        """Reads the source `(batch, length)` and gives (memory, state) for that many beams and at most `steps` steps."""
+        """Reads the source `(batch, length)` and gives (memory, state) for `beams` and at most `steps`."""
         outputs = self.encoder(source, training=False)
         memory, states = outputs[: len(outputs) - self.states], outputs[len(outputs) - self.states :]
         states = [ops.repeat(x[:, None], beams, axis=1) for x in states]

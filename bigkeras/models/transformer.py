@@ -5,6 +5,7 @@ from typing import Any
 import keras
 
 from bigkeras.layers import (
+    AdditiveAttentionMap,
     ApproximateGelu,
     ClassToken,
     CrossAttention,
@@ -206,8 +207,7 @@ def _map(layer: keras.layers.Layer):
     """The weights of the layer, from its own inputs: what it projects, for cross-attention key and value, the mask."""
     inputs = keras.tree.flatten(layer.input)
     if isinstance(layer, L.AdditiveAttention):
-        _, weights = layer(inputs[:3], mask=[None, *inputs[3:]], return_attention_scores=True)
-        return weights[:, None]
+        return AdditiveAttentionMap(layer, name=f"{layer.name}_map")(*inputs[:3], mask=inputs[3])
     kind, own = (SelfAttentionMap, 1) if isinstance(layer, SelfAttention) else (CrossAttentionMap, 3)
     mask = inputs[own] if len(inputs) > own else None
     return kind.from_config({**layer.get_config(), "name": f"{layer.name}_map"})(*inputs[:own], mask=mask)
