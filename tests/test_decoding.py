@@ -203,6 +203,18 @@ def test_a_compiled_graph_draws_sentences_too(taken):
             np.testing.assert_allclose(score, full_score(taken[0], source, row), rtol=1e-4)
 
 
+def test_a_stepper_for_compiling_gives_the_same_and_the_plain_one_holds_no_xla_operation(taken):
+    expected, _ = beams(taken[1], SOURCE, most=12)
+    quicker = stepper(taken[0], compiled=True)
+    ids, _ = tf.function(lambda source: beams(quicker, source, most=12), jit_compile=True)(tf.constant(SOURCE))
+    np.testing.assert_array_equal(ids, expected)
+    plain = tf.function(lambda source: beams(taken[1], source, most=12)).get_concrete_function(tf.constant(SOURCE))
+    graph = plain.graph.as_graph_def()
+    operations = {node.op for function in graph.library.function for node in function.node_def}
+    assert "MatMul" in operations
+    assert not [operation for operation in operations if operation.startswith("Xla")]
+
+
 def test_drawing_from_one_token_is_greedy(taken):
     expected, scores = greedy(taken[1], SOURCE)
     for args in ({"top_k": 1}, {"top_p": 1e-6}, {"temperature": 1e-4}):

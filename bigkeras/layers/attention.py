@@ -69,11 +69,15 @@ class SelfAttentionMap(SelfAttention):
 
 @keras.saving.register_keras_serializable(package="bigkeras")
 class CachedSelfAttention(keras.layers.Layer):
-    """A causal `SelfAttention` that sees a sequence part by part, and remembers the keys and values of what it saw."""
+    """A causal `SelfAttention` that sees a sequence part by part, and remembers the keys and values of what it saw.
 
-    def __init__(self, num_heads: int, *, rotary: bool = False, **kwargs):
+    `scatter`: write by a scatter of rows. TensorFlow does that in place without XLA, where it would call the compiler
+    for a slice's update (and TensorFlow Serving refuses to); under XLA the slice's update is the quicker one.
+    """
+
+    def __init__(self, num_heads: int, *, rotary: bool = False, scatter: bool = False, **kwargs):
         super().__init__(**kwargs)
-        self.num_heads, self.rotary = num_heads, rotary
+        self.num_heads, self.rotary, self.scatter = num_heads, rotary, scatter
 
     def call(self, inputs, key, value, index, mask=None, positions=None):
         """Gives the outputs `(batch, steps, width)`, and the caches with the new keys and values written in place.
@@ -88,7 +92,8 @@ class CachedSelfAttention(keras.layers.Layer):
         if self.rotary:
             start = index if positions is None else positions
             query, new_key = rotate(query, start), rotate(new_key, start)
-        key, value = (ops.slice_update(c, [0, 0, index, 0], n) for c, n in ((key, new_key), (value, new_value)))
+        write = scatter_steps if self.scatter else slice_steps
+        key, value = write(key, new_key, index), write(value, new_value, index)
         bias = mask_bias(mask) + causal_bias(ops.shape(inputs)[1], ops.shape(key)[2], index)
         return attend(query, key, value, bias), key, value
 
@@ -97,7 +102,8 @@ class CachedSelfAttention(keras.layers.Layer):
 
     def get_config(self) -> dict:
         """The constructor's arguments."""
-        return {**super().get_config(), "num_heads": self.num_heads, "rotary": self.rotary}
+        own = {"num_heads": self.num_heads, "rotary": self.rotary, "scatter": self.scatter}
+        return {**super().get_config(), **own}
 
 
 @keras.saving.register_keras_serializable(package="bigkeras")
@@ -167,7 +173,7 @@ class CrossAttentionMap(CrossAttention):
 
 @keras.saving.register_keras_serializable(package="bigkeras")
 class AdditiveAttentionMap(keras.layers.Layer):
-    """The weights of a stock `AdditiveAttention`, which it shares: `(batch, 1, queries, keys)`, rows that add up to 1."""
+    """The weights of a stock `AdditiveAttention`, which it calls: `(batch, 1, queries, keys)`, rows adding up to 1."""
 
     def __init__(self, attention: keras.layers.AdditiveAttention, **kwargs):
         super().__init__(**kwargs)
@@ -189,6 +195,20 @@ class AdditiveAttentionMap(keras.layers.Layer):
     def from_config(cls, config: dict) -> "AdditiveAttentionMap":
         """The layer, over a new attention."""
         return cls(**{**config, "attention": keras.saving.deserialize_keras_object(config["attention"])})
+
+
+def slice_steps(cache, new, index):
+    """The cache `(batch, heads, longest, d)` with the new `(batch, heads, steps, d)` from `index` on."""
+    return ops.slice_update(cache, [0, 0, index, 0], new)
+
+
+def scatter_steps(cache, new, index):
+    """As `slice_steps`, row by row."""
+    shape, steps, size = ops.shape(cache), ops.shape(new)[2], cache.shape[-1]
+    starts = ops.arange(shape[0] * shape[1], dtype="int32") * shape[2] + ops.cast(index, "int32")
+    rows = ops.reshape(starts[:, None] + ops.arange(steps, dtype="int32"), (-1, 1))
+    flat = ops.scatter_update(ops.reshape(cache, (-1, size)), rows, ops.reshape(new, (-1, size)))
+    return ops.reshape(flat, shape)
 
 
 def check_heads(width: int, num_heads: int) -> None:

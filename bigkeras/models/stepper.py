@@ -68,10 +68,11 @@ class Stepper:
         return {**state, "seen": _take_beams(state["seen"], parents), "states": states}
 
 
-def stepper(model: keras.Model) -> Stepper:
+def stepper(model: keras.Model, *, compiled: bool = False) -> Stepper:
     """Makes the Stepper of a translation model, new or loaded; both share their weights.
 
-    The decoder's graph is walked once more, with a cache in the place of what looks back. Raises ValueError for a
+    `compiled`: for a function that XLA compiles, where the caches are then written quicker; without it the steps hold
+    no XLA operation, and run compiled or not. The decoder's graph is walked once more, with a cache in the place of what looks back. Raises ValueError for a
     model that does not turn `source` and `target` into logits.
     """
     if [tensor.name for tensor in model.inputs] != ["source", "target"]:
@@ -84,7 +85,7 @@ def stepper(model: keras.Model) -> Stepper:
     lengths = [layer.length for layer in model.layers if isinstance(layer, LearnedPositions)]
     return Stepper(
         encoder=keras.Model(source, [*memory, *starts], name=f"{model.name}_encoder"),
-        decoder=_one_step(model, target, memory, attentions, recurrent),
+        decoder=_one_step(model, target, memory, attentions, recurrent, scatter=not compiled),
         caches=tuple((a.num_heads, a.output.shape[-1] // a.num_heads, a.compute_dtype) for a in attentions),
         states=len(starts),
         longest=min(lengths, default=None),
@@ -97,7 +98,9 @@ def _beside_the_first(layers: list) -> list:
     return list({id(tensor): tensor for tensor in tensors}.values())
 
 
-def _one_step(model: keras.Model, target, memory: list, attentions: list, recurrent: list) -> keras.Model:
+def _one_step(
+    model: keras.Model, target, memory: list, attentions: list, recurrent: list, *, scatter: bool
+) -> keras.Model:
     """The decoder with its beams where the target's length was, and with a memory of its own for what looks back."""
     places = keras.Input(batch_shape=(None,), dtype="int32", name="places")
     slot = keras.Input(batch_shape=(), dtype="int32", name="slot")
@@ -111,7 +114,7 @@ def _one_step(model: keras.Model, target, memory: list, attentions: list, recurr
             return layer(*args, start=places)
         twin: dict[str, Any] = {"dtype": layer.dtype_policy, "name": f"{layer.name}_step"}
         if layer in attentions:
-            step = CachedSelfAttention(layer.num_heads, rotary=layer.rotary, **twin)
+            step = CachedSelfAttention(layer.num_heads, rotary=layer.rotary, scatter=scatter, **twin)
             outputs, *after[layer.name] = step(*args, *before[layer.name], slot, mask=seen, positions=places)
         elif layer in recurrent:
             outputs, *after[layer.name] = RecurrentStep(layer.cell, **twin)(args[0], before[layer.name])
