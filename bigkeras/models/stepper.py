@@ -72,8 +72,8 @@ def stepper(model: keras.Model, *, compiled: bool = False) -> Stepper:
     """Makes the Stepper of a translation model, new or loaded; both share their weights.
 
     `compiled`: for a function that XLA compiles, where the caches are then written quicker; without it the steps hold
-    no XLA operation, and run compiled or not. The decoder's graph is walked once more, with a cache in the place of what looks back. Raises ValueError for a
-    model that does not turn `source` and `target` into logits.
+    no XLA operation, and run compiled or not. The decoder's graph is walked once more, with a cache in the place of
+    what looks back. Raises ValueError for a model that does not turn `source` and `target` into logits.
     """
     if [tensor.name for tensor in model.inputs] != ["source", "target"]:
         raise ValueError(f"{model.name} is not a translation model: its inputs are not source and target")
