@@ -69,23 +69,31 @@ class SelfAttentionMap(SelfAttention):
 
 @keras.saving.register_keras_serializable(package="bigkeras")
 class CachedSelfAttention(keras.layers.Layer):
-    """A causal `SelfAttention` that sees a sequence part by part, and remembers the keys and values of what it saw."""
+    """A causal `SelfAttention` that sees a sequence part by part, and remembers the keys and values of what it saw.
 
-    def __init__(self, num_heads: int, *, rotary: bool = False, **kwargs):
+    `scatter`: write by a scatter of rows. TensorFlow does that in place without XLA, where it would call the compiler
+    for a slice's update (and TensorFlow Serving refuses to); under XLA the slice's update is the quicker one.
+    """
+
+    def __init__(self, num_heads: int, *, rotary: bool = False, scatter: bool = False, **kwargs):
         super().__init__(**kwargs)
-        self.num_heads, self.rotary = num_heads, rotary
+        self.num_heads, self.rotary, self.scatter = num_heads, rotary, scatter
 
-    def call(self, inputs, key, value, index, mask=None):
+    def call(self, inputs, key, value, index, mask=None, positions=None):
         """Gives the outputs `(batch, steps, width)`, and the caches with the new keys and values written in place.
 
         `inputs`: the projections `(batch, steps, 3 · width)` of the next tokens, one or several; `key` and `value`: the
         caches, each `(batch, heads, longest, d)`; `index`: the position of the first of these tokens, a scalar.
         `mask`: bool `(batch, longest)` or `(batch, steps, longest)`; what is not yet written is hidden in any case.
+        `positions`: int `(steps,)`, the place of each in its sentence where that is not its place in the cache: the
+        beams of a search are written side by side, and the mask tells each its own past.
         """
         query, new_key, new_value = split_heads(inputs, 3, self.num_heads)
         if self.rotary:
-            query, new_key = rotate(query, index), rotate(new_key, index)
-        key, value = (ops.slice_update(c, [0, 0, index, 0], n) for c, n in ((key, new_key), (value, new_value)))
+            start = index if positions is None else positions
+            query, new_key = rotate(query, start), rotate(new_key, start)
+        write = scatter_steps if self.scatter else slice_steps
+        key, value = write(key, new_key, index), write(value, new_value, index)
         bias = mask_bias(mask) + causal_bias(ops.shape(inputs)[1], ops.shape(key)[2], index)
         return attend(query, key, value, bias), key, value
 
@@ -94,7 +102,8 @@ class CachedSelfAttention(keras.layers.Layer):
 
     def get_config(self) -> dict:
         """The constructor's arguments."""
-        return {**super().get_config(), "num_heads": self.num_heads, "rotary": self.rotary}
+        own = {"num_heads": self.num_heads, "rotary": self.rotary, "scatter": self.scatter}
+        return {**super().get_config(), **own}
 
 
 @keras.saving.register_keras_serializable(package="bigkeras")
@@ -116,6 +125,9 @@ class SplitHeads(keras.layers.Layer):
     def call(self, inputs):
         """Gives the parts in their order."""
         return tuple(split_heads(inputs, self.parts, self.num_heads))
+
+    def compute_mask(self, inputs, previous_mask) -> None:
+        """None: masks are passed by hand."""
 
     def get_config(self) -> dict:
         """The constructor's arguments."""
@@ -157,6 +169,46 @@ class CrossAttentionMap(CrossAttention):
         """Arguments as those of `CrossAttention`."""
         (query,) = split_heads(inputs, 1, self.num_heads)
         return attention_weights(query, key, mask_bias(mask))
+
+
+@keras.saving.register_keras_serializable(package="bigkeras")
+class AdditiveAttentionMap(keras.layers.Layer):
+    """The weights of a stock `AdditiveAttention`, which it calls: `(batch, 1, queries, keys)`, rows adding up to 1."""
+
+    def __init__(self, attention: keras.layers.AdditiveAttention, **kwargs):
+        super().__init__(**kwargs)
+        self.attention = attention
+
+    def call(self, query, value, key, mask=None):
+        """Each `(batch, length, width)`; `mask`: bool `(batch, keys)`, True where a key may be seen."""
+        _, weights = self.attention([query, value, key], mask=[None, mask], return_attention_scores=True)
+        return weights[:, None]
+
+    def compute_mask(self, inputs, previous_mask) -> None:
+        """None: masks are passed by hand."""
+
+    def get_config(self) -> dict:
+        """The constructor's arguments."""
+        return {**super().get_config(), "attention": keras.saving.serialize_keras_object(self.attention)}
+
+    @classmethod
+    def from_config(cls, config: dict) -> "AdditiveAttentionMap":
+        """The layer, over a new attention."""
+        return cls(**{**config, "attention": keras.saving.deserialize_keras_object(config["attention"])})
+
+
+def slice_steps(cache, new, index):
+    """The cache `(batch, heads, longest, d)` with the new `(batch, heads, steps, d)` from `index` on."""
+    return ops.slice_update(cache, [0, 0, index, 0], new)
+
+
+def scatter_steps(cache, new, index):
+    """As `slice_steps`, row by row."""
+    shape, steps, size = ops.shape(cache), ops.shape(new)[2], cache.shape[-1]
+    starts = ops.arange(shape[0] * shape[1], dtype="int32") * shape[2] + ops.cast(index, "int32")
+    rows = ops.reshape(starts[:, None] + ops.arange(steps, dtype="int32"), (-1, 1))
+    flat = ops.scatter_update(ops.reshape(cache, (-1, size)), rows, ops.reshape(new, (-1, size)))
+    return ops.reshape(flat, shape)
 
 
 def check_heads(width: int, num_heads: int) -> None:

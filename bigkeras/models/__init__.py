@@ -8,11 +8,13 @@ from bigkeras.models.airbench import airbench
 from bigkeras.models.bag_of_ngrams import bag_of_ngrams
 from bigkeras.models.bert import bert
 from bigkeras.models.efficientnet import efficientnet
+from bigkeras.models.encoder_decoder import transformer_translator
 from bigkeras.models.inception import inception
 from bigkeras.models.lenet import lenet
 from bigkeras.models.pretrained import keras_application
 from bigkeras.models.resnet import resnet
 from bigkeras.models.rnn import gru, lstm, rnn
+from bigkeras.models.seq2seq_rnn import seq2seq_rnn
 from bigkeras.models.simple_cnn import simple_cnn
 from bigkeras.models.text_cnn import text_cnn
 from bigkeras.models.transformer import transformer
@@ -30,8 +32,10 @@ MODELS: dict[str, Callable[..., keras.Model]] = {
     "lstm": lstm,
     "resnet": resnet,
     "rnn": rnn,
+    "seq2seq_rnn": seq2seq_rnn,
     "simple_cnn": simple_cnn,
     "text_cnn": text_cnn,
     "transformer": transformer,
+    "transformer_translator": transformer_translator,
     "wide_resnet": wide_resnet,
 }

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 
 from bigkeras.layers import (
+    AdditiveAttentionMap,
     ApproximateGelu,
     ClassToken,
     CrossAttention,
@@ -96,12 +97,12 @@ def embed(tokens, *, vocabulary_size: int, width: int):
     return L.Rescaling(width**0.5, name="embedding_scaled")(x)
 
 
-def add_positions(x, positions: str, *, length: int):
-    """Adds sinusoids or trained vectors under the name `positions`; rotations are the attention layers' affair."""
+def add_positions(x, positions: str, *, length: int, name: str = "positions"):
+    """Adds sinusoids or trained vectors; rotations are the attention layers' affair."""
     if positions == "sinusoidal":
-        return SinusoidalPositions(name="positions")(x)
+        return SinusoidalPositions(name=name)(x)
     if positions == "learned":
-        return LearnedPositions(length, keras.initializers.TruncatedNormal(stddev=0.02), name="positions")(x)
+        return LearnedPositions(length, keras.initializers.TruncatedNormal(stddev=0.02), name=name)(x)
     return x
 
 
@@ -195,15 +196,18 @@ def attention_maps(model: keras.Model) -> keras.Model:
     From the inputs of `model` to a dict of `(batch, heads, queries, keys)`. Raises ValueError for a model without
     attention.
     """
-    maps = {layer.name: _map(layer) for layer in model.layers if isinstance(layer, SelfAttention | CrossAttention)}
+    kinds = SelfAttention | CrossAttention | L.AdditiveAttention
+    maps = {layer.name: _map(layer) for layer in model.layers if isinstance(layer, kinds)}
     if not maps:
         raise ValueError(f"{model.name} has no attention layer")
     return keras.Model(model.inputs, maps, name=f"{model.name}_attention")
 
 
-def _map(layer: SelfAttention | CrossAttention):
+def _map(layer: keras.layers.Layer):
     """The weights of the layer, from its own inputs: what it projects, for cross-attention key and value, the mask."""
-    kind, own = (SelfAttentionMap, 1) if isinstance(layer, SelfAttention) else (CrossAttentionMap, 3)
     inputs = keras.tree.flatten(layer.input)
+    if isinstance(layer, L.AdditiveAttention):
+        return AdditiveAttentionMap(layer, name=f"{layer.name}_map")(*inputs[:3], mask=inputs[3])
+    kind, own = (SelfAttentionMap, 1) if isinstance(layer, SelfAttention) else (CrossAttentionMap, 3)
     mask = inputs[own] if len(inputs) > own else None
     return kind.from_config({**layer.get_config(), "name": f"{layer.name}_map"})(*inputs[:own], mask=mask)

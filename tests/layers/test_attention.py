@@ -72,10 +72,10 @@ def test_cross_attention_takes_a_memory_of_another_length():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
-@pytest.mark.parametrize("rotary", [False, True])
-def test_a_cached_step_equals_the_whole_at_every_position(rotary, dtype):
+@pytest.mark.parametrize(("rotary", "scatter"), [(False, False), (False, True), (True, False)])
+def test_a_cached_step_equals_the_whole_at_every_position(rotary, scatter, dtype):
     whole = tf.cast(SelfAttention(2, causal=True, rotary=rotary, dtype=dtype)(X), "float32")
-    step = CachedSelfAttention(2, rotary=rotary, dtype=dtype)
+    step = CachedSelfAttention(2, rotary=rotary, scatter=scatter, dtype=dtype)
     key = value = tf.zeros((3, 2, 7, 4), step.compute_dtype)
     # Two positions at once, as for a prompt, then one by one.
     for start, end in ((0, 2), (2, 3), (3, 4), (4, 5)):
