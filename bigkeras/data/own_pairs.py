@@ -165,4 +165,5 @@ def _columns(
 
 
 def _is_language(name: str) -> bool:
-    return name == name.lower() and base(name) in LANGUAGES
+    # Not a sentence that begins a file, such as "No".
+    return name[:2] == name[:2].lower() and base(name) in LANGUAGES
