@@ -8,6 +8,7 @@ from bigkeras.models.airbench import airbench
 from bigkeras.models.bag_of_ngrams import bag_of_ngrams
 from bigkeras.models.bert import bert
 from bigkeras.models.efficientnet import efficientnet
+from bigkeras.models.encoder_decoder import transformer_translator
 from bigkeras.models.inception import inception
 from bigkeras.models.lenet import lenet
 from bigkeras.models.pretrained import keras_application
@@ -33,5 +34,6 @@ MODELS: dict[str, Callable[..., keras.Model]] = {
     "simple_cnn": simple_cnn,
     "text_cnn": text_cnn,
     "transformer": transformer,
+    "transformer_translator": transformer_translator,
     "wide_resnet": wide_resnet,
 }

@@ -16,6 +16,22 @@ def token_input() -> tuple:
     return inputs, PaddingMask(name="mask")(inputs)
 
 
+def translation_inputs(vocabulary_size: int, target_vocabulary_size: int | None, length: int) -> tuple:
+    """Token ids of both languages, int32 `(batch, length)`, and the mask of the source: (source, target, mask).
+
+    The target needs no mask: its padding comes last, where a decoder does not look yet. Raises ValueError for a
+    vocabulary without room for a word beside padding, unknown, begin and end.
+    """
+    sizes = {"vocabulary_size": vocabulary_size, "target_vocabulary_size": target_vocabulary_size}
+    for name, value in sizes.items():
+        if value is not None and value < 5:
+            raise ValueError(f"{name}={value}: at least 5, padding, unknown, begin, end and one word")
+    positive(length=length)
+    source = keras.Input((None,), dtype="int32", name="source")
+    target = keras.Input((None,), dtype="int32", name="target")
+    return source, target, PaddingMask(name="mask")(source)
+
+
 def row_input(input_shape: tuple[int, int, int]) -> tuple:
     """An image `(batch, h, w, c)` read row by row as `(batch, h, w · c)`, without a mask: (inputs, rows)."""
     height, width, channels = input_shape

@@ -96,12 +96,12 @@ def embed(tokens, *, vocabulary_size: int, width: int):
     return L.Rescaling(width**0.5, name="embedding_scaled")(x)
 
 
-def add_positions(x, positions: str, *, length: int):
-    """Adds sinusoids or trained vectors under the name `positions`; rotations are the attention layers' affair."""
+def add_positions(x, positions: str, *, length: int, name: str = "positions"):
+    """Adds sinusoids or trained vectors; rotations are the attention layers' affair."""
     if positions == "sinusoidal":
-        return SinusoidalPositions(name="positions")(x)
+        return SinusoidalPositions(name=name)(x)
     if positions == "learned":
-        return LearnedPositions(length, keras.initializers.TruncatedNormal(stddev=0.02), name="positions")(x)
+        return LearnedPositions(length, keras.initializers.TruncatedNormal(stddev=0.02), name=name)(x)
     return x
 
 
