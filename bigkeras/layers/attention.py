@@ -75,16 +75,19 @@ class CachedSelfAttention(keras.layers.Layer):
         super().__init__(**kwargs)
         self.num_heads, self.rotary = num_heads, rotary
 
-    def call(self, inputs, key, value, index, mask=None):
+    def call(self, inputs, key, value, index, mask=None, positions=None):
         """Gives the outputs `(batch, steps, width)`, and the caches with the new keys and values written in place.
 
         `inputs`: the projections `(batch, steps, 3 · width)` of the next tokens, one or several; `key` and `value`: the
         caches, each `(batch, heads, longest, d)`; `index`: the position of the first of these tokens, a scalar.
         `mask`: bool `(batch, longest)` or `(batch, steps, longest)`; what is not yet written is hidden in any case.
+        `positions`: int `(steps,)`, the place of each in its sentence where that is not its place in the cache: the
+        beams of a search are written side by side, and the mask tells each its own past.
         """
         query, new_key, new_value = split_heads(inputs, 3, self.num_heads)
         if self.rotary:
-            query, new_key = rotate(query, index), rotate(new_key, index)
+            start = index if positions is None else positions
+            query, new_key = rotate(query, start), rotate(new_key, start)
         key, value = (ops.slice_update(c, [0, 0, index, 0], n) for c, n in ((key, new_key), (value, new_value)))
         bias = mask_bias(mask) + causal_bias(ops.shape(inputs)[1], ops.shape(key)[2], index)
         return attend(query, key, value, bias), key, value

@@ -23,7 +23,7 @@ class SinusoidalPositions(keras.layers.Layer):
         self.built = True
 
     def call(self, inputs, start=0):
-        """`start` is the position of the first token: a scalar, for decoding step by step."""
+        """`start`: the position of the first token, or of each, int `(length,)`: for decoding step by step."""
         angles = _angles(ops.shape(inputs)[-2], inputs.shape[-1], start)
         return inputs + ops.cast(ops.concatenate([ops.sin(angles), ops.cos(angles)], axis=-1), inputs.dtype)
 
@@ -52,8 +52,8 @@ class LearnedPositions(keras.layers.Layer):
         self.embeddings = self.add_weight(name="embeddings", shape=shape, initializer=self.embeddings_initializer)
 
     def call(self, inputs, start=0):
-        """`start` is the position of the first token: a scalar, for decoding step by step."""
-        positions = ops.arange(ops.shape(inputs)[-2], dtype="int32") + start
+        """`start`: the position of the first token, or of each, int `(length,)`: for decoding step by step."""
+        positions = _positions(ops.shape(inputs)[-2], start)
         return inputs + ops.take(ops.convert_to_tensor(self.embeddings), positions, axis=0)
 
     def compute_output_shape(self, input_shape) -> tuple:
@@ -70,7 +70,7 @@ def rotate(x, start=0):
     """Turns each pair of numbers of `(batch, heads, length, d)`, d even, by an angle that grows with the position.
 
     The product of two such vectors then depends on how far apart they stand. Number i is paired with number i + d/2.
-    `start` is the position of the first vector. Source: Su et al. 2021 (arXiv 2104.09864), section 3.2.
+    `start`: the position of the first vector, or of each, int `(length,)`. Source: Su et al. 2021 (arXiv 2104.09864), section 3.2.
     """
     angles = _angles(ops.shape(x)[-2], x.shape[-1], start)
     cos, sin = (ops.cast(function(angles), x.dtype) for function in (ops.cos, ops.sin))
@@ -78,8 +78,13 @@ def rotate(x, start=0):
     return ops.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
 
 
+def _positions(length, start):
+    """`start`, `start` + 1, … up to the length; or `start` itself, where it says the position of each."""
+    return start if len(getattr(start, "shape", ())) == 1 else ops.arange(length, dtype="int32") + start
+
+
 def _angles(length, width: int, start):
     """`(length, width/2)` in float32, in every precision: 16 bits do not tell position 300 from 301."""
-    positions = ops.cast(ops.arange(length, dtype="int32") + start, "float32")
+    positions = ops.cast(_positions(length, start), "float32")
     rates = LONGEST ** (-2.0 * ops.arange(width // 2, dtype="float32") / width)
     return positions[:, None] * rates

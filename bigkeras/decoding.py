@@ -1,0 +1,196 @@
+"""How a translation model is asked for a translation: greedily, by beam search, by drawing lots. Graph functions.
+
+Each takes a stepper (`models.stepper`) and source ids int32 `(batch, length)`, 0 being padding, and gives ids int32
+`(batch, n, most)`, each row ending with END and filled with 0, and scores float32 `(batch, n)`. A sentence gets at most
+`RATIO` times as many tokens as its source has, and `EXTRA` more, and never more than `most` or than the model's
+positions allow; in the last place only END may stand. So decoding always ends, and every row is a whole sentence whose
+score is what the model says of it. The loop runs until the last sentence of the batch has ended. All of it runs
+eagerly, in a graph, and compiled by XLA, where shapes are static; there the cache is updated in place.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+PADDING, UNKNOWN, BEGIN, END = 0, 1, 2, 3
+RATIO, EXTRA = 2, 10
+
+# The log-probability of what cannot be: finite, so that sums and differences of such stay numbers.
+NEVER = -1e9
+
+
+def greedy(stepper: Any, source: tf.Tensor, *, most: int = 256) -> tuple[tf.Tensor, tf.Tensor]:
+    """The likeliest token at each step: ids `(batch, 1, most)`, and the sum of their log-probabilities."""
+
+    def likeliest(logits, index):
+        return tf.argmax(logits, axis=-1, output_type=tf.int32)
+
+    return _walk(stepper, source, likeliest, count=1, most=most)
+
+
+def sample(
+    stepper: Any,
+    source: tf.Tensor,
+    *,
+    seed: int | tf.Tensor,
+    count: int = 1,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float = 1.0,
+    most: int = 256,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """`count` sentences drawn for each source; the same seed draws the same. Scores are as those of `greedy`.
+
+    Logits are divided by `temperature` (near 0: `greedy`; above 1: bolder); then the `top_k` likeliest tokens are
+    kept, and of these the fewest that hold `top_p` of the probability. Raises ValueError for values out of range.
+    Source: top-p: Holtzman et al. 2019 (arXiv 1904.09751), section 3.1.
+    """
+    if count < 1 or temperature <= 0 or (top_k is not None and top_k < 1) or not 0 < top_p <= 1:
+        raise ValueError(
+            f"count={count}, temperature={temperature}, top_k={top_k}, top_p={top_p}: "
+            "count and top_k are at least 1, temperature is above 0, top_p from above 0 to 1"
+        )
+
+    def draw(logits, index):
+        if top_k is None and top_p == 1:
+            return _lots(logits / temperature, seed, index)
+        size = logits.shape[-1]
+        best, tokens = tf.math.top_k(logits / temperature, min(top_k or size, size))
+        shares = tf.nn.softmax(best)
+        before = tf.cumsum(shares, axis=-1, exclusive=True)
+        places = _lots(tf.where(before < top_p, best, NEVER), seed, index)
+        return tf.gather(tokens, places, batch_dims=2)
+
+    return _walk(stepper, source, draw, count=count, most=most)
+
+
+def beam_search(
+    stepper: Any,
+    source: tf.Tensor,
+    *,
+    beams: int = 4,
+    count: int = 1,
+    length_penalty: float = 0.6,
+    most: int = 256,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The `count` best sentences that a search with `beams` hypotheses finds: ids `(batch, count, most)`, best first.
+
+    A score is the sum of log-probabilities, END's with them, divided by ((5 + tokens) / 6) ** length_penalty: 0 is the
+    plain sum, which favours short sentences. A hypothesis ends where END is among the `beams` best continuations. The
+    search of a sentence is over when `count` have ended and none that goes on can overtake them, even if it reached the
+    last place without losing anything more. Where fewer were found, a row of 0 has the score -1e9. Raises ValueError
+    for values out of range. Source: Wu et al. 2016 (arXiv 1609.08144), section 7.
+    """
+    if not 1 <= count <= beams or length_penalty < 0:
+        raise ValueError(
+            f"beams={beams}, count={count}, length_penalty={length_penalty}: 1 ≤ count ≤ beams, length_penalty ≥ 0"
+        )
+    ends, width = _bounds(stepper, source, most)
+    batch = tf.shape(source)[0]
+    memory, state = stepper.start(source, beams=beams, steps=width)
+    live = {
+        "last": tf.fill((batch, beams), BEGIN),
+        "ids": tf.zeros((batch, beams, width), tf.int32),
+        # At first all beams are the same sentence: one of them counts.
+        "scores": tf.tile([[0.0] + [NEVER] * (beams - 1)], (batch, 1)),
+    }
+    ended = {"ids": tf.zeros((batch, count, width), tf.int32), "scores": tf.fill((batch, count), NEVER)}
+
+    def penalty(tokens):
+        return ((5.0 + tf.cast(tokens, tf.float32)) / 6.0) ** length_penalty
+
+    def step(index, live, ended, over, state):
+        logits, state = stepper.step(live["last"], index, memory, state)
+        following, ending, parents = _continue(live, logits, index)
+        last = index + 1 >= ends
+        counts = _among_the_best(ending["scores"], following["scores"]) | last[:, None]
+        counts &= (live["scores"] > NEVER / 2) & ~over[:, None]
+        ending["scores"] = tf.where(counts, ending["scores"] / penalty(index + 1), NEVER)
+        ended = _best_of(ended, ending)
+        attainable = following["scores"][:, 0] / penalty(ends)
+        over |= last | (ended["scores"][:, -1] >= attainable)
+        return index + 1, following, ended, over, stepper.select(state, parents)
+
+    start = (0, live, ended, tf.zeros(batch, tf.bool), state)
+    ended = tf.while_loop(lambda index, live, ended, over, state: ~tf.reduce_all(over), step, start)[2]
+    return ended["ids"], ended["scores"]
+
+
+def _continue(live: dict, logits, index) -> tuple[dict, dict, tf.Tensor]:
+    """The best hypotheses one word longer, best first; all of them ended here; and which of them each continues."""
+    batch, beams = tf.shape(logits)[0], logits.shape[1]
+    log_sum = tf.reduce_logsumexp(logits, axis=-1)
+    ending = {
+        "ids": _write(live["ids"], index, tf.fill((batch, beams), END)),
+        "scores": live["scores"] + logits[:, :, END] - log_sum,
+    }
+    few = min(beams, logits.shape[-1] - END - 1)
+    best, words = tf.math.top_k(logits[:, :, END + 1 :], few)
+    totals = (live["scores"] - log_sum)[:, :, None] + best
+    scores, places = tf.math.top_k(tf.reshape(totals, (batch, beams * few)), beams)
+    parents = places // few
+    words = tf.gather(tf.reshape(words, (batch, beams * few)), places, batch_dims=1) + END + 1
+    ids = _write(tf.gather(live["ids"], parents, batch_dims=1), index, words)
+    return {"last": words, "ids": ids, "scores": scores}, ending, parents
+
+
+def _among_the_best(ending, following):
+    """Whether fewer than `beams` others are better: bool `(batch, beams)`, of the scores of both."""
+    others = tf.concat([following, ending], axis=1)
+    better = tf.cast(others[:, None, :] > ending[:, :, None], tf.int32)
+    return tf.reduce_sum(better, axis=-1) < ending.shape[1]
+
+
+def _best_of(ended: dict, ending: dict) -> dict:
+    """The best of both, as many as `ended` holds, best first."""
+    count = ended["scores"].shape[1]
+    scores, places = tf.math.top_k(tf.concat([ended["scores"], ending["scores"]], axis=1), count)
+    ids = tf.gather(tf.concat([ended["ids"], ending["ids"]], axis=1), places, batch_dims=1)
+    return {"ids": ids, "scores": scores}
+
+
+def _walk(stepper: Any, source, choose: Callable, *, count: int, most: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """`count` sentences for each source, each on its own: `choose` gives a place in the logits of END and words."""
+    ends, width = _bounds(stepper, source, most)
+    batch = tf.shape(source)[0]
+    memory, state = stepper.start(source, beams=count, steps=width)
+    ids, scores = tf.zeros((batch, count, width), tf.int32), tf.zeros((batch, count))
+
+    def step(index, last, ids, scores, over, state):
+        logits, state = stepper.step(last, index, memory, state)
+        tokens = choose(logits[:, :, END:], index) + END
+        tokens = tf.where((index + 1 >= ends)[:, None], END, tokens)
+        gained = tf.gather(logits, tokens, batch_dims=2) - tf.reduce_logsumexp(logits, axis=-1)
+        scores += tf.where(over, 0.0, gained)
+        tokens = tf.where(over, PADDING, tokens)
+        return index + 1, tokens, _write(ids, index, tokens), scores, over | (tokens == END), state
+
+    start = (0, tf.fill((batch, count), BEGIN), ids, scores, tf.zeros((batch, count), tf.bool), state)
+    done = tf.while_loop(lambda index, last, ids, scores, over, state: ~tf.reduce_all(over), step, start)
+    return done[2], done[3]
+
+
+def _lots(logits, seed, index):
+    """Draws a place from each row of logits: the largest after noise (Gumbel), the same in every graph."""
+    seed = tf.stack([tf.cast(seed, tf.int32), tf.cast(index, tf.int32)])
+    smallest = 1e-20
+    uniform = tf.random.stateless_uniform(tf.shape(logits), seed, minval=smallest, alg="philox")
+    return tf.argmax(logits - tf.math.log(-tf.math.log(uniform)), axis=-1, output_type=tf.int32)
+
+
+def _bounds(stepper: Any, source, most: int) -> tuple[tf.Tensor, Any]:
+    """The most tokens that each sentence may get, int32 `(batch,)`, and what no sentence of this shape can exceed."""
+    if most < 1:
+        raise ValueError(f"most={most}: at least 1")
+    most = min(most, stepper.longest or most)
+    length = source.shape[1]
+    longest = tf.shape(source)[1] if length is None else length
+    width = tf.minimum(most, RATIO * longest + EXTRA) if length is None else min(most, RATIO * longest + EXTRA)
+    lengths = tf.reduce_sum(tf.cast(source != PADDING, tf.int32), axis=1)
+    return tf.minimum(RATIO * lengths + EXTRA, width), width
+
+
+def _write(ids, index, tokens):
+    """`ids` `(batch, n, most)` with `tokens` `(batch, n)` at one place."""
+    return tf.where(tf.range(tf.shape(ids)[-1]) == index, tokens[:, :, None], ids)

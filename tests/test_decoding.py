@@ -1,0 +1,255 @@
+"""Decoding against an exhaustive search and a plain one in Python, and what must hold for any model."""
+
+import itertools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bigkeras.decoding import BEGIN, END, EXTRA, NEVER, RATIO, beam_search, greedy, sample
+from bigkeras.models import MODELS
+from bigkeras.models.stepper import stepper
+
+STATES, WORDS = 97, 8
+TABLE = np.random.default_rng(0).normal(size=(STATES, WORDS), scale=1.5).astype("float32")
+LOG = TABLE - np.log(np.exp(TABLE).sum(-1, keepdims=True))
+SOURCE = np.array([[4, 5, 6, 7, 7], [5, 4, 0, 0, 0], [7, 0, 0, 0, 0], [0, 0, 0, 0, 0]], "int32")
+
+
+class Table:
+    """A stepper made by hand: the next token depends on all before it, by way of a number below STATES."""
+
+    longest = None
+
+    def start(self, source, *, beams, steps):
+        return None, tf.repeat(tf.reduce_sum(source, axis=1, keepdims=True), beams, axis=1)
+
+    def step(self, tokens, index, memory, state):
+        state = following(state, tokens)
+        return tf.gather(TABLE, state), state
+
+    def select(self, state, parents):
+        return tf.gather(state, parents, batch_dims=1)
+
+
+def following(state, token):
+    return (state * 5 + token * 7 + 3) % STATES
+
+
+def penalty(tokens, alpha):
+    return ((5 + tokens) / 6) ** alpha
+
+
+def all_sentences(source, most, alpha):
+    """Every sentence of at most `most` tokens with its score, best first; what stands last is END, at any price."""
+    found = []
+    for length in range(most):
+        for words in itertools.product(range(END + 1, WORDS), repeat=length):
+            state, total = following(sum(source), BEGIN), 0.0
+            for token in (*words, END):
+                total += LOG[state, token]
+                state = following(state, token)
+            found.append((total / penalty(length + 1, alpha), [*words, END]))
+    return sorted(found, reverse=True)
+
+
+def plain_search(source, beams, count, most, alpha):
+    """Beam search as a person would write it down: lists, one sentence, no early end."""
+    live, ended = [(0.0, [], following(sum(source), BEGIN))], []
+    for index in range(most):
+        nexts = [
+            (total + LOG[state, token], [*words, token], following(state, token))
+            for total, words, state in live
+            for token in range(END, WORDS)
+        ]
+        nexts.sort(key=lambda entry: -entry[0])
+        last = index == most - 1
+        for rank, (total, words, _) in enumerate(nexts):
+            if words[-1] == END and (rank < beams or last):
+                ended.append((total / penalty(len(words), alpha), words))
+        live = [entry for entry in nexts if entry[1][-1] != END][:beams]
+    return sorted(ended, reverse=True)[:count]
+
+
+def rows(ids):
+    """Lists without the padding."""
+    return [[[int(token) for token in row if token] for row in sentence] for sentence in np.asarray(ids)]
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.6, 2.0])
+def test_a_search_that_is_wide_enough_finds_what_an_exhaustive_one_finds(alpha):
+    ids, scores = beam_search(Table(), SOURCE, beams=64, count=5, length_penalty=alpha, most=4)
+    for row, source in enumerate(SOURCE):
+        expected = all_sentences(source, 4, alpha)[:5]
+        np.testing.assert_allclose(scores[row], [score for score, _ in expected], rtol=1e-5)
+        assert rows(ids)[row] == [words for _, words in expected]
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.6, 2.0])
+@pytest.mark.parametrize(("beams", "count"), [(1, 1), (2, 1), (3, 3)])
+def test_beam_search_equals_a_plain_one_that_never_stops_early(beams, count, alpha):
+    ids, scores = beam_search(Table(), SOURCE, beams=beams, count=count, length_penalty=alpha, most=9)
+    for row, source in enumerate(SOURCE):
+        expected = plain_search(source, beams, count, 9, alpha)
+        np.testing.assert_allclose(scores[row, : len(expected)], [score for score, _ in expected], rtol=1e-5)
+        assert rows(ids)[row][: len(expected)] == [words for _, words in expected]
+        assert (scores[row, len(expected) :] == NEVER).numpy().all()
+
+
+def test_the_loop_ends_when_all_sentences_have_ended():
+    steps = []
+
+    class Ends(Table):
+        def step(self, tokens, index, memory, state):
+            steps.append(int(index))
+            logits, state = super().step(tokens, index, memory, state)
+            return logits + 20.0 * tf.one_hot(END, WORDS) * float(index >= 2), state
+
+    for decode in (greedy, beam_search):
+        steps.clear()
+        decode(Ends(), SOURCE, most=50)
+        assert steps == [0, 1, 2]
+
+
+@pytest.fixture(scope="module")
+def taken():
+    """A small Transformer with weights that do not always say the same word, and its stepper."""
+    sizes = {"vocabulary_size": 30, "length": 40, "depth": 2, "width": 16, "num_heads": 2, "feed_forward": 32}
+    model = MODELS["transformer_translator"](**sizes)
+    random = np.random.default_rng(3)
+    model.set_weights([w + random.normal(size=w.shape, scale=0.3) for w in model.get_weights()])
+    return model, stepper(model)
+
+
+def full_score(model, source, ids):
+    """The sum of the log-probabilities of the ids, END's with them, in one pass over all of them."""
+    target = np.array([[BEGIN, *ids[:-1]]], "int32")
+    logits = model([source[None], target]).numpy()[0]
+    log = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    return log[np.arange(len(ids)), ids].sum()
+
+
+def sampled(stepper, source, **args):
+    return sample(stepper, source, seed=7, count=3, temperature=1.3, **args)
+
+
+def beams(stepper, source, **args):
+    return beam_search(stepper, source, beams=4, count=3, **args)
+
+
+@pytest.mark.parametrize("decode", [greedy, beams, sampled])
+def test_every_sentence_ends_within_its_bound_and_is_padded_after(taken, decode):
+    ids, _ = decode(taken[1], SOURCE)
+    assert ids.dtype == "int32"
+    assert ids.shape[2] == RATIO * SOURCE.shape[1] + EXTRA
+    for source, sentences in zip(SOURCE, rows(ids), strict=True):
+        for row in sentences:
+            assert row[-1] == END
+            assert len(row) <= RATIO * (source > 0).sum() + EXTRA
+            assert min(row[:-1], default=END + 1) > END
+    assert [len(row) for sentences in rows(ids) for row in sentences] == np.sum(np.asarray(ids) > 0, -1).ravel().tolist()
+
+
+@pytest.mark.parametrize("decode", [greedy, beams, sampled])
+def test_scores_are_what_the_full_pass_gives(taken, decode):
+    ids, scores = decode(taken[1], SOURCE)
+    for source, sentences, given in zip(SOURCE, rows(ids), scores.numpy(), strict=True):
+        for row, score in zip(sentences, given, strict=True):
+            expected = full_score(taken[0], source, row) / (penalty(len(row), 0.6) if decode is beams else 1)
+            np.testing.assert_allclose(score, expected, rtol=1e-4)
+
+
+def test_the_best_of_a_search_come_first(taken):
+    _, scores = beams(taken[1], SOURCE)
+    assert (np.diff(scores) <= 0).all()
+
+
+def test_one_beam_without_length_penalty_is_greedy(taken):
+    ids, scores = greedy(taken[1], SOURCE)
+    same, and_scores = beam_search(taken[1], SOURCE, beams=1, length_penalty=0.0)
+    np.testing.assert_array_equal(same, ids)
+    np.testing.assert_allclose(and_scores, scores, rtol=1e-5)
+
+
+@pytest.mark.parametrize("decode", [greedy, beams])
+def test_neighbours_and_padding_change_no_translation(taken, decode):
+    ids, scores = decode(taken[1], SOURCE)
+    for row, length in enumerate([5, 2, 1, 1]):
+        for source in (SOURCE[row : row + 1, :length], np.pad(SOURCE[row : row + 1], ((0, 0), (0, 3)))):
+            alone, score = decode(taken[1], source)
+            assert rows(alone) == rows(ids)[row : row + 1]
+            np.testing.assert_allclose(score, scores[row : row + 1], rtol=1e-4)
+
+
+@pytest.mark.parametrize("decode", [greedy, beams, sampled])
+def test_a_graph_and_a_compiled_one_give_what_eager_gives(taken, decode):
+    expected, scores = decode(taken[1], SOURCE, most=12)
+    anything = [tf.TensorSpec([None, None], tf.int32)]
+    for signature, compiled in ((anything, False), (None, True)):
+        function = tf.function(
+            lambda source: decode(taken[1], source, most=12), input_signature=signature, jit_compile=compiled
+        )
+        ids, given = function(tf.constant(SOURCE))
+        np.testing.assert_array_equal(ids, expected)
+        np.testing.assert_allclose(given, scores, rtol=1e-4)
+
+
+def test_drawing_from_one_token_is_greedy(taken):
+    expected, scores = greedy(taken[1], SOURCE)
+    for args in ({"top_k": 1}, {"top_p": 1e-6}, {"temperature": 1e-4}):
+        ids, given = sample(taken[1], SOURCE, seed=1, **args)
+        np.testing.assert_array_equal(ids, expected)
+        np.testing.assert_allclose(given, scores, rtol=1e-5)
+
+
+def test_a_seed_draws_the_same_and_another_something_else():
+    one, again, other = (sample(Table(), SOURCE, seed=seed, count=4)[0].numpy() for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one, again)
+    assert (one != other).any()
+
+
+def test_tokens_are_drawn_as_often_as_the_model_says():
+    source = np.full((500, 1), 4, "int32")
+    ids, _ = sample(Table(), source, seed=0, count=4, most=2)
+    shares = np.bincount(np.asarray(ids)[:, :, 0].ravel(), minlength=WORDS) / 2000
+    allowed = np.exp(LOG[following(4, BEGIN)]) * (np.arange(WORDS) >= END)
+    np.testing.assert_allclose(shares, allowed / allowed.sum(), atol=0.04)
+
+
+def test_top_k_and_top_p_leave_out_the_unlikely():
+    source = np.full((500, 1), 4, "int32")
+    allowed = np.exp(LOG[following(4, BEGIN), END:])
+    shares = np.sort(allowed / allowed.sum())[::-1]
+    likeliest = np.argsort(-allowed) + END
+    for args, kept in (({"top_k": 3}, 3), ({"top_p": float(shares[:2].sum()) - 1e-3}, 2)):
+        first = np.asarray(sample(Table(), source, seed=0, most=2, **args)[0])[:, 0, 0]
+        assert set(first) == set(likeliest[:kept])
+
+
+def test_learned_positions_bound_the_length():
+    sizes = {"vocabulary_size": 30, "length": 7, "depth": 1, "width": 16, "num_heads": 2, "feed_forward": 32}
+    model = MODELS["transformer_translator"](**sizes, positions="learned")
+    assert greedy(stepper(model), SOURCE)[0].shape[2] == 7
+
+
+def test_no_sentences_give_no_translations(taken):
+    for decode in (greedy, beams, sampled):
+        ids, scores = decode(taken[1], SOURCE[:0])
+        assert ids.shape[0] == scores.shape[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("decode", "args", "message"),
+    [
+        (beam_search, {"beams": 2, "count": 3}, "beams=2, count=3"),
+        (beam_search, {"beams": 0}, "beams=0"),
+        (beam_search, {"length_penalty": -0.1}, "length_penalty=-0.1"),
+        (greedy, {"most": 0}, "most=0"),
+        (sample, {"seed": 0, "temperature": 0.0}, "temperature=0.0"),
+        (sample, {"seed": 0, "top_k": 0}, "top_k=0"),
+        (sample, {"seed": 0, "top_p": 1.5}, "top_p=1.5"),
+    ],
+)
+def test_a_wrong_value_is_named(decode, args, message):
+    with pytest.raises(ValueError, match=message):
+        decode(Table(), SOURCE, **args)
