@@ -210,6 +210,11 @@ def _summary(metrics: dict[str, Any]) -> str:
                 f"{split}: accuracy {values['accuracy']:.4f} (95 %: {low:.4f}–{high:.4f}), loss {values['loss']:.4f}, "
                 f"macro F1 {values['macro']['f1']:.4f}, {values['examples']} examples"
             )
+        elif isinstance(values, dict) and "bleu" in values:
+            lines.append(
+                f"{split}: BLEU {values['bleu']:.2f}, chrF {values['chrf']:.2f}; in lower case "
+                f"{values['bleu_lower']:.2f}, {values['chrf_lower']:.2f}; {values['sentences']} sentences ({values['signatures']['bleu']})"
+            )
     return "\n".join(lines) or "trained on all examples; bigkeras evaluate scores the test split"
 
 

@@ -25,7 +25,6 @@ from bigkeras.tasks.task import Task
 from bigkeras.tensorboard import tensorboard_callbacks
 from bigkeras.translator import Translator, validation_scores
 
-
 SCORED_EVERY = 2  # epochs: whole translations take longer than a step
 
 
@@ -175,7 +174,8 @@ class Control(keras.callbacks.Callback):
         if self.splits.validation is not None:
             logs.update(self._whole_scores(epoch))
         logs["learning_rate"] = float(self._rate_of_step(self.total_steps - 1))
-        logs["examples_per_second"] = round(self.rate, 1)
+        # Of sentence pairs, batch_size counts tokens.
+        logs["tokens_per_second" if self.task.kind == "pairs" else "examples_per_second"] = round(self.rate, 1)
         row = {"epoch": epoch + 1, **{k: float(v) for k, v in logs.items()}}
         score = epoch_score(row, self.recipe.monitor)
         if score > self.best:
@@ -196,6 +196,9 @@ class Control(keras.callbacks.Callback):
 
     def _whole_scores(self, epoch: int) -> dict[str, float]:
         """The scores of the validation split that are no mean over its examples."""
+        validation = self.splits.validation
+        if validation is None:
+            return {}
         if self.step.confusion is not None:
             return {"val_macro_f1": macro_f1(self.step.confusion.result().numpy())}
         last = epoch + 1 == self.recipe.epochs
@@ -204,7 +207,7 @@ class Control(keras.callbacks.Callback):
         self.step.swap_averages()
         try:
             self.translator = self.translator or Translator(self.step.network, self.task.preprocessor)
-            scores, self.samples = validation_scores(self.translator, self.splits.validation)
+            scores, self.samples = validation_scores(self.translator, validation)
         finally:
             self.step.swap_averages()
         return scores

@@ -157,6 +157,7 @@ class Step(keras.Model):
         Micro-batch k has the rows k, k + n, k + 2n, …: the same examples on one device and on several replicas.
         """
         parts = self.micro_batches
+
         # A length that differs from batch to batch is known to the running graph only.
         def parted(d: Any) -> Any:
             sizes = [size or tf.shape(d)[axis] for axis, size in enumerate(d.shape)]

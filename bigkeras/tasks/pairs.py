@@ -51,9 +51,7 @@ class PairPreprocessor:
 
         source = tensorflow_text.SentencepieceTokenizer(model=self.source_model, out_type=tf.int32)
         target = (
-            source
-            if self.joint
-            else tensorflow_text.SentencepieceTokenizer(model=self.target_model, out_type=tf.int32)
+            source if self.joint else tensorflow_text.SentencepieceTokenizer(model=self.target_model, out_type=tf.int32)
         )
         return Tokenizers(self, source, target)
 
@@ -141,5 +139,3 @@ def pieces(model: bytes) -> tuple[str, ...]:
 
     processor = sentencepiece.SentencePieceProcessor(model_proto=model)
     return tuple(processor.id_to_piece(list(range(processor.get_piece_size()))))
-
-

@@ -12,7 +12,7 @@ import tensorflow as tf
 from bigkeras.data.pipeline import Batch, options
 from bigkeras.data.plan import WIDTHS
 from bigkeras.data.source import ArraySource, DataError, Source, Splits
-from bigkeras.data.token_pairs import Flat, TokenPairSource
+from bigkeras.data.token_pairs import TokenPairSource
 from bigkeras.recipe import Choice, RecipeError
 from bigkeras.tasks.pairs import BEGIN, PADDING, PairPreprocessor, padded
 from bigkeras.tasks.subwords import ALGORITHMS, encoded, given_model, learned_models
@@ -61,7 +61,7 @@ class Translation:
         longest = train.lengths.max(1)
         whole, most = np.flatnonzero(longest < self.preprocessor.length), self.preprocessor.length
         cut = np.flatnonzero(longest >= most)
-        told = tuple((train.name(i), f"{longest[i]} subwords or more: length is {most}") for i in cut)
+        told = tuple((train.name(int(i)), f"{longest[i]} subwords or more: length is {most}") for i in cut)
         if len(cut):
             if not len(whole):
                 raise DataError(f"task.length={most}: all training sentences are longer; set a larger one")
@@ -75,11 +75,9 @@ class Translation:
             return source
         texts = _texts(source)
         tokenizers = self.preprocessor.tokenizers()
-        sides: list[Flat] = [
-            encoded(tokenizers.source_ids, texts.columns["source"]),
-            encoded(tokenizers.target_ids, texts.columns["target"]),
-        ]
-        return TokenPairSource(*sides, texts)
+        source_ids = encoded(tokenizers.source_ids, texts.columns["source"])
+        target_ids = encoded(tokenizers.target_ids, texts.columns["target"])
+        return TokenPairSource(source_ids, target_ids, texts)
 
     def lengths(self, source: Source) -> np.ndarray:
         """How many ids the source and the target of each pair have, `(n, 2)`: batches are counted in tokens."""
