@@ -158,6 +158,11 @@ def _export(options: argparse.Namespace) -> int:
         result = export(options.run, options.directory)
     if options.json:
         print(json.dumps(result, ensure_ascii=False))
+    elif "agreement" in result:
+        print(
+            f"{options.directory}: {result['parameters']:,} parameters, {result['bytes'] / 1e6:.1f} MB; both of "
+            f"TensorFlow's loaders translate {result['examples']} sentences as the Keras model does"
+        )
     else:
         worst = max(result["differences"].values())
         print(
@@ -213,7 +218,8 @@ def _summary(metrics: dict[str, Any]) -> str:
         elif isinstance(values, dict) and "bleu" in values:
             lines.append(
                 f"{split}: BLEU {values['bleu']:.2f}, chrF {values['chrf']:.2f}; in lower case "
-                f"{values['bleu_lower']:.2f}, {values['chrf_lower']:.2f}; {values['sentences']} sentences ({values['signatures']['bleu']})"
+                f"{values['bleu_lower']:.2f}, {values['chrf_lower']:.2f}; {values['sentences']} sentences "
+                f"({values['signatures']['bleu']})"
             )
     return "\n".join(lines) or "trained on all examples; bigkeras evaluate scores the test split"
 

@@ -107,6 +107,7 @@ class Control(keras.callbacks.Callback):
         self.rate = 0.0
         self.best = NO_SCORE
         self.translator: Translator | None = None
+        self.twin: keras.Model | None = None
         self.samples = ""  # some translations of the last validation, as Markdown
         self.shown: list[keras.callbacks.Callback] = []
 
@@ -206,7 +207,11 @@ class Control(keras.callbacks.Callback):
             return {}
         self.step.swap_averages()
         try:
-            self.translator = self.translator or Translator(self.step.network, self.task.preprocessor)
+            # A copy decodes: the layers of the network itself would come to belong to two graphs, and not be saved.
+            network = self.step.network
+            self.twin = self.twin or type(network).from_config(network.get_config())
+            self.twin.set_weights(network.get_weights())
+            self.translator = self.translator or Translator(self.twin, self.task.preprocessor)
             scores, self.samples = validation_scores(self.translator, validation)
         finally:
             self.step.swap_averages()

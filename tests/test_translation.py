@@ -1,4 +1,4 @@
-"""A translator from pairs to scores: subwords, batches, the step, decoding, evaluation; a language that a toy learns."""
+"""A translator from pairs to scores: subwords, batches, the step, decoding, evaluation."""
 
 import json
 
