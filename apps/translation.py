@@ -84,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
                         help="a name in saved_models/ (or in $BIGKERAS_MODELS), or a SavedModel's folder "
                         f"(default: {DEFAULT_MODEL})")  # fmt: skip
     parser.add_argument("--beam", type=_positive, metavar="N",
-                        help="1: the likeliest word at each step, several times as fast; default: the model's")  # fmt: skip
+                        help="1: the likeliest word at each step, and faster (default: the model's)")  # fmt: skip
     parser.add_argument(
         "--n-best", type=_positive, metavar="N", help="the N best of each, a line each: number, score, text"
     )
