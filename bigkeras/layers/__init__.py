@@ -2,6 +2,7 @@
 
 from bigkeras.layers.activations import ApproximateGelu
 from bigkeras.layers.attention import (
+    AdditiveAttentionMap,
     CachedSelfAttention,
     CrossAttention,
     CrossAttentionMap,
@@ -12,7 +13,7 @@ from bigkeras.layers.attention import (
 from bigkeras.layers.depthwise import DepthwiseConv
 from bigkeras.layers.normalization import MOMENTUM, BatchNorm
 from bigkeras.layers.positions import LearnedPositions, SinusoidalPositions, rotate
-from bigkeras.layers.recurrent import LSTM
+from bigkeras.layers.recurrent import LSTM, RecurrentStep
 from bigkeras.layers.scaled_bias import ScaledBias
 from bigkeras.layers.sequences import (
     ClassToken,
@@ -28,6 +29,7 @@ from bigkeras.layers.whitening import PatchWhitening
 __all__ = [
     "LSTM",
     "MOMENTUM",
+    "AdditiveAttentionMap",
     "ApproximateGelu",
     "BatchNorm",
     "CachedSelfAttention",
@@ -41,6 +43,7 @@ __all__ = [
     "MaskedMax",
     "PaddingMask",
     "PatchWhitening",
+    "RecurrentStep",
     "ScaledBias",
     "SelfAttention",
     "SelfAttentionMap",

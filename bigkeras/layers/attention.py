@@ -120,6 +120,9 @@ class SplitHeads(keras.layers.Layer):
         """Gives the parts in their order."""
         return tuple(split_heads(inputs, self.parts, self.num_heads))
 
+    def compute_mask(self, inputs, previous_mask) -> None:
+        """None: masks are passed by hand."""
+
     def get_config(self) -> dict:
         """The constructor's arguments."""
         return {**super().get_config(), "num_heads": self.num_heads, "parts": self.parts}
@@ -160,6 +163,32 @@ class CrossAttentionMap(CrossAttention):
         """Arguments as those of `CrossAttention`."""
         (query,) = split_heads(inputs, 1, self.num_heads)
         return attention_weights(query, key, mask_bias(mask))
+
+
+@keras.saving.register_keras_serializable(package="bigkeras")
+class AdditiveAttentionMap(keras.layers.Layer):
+    """The weights of a stock `AdditiveAttention`, which it shares: `(batch, 1, queries, keys)`, rows that add up to 1."""
+
+    def __init__(self, attention: keras.layers.AdditiveAttention, **kwargs):
+        super().__init__(**kwargs)
+        self.attention = attention
+
+    def call(self, query, value, key, mask=None):
+        """Each `(batch, length, width)`; `mask`: bool `(batch, keys)`, True where a key may be seen."""
+        _, weights = self.attention([query, value, key], mask=[None, mask], return_attention_scores=True)
+        return weights[:, None]
+
+    def compute_mask(self, inputs, previous_mask) -> None:
+        """None: masks are passed by hand."""
+
+    def get_config(self) -> dict:
+        """The constructor's arguments."""
+        return {**super().get_config(), "attention": keras.saving.serialize_keras_object(self.attention)}
+
+    @classmethod
+    def from_config(cls, config: dict) -> "AdditiveAttentionMap":
+        """The layer, over a new attention."""
+        return cls(**{**config, "attention": keras.saving.deserialize_keras_object(config["attention"])})
 
 
 def check_heads(width: int, num_heads: int) -> None:

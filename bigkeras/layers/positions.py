@@ -70,7 +70,8 @@ def rotate(x, start=0):
     """Turns each pair of numbers of `(batch, heads, length, d)`, d even, by an angle that grows with the position.
 
     The product of two such vectors then depends on how far apart they stand. Number i is paired with number i + d/2.
-    `start`: the position of the first vector, or of each, int `(length,)`. Source: Su et al. 2021 (arXiv 2104.09864), section 3.2.
+    `start`: the position of the first vector, or of each, int `(length,)`.
+    Source: Su et al. 2021 (arXiv 2104.09864), section 3.2.
     """
     angles = _angles(ops.shape(x)[-2], x.shape[-1], start)
     cos, sin = (ops.cast(function(angles), x.dtype) for function in (ops.cos, ops.sin))

@@ -1,4 +1,4 @@
-"""An LSTM that trains quicker on a CPU: its gradient is written out, and its loops are compiled."""
+"""An LSTM that trains quicker on a CPU: its gradient is written out, and its loops are compiled; single steps."""
 
 import functools
 
@@ -34,6 +34,31 @@ class LSTM(keras.layers.LSTM):
         """Whether the cell is the one whose gradient is written out here."""
         usual = self.activation is keras.activations.tanh and self.recurrent_activation is keras.activations.sigmoid
         return usual and self.use_bias and not (self.dropout or self.recurrent_dropout or self.unroll)
+
+
+@keras.saving.register_keras_serializable(package="bigkeras")
+class RecurrentStep(keras.layers.Layer):
+    """One step of a recurrent layer, by its own cell, for several sequences side by side."""
+
+    def __init__(self, cell: keras.layers.Layer, **kwargs):
+        super().__init__(**kwargs)
+        self.cell = cell
+
+    def call(self, inputs, states):
+        """Gives the output and the new states: all `(batch, beams, …)`, as are the inputs and the list of states."""
+        beams = ops.shape(inputs)[:2]
+        inputs, *states = (ops.reshape(x, (-1, x.shape[-1])) for x in (inputs, *states))
+        output, states = self.cell(inputs, states, training=False)
+        return tuple(ops.reshape(x, (*beams, x.shape[-1])) for x in (output, *states))
+
+    def get_config(self) -> dict:
+        """The constructor's arguments."""
+        return {**super().get_config(), "cell": keras.saving.serialize_keras_object(self.cell)}
+
+    @classmethod
+    def from_config(cls, config: dict) -> "RecurrentStep":
+        """The layer, with a new cell."""
+        return cls(**{**config, "cell": keras.saving.deserialize_keras_object(config["cell"])})
 
 
 def _compiles(sequences) -> bool:

@@ -14,6 +14,7 @@ from bigkeras.models.lenet import lenet
 from bigkeras.models.pretrained import keras_application
 from bigkeras.models.resnet import resnet
 from bigkeras.models.rnn import gru, lstm, rnn
+from bigkeras.models.seq2seq_rnn import seq2seq_rnn
 from bigkeras.models.simple_cnn import simple_cnn
 from bigkeras.models.text_cnn import text_cnn
 from bigkeras.models.transformer import transformer
@@ -31,6 +32,7 @@ MODELS: dict[str, Callable[..., keras.Model]] = {
     "lstm": lstm,
     "resnet": resnet,
     "rnn": rnn,
+    "seq2seq_rnn": seq2seq_rnn,
     "simple_cnn": simple_cnn,
     "text_cnn": text_cnn,
     "transformer": transformer,

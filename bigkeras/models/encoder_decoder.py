@@ -7,7 +7,7 @@ import keras
 
 from bigkeras.layers import CrossAttention, SplitHeads
 from bigkeras.models.blocks import check, known
-from bigkeras.models.sequences import positive, translation_inputs
+from bigkeras.models.sequences import positive, token_embeddings, translation_inputs
 from bigkeras.models.transformer import (
     FUSED_START,
     NORMS,
@@ -69,7 +69,7 @@ def transformer_translator(
     stem: dict[str, Any] = {"width": width, "positions": positions, "length": length, "dropout": dropout}
 
     source, target, mask = translation_inputs(vocabulary_size, target_vocabulary_size, length)
-    from_source, from_target = _embeddings(vocabulary_size, target_vocabulary_size, width)
+    from_source, from_target = token_embeddings(vocabulary_size, target_vocabulary_size, width)
     memory = _stem(from_source(source), **stem, name="encoder")
     encoder_block = {"pre": pre_norm_block, "post": post_norm_block}[norm]
     for stage in range(1, depth + 1):
@@ -138,18 +138,6 @@ def cross_attention(x, memory, mask, *, num_heads: int, dropout: float = 0.0, na
     key, value = SplitHeads(num_heads, name=f"{name}_heads")(key_value)
     x = CrossAttention(num_heads, dropout=dropout, name=name)(query, key, value, mask=mask)
     return L.Dense(width, name=f"{name}_output")(x)
-
-
-def _embeddings(vocabulary_size: int, target_vocabulary_size: int | None, width: int) -> tuple:
-    """The layers that embed source and target: one and the same where the vocabulary is shared."""
-    start = keras.initializers.RandomNormal(stddev=width**-0.5)
-    if target_vocabulary_size is None:
-        shared = L.ReversibleEmbedding(vocabulary_size, width, embeddings_initializer=start, name="embedding")
-        return shared, shared
-    source = L.Embedding(vocabulary_size, width, embeddings_initializer=start, name="source_embedding")
-    start = keras.initializers.RandomNormal(stddev=width**-0.5)
-    args: dict[str, Any] = {"embeddings_initializer": start, "name": "target_embedding"}
-    return source, L.ReversibleEmbedding(target_vocabulary_size, width, **args)
 
 
 def _stem(x, *, width: int, positions: str, length: int, dropout: float, name: str):

@@ -32,6 +32,23 @@ def translation_inputs(vocabulary_size: int, target_vocabulary_size: int | None,
     return source, target, PaddingMask(name="mask")(source)
 
 
+def token_embeddings(vocabulary_size: int, target_vocabulary_size: int | None, width: int) -> tuple:
+    """The layers that embed source and target, vectors of length about 1: the same one where the vocabulary is shared.
+
+    The target's, called with `reverse=True`, turns vectors into logits by the same numbers.
+    Source: Press & Wolf 2017 (arXiv 1608.05859).
+    """
+
+    def embedding(size: int, name: str):
+        start = keras.initializers.RandomNormal(stddev=width**-0.5)
+        return L.ReversibleEmbedding(size, width, embeddings_initializer=start, name=name)
+
+    if target_vocabulary_size is None:
+        shared = embedding(vocabulary_size, "embedding")
+        return shared, shared
+    return embedding(vocabulary_size, "source_embedding"), embedding(target_vocabulary_size, "target_embedding")
+
+
 def row_input(input_shape: tuple[int, int, int]) -> tuple:
     """An image `(batch, h, w, c)` read row by row as `(batch, h, w · c)`, without a mask: (inputs, rows)."""
     height, width, channels = input_shape

@@ -6,7 +6,14 @@ from typing import Any
 import keras
 from keras import ops
 
-from bigkeras.layers import CachedSelfAttention, CrossAttention, LearnedPositions, SelfAttention, SinusoidalPositions
+from bigkeras.layers import (
+    CachedSelfAttention,
+    CrossAttention,
+    LearnedPositions,
+    RecurrentStep,
+    SelfAttention,
+    SinusoidalPositions,
+)
 
 State = dict[str, Any]
 
@@ -15,43 +22,50 @@ State = dict[str, Any]
 class Stepper:
     """Two models over the layers of one: what `models.stepper.stepper` gives.
 
-    `encoder`: source → the memory. `decoder`: the tokens of one step, what was remembered → logits, and what is to be
-    remembered. `caches`: for each layer with a cache the shape (heads, d) and the type. `longest`: the most steps that
-    the positions allow, None without end. Several hypotheses of one sentence (beams) are steps beside one another:
-    their keys and values lie in one cache that only grows, and a mask, carried over from parent to child, tells each
-    beam which of them are its own past. So nothing is moved, and the memory is not repeated.
+    `encoder`: source → the memory, and the first states of recurrent layers. `decoder`: the tokens of one step, what
+    was remembered → logits, and what is to be remembered. `caches`: for each attention to what was written the heads,
+    their width and the type. `states`: how many states recurrent layers have. `longest`: the most steps that the
+    positions allow, None without end. Several hypotheses of one sentence (beams) are steps beside one another: their
+    keys and values lie in one cache that only grows, and a mask, carried over from parent to child, tells each beam
+    which of them are its own past. So no keys are moved, and the memory is not repeated.
     """
 
     encoder: keras.Model
     decoder: keras.Model
     caches: tuple[tuple[int, int, str], ...]
+    states: int
     longest: int | None
 
     def start(self, source, *, beams: int, steps) -> tuple[Any, State]:
-        """Reads the source `(batch, length)` and gives (memory, state) for that many beams and at most `steps` steps."""
-        memory = self.encoder(source, training=False)
-        batch, slots = ops.shape(source)[0], steps * beams
+        """Reads the source `(batch, length)` and gives (memory, state) for `beams` and at most `steps`."""
+        outputs = self.encoder(source, training=False)
+        memory, states = outputs[: len(outputs) - self.states], outputs[len(outputs) - self.states :]
+        states = [ops.repeat(x[:, None], beams, axis=1) for x in states]
+        batch, slots = ops.shape(source)[0], steps * beams if self.caches else 0
         written = [
             ops.zeros((batch, heads, slots, size), dtype=dtype) for heads, size, dtype in self.caches for _ in range(2)
         ]
-        return memory, {"seen": ops.zeros((batch, beams, slots), dtype="bool"), "written": written}
+        return memory, {"seen": ops.zeros((batch, beams, slots), dtype="bool"), "written": written, "states": states}
 
     def step(self, tokens, index, memory, state: State) -> tuple[Any, State]:
         """The logits after one more token of each beam, float32 `(batch, beams, vocabulary)`, and the next state.
 
         `tokens`: int32 `(batch, beams)`, the first of them the beginning's; `index`: the step, a scalar from 0 on.
         """
+        index = ops.convert_to_tensor(index, dtype="int32")
         beams, slots = state["seen"].shape[1], ops.shape(state["seen"])[2]
         own = ops.arange(slots)[None, :] == ops.arange(beams)[:, None] + index * beams
         seen = ops.logical_or(state["seen"], own[None])
         places = ops.broadcast_to(index, (beams,))
-        inputs = [tokens, *memory, places, index * beams, seen, *state["written"]]
-        logits, *written = self.decoder(inputs, training=False)
-        return logits, {"seen": seen, "written": written}
+        inputs = [tokens, *memory, places, index * beams, seen, *state["written"], *state["states"]]
+        logits, *rest = self.decoder(inputs, training=False)
+        written, states = rest[: len(rest) - self.states], rest[len(rest) - self.states :]
+        return logits, {"seen": seen, "written": written, "states": states}
 
     def select(self, state: State, parents) -> State:
         """The state in which beam i goes on from where beam `parents[:, i]` stood; int32 `(batch, beams)`."""
-        return {**state, "seen": _take_beams(state["seen"], parents)}
+        states = [_take_beams(x, parents) for x in state["states"]]
+        return {**state, "seen": _take_beams(state["seen"], parents), "states": states}
 
 
 def stepper(model: keras.Model) -> Stepper:
@@ -63,46 +77,60 @@ def stepper(model: keras.Model) -> Stepper:
     if [tensor.name for tensor in model.inputs] != ["source", "target"]:
         raise ValueError(f"{model.name} is not a translation model: its inputs are not source and target")
     source, target = model.inputs
-    memory = _memory(model)
-    encoder = keras.Model(source, memory, name=f"{model.name}_encoder")
-    cached = [layer for layer in model.layers if isinstance(layer, SelfAttention) and layer.causal]
-    caches = tuple((a.num_heads, a.output.shape[-1] // a.num_heads, a.compute_dtype) for a in cached)
+    readers = [layer for layer in model.layers if isinstance(layer, CrossAttention | keras.layers.AdditiveAttention)]
+    attentions = [layer for layer in model.layers if isinstance(layer, SelfAttention) and layer.causal]
+    recurrent = [a for a in model.layers if isinstance(a, keras.layers.RNN) and a.name.startswith("decoder")]
+    memory, starts = _beside_the_first(readers), _beside_the_first(recurrent)
     lengths = [layer.length for layer in model.layers if isinstance(layer, LearnedPositions)]
-    return Stepper(encoder, _one_step(model, target, memory, cached), caches, min(lengths, default=None))
+    return Stepper(
+        encoder=keras.Model(source, [*memory, *starts], name=f"{model.name}_encoder"),
+        decoder=_one_step(model, target, memory, attentions, recurrent),
+        caches=tuple((a.num_heads, a.output.shape[-1] // a.num_heads, a.compute_dtype) for a in attentions),
+        states=len(starts),
+        longest=min(lengths, default=None),
+    )
 
 
-def _memory(model: keras.Model) -> list:
-    """What the decoder takes from the encoder: keys, values and mask of each attention to the source, once each."""
-    readers = [layer for layer in model.layers if isinstance(layer, CrossAttention)]
-    tensors = [tensor for layer in readers for tensor in keras.tree.flatten(layer.input)[1:]]
+def _beside_the_first(layers: list) -> list:
+    """What the layers take beside the running tensor, once each: keys, values and masks; first states."""
+    tensors = [tensor for layer in layers for tensor in keras.tree.flatten(layer.input)[1:]]
     return list({id(tensor): tensor for tensor in tensors}.values())
 
 
-def _one_step(model: keras.Model, target, memory: list, cached: list) -> keras.Model:
-    """The decoder with its beams where the target's length was, and a key's and a value's cache for each layer."""
+def _one_step(model: keras.Model, target, memory: list, attentions: list, recurrent: list) -> keras.Model:
+    """The decoder with its beams where the target's length was, and with a memory of its own for what looks back."""
     places = keras.Input(batch_shape=(None,), dtype="int32", name="places")
     slot = keras.Input(batch_shape=(), dtype="int32", name="slot")
     seen = keras.Input((None, None), dtype="bool", name="seen")
-    before = {layer.name: [_cache(layer, part) for part in ("key", "value")] for layer in cached}
+    before = {layer.name: [_cache(layer, part) for part in ("key", "value")] for layer in attentions}
+    before |= {layer.name: [_state(x) for x in keras.tree.flatten(layer.input)[1:]] for layer in recurrent}
     after = {}
 
     def call(layer, *args, **kwargs):
         if isinstance(layer, SinusoidalPositions | LearnedPositions):
             return layer(*args, start=places)
-        if isinstance(layer, SelfAttention):
-            twin = CachedSelfAttention(
-                layer.num_heads, rotary=layer.rotary, dtype=layer.dtype_policy, name=f"{layer.name}_step"
-            )
-            outputs, *after[layer.name] = twin(*args, *before[layer.name], slot, mask=seen, positions=places)
-            return outputs
-        return layer(*args, **kwargs)
+        twin: dict[str, Any] = {"dtype": layer.dtype_policy, "name": f"{layer.name}_step"}
+        if layer in attentions:
+            step = CachedSelfAttention(layer.num_heads, rotary=layer.rotary, **twin)
+            outputs, *after[layer.name] = step(*args, *before[layer.name], slot, mask=seen, positions=places)
+        elif layer in recurrent:
+            outputs, *after[layer.name] = RecurrentStep(layer.cell, **twin)(args[0], before[layer.name])
+        else:
+            outputs = layer(*args, **kwargs)
+        return outputs
 
-    own = [places, slot, seen, *keras.tree.flatten(before)]
-    decoder = keras.Model([target, *memory, *own], model.output)
-    inputs = [*(keras.Input(batch_shape=x.shape, dtype=x.dtype) for x in (target, *memory)), *own]
+    own = [places, slot, seen, *(x for inputs in before.values() for x in inputs)]
+    given = [target, *memory, *_beside_the_first(recurrent)]
+    decoder = keras.Model([*given, *own], model.output)
+    inputs = [*(keras.Input(batch_shape=x.shape, dtype=x.dtype) for x in given), *own]
     walked = keras.models.clone_model(decoder, inputs, clone_function=lambda layer: layer, call_function=call)
-    caches = [tensor for layer in cached for tensor in after[layer.name]]
-    return keras.Model(inputs, [walked.output, *caches], name=f"{model.name}_step")
+    rest = [x for name in before for x in after[name]]
+    return keras.Model([*inputs[: len(memory) + 1], *own], [walked.output, *rest], name=f"{model.name}_step")
+
+
+def _state(first):
+    """A recurrent state of every beam."""
+    return keras.Input((None, first.shape[-1]), dtype=first.dtype)
 
 
 def _cache(layer: SelfAttention, part: str):

@@ -5,6 +5,7 @@ from typing import Any
 import keras
 
 from bigkeras.layers import (
+    AdditiveAttentionMap,
     ApproximateGelu,
     ClassToken,
     CrossAttention,
@@ -195,15 +196,18 @@ def attention_maps(model: keras.Model) -> keras.Model:
     From the inputs of `model` to a dict of `(batch, heads, queries, keys)`. Raises ValueError for a model without
     attention.
     """
-    maps = {layer.name: _map(layer) for layer in model.layers if isinstance(layer, SelfAttention | CrossAttention)}
+    kinds = SelfAttention | CrossAttention | L.AdditiveAttention
+    maps = {layer.name: _map(layer) for layer in model.layers if isinstance(layer, kinds)}
     if not maps:
         raise ValueError(f"{model.name} has no attention layer")
     return keras.Model(model.inputs, maps, name=f"{model.name}_attention")
 
 
-def _map(layer: SelfAttention | CrossAttention):
+def _map(layer: keras.layers.Layer):
     """The weights of the layer, from its own inputs: what it projects, for cross-attention key and value, the mask."""
-    kind, own = (SelfAttentionMap, 1) if isinstance(layer, SelfAttention) else (CrossAttentionMap, 3)
     inputs = keras.tree.flatten(layer.input)
+    if isinstance(layer, L.AdditiveAttention):
+        return AdditiveAttentionMap(layer, name=f"{layer.name}_map")(*inputs[:3], mask=inputs[3])
+    kind, own = (SelfAttentionMap, 1) if isinstance(layer, SelfAttention) else (CrossAttentionMap, 3)
     mask = inputs[own] if len(inputs) > own else None
     return kind.from_config({**layer.get_config(), "name": f"{layer.name}_map"})(*inputs[:own], mask=mask)

@@ -13,10 +13,15 @@ from bigkeras.models.encoder_decoder import SIZES
 from bigkeras.models.stepper import stepper
 from bigkeras.models.transformer import attention_maps
 
-SMALL = {"depth": 2, "width": 16, "num_heads": 2, "feed_forward": 32}
 SHARED = {"vocabulary_size": 20, "length": 12}
-# One line of tiny sizes for every way of every translation model.
+SMALL = {
+    "seq2seq_rnn": {"units": 16, "embedding_width": 12},
+    "transformer_translator": {"depth": 2, "width": 16, "num_heads": 2, "feed_forward": 32},
+}
+# One line for every way of every translation model.
 TINY = {
+    "seq2seq_rnn": {"depth": 2},
+    "seq2seq_rnn-gru": {"cell": "gru", "attention": "additive", "target_vocabulary_size": 15, "dropout": 0.0},
     "transformer_translator": {},
     "transformer_translator-pre": {"norm": "pre", "target_vocabulary_size": 15},
     "transformer_translator-learned": {"positions": "learned", "activation": "gelu", "dropout": 0.0},
@@ -32,7 +37,8 @@ def build(key, precision="float32"):
     """One model for all tests: no test changes its weights."""
     keras.utils.set_random_seed(0)
     with runtime.precision(precision):
-        model = MODELS[key.split("-")[0]](**{**SHARED, **SMALL, **TINY[key]})
+        name = key.split("-")[0]
+        model = MODELS[name](**{**SHARED, **SMALL[name], **TINY[key]})
     random = np.random.default_rng(0)
     # Biases and norms start at 0 and 1, where a test would not see them.
     model.set_weights([w + random.normal(size=w.shape, scale=0.1) for w in model.get_weights()])
@@ -121,10 +127,24 @@ def test_padding_and_what_comes_later_change_no_logits(key):
 @pytest.mark.parametrize("key", TINY)
 def test_gradients_reach_every_trainable_weight(key):
     model = build(key)
-    with tf.GradientTape() as tape:
-        loss = tf.reduce_sum(model([SOURCE, TARGET], training=True) ** 2)
-    gradients = tape.gradient(loss, model.trainable_variables)
-    assert all(g is not None and np.isfinite(tf.convert_to_tensor(g)).all() for g in gradients)
+
+    @tf.function
+    def gradients():
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(model([SOURCE, TARGET], training=True) ** 2)
+        return [tf.convert_to_tensor(g) for g in tape.gradient(loss, model.trainable_variables)]
+
+    for gradient in gradients():
+        assert np.isfinite(gradient).all()
+        assert np.abs(gradient).max() > 0
+
+
+@pytest.mark.parametrize("key", ["seq2seq_rnn", "seq2seq_rnn-gru"])
+def test_the_weights_of_recurrent_attention_are_there_by_name(key):
+    weights = attention_maps(build(key))([SOURCE, TARGET])["cross_attention"].numpy()
+    assert weights.shape == (3, 1, 6, 4)
+    np.testing.assert_allclose(weights.sum(-1), 1, atol=1e-6)
+    assert not weights[1, :, :, 2:].any()
 
 
 def test_the_weights_of_cross_attention_are_there_by_name():
@@ -147,6 +167,21 @@ def test_sizes_can_be_set_one_by_one():
     model = MODELS["transformer_translator"](**SHARED, size="base", depth=1, width=32, feed_forward=8)
     assert model.get_layer("decoder_stage1_self_attention").num_heads == SIZES["base"]["num_heads"]
     assert model.get_layer("features").output.shape == (None, None, 32)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ({"cell": "plain"}, "'plain' is not one of"),
+        ({"attention": "none"}, "'none' is not one of"),
+        ({"units": 15}, "units=15"),
+        ({"depth": 0}, "depth=0"),
+        ({"dropout": -1.0}, "dropout=-1.0"),
+    ],
+)
+def test_a_wrong_value_of_the_recurrent_model_is_named(args, message):
+    with pytest.raises(ValueError, match=message):
+        MODELS["seq2seq_rnn"](**{**SHARED, **args})
 
 
 @pytest.mark.parametrize(
