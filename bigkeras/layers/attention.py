@@ -88,7 +88,7 @@ class CachedSelfAttention(keras.layers.Layer):
         if self.rotary:
             start = index if positions is None else positions
             query, new_key = rotate(query, start), rotate(new_key, start)
-        key, value = (ops.slice_update(c, [0, 0, index, 0], n) for c, n in ((key, new_key), (value, new_value)))
+        key, value = (write(c, n, index) for c, n in ((key, new_key), (value, new_value)))
         bias = mask_bias(mask) + causal_bias(ops.shape(inputs)[1], ops.shape(key)[2], index)
         return attend(query, key, value, bias), key, value
 
@@ -189,6 +189,25 @@ class AdditiveAttentionMap(keras.layers.Layer):
     def from_config(cls, config: dict) -> "AdditiveAttentionMap":
         """The layer, over a new attention."""
         return cls(**{**config, "attention": keras.saving.deserialize_keras_object(config["attention"])})
+
+
+def write(cache, new, index):
+    """`cache` `(batch, heads, longest, d)` with `new` `(batch, heads, steps, d)` from position `index` on, in place.
+
+    Keras' slice_update is an operation of XLA, which TensorFlow compiles at every call outside of compiled functions,
+    1.7 times as slow as its own, and which a server without XLA may refuse. Its own does not compile.
+    """
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+        from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext
+
+        if not GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()):
+            begin, end = (tf.stack([0, 0, place, 0]) for place in (index, index + tf.shape(new)[2]))
+            whole = 0b1011  # all of the axes but the third
+            return tf.raw_ops.TensorStridedSliceUpdate(
+                input=cache, begin=begin, end=end, strides=[1, 1, 1, 1], value=new, begin_mask=whole, end_mask=whole
+            )
+    return ops.slice_update(cache, [0, 0, index, 0], new)
 
 
 def check_heads(width: int, num_heads: int) -> None:
