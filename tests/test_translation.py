@@ -150,6 +150,19 @@ def test_evaluate_scores_the_test_split_of_a_run(run):
 
 
 @pytest.mark.slow
+def test_micro_batches_train_the_same_weights(pairs, tmp_path):
+    import keras
+
+    weights = []
+    for parts in (1, 2):
+        changes = {"micro_batches": parts, "epochs": 1, "model.dropout": 0.0, "optimizer": "sgd", "ema": 0.9}
+        fit(recipe(pairs, **changes), tmp_path / str(parts), log=Log(quiet=True))
+        weights.append(keras.models.load_model(tmp_path / str(parts) / "last.keras", compile=False).get_weights())
+    for one, two in zip(*weights, strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-6)
+
+
+@pytest.mark.slow
 def test_a_toy_language_is_learned(pairs, tmp_path):
     metrics = fit(recipe(pairs, epochs=30, model__dropout=0.0), tmp_path / "run", log=Log(quiet=True))
     assert metrics["validation"]["bleu"] > 60
