@@ -12,6 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 from bigkeras.data.plan import WIDTHS
+from bigkeras.tasks.text import sentencepiece_tokenizer
 
 PADDING, UNKNOWN, BEGIN, END = 0, 1, 2, 3
 SOURCE_FILE, TARGET_FILE = "source.model", "target.model"
@@ -47,12 +48,8 @@ class PairPreprocessor:
 
     def tokenizers(self) -> "Tokenizers":
         """The graph functions; whoever saves them tracks the models that they hold."""
-        import tensorflow_text
-
-        source = tensorflow_text.SentencepieceTokenizer(model=self.source_model, out_type=tf.int32)
-        target = (
-            source if self.joint else tensorflow_text.SentencepieceTokenizer(model=self.target_model, out_type=tf.int32)
-        )
+        source = sentencepiece_tokenizer(self.source_model)
+        target = source if self.joint else sentencepiece_tokenizer(self.target_model)
         return Tokenizers(self, source, target)
 
     def to_json(self) -> str:
