@@ -158,6 +158,11 @@ def _export(options: argparse.Namespace) -> int:
         result = export(options.run, options.directory)
     if options.json:
         print(json.dumps(result, ensure_ascii=False))
+    elif "agreement" in result:
+        print(
+            f"{options.directory}: {result['parameters']:,} parameters, {result['bytes'] / 1e6:.1f} MB; both of "
+            f"TensorFlow's loaders translate {result['examples']} sentences as the Keras model does"
+        )
     else:
         worst = max(result["differences"].values())
         print(
@@ -209,6 +214,12 @@ def _summary(metrics: dict[str, Any]) -> str:
             lines.append(
                 f"{split}: accuracy {values['accuracy']:.4f} (95 %: {low:.4f}–{high:.4f}), loss {values['loss']:.4f}, "
                 f"macro F1 {values['macro']['f1']:.4f}, {values['examples']} examples"
+            )
+        elif isinstance(values, dict) and "bleu" in values:
+            lines.append(
+                f"{split}: BLEU {values['bleu']:.2f}, chrF {values['chrf']:.2f}; in lower case "
+                f"{values['bleu_lower']:.2f}, {values['chrf_lower']:.2f}; {values['sentences']} sentences "
+                f"({values['signatures']['bleu']})"
             )
     return "\n".join(lines) or "trained on all examples; bigkeras evaluate scores the test split"
 

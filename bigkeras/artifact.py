@@ -16,9 +16,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bigkeras.card import card, image_use, text_use
+from bigkeras.card import Use, card, image_use, pair_use, text_use
 from bigkeras.parity import ExportError, difference, gate, quiet, softmax
 from bigkeras.serving import Inputs, explanation, image_inputs, text_inputs
+from bigkeras.tasks.pairs import PairPreprocessor
 from bigkeras.tasks.text import TextPreprocessor
 
 TOLERANCE = 1e-4  # of a probability
@@ -53,6 +54,8 @@ def export(run_dir: str | Path, directory: str | Path, examples: Sequence[bytes]
     labels = texts["labels.txt"].removesuffix("\n").split("\n")
     model = _load_model(run_dir)
     preprocessor = load_preprocessor(run_dir)
+    if isinstance(preprocessor, PairPreprocessor):
+        return _export_pairs(run_dir, Path(directory), model, preprocessor, texts)
     texts["README.md"] = _card(Path(directory).name, run_dir, texts, model, preprocessor)
     if examples is None:
         ending = "txt" if isinstance(preprocessor, TextPreprocessor) else "png"
@@ -60,6 +63,17 @@ def export(run_dir: str | Path, directory: str | Path, examples: Sequence[bytes]
         if not examples:
             raise ExportError(f"{run_dir}/examples: no .{ending} in it for comparing the artifact with the model")
     return export_classifier(model, preprocessor, labels, directory, examples=examples, files=texts)
+
+
+def _export_pairs(
+    run_dir: Path, directory: Path, model: keras.Model, preprocessor: PairPreprocessor, texts: dict[str, str]
+) -> dict[str, Any]:
+    from bigkeras.translation_artifact import export_translator
+
+    texts["README.md"] = _card(directory.name, run_dir, texts, model, preprocessor)
+    del texts["labels.txt"], texts["preprocessor.json"]
+    examples = _text(run_dir / "examples" / "sentences.txt").splitlines()
+    return export_translator(model, preprocessor, directory, examples=[line.encode() for line in examples], files=texts)
 
 
 def export_classifier(
@@ -87,11 +101,7 @@ def export_classifier(
     contents |= {name: text.encode() for name, text in (files or {}).items()}
     if isinstance(preprocessor, TextPreprocessor):
         contents |= preprocessor.files()
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", suffix=".part", dir=directory.parent))
-    try:
-        for name, data in contents.items():
-            (beside / name).write_bytes(data)
+    with placed(directory, contents) as beside:
         inputs = _inputs(plain, preprocessor, beside)
         save(plain, inputs, labels, beside / "1", beside / "labels.txt")
         report = {"examples": len(examples), "tolerance": tolerance, "directory": str(directory)}
@@ -100,13 +110,26 @@ def export_classifier(
         )
         report["precision_difference"] = _precision_difference(model, plain, inputs, prepared, expected)
         report |= sizes(beside / "1", plain)
+    return report
+
+
+@contextlib.contextmanager
+def placed(directory: Path, contents: Mapping[str, bytes]) -> Iterator[Path]:
+    """A directory beside `directory` with some files in it, that gets its name when all went well, or is removed."""
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise ExportError(f"{directory}: there already, and not empty; export to a new directory")
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", suffix=".part", dir=directory.parent))
+    try:
+        for name, data in contents.items():
+            (beside / name).write_bytes(data)
+        yield beside
         beside.chmod(0o755)  # mkdtemp keeps others out
         # An empty directory may stand there already.
         os.replace(beside, directory)
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
         raise
-    return report
 
 
 def in_float32(model: keras.Model) -> keras.Model:
@@ -183,12 +206,12 @@ def save(model: keras.Model, inputs: Inputs, labels: Sequence[str], directory: P
     signatures = {"serving_default": from_raw, inputs.prepared: from_prepared, "logits": to_logits}
     if inputs.raw == "text":
         signatures["explain"] = explanation(lambda text: tf.nn.softmax(compute(inputs.prepare(text))), labels)
-    with quiet(), _unoptimised_calls():
+    with quiet(), unoptimised_calls():
         tf.saved_model.save(module, str(directory), signatures=signatures)
 
 
 @contextlib.contextmanager
-def _unoptimised_calls() -> Iterator[None]:
+def unoptimised_calls() -> Iterator[None]:
     """Marks the signatures' calls as not to be optimised on their own.
 
     A session that optimises graphs, as TensorFlow Serving's, takes the calls in and optimises them as ever. One that
@@ -283,7 +306,13 @@ def _card(name: str, run_dir: Path, texts: Mapping[str, str], model: keras.Model
         data_notes=(source.__doc__ or "") if source else "",
         labels=texts["labels.txt"].removesuffix("\n").split("\n"),
         parameters=model.count_params(),
-        use=text_use(name, preprocessor.length)
-        if isinstance(preprocessor, TextPreprocessor)
-        else image_use(name, model.input_shape[1:]),
+        use=_use(name, model, preprocessor),
     )
+
+
+def _use(name: str, model: keras.Model, preprocessor: Any) -> Use:
+    if isinstance(preprocessor, PairPreprocessor):
+        return pair_use(name, preprocessor.languages, preprocessor.length)
+    if isinstance(preprocessor, TextPreprocessor):
+        return text_use(name, preprocessor.length)
+    return image_use(name, model.input_shape[1:])

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+Use = tuple[str, str, str]  # what it does, the command that asks it, what it cannot
 MOST_LABELS = 30  # more are left to labels.txt
 
 
@@ -16,21 +17,20 @@ def card(
     data_notes: str,
     labels: Sequence[str],
     parameters: int,
-    use: tuple[str, str, str],
+    use: Use,
 ) -> str:
     """README.md as text, from the parsed JSON files of a run.
 
-    `name`: that of the model's folder. `data_notes`: the data set function's docstring. `use`: what the classes are of,
-    the command that asks the model, and what it answers to anything else; from `image_use` or `text_use`.
+    `name`: that of the model's folder. `data_notes`: the data set function's docstring. `labels`: none for a
+    translator. `use`: what the model does, the command that asks it, and what it answers to anything else; from
+    `image_use`, `text_use` or `pair_use`.
     """
-    takes, command, limits = use
+    does, command, limits = use
     parts = [
         f"# {name}",
         recipe.get("claim", ""),
-        f"It says which of {len(labels)} classes {takes}",
-        "Classes: "
-        + ", ".join(labels[:MOST_LABELS])
-        + (f" … ({len(labels)}, see labels.txt)" * (len(labels) > MOST_LABELS)),
+        f"It says which of {len(labels)} classes {does}" if labels else does,
+        _classes(labels),
         "## Use",
         f"    {command}",
         "`1/` is a SavedModel with a version number as TensorFlow Serving wants it; signatures, types and limits: "
@@ -53,7 +53,12 @@ def card(
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def image_use(name: str, input_shape: Sequence[int]) -> tuple[str, str, str]:
+def _classes(labels: Sequence[str]) -> str:
+    more = f" … ({len(labels)}, see labels.txt)" if len(labels) > MOST_LABELS else ""
+    return f"Classes: {', '.join(labels[:MOST_LABELS])}{more}" if labels else ""
+
+
+def image_use(name: str, input_shape: Sequence[int]) -> Use:
     """For `card`: a classifier of images `(height, width, channels)`."""
     height, width, channels = input_shape
     return (
@@ -65,7 +70,19 @@ def image_use(name: str, input_shape: Sequence[int]) -> tuple[str, str, str]:
     )
 
 
-def text_use(name: str, length: int) -> tuple[str, str, str]:
+def pair_use(name: str, languages: tuple[str, str], length: int) -> Use:
+    """For `card`: a translator from one language to the other that reads `length` subwords of a sentence."""
+    source, target = (language or "a language that the run did not say" for language in languages)
+    return (
+        f"It translates sentences from {source} to {target}.",
+        f'python -m apps.translation "A sentence." --model {name}',
+        f"It knows the words and the kind of sentences of its training data, and translates anything else all the "
+        f"same, wrongly. Each text is taken as one sentence, of which {length} subwords are read; the app parts "
+        "paragraphs. What stands in a language other than the source's is not recognised as such.",
+    )
+
+
+def text_use(name: str, length: int) -> Use:
     """For `card`: a classifier of texts of which it reads `length` tokens."""
     return (
         f"a text belongs to. The text may have any length; {length} tokens of it are read.",
@@ -78,6 +95,8 @@ def text_use(name: str, length: int) -> tuple[str, str, str]:
 
 def _scores(name: str, metrics: Mapping[str, Any]) -> str:
     """A row for every split that was scored, and the command that scores it again."""
+    if any(isinstance(values, Mapping) and "bleu" in values for values in metrics.values()):
+        return _translation_scores(name, metrics)
     rows, commands = [], []
     for key, values in metrics.items():
         if not isinstance(values, Mapping) or "accuracy" not in values:
@@ -96,6 +115,21 @@ def _scores(name: str, metrics: Mapping[str, Any]) -> str:
     return "\n".join(
         [head, "|---|---:|---:|---:|---:|---:|", *rows, "", "Measured, with the exported model, by", "", *commands]
     )
+
+
+def _translation_scores(name: str, metrics: Mapping[str, Any]) -> str:
+    rows, commands = [], []
+    for split, values in metrics.items():
+        if isinstance(values, Mapping) and "bleu" in values:
+            cells = (f"{values[key]:.2f}" for key in ("bleu", "bleu_lower", "chrf", "chrf_lower"))
+            rows.append(f"| {split} | {values['sentences']:,} | {' | '.join(cells)} |")
+            commands.append(f"    bigkeras evaluate saved_models/{name} --split {split}")
+            told = [f"- {key}: `{signature}`" for key, signature in values["signatures"].items()]
+    head = [
+        "| split | sentences | BLEU | BLEU, lower case | chrF | chrF, lower case |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    return "\n".join([*head, *rows, "", "Measured by sacrebleu", "", *told, "", "with", "", *commands])
 
 
 def _table(title: str, values: Mapping[str, Any]) -> str:

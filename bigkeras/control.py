@@ -23,6 +23,9 @@ from bigkeras.runtime import Machine
 from bigkeras.step import Step
 from bigkeras.tasks.task import Task
 from bigkeras.tensorboard import tensorboard_callbacks
+from bigkeras.translator import Translator, validation_scores
+
+SCORED_EVERY = 2  # epochs: whole translations take longer than a step
 
 
 class Interrupted(Exception):
@@ -92,7 +95,8 @@ class Control(keras.callbacks.Callback):
         super().__init__()
         self.recipe, self.directory, self.step, self.splits, self.log = recipe, directory, step, splits, log
         self.task, self.asked, self.machine = task, asked, machine
-        self.steps = steps_per_epoch(splits.train.labels, recipe.batch_size, recipe.balance)
+        lengths = task.lengths(splits.train)
+        self.steps = steps_per_epoch(splits.train.labels, recipe.batch_size, recipe.balance, lengths)
         self.position = checkpoint.Position()
         self.bad: dict[str, str] = dict(splits.bad)
         self.finished = False
@@ -102,6 +106,9 @@ class Control(keras.callbacks.Callback):
         self.began = (time.monotonic(), 0)
         self.rate = 0.0
         self.best = NO_SCORE
+        self.translator: Translator | None = None
+        self.twin: keras.Model | None = None
+        self.samples = ""  # some translations of the last validation, as Markdown
         self.shown: list[keras.callbacks.Callback] = []
 
     def callbacks(self, train: Any) -> list[keras.callbacks.Callback]:
@@ -166,9 +173,10 @@ class Control(keras.callbacks.Callback):
         self._measure()
         self.saved_metrics = None
         if self.splits.validation is not None:
-            logs["val_macro_f1"] = macro_f1(self.step.confusion.result().numpy())
+            logs.update(self._whole_scores(epoch))
         logs["learning_rate"] = float(self._rate_of_step(self.total_steps - 1))
-        logs["examples_per_second"] = round(self.rate, 1)
+        # Of sentence pairs, batch_size counts tokens.
+        logs["tokens_per_second" if self.task.kind == "pairs" else "examples_per_second"] = round(self.rate, 1)
         row = {"epoch": epoch + 1, **{k: float(v) for k, v in logs.items()}}
         score = epoch_score(row, self.recipe.monitor)
         if score > self.best:
@@ -186,6 +194,28 @@ class Control(keras.callbacks.Callback):
             self.save()
         if self.asked and not last:
             raise Interrupted(self.asked[0])
+
+    def _whole_scores(self, epoch: int) -> dict[str, float]:
+        """The scores of the validation split that are no mean over its examples."""
+        validation = self.splits.validation
+        if validation is None:
+            return {}
+        if self.step.confusion is not None:
+            return {"val_macro_f1": macro_f1(self.step.confusion.result().numpy())}
+        last = epoch + 1 == self.recipe.epochs
+        if (epoch + 1) % SCORED_EVERY and not last:
+            return {}
+        self.step.swap_averages()
+        try:
+            # A copy decodes: the layers of the network itself would come to belong to two graphs, and not be saved.
+            network = self.step.network
+            self.twin = self.twin or type(network).from_config(network.get_config())
+            self.twin.set_weights(network.get_weights())
+            self.translator = self.translator or Translator(self.twin, self.task.preprocessor)
+            scores, self.samples = validation_scores(self.translator, validation)
+        finally:
+            self.step.swap_averages()
+        return scores
 
     # ------------------------------------------------------------------ saving
 
@@ -257,7 +287,8 @@ class Control(keras.callbacks.Callback):
         write_csv(self.directory / "bad_samples.csv", rows, ("sample", "reason"))
         history = self.position.history
         if history:
-            write_csv(self.directory / "log.csv", history, list(history[0]))
+            columns = dict.fromkeys(key for row in history for key in row)  # some are not measured in every epoch
+            write_csv(self.directory / "log.csv", history, list(columns))
 
     # ------------------------------------------------------------------ the history
 

@@ -71,7 +71,7 @@ def beam_search(
     *,
     beams: int = 4,
     count: int = 1,
-    length_penalty: float = 0.6,
+    length_penalty: float | tf.Tensor = 0.6,
     most: int = 256,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """The `count` best sentences that a search with `beams` hypotheses finds: ids `(batch, count, most)`, best first.
@@ -82,7 +82,8 @@ def beam_search(
     last place without losing anything more. Where fewer were found, a row of 0 has the score -1e9. Raises ValueError
     for values out of range. Source: Wu et al. 2016 (arXiv 1609.08144), section 7.
     """
-    if not 1 <= count <= beams or length_penalty < 0:
+    # A tensor's value is not known yet.
+    if not 1 <= count <= beams or (isinstance(length_penalty, int | float) and length_penalty < 0):
         raise ValueError(
             f"beams={beams}, count={count}, length_penalty={length_penalty}: 1 ≤ count ≤ beams, length_penalty ≥ 0"
         )

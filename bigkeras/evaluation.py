@@ -22,6 +22,8 @@ from bigkeras.report import write_report
 from bigkeras.run import RunError, check_run, read_labels, write_json
 from bigkeras.tasks import load_task
 from bigkeras.tasks.task import Task
+from bigkeras.translation_evaluation import Translations, artifact_translator, run_translator, translate_source
+from bigkeras.translation_report import write_translation_report
 
 BATCH = 250
 Predict = Callable[[tf.Tensor], tf.Tensor]
@@ -92,10 +94,16 @@ def evaluate(
     task = load_task(path, read_labels(path))
     if average != "none" and task.kind != "image":
         raise RecipeError(f"average {average}: is for images, not for {task.kind}")
-    predict = artifact_predictor(path, task) if artifact else run_predictor(path / "best.keras", task)
-    predictions = predict_source(AVERAGES[average](predict), source, task)
-    key = split if average == "none" else f"{split} {average}"
-    metrics = {key: score(predictions, task.class_names, _threshold(path))}
+    predictions: Predictions | Translations
+    if task.kind == "pairs":
+        translate = artifact_translator(path) if artifact else run_translator(path / "best.keras", task)
+        predictions = translate_source(translate, source, task)
+        metrics = {split: predictions.metrics}
+    else:
+        predict = artifact_predictor(path, task) if artifact else run_predictor(path / "best.keras", task)
+        predictions = predict_source(AVERAGES[average](predict), source, task)
+        key = split if average == "none" else f"{split} {average}"
+        metrics = {key: score(predictions, task.class_names, _threshold(path))}
     if not artifact and report:
         _merge(path, recipe, metrics, predictions, task)
     return metrics
@@ -177,8 +185,11 @@ def finish_run(
     """Scores the best model on the validation split `source`; writes metrics.json and report.md of a finished run."""
     task = load_task(directory, read_labels(directory))
     metrics: dict[str, Any] = {"epochs": len(history), "unreadable": len(bad)}
-    predictions = None
-    if source is not None:
+    predictions: Predictions | Translations | None = None
+    if source is not None and task.kind == "pairs":
+        predictions = translate_source(run_translator(directory / "best.keras", task), source, task)
+        metrics["validation"] = predictions.metrics
+    elif source is not None:
         predictions = predict_source(run_predictor(directory / "best.keras", task), source, task)
         threshold = None
         if len(task.class_names) == 2:
@@ -211,13 +222,21 @@ def with_data(recipe: Recipe, data: str | None) -> Recipe:
 
 
 def _merge(
-    directory: Path, recipe: Recipe, metrics: dict[str, Any], predictions: Predictions | None, task: Task
+    directory: Path,
+    recipe: Recipe,
+    metrics: dict[str, Any],
+    predictions: Predictions | Translations | None,
+    task: Task,
 ) -> dict[str, Any]:
     path = directory / "metrics.json"
     before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     merged = {**before, **metrics}
     with open(directory / "log.csv", encoding="utf-8", newline="") as file:
         history = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
-    write_report(directory, recipe=recipe, metrics=merged, history=history, predictions=predictions, task=task)
+    known: dict[str, Any] = {"recipe": recipe, "metrics": merged, "history": history, "predictions": predictions}
+    if task.kind == "pairs":
+        write_translation_report(directory, **known)
+    else:
+        write_report(directory, **known, task=task)
     write_json(path, merged)
     return merged

@@ -108,7 +108,7 @@ def macro_f1(confusion: Any) -> float:
 
 def epoch_score(row: Mapping[str, Any], monitor: str) -> tuple[float, float]:
     """How good an epoch of the log was, more is better: the monitored value, and the loss where that is equal."""
-    if "val_loss" not in row:
+    if "val_loss" not in row or monitor not in row:
         return NO_SCORE
     value = float(row[monitor])
     return -value if monitor == "val_loss" else value, -float(row["val_loss"])

@@ -35,7 +35,7 @@ def gate(
         ("logits", prepared, pixels, probabilities),
     ]
     differences: dict[str, float] = {}
-    for loader, opened in (("python", _python_loader), ("session", _session_loader)):
+    for loader, opened in (("python", python_loader), ("session", session_loader)):
         with opened(directory) as run:
             for signature, key, value, wanted in checks:
                 found = _by_class(run(signature, key, value), labels)
@@ -77,7 +77,8 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _python_loader(directory: Path) -> Iterator[Runner]:
+def python_loader(directory: Path) -> Iterator[Runner]:
+    """The way of `tf.saved_model.load`."""
     with tf.device("/CPU:0"):
         loaded = tf.saved_model.load(str(directory))
 
@@ -90,7 +91,7 @@ def _python_loader(directory: Path) -> Iterator[Runner]:
 
 
 @contextlib.contextmanager
-def _session_loader(directory: Path) -> Iterator[Runner]:
+def session_loader(directory: Path) -> Iterator[Runner]:
     """The way of TensorFlow Serving and of the C, Java and Go APIs."""
     config = tf.compat.v1.ConfigProto(device_count={"GPU": 0})
     with tf.Graph().as_default(), tf.compat.v1.Session(config=config) as session, quiet():

@@ -18,7 +18,7 @@ from matplotlib.ft2font import FT2Font
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 TRAIN, VALIDATION, QUIET = "#4c78a8", "#e4572e", "#8a8f98"
-NOT_CURVES = ("epoch", "step", "steps", "seconds", "examples_per_second")
+NOT_CURVES = ("epoch", "step", "steps", "seconds", "examples_per_second", "tokens_per_second")
 MOST_NAMES = 100
 MOST_COUNTS = 20
 MOST_BARS = 40
@@ -61,7 +61,7 @@ def curves(rows: Sequence[Mapping[str, Any]]) -> Figure:
 
     `rows` are those of log.csv: a mapping of column to number (or text of one) with `epoch`; an empty value is a gap.
     """
-    names = [key for key in (rows[0] if rows else {}) if key not in NOT_CURVES]
+    names = list(dict.fromkeys(key for row in rows for key in row if key not in NOT_CURVES))
     panels = [n for n in names if not n.startswith("val_") and any(np.isfinite(_column(rows, n)))]
     panels += [n for n in names if n.startswith("val_") and n.removeprefix("val_") not in names]
     across = min(3, max(1, len(panels)))

@@ -9,7 +9,7 @@ from typing import Any, TextIO
 import keras
 from tqdm import tqdm
 
-LAST_KEYS = ("learning_rate", "examples_per_second")
+LAST_KEYS = ("learning_rate", "examples_per_second", "tokens_per_second")
 
 
 class ProgressBar(keras.callbacks.Callback):
@@ -99,8 +99,9 @@ def epoch_line(epoch: int, total_epochs: int, logs: Mapping[str, Any], seconds: 
     last = []
     if "learning_rate" in logs:
         last.append(f"learning rate {float(logs['learning_rate']):.3g}")
-    if "examples_per_second" in logs:
-        last.append(f"{float(logs['examples_per_second']):,.0f} examples/s")
+    for unit in ("examples", "tokens"):
+        if f"{unit}_per_second" in logs:
+            last.append(f"{float(logs[f'{unit}_per_second']):,.0f} {unit}/s")
     if seconds is not None:
         last.append(f"{seconds:.1f} s")
     parts = [f"epoch {epoch:>{len(str(total_epochs))}}/{total_epochs}", _scores(train)]

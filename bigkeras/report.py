@@ -68,12 +68,12 @@ def write_report(
     sections = [
         _head(recipe, scored, main),
         *([_classes(main, scored[main]), _confusions(scored[main], class_names)] if main else []),
-        _picture_section(directory, main),
+        picture_section(directory, main),
         *([_wrong_texts(predictions, class_names)] if predictions is not None and not images else []),
-        _training(history, recipe),
-        _again(recipe),
-        _where(directory),
-        _bad_samples(directory),
+        training(history, recipe),
+        again(recipe),
+        where(directory),
+        bad_samples(directory),
     ]
     path = directory / "report.md"
     beside = path.with_name("report.md.part")
@@ -113,7 +113,7 @@ def _write_pictures(
 
 
 def _head(recipe: Recipe, scored: Mapping[str, Mapping[str, Any]], main: str | None) -> str:
-    lines = [f"# {_plain(recipe.name)}", ""]
+    lines = [f"# {plain(recipe.name)}", ""]
     if main is None:
         lines.append("Trained on all examples: nothing was held back to score it on.")
     else:
@@ -136,9 +136,9 @@ def _decision(values: Mapping[str, Any]) -> str:
     at = values["at_threshold"]
     name = values["per_class"][1]["name"]
     return (
-        f"Decided for {_plain(name)} from a probability of {at['threshold']:.3f} on instead of 0.5, which gave the "
+        f"Decided for {plain(name)} from a probability of {at['threshold']:.3f} on instead of 0.5, which gave the "
         f"validation split its highest mean F1: accuracy {at['accuracy']:.4f}, mean F1 {at['macro_f1']:.4f}; of "
-        f"{_plain(name)} precision {at['precision']:.4f}, recall {at['recall']:.4f}, F1 {at['f1']:.4f}. "
+        f"{plain(name)} precision {at['precision']:.4f}, recall {at['recall']:.4f}, F1 {at['f1']:.4f}. "
         "Answers and all other scores are those of the likelier class."
     )
 
@@ -146,14 +146,15 @@ def _decision(values: Mapping[str, Any]) -> str:
 def _wrong_texts(predictions: Predictions, class_names: Sequence[str]) -> str:
     """The surest mistakes as a table: long texts by their beginning."""
     rows = [
-        [_shortened(text), class_names[label], f"{class_names[row.argmax()]} {row.max():.0%}"]
+        [shortened(text), class_names[label], f"{class_names[row.argmax()]} {row.max():.0%}"]
         for text, label, row in predictions.worst
     ]
     title = "## The surest mistakes, of the split that was scored last\n\n"
-    return title + _table(["text", "true", "answer"], rows) if rows else ""
+    return title + table(["text", "true", "answer"], rows) if rows else ""
 
 
-def _shortened(text: str) -> str:
+def shortened(text: str) -> str:
+    """A text in one line, a long one by its beginning."""
     text = "".join(c if c.isprintable() else " " for c in text)
     return text if len(text) <= TEXT_SHOWN else text[:TEXT_SHOWN] + " …"
 
@@ -175,7 +176,7 @@ def _score_table(scored: Mapping[str, Mapping[str, Any]]) -> str:
         row = [split, f"{v['examples']:,}", f"{v['accuracy']:.4f}", f"{v['top_k_accuracy']:.4f}", f"{v['loss']:.4f}"]
         row += [f"{v['macro']['f1']:.4f}", f"{v['calibration_error']:.4f}"]
         rows.append(row + ([_number(v["roc_auc"]), _number(v["average_precision"])] if two else []))
-    return _table(header + (["ROC AUC", "average precision"] if two else []), rows)
+    return table(header + (["ROC AUC", "average precision"] if two else []), rows)
 
 
 def _classes(split: str, scores: Mapping[str, Any]) -> str:
@@ -190,8 +191,8 @@ def _classes(split: str, scores: Mapping[str, Any]) -> str:
     note = (
         "" if len(shown) == len(per_class) else f"\n\nThe {len(shown)} weakest of {len(per_class)}; all: metrics.json."
     )
-    table = _table(["class", "precision", "recall", "F1", "examples"], rows)
-    return f"## Classes\n\nOn the {split} split.{note}\n\n{table}"
+    told = table(["class", "precision", "recall", "F1", "examples"], rows)
+    return f"## Classes\n\nOn the {split} split.{note}\n\n{told}"
 
 
 def _confusions(scores: Mapping[str, Any], class_names: Sequence[str]) -> str:
@@ -206,10 +207,11 @@ def _confusions(scores: Mapping[str, Any], class_names: Sequence[str]) -> str:
         return ""
     pairs.sort(key=lambda pair: -pair[0])
     rows = [[true, given, count] for count, true, given in pairs[:MOST_PAIRS]]
-    return "## Most frequent confusions\n\n" + _table(["true", "answer", "times"], rows)
+    return "## Most frequent confusions\n\n" + table(["true", "answer", "times"], rows)
 
 
-def _picture_section(directory: Path, split: str | None) -> str:
+def picture_section(directory: Path, split: str | None) -> str:
+    """The pictures that are there."""
     titles = {
         "curves": "Training",
         "confusion": f"Confusion matrix, {split}",
@@ -225,7 +227,8 @@ def _picture_section(directory: Path, split: str | None) -> str:
     return "\n\n".join(parts) if len(parts) > 1 else ""
 
 
-def _training(history: Sequence[Mapping[str, Any]], recipe: Recipe) -> str:
+def training(history: Sequence[Mapping[str, Any]], recipe: Recipe) -> str:
+    """The first, the best and the last epoch."""
     if not history:
         return ""
     keys = [key for key in history[-1] if key != "epoch"]
@@ -238,10 +241,11 @@ def _training(history: Sequence[Mapping[str, Any]], recipe: Recipe) -> str:
         chosen = [history[0], history[best], history[-1]]
     unique = {str(row["epoch"]): row for row in chosen}
     rows = [[int(float(row["epoch"])), *(_number(row.get(key)) for key in keys)] for row in unique.values()]
-    return f"## Training\n\n{note} Every epoch: log.csv.\n\n" + _table(["epoch", *(_word(k) for k in keys)], rows)
+    return f"## Training\n\n{note} Every epoch: log.csv.\n\n" + table(["epoch", *(_word(k) for k in keys)], rows)
 
 
-def _again(recipe: Recipe) -> str:
+def again(recipe: Recipe) -> str:
+    """The commands."""
     lines = [
         "## Do it again",
         "From this directory, with the versions below:",
@@ -252,12 +256,13 @@ def _again(recipe: Recipe) -> str:
     return "\n\n".join(lines)
 
 
-def _where(directory: Path) -> str:
+def where(directory: Path) -> str:
+    """What environment.json says."""
     path = directory / "environment.json"
     if not path.exists():
         return ""
     rows = list(_flat(json.loads(path.read_text(encoding="utf-8"))))
-    return "## Where it ran\n\n" + _table(["what", "value"], rows)
+    return "## Where it ran\n\n" + table(["what", "value"], rows)
 
 
 def _flat(values: Mapping[str, Any]) -> Iterator[list[Any]]:
@@ -268,7 +273,8 @@ def _flat(values: Mapping[str, Any]) -> Iterator[list[Any]]:
             yield [_word(key), ", ".join(map(str, value)) if isinstance(value, list) else value]
 
 
-def _bad_samples(directory: Path) -> str:
+def bad_samples(directory: Path) -> str:
+    """What bad_samples.csv says."""
     path = directory / "bad_samples.csv"
     if not path.exists():
         return ""
@@ -277,21 +283,21 @@ def _bad_samples(directory: Path) -> str:
     if not rows:
         return "## Samples that could not be read\n\nNone."
     text = f"## Samples that could not be read\n\n{len(rows):,} were left out; all: bad_samples.csv."
-    return f"{text}\n\n" + _table(["sample", "reason"], rows[:MOST_BAD])
+    return f"{text}\n\n" + table(["sample", "reason"], rows[:MOST_BAD])
 
 
-def _table(header: Sequence[Any], rows: Sequence[Sequence[Any]]) -> str:
+def table(header: Sequence[Any], rows: Sequence[Sequence[Any]]) -> str:
     """A Markdown table; numbers stand to the right."""
     numeric = [all(_is_number(row[i]) for row in rows) for i in range(len(header))]
     lines = [header, [("---:" if n else "---") for n in numeric], *rows]
-    return "\n".join("| " + " | ".join(_plain(str(cell)) for cell in line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(plain(str(cell)) for cell in line) + " |" for line in lines)
 
 
 def _is_number(cell: Any) -> bool:
     return str(cell).strip("*").replace(",", "").replace(".", "").replace("-", "").replace("e", "").isdigit()
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Text that breaks no table and is no HTML."""
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
 

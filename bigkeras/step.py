@@ -31,10 +31,18 @@ class ConfusionMatrix(keras.metrics.Metric):
         return tf.convert_to_tensor(self.matrix)
 
 
+class Perplexity(keras.metrics.Mean):
+    """e to the mean of what it is given, nats a token."""
+
+    def result(self) -> Any:
+        return tf.exp(super().result())
+
+
 class Step(keras.Model):
     """A functional model under `fit`: batches `(x, labels, weights)` of the task's datasets go in.
 
-    `penalty` is a function of the trainable variables that is added to the loss once a step (L1, L2).
+    Without `num_classes` the answers are sequences of tokens: labels and weights `(batch, length)`, logits of a
+    vocabulary. `penalty` is a function of the trainable variables that is added to the loss once a step (L1, L2).
     """
 
     def __init__(
@@ -43,7 +51,7 @@ class Step(keras.Model):
         *,
         normalise: Callable[[Any], Any],
         loss: Callable[[Any, Any], Any],
-        num_classes: int,
+        num_classes: int | None,
         class_weights: np.ndarray | None = None,
         augmentation: Sequence[keras.layers.Layer] = (),
         micro_batches: int = 1,
@@ -64,9 +72,11 @@ class Step(keras.Model):
             "loss": keras.metrics.Mean(name="loss"),
             "accuracy": keras.metrics.Mean(name="accuracy"),
         }
-        if num_classes > 5:
+        if num_classes is None:
+            self.trackers["perplexity"] = Perplexity(name="perplexity")
+        elif num_classes > 5:
             self.trackers["top5_accuracy"] = keras.metrics.Mean(name="top5_accuracy")
-        self.confusion = ConfusionMatrix(num_classes)
+        self.confusion = None if num_classes is None else ConfusionMatrix(num_classes)
         self.averages = [
             keras.Variable(v.numpy(), trainable=False, aggregation="only_first_replica", name=f"average_{i}")
             for i, v in enumerate(self._averaged() if ema else [])
@@ -90,7 +100,7 @@ class Step(keras.Model):
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
-        return [*self.trackers.values(), self.confusion]
+        return [*self.trackers.values(), *([] if self.confusion is None else [self.confusion])]
 
     def state(self) -> list[keras.Variable]:
         """Every variable of the run, in a fixed order: what a checkpoint holds."""
@@ -124,8 +134,7 @@ class Step(keras.Model):
         return _sum_over_replicas(loss)
 
     def _gradients(self, x: Any, labels: Any, weights: Any, total: Any, variables: list[Any]) -> tuple[Any, list[Any]]:
-        targets = tf.one_hot(labels, self.num_classes)
-        x, targets = self._augment(x, targets)
+        x, targets = self._augment(x, self._targets(labels))
         with tf.GradientTape() as tape:
             logits = self(x, training=True)
             losses = self.loss_function(targets, logits)
@@ -139,7 +148,7 @@ class Step(keras.Model):
                 loss += self.penalty(variables) / shares
             scaled = self._scale(loss)
         gradients = [tf.convert_to_tensor(g) for g in tape.gradient(scaled, variables)]
-        self._count(losses, tf.argmax(targets, -1), logits, weights)
+        self._count(losses, labels if self.num_classes is None else tf.argmax(targets, -1), logits, weights)
         return data_loss, gradients
 
     def _accumulate(self, x: Any, labels: Any, weights: Any, total: Any, variables: list[Any]) -> tuple[Any, list[Any]]:
@@ -148,18 +157,25 @@ class Step(keras.Model):
         Micro-batch k has the rows k, k + n, k + 2n, …: the same examples on one device and on several replicas.
         """
         parts = self.micro_batches
+
         # A length that differs from batch to batch is known to the running graph only.
-        sizes = [[size or tf.shape(d)[axis] for axis, size in enumerate(d.shape)][1:] for d in (x, labels, weights)]
-        split = [tf.reshape(d, (-1, parts, *size)) for d, size in zip((x, labels, weights), sizes, strict=True)]
+        def parted(d: Any) -> Any:
+            sizes = [size or tf.shape(d)[axis] for axis, size in enumerate(d.shape)]
+            return tf.reshape(d, (-1, parts, *sizes[1:]))
+
+        split = tf.nest.map_structure(parted, (x, labels, weights))
         loss, sums = tf.constant(0.0), [tf.zeros(v.shape, v.dtype) for v in variables]
         # Not a tf.while_loop: BatchNorm's sum over the replicas is not allowed in one.
         for k in range(parts):
             with tf.control_dependencies([loss, *sums]):
-                px, plabels, pweights = [tf.identity(d[:, k]) for d in split]
+                px, plabels, pweights = tf.nest.map_structure(lambda d: tf.identity(d[:, k]), split)  # noqa: B023
                 part_loss, gradients = self._gradients(px, plabels, pweights, total, variables)
                 loss += part_loss
                 sums = [s + g for s, g in zip(sums, gradients, strict=True)]
         return loss, sums
+
+    def _targets(self, labels: Any) -> Any:
+        return labels if self.num_classes is None else tf.one_hot(labels, self.num_classes)
 
     def _augment(self, x: Any, targets: Any) -> tuple[Any, Any]:
         if not self.augmentation:
@@ -178,9 +194,13 @@ class Step(keras.Model):
 
     def _count(self, losses: Any, labels: Any, logits: Any, weights: Any) -> None:
         self.trackers["loss"].update_state(losses, weights)
-        predictions = tf.argmax(logits, -1)
+        predictions = tf.argmax(logits, -1, labels.dtype)
         hits = tf.cast(tf.equal(predictions, labels), tf.float32)  # with ==, batches of free size lose their shape
         self.trackers["accuracy"].update_state(hits, weights)
+        if "perplexity" in self.trackers:
+            # The loss may be smoothed.
+            nats = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+            self.trackers["perplexity"].update_state(nats, weights)
         if "top5_accuracy" in self.trackers:
             hits = tf.math.in_top_k(labels, tf.cast(logits, tf.float32), 5)
             self.trackers["top5_accuracy"].update_state(tf.cast(hits, tf.float32), weights)
@@ -189,10 +209,10 @@ class Step(keras.Model):
         """Loss and metrics of a batch in a replica, without augmentation."""
         x, labels, weights = data
         logits = self(x, training=False)
-        losses = self.loss_function(tf.one_hot(labels, self.num_classes), logits)
-        labels = tf.cast(labels, tf.int64)
+        losses = self.loss_function(self._targets(labels), logits)
         self._count(losses, labels, logits, weights)
-        self.confusion.update_state(labels, tf.argmax(logits, -1), weights)
+        if self.confusion is not None:
+            self.confusion.update_state(tf.cast(labels, tf.int64), tf.argmax(logits, -1), weights)
         return tf.reduce_sum(losses * weights)
 
     # ------------------------------------------------------------------ averages of the weights

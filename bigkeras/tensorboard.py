@@ -30,7 +30,8 @@ class TensorBoardExtras(keras.callbacks.Callback):
 
     `position()` gives the optimizer steps done since the run began. `predict_samples()` gives some images, uint8
     (n, height, width, channels), their labels (n,) and probabilities (n, classes). `confusion()` gives the counts of
-    the epoch's validation, (classes, classes), or None. `network`: whose graph is written when the run begins.
+    the epoch's validation, (classes, classes), or None. `texts()` gives Markdown to show, or "".
+    `network`: whose graph is written when the run begins.
     Keras' TensorBoard callback knows neither pictures nor the examples per second, counts steps by a variable of its
     own that a resumed run has lost, and draws the training graph from a function that a step of one's own lacks.
     """
@@ -43,6 +44,7 @@ class TensorBoardExtras(keras.callbacks.Callback):
         position: Callable[[], int],
         predict_samples: Callable[[], Samples] | None = None,
         confusion: Callable[[], np.ndarray | None] | None = None,
+        texts: Callable[[], str] | None = None,
         network: keras.Model | None = None,
         profile: bool = False,
         every_steps: int = EVERY_STEPS,
@@ -50,6 +52,7 @@ class TensorBoardExtras(keras.callbacks.Callback):
         super().__init__()
         self.directory, self.class_names, self.position = Path(directory), tuple(class_names), position
         self.predict_samples, self.confusion, self.network = predict_samples, confusion, network
+        self.texts = texts
         self.profile, self.every_steps = profile, every_steps
         self.written_at = self.calls = 0
         self.profiling = False
@@ -82,6 +85,9 @@ class TensorBoardExtras(keras.callbacks.Callback):
         _scalars(self._writer("train"), epoch + 1, {f"epoch/{k}": v for k, v in train.items()})
         if validation:
             _scalars(self._writer("validation"), epoch + 1, {f"epoch/{k}": v for k, v in validation.items()})
+        if self.texts and self.texts():
+            with self._writer("validation").as_default(step=epoch + 1):
+                tf.summary.text("translations", self.texts())
         self.epoch = epoch + 1
         if time.monotonic() - self.pictured_at >= PICTURE_SECONDS:
             self._pictures()
@@ -137,13 +143,16 @@ def tensorboard_callbacks(control: Any) -> list[keras.callbacks.Callback]:
     source = validation or control.splits.train
     # Texts are no pictures: those that a model was wrong about stand in the report.
     samples = Sampler(control.step, control.directory, source) if control.task.kind == "image" else None
+    counted = validation is not None and control.step.confusion is not None
+    confusion = (lambda: control.step.confusion.result().numpy()) if counted else None
     return [
         TensorBoardExtras(
             control.directory / "tensorboard",
             class_names=control.splits.class_names,
             position=lambda: control.total_steps,
             predict_samples=samples,
-            confusion=None if validation is None else lambda: control.step.confusion.result().numpy(),
+            confusion=confusion,
+            texts=lambda: control.samples,
             network=control.step.network,
             profile=control.machine.profile,
         )

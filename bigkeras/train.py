@@ -14,16 +14,16 @@ from bigkeras import checkpoint, runtime
 from bigkeras.control import Control, Diverged, Interrupted, Log, signals
 from bigkeras.data import DATASETS
 from bigkeras.data.pipeline import ordered_plan, plan_rows
-from bigkeras.data.plan import class_weights, epoch_plan, steps_per_epoch
+from bigkeras.data.plan import ROWS, class_weights, epoch_plan, steps_per_epoch
 from bigkeras.data.source import DataError, Splits
 from bigkeras.evaluation import finish_run
 from bigkeras.models import MODELS
 from bigkeras.optimization import OPTIMIZERS, OURS, SCHEDULES, make_optimizer
-from bigkeras.recipe import Recipe, RecipeError, check
+from bigkeras.recipe import Recipe, RecipeError, check, known
 from bigkeras.run import opened, write_bytes, write_json, write_text
 from bigkeras.search import check_auto, fit_best
 from bigkeras.step import Step, penalty
-from bigkeras.tasks import LOSSES, MODEL_ARGUMENTS, TASKS, check_augmentation
+from bigkeras.tasks import LOSSES, MODEL_ARGUMENTS, MONITORS, TASKS, check_augmentation
 from bigkeras.tasks.task import Task
 from bigkeras.transfer import freeze, inherited, start_from
 
@@ -40,12 +40,13 @@ def check_recipe(recipe: Recipe, model: Callable | None = None) -> None:
     else:
         models = {recipe.model.name: model} if model else MODELS
         check("model", recipe.model, models, given=MODEL_ARGUMENTS)
-    check("loss", recipe.loss, LOSSES)
+    check("loss", recipe.loss, LOSSES[recipe.task.name])
     check("optimizer", recipe.optimizer, OPTIMIZERS, given=OURS)
     check("schedule", recipe.schedule, SCHEDULES)
     check_augmentation(recipe.task.name, recipe.augmentation)
-    if recipe.monitor not in ("val_accuracy", "val_loss", "val_macro_f1", "val_top5_accuracy"):
-        raise RecipeError(f"monitor={recipe.monitor!r}: val_accuracy, val_loss, val_macro_f1 or val_top5_accuracy")
+    known("monitor", recipe.monitor, MONITORS[recipe.task.name])
+    if recipe.task.name == "translation" and recipe.balance != "none":
+        raise RecipeError(f"balance={recipe.balance}: translation has no classes to balance")
 
 
 def fit(
@@ -67,10 +68,11 @@ def fit(
     machine, log = machine or runtime.Machine(), log or Log()
     strategy = runtime.strategy(machine)
     replicas = strategy.num_replicas_in_sync
-    if recipe.batch_size % (replicas * recipe.micro_batches):
+    # Of pairs, batch_size counts tokens; their number in a batch is a multiple of ROWS.
+    rows, told = (ROWS, f"{ROWS} pairs") if recipe.task.name == "translation" else (recipe.batch_size, "batch_size")
+    if rows % (replicas * recipe.micro_batches):
         raise RecipeError(
-            f"batch_size={recipe.batch_size} does not divide over {replicas} replicas × "
-            f"{recipe.micro_batches} micro-batches"
+            f"{told}={rows} does not divide over {replicas} replicas × {recipe.micro_batches} micro-batches"
         )
     with opened(Path(run_dir), recipe) as directory:
         done = _finished(directory)
@@ -151,13 +153,15 @@ def _make_step(recipe: Recipe, splits: Splits, task: Task, machine: runtime.Mach
         start_from(recipe.start_from, network)
     if recipe.freeze_until:
         freeze(network, recipe.freeze_until)
-    num_classes = len(splits.class_names)
+    num_classes = len(splits.class_names) or None
     step = Step(
         network,
         normalise=task.normalise,
-        loss=LOSSES[recipe.loss.name](**recipe.loss.args),
+        loss=LOSSES[recipe.task.name][recipe.loss.name](**recipe.loss.args),
         num_classes=num_classes,
-        class_weights=class_weights(splits.train.labels, num_classes) if recipe.balance == "class_weights" else None,
+        class_weights=class_weights(splits.train.labels, len(splits.class_names))
+        if recipe.balance == "class_weights"
+        else None,
         augmentation=task.step_layers(recipe.seed),
         micro_batches=recipe.micro_batches,
         clip_norm=recipe.clip_norm,
@@ -169,7 +173,8 @@ def _make_step(recipe: Recipe, splits: Splits, task: Task, machine: runtime.Mach
     if step.augmentation:
         # Keras' augmentation layers make their random state when they first see a batch.
         step._augment(tf.zeros((2, *task.preprocessor.shape)), tf.one_hot([0, 1], num_classes))
-    step.begin(make_optimizer(recipe, steps_per_epoch(splits.train.labels, recipe.batch_size, recipe.balance)))
+    lengths = task.lengths(splits.train)
+    step.begin(make_optimizer(recipe, steps_per_epoch(splits.train.labels, recipe.batch_size, recipe.balance, lengths)))
     return step
 
 
@@ -196,7 +201,8 @@ def _train(
             position = control.position
             train, validation = datasets(recipe, splits, task, position, control.on_bad)
             if splits.validation is not None:
-                step.validation_steps = steps_per_epoch(splits.validation.labels, recipe.batch_size)
+                lengths = task.lengths(splits.validation)
+                step.validation_steps = steps_per_epoch(splits.validation.labels, recipe.batch_size, lengths=lengths)
             common = {
                 "initial_epoch": position.epoch,
                 "validation_data": validation,

@@ -58,7 +58,7 @@ def train(splits: Splits, recipe: Recipe, replicas=None, **options) -> Step:
         step = Step(
             network(),
             normalise=task.normalise,
-            loss=LOSSES[recipe.loss.name](**recipe.loss.args),
+            loss=LOSSES[recipe.task.name][recipe.loss.name](**recipe.loss.args),
             num_classes=3,
             micro_batches=recipe.micro_batches,
             clip_norm=recipe.clip_norm,

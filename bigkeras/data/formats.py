@@ -21,7 +21,7 @@ def read_bytes(path: Path, dataset: str) -> bytes:
         data = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    known = SHA256[dataset].get(path.name)
+    known = SHA256.get(dataset, {}).get(path.name)
     if known and hashlib.sha256(data).hexdigest() != known:
         raise DataError(f"{path}: not the published file (SHA-256 differs from {known[:16]}…): fetch it again")
     return data

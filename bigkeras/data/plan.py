@@ -5,6 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 POOL = 50  # batches whose examples are sorted by length together
+# What pairs of sequences are padded to: few lengths, so that little is compiled.
+WIDTHS = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+ROWS = 8  # a batch counted in tokens has a multiple of so many pairs: they divide over replicas and micro-batches
 RANDOMS = 8  # uniform numbers an example gets for its augmentation; number 0 is the flip's
 
 
@@ -14,6 +17,7 @@ class Plan:
 
     indices: int64 `(steps, batch)`, places in the source. weights: float32 `(steps, batch)`, 1 for an example and 0
     for one that only fills the last batch. randoms: float32 `(steps, batch, RANDOMS)`, uniform in [0, 1).
+    Steps of fewer examples than others, as those of a token plan, have -1 and weight 0 in the places that they lack.
     """
 
     indices: np.ndarray
@@ -36,8 +40,10 @@ def epoch_plan(
     `balance`: "oversample" shows every class as often as the most frequent one, "undersample" as often as the rarest
     one (others in turn, another part every epoch); the number of steps is the same in every epoch. With `lengths`, int
     `(n,)`, the examples of a batch are of about one length, so that little of it is padding; the batches stand in
-    random order.
+    random order. With `lengths` `(n, 2)`, of pairs, `batch_size` counts tokens: see `token_plan`.
     """
+    if lengths is not None and lengths.ndim == 2:
+        return token_plan(lengths, batch_size, seed=seed, epoch=epoch, shuffle=shuffle)
     generator = np.random.default_rng([seed, epoch])
     order = _resampled(np.asarray(labels), balance, generator)
     if shuffle:
@@ -60,8 +66,52 @@ def epoch_plan(
     )
 
 
-def steps_per_epoch(labels: np.ndarray, batch_size: int, balance: str = "none") -> int:
+def token_plan(lengths: np.ndarray, tokens: int, *, seed: int, epoch: int, shuffle: bool = True) -> Plan:
+    """The plan of pairs of sequences whose `lengths` are `(n, 2)`, in batches of about `tokens` places.
+
+    Source and target of a batch are padded to one of `WIDTHS`, and so many pairs are in it that the target has at most
+    `tokens` places, but no fewer than `ROWS`. Pairs that fill no batch of their width go to the next wider one, so
+    that only the last batch of all is filled with pairs of weight 0.
+    """
+    generator = np.random.default_rng([seed, epoch])
+    longest = lengths.max(1)
+    order = generator.permutation(len(lengths)) if shuffle else np.argsort(longest, kind="stable")
+    batches: list[tuple[np.ndarray, int]] = []
+    left = np.zeros(0, np.int64)
+    widths = _widths(longest)
+    for width in np.unique(widths):
+        rows = batch_rows(tokens, width)
+        left = np.concatenate([left, order[widths[order] == width]])
+        full = len(left) // rows * rows
+        batches += [(batch, rows) for batch in left[:full].reshape(-1, rows)]
+        left = left[full:]
+    if len(left):
+        batches.append((np.resize(left, rows), len(left)))
+    if shuffle:
+        batches = [batches[place] for place in generator.permutation(len(batches))]
+    shape = (len(batches), max((len(batch) for batch, _ in batches), default=0))
+    indices, weights = np.full(shape, -1, np.int64), np.zeros(shape, np.float32)
+    for step, (batch, valid) in enumerate(batches):
+        indices[step, : len(batch)], weights[step, :valid] = batch, 1
+    return Plan(indices, weights, np.zeros((*shape, RANDOMS), np.float32))
+
+
+def batch_rows(tokens: int, width: int) -> int:
+    """How many pairs of a width are in a batch of so many tokens."""
+    return max(ROWS, tokens // int(width) // ROWS * ROWS)
+
+
+def _widths(longest: np.ndarray) -> np.ndarray:
+    places = np.minimum(np.searchsorted(WIDTHS, longest), len(WIDTHS) - 1)
+    return np.asarray(WIDTHS)[places]
+
+
+def steps_per_epoch(
+    labels: np.ndarray, batch_size: int, balance: str = "none", lengths: np.ndarray | None = None
+) -> int:
     """The number of steps that `epoch_plan` gives."""
+    if lengths is not None and lengths.ndim == 2:
+        return len(token_plan(lengths, batch_size, seed=0, epoch=0).indices)
     return -(-len(_resampled(np.asarray(labels), balance, np.random.default_rng(0))) // batch_size)
 
 

@@ -25,8 +25,8 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Splits:
-    """The parts of a data set, and lists of (name, reason): `bad` examples that could not be read, and files that were
-    `ignored` since they are none."""
+    """The parts of a data set, and lists of (name, reason): `bad` examples that could not be read, and files or pairs
+    that were `ignored` since they are none. `languages`: of sentence pairs, from which to which; "" is not known."""
 
     train: Source
     validation: Source | None
@@ -34,6 +34,7 @@ class Splits:
     class_names: tuple[str, ...]
     bad: tuple[tuple[str, str], ...] = ()
     ignored: tuple[tuple[str, str], ...] = ()
+    languages: tuple[str, str] = ("", "")
 
 
 class ArraySource:

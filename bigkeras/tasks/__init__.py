@@ -6,28 +6,53 @@ from pathlib import Path
 from typing import Any
 
 from bigkeras.recipe import Choice
-from bigkeras.tasks import augmentation, text_classification
-from bigkeras.tasks.classification import LOSSES, ImageClassification, image_classification
+from bigkeras.tasks import augmentation, text_classification, translation
+from bigkeras.tasks.classification import LOSSES as CLASSIFICATION_LOSSES
+from bigkeras.tasks.classification import ImageClassification, image_classification
 from bigkeras.tasks.images import ImagePreprocessor
+from bigkeras.tasks.pairs import PairPreprocessor
 from bigkeras.tasks.task import Task
 from bigkeras.tasks.text import TextPreprocessor
 from bigkeras.tasks.text_classification import TextClassification
+from bigkeras.tasks.translation import Translation
 
-__all__ = ["LOSSES", "TASKS", "ImagePreprocessor", "TextPreprocessor", "load_preprocessor", "load_task"]
+__all__ = [
+    "LOSSES",
+    "TASKS",
+    "ImagePreprocessor",
+    "PairPreprocessor",
+    "TextPreprocessor",
+    "load_preprocessor",
+    "load_task",
+]
 
 # Functions that fit a task on the splits.
 TASKS: dict[str, Callable[..., Task]] = {
     "image_classification": image_classification,
     "text_classification": text_classification.text_classification,
+    "translation": translation.translation,
+}
+# The losses that each task can take.
+LOSSES: dict[str, dict[str, Callable]] = {
+    "image_classification": CLASSIFICATION_LOSSES,
+    "text_classification": CLASSIFICATION_LOSSES,
+    "translation": {"cross_entropy": translation.token_cross_entropy},
+}
+MONITORS: dict[str, tuple[str, ...]] = {
+    "image_classification": ("val_accuracy", "val_loss", "val_macro_f1", "val_top5_accuracy"),
+    "text_classification": ("val_accuracy", "val_loss", "val_macro_f1", "val_top5_accuracy"),
+    "translation": ("val_accuracy", "val_bleu", "val_loss"),
 }
 # What a task's `model_arguments` may hold, and a recipe therefore may not.
-MODEL_ARGUMENTS = ("input_shape", "num_classes", "vocabulary_size", "length")
+MODEL_ARGUMENTS = ("input_shape", "num_classes", "vocabulary_size", "target_vocabulary_size", "length")
 AUGMENTATIONS: dict[str, Callable] = {
     "image_classification": augmentation.check_augmentation,
     "text_classification": text_classification.check_augmentation,
+    "translation": translation.check_augmentation,
 }
 KINDS: dict[str, Any] = {
     "image": (ImagePreprocessor, ImageClassification),
+    "pairs": (PairPreprocessor, Translation),
     "text": (TextPreprocessor, TextClassification),
 }
 

@@ -5,6 +5,7 @@ TensorFlow Text, which is imported only where a preprocessor needs them.
 """
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -164,9 +165,7 @@ class TextPreprocessor:
             )
             return lambda texts: fast.tokenize(self.clean(texts)), [fast]
         if self.tokens == "sentencepiece":
-            import tensorflow_text
-
-            model = tensorflow_text.SentencepieceTokenizer(model=self.sentencepiece, out_type=tf.int32)
+            model = sentencepiece_tokenizer(self.sentencepiece)
             return lambda texts: model.tokenize(self.clean(texts)), [model]
         if vocabulary_file is None:
             numbers = tf.range(len(self.vocabulary), dtype=tf.int64)
@@ -211,6 +210,18 @@ def word_dropout(
 def read_vocabulary(path: Path) -> tuple[str, ...]:
     """The tokens of a vocabulary file, a line each."""
     return tuple(path.read_text(encoding="utf-8").removesuffix("\n").split("\n"))
+
+
+def sentencepiece_tokenizer(model: bytes) -> Any:
+    """TensorFlow Text's tokenizer of a SentencePiece model, giving int32 ids.
+
+    A loaded graph finds its models by name among all of the process, and they all have the same one unless told (seen
+    with TensorFlow Text 2.21): a second vocabulary would be the first. So the name is the content's.
+    """
+    import tensorflow_text
+
+    name = f"sentencepiece_{hashlib.sha256(model).hexdigest()[:16]}"
+    return tensorflow_text.SentencepieceTokenizer(model=model, out_type=tf.int32, name=name)
 
 
 def sentencepiece_fields(model: bytes) -> dict[str, Any]:

@@ -1,0 +1,53 @@
+"""The picture of an alignment: which pieces of the source each piece of a translation looked at."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from apps.reviews import ReviewError
+
+# The first that is there draws what the others lack.
+FONTS = ("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Micro Hei", "Droid Sans Fallback")
+SPACE = "\u2581"  # SentencePiece's sign of a space before a piece
+
+
+def save_attention(outputs: Mapping[str, np.ndarray], path: str) -> None:
+    """Draws what the signature `attention` gave of one text as a PNG, written beside and renamed. Raises ReviewError.
+
+    Rows are the pieces of the translation, columns those of the source; the darker, the more it was looked at.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    source, target = (_shown(outputs[key][0]) for key in ("source_piece", "target_piece"))
+    weight = outputs["weight"][0][: len(target), : len(source)]
+    figure = Figure((min(40, 1.6 + 0.34 * len(source)), min(40, 1.2 + 0.3 * len(target))), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.imshow(weight, cmap="Greys", vmin=0, aspect="auto", interpolation="nearest")
+    axes.set_xticks(range(len(source)), source, rotation=90, family=_fonts())
+    axes.set_yticks(range(len(target)), target, family=_fonts())
+    axes.xaxis.tick_top()
+    beside = Path(f"{path}.part")
+    try:
+        figure.savefig(beside, format="png", dpi=120)
+        os.replace(beside, path)
+    except OSError as error:
+        raise ReviewError(f"{path}: cannot be written: {error.strerror}") from None
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _shown(pieces: Sequence[bytes]) -> list[str]:
+    """Pieces without those that only fill; a dollar sign would begin a formula."""
+    texts = [piece.decode("utf-8", "replace") for piece in pieces if piece]
+    return [text.replace(SPACE, " ").replace("$", r"\$") for text in texts]
+
+
+def _fonts() -> list[str]:
+    from matplotlib import font_manager
+
+    there = {font.name for font in font_manager.fontManager.ttflist}
+    return [name for name in FONTS if name in there]

@@ -1,0 +1,73 @@
+"""Paragraphs to sentences, and their translations to a paragraph again. A translator reads one sentence at a time."""
+
+import re
+import unicodedata
+
+LONG = 90  # columns of a terminal: shorter texts are left whole, as the pairs are that models learn from
+LONGEST = 320  # columns of a sentence; of longer ones the model would not read the end
+
+END = r"[.!?…]+[\"'’”»)\]]*"
+WIDE_END = r"[。！？]+[」』”’）]*"
+# After a full stop that ends an abbreviation, an initial or a number, the sentence goes on.
+GOES_ON = re.compile(
+    r"(?:^|[\s(])(?:[^\W\d_]|\d+|[A-Z]\.[A-Z]|Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|vs|etc|e\.g|i\.e|cf|No|Fig|bzw|usw|ca|vgl"
+    r"|Nr|Hr|Fr|z\.\s?B|d\.\s?h|u\.\s?a)\.$"
+)
+BREAKS = re.compile(rf"{WIDE_END}\s*|{END}\s+(?=[^\W_a-z]|[\"'‘’“”„«»(\[¿¡])")
+CLAUSES = re.compile(r"[;:；：]\s*|,\s+|，\s*|、|\s[–—-]\s")
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of a text, without spaces around them; a short text is one. None of more than `LONGEST` columns."""
+    text = text.strip()
+    parts = _parted(text, BREAKS, abbreviations=True) if columns(text) > LONG else [text]
+    return [piece for part in parts for piece in _shortened(part)]
+
+
+def joined(parts: list[str]) -> str:
+    """Sentences as one text: a space between them where their script has spaces."""
+    text = ""
+    for part in filter(None, parts):
+        spaced = text and not _is_wide(text[-1]) and not _is_wide(part[0])
+        text += (" " if spaced else "") + part
+    return text
+
+
+def columns(text: str) -> int:
+    """How long a text is: signs of Chinese and the like count twice, as they say about as much as two letters."""
+    return len(text) + sum(map(_is_wide, text))
+
+
+def _parted(text: str, breaks: re.Pattern[str], abbreviations: bool = False) -> list[str]:
+    parts, start = [], 0
+    for found in breaks.finditer(text):
+        if abbreviations and GOES_ON.search(text[start : found.end()].rstrip()):
+            continue
+        parts.append(text[start : found.end()])
+        start = found.end()
+    return [part for part in (piece.strip() for piece in (*parts, text[start:])) if part]
+
+
+def _shortened(sentence: str) -> list[str]:
+    """A sentence of more than `LONGEST` columns at its clauses, else at its spaces, else anywhere."""
+    if columns(sentence) <= LONGEST:
+        return [sentence]
+    pieces = [""]
+    for clause in _parted(sentence, CLAUSES):
+        for word in [clause] if columns(clause) <= LONGEST else _words(clause):
+            longer = f"{pieces[-1]} {word}".strip()
+            if columns(longer) <= LONGEST:
+                pieces[-1] = longer
+            else:
+                pieces.append(word)
+    return [piece for piece in pieces if piece]
+
+
+def _words(clause: str) -> list[str]:
+    """Words; of those that are too long themselves, parts."""
+    half = LONGEST // 2
+    return [word[i : i + half] for word in clause.split() for i in range(0, len(word), half)]
+
+
+def _is_wide(sign: str) -> bool:
+    return unicodedata.east_asian_width(sign) in "WF"

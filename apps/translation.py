@@ -1,0 +1,256 @@
+"""Translate: `python -m apps.translation "A man is riding a horse."`.
+
+Takes texts, a file and `-` (standard input): one line in, one line out, in the same order. Any SavedModel that keeps
+the contract of docs/artifact.md for translation will do. It uses nothing but that artifact.
+"""
+
+import argparse
+import contextlib
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if __package__ in (None, ""):  # run as `python apps/translation.py`
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from apps.console import complain, finish, leave
+from apps.reviews import Review, ReviewError, Table, lines_of, written
+from apps.sentences import joined, sentences
+
+if TYPE_CHECKING:
+    from apps.savedmodel import CModel, PythonModel
+
+DEFAULT_MODEL = "translate-en-de"
+SIGNATURE = "serving_default"
+NOT_FOUND = -1e8  # scores below are those of places that a search has not filled
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Translations of a line with their scores, best first: one without a score, or several."""
+
+    translations: list[tuple[str, float | None]]
+
+
+Results = Iterator[tuple[Review, Answer | str]]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Translations on standard output, complaints on standard error; 0, 1 (a line could not be done) or 2 (usage)."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    _check_usage(parser, options)
+    # Below the parser, for --help shall not wait for NumPy.
+    from apps import savedmodel
+
+    try:
+        directory = savedmodel.find_model(options.model)
+    except savedmodel.ModelError as error:
+        complain(f"--model {error}")
+        return 2
+    with contextlib.ExitStack() as files:
+        try:
+            lines = _lines(options, files)
+            # Many lines repay the seconds that optimising the graph takes.
+            model = savedmodel.load(directory, options.runtime or "auto", optimise=options.file is not None)
+            _check(directory, model, options)
+            if options.runtime or model.runtime == "python":
+                complain(f"runtime: {model.runtime}")
+            if options.attention:
+                from apps.alignment import save_attention
+
+                save_attention(model.run("attention", {"text": [next(lines).encoded()]}), options.attention)
+                lines = _lines(options, files)
+            return _report(_answers(model, lines, options), options)
+        except (savedmodel.ModelError, ReviewError) as error:
+            complain(str(error))
+            return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="translation", description="Translate, a line at a time.",
+        epilog="exit status: 0 all translated, 1 something was not (named on standard error), 2 wrong usage",
+    )  # fmt: skip
+    parser.add_argument("texts", nargs="*", metavar="TEXT", help="a text, or - alone for standard input, one a line")
+    parser.add_argument("--file", metavar="FILE", help="a text a line")
+    parser.add_argument("--encoding", metavar="NAME", help="of --file (default: UTF-8, or UTF-16 that says so)")
+    parser.add_argument("--output", metavar="FILE", help="written instead of standard output, whole or not at all")
+    parser.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME|DIR",
+                        help="a name in saved_models/ (or in $BIGKERAS_MODELS), or a SavedModel's folder "
+                        f"(default: {DEFAULT_MODEL})")  # fmt: skip
+    parser.add_argument("--beam", type=_positive, metavar="N",
+                        help="1: the likeliest word at each step, and faster (default: the model's)")  # fmt: skip
+    parser.add_argument(
+        "--n-best", type=_positive, metavar="N", help="the N best of each, a line each: number, score, text"
+    )
+    parser.add_argument("--length-penalty", type=float, default=1.0, metavar="X",
+                        help="with --n-best: above 1 favours long ones, below short ones (default: 1)")  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.add_argument("--attention", metavar="PNG", help="of one text, a picture of what each piece looked at")
+    parser.add_argument("--batch", type=_positive, default=32, metavar="N", help="sentences at a time (default: 32)")
+    parser.add_argument("--runtime", choices=("auto", "c", "python"),
+                        help="c: TensorFlow's native library, fast to start; python: TensorFlow; "
+                        "auto (the default): c where it is there")  # fmt: skip
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text) if text.isascii() and text.isdigit() else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return number
+
+
+def _check_usage(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    if bool(options.texts) == bool(options.file):
+        parser.error("a TEXT, - or --file FILE, one of them")
+    if "-" in options.texts and len(options.texts) > 1:
+        parser.error("- stands alone, for standard input")
+    if options.encoding and not options.file:
+        parser.error("--encoding goes with --file")
+    if options.attention and (len(options.texts) != 1 or options.texts == ["-"]):
+        parser.error("--attention goes with one TEXT")
+    if options.attention and not options.attention.lower().endswith(".png"):
+        parser.error(f"--attention {options.attention}: the name of a .png file")
+    if options.beam and options.n_best:
+        parser.error("--beam and --n-best: one of them")
+    if not 0 <= options.length_penalty <= 10:
+        parser.error(f"--length-penalty {options.length_penalty}: from 0 to 10")
+
+
+def _lines(options: argparse.Namespace, files: contextlib.ExitStack) -> Iterator[Review]:
+    """The texts one by one, none read before it is needed."""
+    if options.file is not None:
+        return lines_of(Table.open(options.file, options.encoding, files), options.file)
+    if options.texts == ["-"]:
+        return lines_of(sys.stdin.buffer, "standard input")
+    return (Review(str(i), " ".join(text.split("\n"))) for i, text in enumerate(options.texts, 1))
+
+
+def _check(directory: Path, model: "CModel | PythonModel", options: argparse.Namespace) -> None:
+    from apps.savedmodel import ModelError
+
+    signature = model.signatures.get(SIGNATURE)
+    if not signature or set(signature.inputs) != {"text"} or "translation" not in signature.outputs:
+        raise ModelError(f"{directory}: not a translator: its {SIGNATURE} must take text and give translation")
+    for name, asked in (("n_best", options.n_best), ("attention", options.attention)):
+        if asked and name not in model.signatures:
+            raise ModelError(f"{directory}: has no signature {name}, which --{name.replace('_', '-')} needs")
+    beams = [1] * ("greedy" in model.signatures)
+    if "n_best" in model.signatures:
+        beams.append((model.signatures["n_best"].outputs["translation"].shape or (None, None))[1] or 1)
+    if options.beam and options.beam not in beams:
+        raise ModelError(f"--beam {options.beam}: this model searches with {' or '.join(map(str, beams))}")
+    if options.n_best and options.n_best > beams[-1]:
+        raise ModelError(f"--n-best {options.n_best}: this model gives {beams[-1]}")
+
+
+def _answers(model: "CModel | PythonModel", lines: Iterator[Review], options: argparse.Namespace) -> Results:
+    """Each line with its translations, or with what was wrong; read and translated some at a time."""
+    # Who types waits for every single line.
+    size = 1 if options.texts == ["-"] and sys.stdin.isatty() else options.batch
+    while part := list(islice(lines, size)):
+        parted = [sentences(line.text) if line.text.strip() else [] for line in part]
+        texts = [sentence for some in parted for sentence in some]
+        found = iter(_translated(model, texts, options))
+        for line, some in zip(part, parted, strict=True):
+            yield line, _together(list(islice(found, len(some))))
+
+
+def _together(parts: list[Answer | str]) -> Answer | str:
+    """The answer of a line from those of its sentences; of none, an empty text."""
+    answers = [part for part in parts if isinstance(part, Answer)]
+    if len(answers) < len(parts):
+        return next(part for part in parts if isinstance(part, str))
+    places = range(min((len(answer.translations) for answer in answers), default=1))
+    rows = [[answer.translations[place] for answer in answers] for place in places]
+    return Answer([(joined([text for text, _ in row]), _sum([score for _, score in row])) for row in rows])
+
+
+def _sum(scores: list[float | None]) -> float | None:
+    known = [score for score in scores if score is not None]
+    return sum(known) if len(known) == len(scores) else None
+
+
+def _translated(model: "CModel | PythonModel", texts: list[str], options: argparse.Namespace) -> list[Answer | str]:
+    """Sentences of about one length share a batch."""
+    order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
+    answers: list[Answer | str] = [""] * len(texts)
+    for start in range(0, len(order), options.batch):
+        places = order[start : start + options.batch]
+        encoded = [texts[place].encode("utf-8", "surrogateescape") for place in places]
+        for place, answer in zip(places, _run(model, encoded, options), strict=True):
+            answers[place] = answer
+    return answers
+
+
+def _run(model: "CModel | PythonModel", texts: list[bytes], options: argparse.Namespace) -> list[Answer | str]:
+    from apps.savedmodel import ModelError
+
+    try:
+        if not options.n_best:
+            outputs = model.run("greedy" if options.beam == 1 else SIGNATURE, {"text": texts})
+            return [Answer([(_decoded(text), None)]) for text in outputs["translation"]]
+        outputs = model.run("n_best", {"text": texts, "length_penalty": _scalar(options.length_penalty)})
+    except ModelError as error:
+        if len(texts) == 1:
+            return [f"cannot be translated: {error}"]
+        return [answer for text in texts for answer in _run(model, [text], options)]
+    answers: list[Answer | str] = []
+    for row, scores in zip(outputs["translation"], outputs["score"], strict=True):
+        pairs = [(_decoded(text), float(score)) for text, score in zip(row, scores, strict=True) if score > NOT_FOUND]
+        answers.append(Answer([*pairs[: options.n_best]]))
+    return answers
+
+
+def _scalar(value: float) -> Any:
+    import numpy as np
+
+    return np.float32(value)
+
+
+def _decoded(text: bytes) -> str:
+    # A translation is one line, whatever the model has learned to write.
+    return " ".join(text.decode("utf-8", "replace").splitlines())
+
+
+def _report(results: Results, options: argparse.Namespace) -> int:
+    """Writes each translation as it comes; the exit status."""
+    status = 0
+    with written(options.output, None, plain=False) as out:
+        for number, (line, result) in enumerate(results, 1):
+            if isinstance(result, str):
+                status = 1
+                out.flush()
+                complain(f"{line.name}: {result}")
+            if options.json:
+                print(json.dumps(_object(line, result), ensure_ascii=False), file=out)
+            elif isinstance(result, str):
+                print(file=out)  # so that lines still belong together
+            elif options.n_best:
+                for text, score in result.translations:
+                    print(number, f"{score or 0.0:.4f}", text, sep="\t", file=out)
+            else:
+                print(result.translations[0][0], file=out)
+            if options.texts == ["-"]:
+                out.flush()
+    return status
+
+
+def _object(line: Review, result: Answer | str) -> dict[str, Any]:
+    text = line.text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    if isinstance(result, str):
+        return {"text": text, "error": result}
+    told: dict[str, Any] = {"text": text, "translation": result.translations[0][0]}
+    if result.translations[0][1] is not None:
+        told["n_best"] = [{"translation": text, "score": score} for text, score in result.translations]
+    return told
+
+
+if __name__ == "__main__":
+    leave(finish(main))

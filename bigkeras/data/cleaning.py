@@ -1,0 +1,160 @@
+"""Which sentence pairs are no translations: empty, equal, over-long, of wild length, in the wrong script."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from bigkeras.data.source import DataError
+
+LONGEST = 1500  # characters of a sentence
+WILD = 4.0  # times longer or shorter than the pairs of this data usually are
+SAMPLE = 2000  # pairs that tell how long and in which scripts they usually are
+SMALL_SHARE = 0.1  # of the letters: a script with less is not one of a language's
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\u200b\xad]+")
+
+# Unicode's blocks, as far as they tell scripts apart.
+SCRIPTS = {
+    "Latin": "A-Za-zªºÀ-ÖØ-öø-ɏḀ-ỿ",
+    "Greek": "\u0370-\u03ff\u1f00-\u1fff",
+    "Cyrillic": "\u0400-\u052f",
+    "Armenian": "\u0530-\u058f",
+    "Hebrew": "\u0590-\u05ff",
+    "Arabic": "\u0600-\u06ff\u0750-\u077f",
+    "Devanagari": "\u0900-\u097f",
+    "Bengali": "\u0980-\u09ff",
+    "Tamil": "\u0b80-\u0bff",
+    "Thai": "\u0e00-\u0e7f",
+    "Georgian": "\u10a0-\u10ff",
+    "Hangul": "\u1100-\u11ff\uac00-\ud7af",
+    "Kana": "\u3041-\u30ff",
+    "Han": "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff",
+}
+LETTERS = {script: re.compile(f"[{ranges}]") for script, ranges in SCRIPTS.items()}
+LANGUAGES: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("en", "de", "fr", "es", "it", "pt", "nl", "sv", "da", "no", "fi", "pl", "cs", "sk"), ("Latin",)),
+    **dict.fromkeys(("hu", "ro", "hr", "sl", "et", "lv", "lt", "tr", "vi", "id", "ms", "sw", "ca", "eo"), ("Latin",)),
+    **dict.fromkeys(("ru", "uk", "bg", "be", "mk"), ("Cyrillic",)),
+    **{"el": ("Greek",), "hy": ("Armenian",), "he": ("Hebrew",), "th": ("Thai",), "ka": ("Georgian",)},
+    **dict.fromkeys(("ar", "fa", "ur"), ("Arabic",)),
+    **dict.fromkeys(("hi", "mr", "ne"), ("Devanagari",)),
+    **{"bn": ("Bengali",), "ta": ("Tamil",), "zh": ("Han",), "ja": ("Han", "Kana"), "ko": ("Hangul", "Han")},
+}
+# Frequent words tell languages of one script apart, as far as it takes to see that columns are swapped.
+FREQUENT = {
+    "en": "the of and to is that you with",
+    "de": "der die das und ist nicht ein ich",
+    "fr": "le les des et est une que je",
+    "es": "el los las es una por del muy",
+    "it": "il di che è non gli della sono",
+    "nl": "het een van niet dat zijn ik en",
+    "pt": "o os uma não do da com você",
+}
+
+
+class Pair(NamedTuple):
+    """A sentence and its translation; `name` is the place it comes from, `part` the split it was given, or ""."""
+
+    name: str
+    source: str
+    target: str
+    part: str = ""
+
+
+def tidy(text: str) -> str:
+    """A sentence in one line: control characters and runs of spaces are one space."""
+    return " ".join(CONTROL.sub(" ", text).split())
+
+
+def cleaned(pairs: Sequence[Pair], languages: tuple[str, str]) -> tuple[list[Pair], list[tuple[str, str]]]:
+    """The pairs that may be translations, in their order, and (name, reason) of the others.
+
+    A script is wrong where less than a fifth of a sentence's letters are of the language's scripts; of a language that
+    is not known, its scripts are those of a tenth of its letters or more.
+    """
+    sample = pairs[:: max(1, len(pairs) // SAMPLE)]
+    ratio = float(np.median([_ratio(pair) for pair in sample])) if sample else 1.0
+    sides = ([pair.source for pair in sample], [pair.target for pair in sample])
+    scripts = [LANGUAGES.get(base(name)) or found_scripts(texts) for name, texts in zip(languages, sides, strict=True)]
+    kept, left_out, seen = [], [], set()
+    for pair in pairs:
+        reason = _reason(pair, ratio, scripts)
+        if not reason and (pair.source, pair.target, pair.part) in seen:
+            reason = "the same pair stands there before"
+        if reason:
+            left_out.append((pair.name, reason))
+            continue
+        seen.add((pair.source, pair.target, pair.part))
+        kept.append(pair)
+    return kept, left_out
+
+
+def check_order(pairs: Sequence[Pair], languages: tuple[str, str], origin: str, advice: str) -> None:
+    """Raises DataError where the sides are in each other's languages, as far as scripts or frequent words tell."""
+    sample = pairs[:: max(1, len(pairs) // SAMPLE)]
+    sources, targets = [pair.source for pair in sample], [pair.target for pair in sample]
+    first, second = map(base, languages)
+    swapped = False
+    if first in LANGUAGES and second in LANGUAGES and LANGUAGES[first] != LANGUAGES[second]:
+        swapped = set(found_scripts(sources)) <= set(LANGUAGES[second]) - set(LANGUAGES[first])
+        swapped &= bool(sources) and set(found_scripts(targets)) <= set(LANGUAGES[first])
+    elif first in FREQUENT and second in FREQUENT and first != second:
+        swapped = _frequent(first, targets) > 3 * _frequent(first, sources)
+        swapped &= _frequent(second, sources) > 3 * _frequent(second, targets)
+    if swapped:
+        raise DataError(f"{origin}: {languages[0]} stands where {languages[1]} should, and the other way: {advice}")
+
+
+def found_scripts(texts: Sequence[str]) -> tuple[str, ...]:
+    """The scripts that hold a tenth or more of the letters."""
+    counts: Counter[str] = Counter()
+    for text in texts:
+        counts.update(letters(text))
+    total = sum(counts.values())
+    return tuple(script for script, number in counts.items() if number >= SMALL_SHARE * total)
+
+
+def letters(text: str) -> dict[str, int]:
+    """How many letters of each script a text has."""
+    likely = ("Latin",) if text.isascii() else LETTERS
+    found = {script: len(LETTERS[script].findall(text)) for script in likely}
+    return {script: number for script, number in found.items() if number}
+
+
+def base(language: str) -> str:
+    """zh-CN → zh."""
+    return language.lower().replace("_", "-").partition("-")[0]
+
+
+def _reason(pair: Pair, ratio: float, scripts: Sequence[tuple[str, ...]]) -> str:
+    for side, text in (("source", pair.source), ("target", pair.target)):
+        if not text:
+            return f"an empty {side}"
+        if len(text) > LONGEST:
+            return f"{len(text)} characters in the {side}: more than {LONGEST}"
+        if "\ufffd" in text:
+            return f"broken characters in the {side}"
+    if pair.source == pair.target:
+        return "source and target are equal"
+    if not 1 / WILD <= _ratio(pair) / ratio <= WILD:
+        return f"{len(pair.source)} characters against {len(pair.target)}: too different"
+    for side, text, wanted in (("source", pair.source, scripts[0]), ("target", pair.target, scripts[1])):
+        # Told with one look, as most sentences are.
+        if not wanted or ("Latin" in wanted and text.isascii()):
+            continue
+        found = letters(text)
+        if found and sum(found.get(script, 0) for script in wanted) < sum(found.values()) / 5:
+            return f"the {side} is in {max(found, key=found.__getitem__)} script, not in {' or '.join(wanted)}"
+    return ""
+
+
+def _ratio(pair: Pair) -> float:
+    """How much longer the target is; short ones may differ more."""
+    return (len(pair.target) + 10) / (len(pair.source) + 10)
+
+
+def _frequent(language: str, texts: Sequence[str]) -> int:
+    words = set(FREQUENT[language].split())
+    return 1 + sum(word in words for text in texts for word in text.lower().split())

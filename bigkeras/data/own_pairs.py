@@ -1,0 +1,169 @@
+"""Own sentence pairs: a table with tabs, two aligned files, or a translation memory (TMX)."""
+
+from pathlib import Path
+
+from bigkeras.data.cleaning import LANGUAGES, Pair, base, check_order, tidy
+from bigkeras.data.corpora import unpacked
+from bigkeras.data.encoding import decoded
+from bigkeras.data.pair_splits import pair_splits
+from bigkeras.data.source import DataError, Splits
+from bigkeras.data.tmx import read_tmx
+
+# What people call the columns of sentence pairs, beside the codes of languages.
+SIDES = (
+    "source", "target", "src", "tgt", "trg", "english", "german", "deutsch",
+    "french", "spanish", "chinese", "translation", "原文", "译文",
+)  # fmt: skip
+
+
+def translation_pairs(
+    *,
+    file: str,
+    source: str = "1",
+    target: str = "2",
+    source_language: str = "",
+    target_language: str = "",
+    encoding: str | None = None,
+    validation: float = 0.03,
+    test: float = 0.03,
+    seed: int = 0,
+    limit_train: int | None = None,
+) -> Splits:
+    """Own sentence pairs in a table, a pair a line, the columns parted by tabs (TSV). All in memory.
+
+    There is no quoting: a quotation mark is a character. `source` and `target` are numbers of columns, or names that
+    stand in the first line; a first line such as "en, de" or "source, target" is taken for names in any case.
+    Languages (en, zh-CN, …) are for the model's card, Chinese scores and the cleaning, which is `data/cleaning.py`'s.
+    Lines with too few columns are left out and stand in `bad`. The seed splits by source sentence. A .gz is unpacked.
+    Raises DataError that names file and line.
+    """
+    path = Path(file).expanduser()
+    lines = _lines(path, encoding)
+    columns, languages, first = _columns(path, lines[0], source, target, (source_language, target_language))
+    pairs, bad = [], []
+    for number, line in enumerate(lines[first:], first + 1):
+        if not line.strip():
+            continue
+        cells = line.split("\t")
+        if len(cells) <= max(columns):
+            found = f"{len(cells)} column{'s' if len(cells) > 1 else ''}"
+            bad.append((f"{path}:{number}", f"{found} where columns {columns[0] + 1} and {columns[1] + 1} are read"))
+        else:
+            pairs.append(Pair(f"{path}:{number}", *(tidy(cells[place]) for place in columns)))
+    if len(bad) > len(pairs):
+        name, why = bad[0]
+        raise DataError(f"{name}: {why}: a pair a line, source and target parted by a tab; {len(bad)} lines are so")
+    check_order(pairs, languages, str(path), "--set data.source=2 --set data.target=1")
+    return pair_splits(
+        pairs,
+        languages,
+        origin=str(path),
+        validation=validation,
+        test=test,
+        seed=seed,
+        limit_train=limit_train,
+        bad=bad,
+    )
+
+
+def aligned_files(
+    *,
+    file: str,
+    target_file: str,
+    source_language: str = "",
+    target_language: str = "",
+    encoding: str | None = None,
+    validation: float = 0.03,
+    test: float = 0.03,
+    seed: int = 0,
+    limit_train: int | None = None,
+) -> Splits:
+    """Own sentence pairs in two files, line by line: `file` holds the sources, `target_file` their translations.
+
+    A language that is not said is the file's ending, as in news.en and news.de. A tab is a character as any other.
+    Raises DataError where the numbers of lines differ.
+    """
+    paths = (Path(file).expanduser(), Path(target_file).expanduser())
+    sides = [_lines(path, encoding) for path in paths]
+    if len(sides[0]) != len(sides[1]):
+        counts = " and ".join(f"{path} {len(lines)}" for path, lines in zip(paths, sides, strict=True))
+        raise DataError(f"aligned files have the same number of lines, these have: {counts}")
+    endings = [path.name.removesuffix(".gz").rpartition(".")[2] for path in paths]
+    codes = [
+        ending if 2 <= len(base(ending)) <= 3 and ending not in ("txt", "tsv", "tok") else "" for ending in endings
+    ]
+    languages = (source_language or codes[0], target_language or codes[1])
+    pairs = [
+        Pair(f"{paths[0]}:{number}", tidy(s), tidy(t)) for number, (s, t) in enumerate(zip(*sides, strict=True), 1)
+    ]
+    check_order(pairs, languages, str(paths[0]), "exchange file and target_file")
+    return pair_splits(
+        pairs, languages, origin=str(paths[0]), validation=validation, test=test, seed=seed, limit_train=limit_train
+    )
+
+
+def tmx(
+    *,
+    file: str,
+    source_language: str = "",
+    target_language: str = "",
+    validation: float = 0.03,
+    test: float = 0.03,
+    seed: int = 0,
+    limit_train: int | None = None,
+) -> Splits:
+    """A translation memory, as translators' tools write it (TMX 1.4b, https://www.gala-global.org/tmx-14b).
+
+    Languages that are not said are the file's source language and the one other language in it. Codes of markup inside
+    segments are left out, highlighted text is kept. Entities of one's own are refused. Raises DataError.
+    """
+    path = Path(file).expanduser()
+    units, languages = read_tmx(path, source_language, target_language)
+    pairs = [Pair(f"{path}:{line}", tidy(source), tidy(target)) for line, source, target in units]
+    return pair_splits(
+        pairs, languages, origin=str(path), validation=validation, test=test, seed=seed, limit_train=limit_train
+    )
+
+
+def _lines(path: Path, encoding: str | None) -> list[str]:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    content, _ = decoded(unpacked(data, path) if path.suffix == ".gz" else data, str(path), encoding)
+    if not content.strip():
+        raise DataError(f"{path}: the file is empty: a sentence pair a line is needed")
+    # Only these end a line: a sentence may hold signs that Unicode takes for ends of lines, too.
+    return content.replace("\r\n", "\n").removesuffix("\n").split("\n")
+
+
+def _columns(
+    path: Path, line: str, source: str, target: str, languages: tuple[str, str]
+) -> tuple[tuple[int, int], tuple[str, str], int]:
+    """Places of source and target, their languages, and how many lines the names of columns take."""
+    names = [cell.strip() for cell in line.split("\t")]
+    places = []
+    for key, wanted in (("source", source), ("target", target)):
+        if wanted.isdigit() and int(wanted) > 0:
+            places.append(int(wanted) - 1)
+        elif names.count(wanted) == 1:
+            places.append(names.index(wanted))
+        else:
+            raise DataError(
+                f"{path}, line 1: no column {wanted!r} among {', '.join(map(repr, names))}: "
+                f"data.{key} is a column's number from 1, or its name"
+            )
+    if places[0] == places[1]:
+        raise DataError(f"data.source={source} and data.target={target} are one column; they are two")
+    told = [names[place] if place < len(names) else "" for place in places]
+    codes = [name if _is_language(name) else "" for name in told]
+    named = not (source.isdigit() and target.isdigit())
+    header = named or all(name.lower() in SIDES or code for name, code in zip(told, codes, strict=True))
+    if not header:
+        codes = ["", ""]
+    return (places[0], places[1]), (languages[0] or codes[0], languages[1] or codes[1]), int(header)
+
+
+def _is_language(name: str) -> bool:
+    # Not a sentence that begins a file, such as "No".
+    return name[:2] == name[:2].lower() and base(name) in LANGUAGES

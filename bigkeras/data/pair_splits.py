@@ -1,0 +1,95 @@
+"""From sentence pairs to splits that share no source sentence."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from bigkeras.data.cleaning import Pair, cleaned
+from bigkeras.data.reviews import text_array
+from bigkeras.data.source import ArraySource, DataError, Splits
+from bigkeras.data.splits import check_fractions
+
+PARTS = ("train", "validation", "test")
+
+
+def pair_splits(
+    pairs: Sequence[Pair],
+    languages: tuple[str, str],
+    *,
+    origin: str,
+    validation: float,
+    test: float,
+    seed: int,
+    limit_train: int | None,
+    bad: Sequence[tuple[str, str]] = (),
+) -> Splits:
+    """Cleaned pairs as splits. Those of no part are split by the seed, all pairs of one source sentence together.
+
+    Sources are compared in lower case and without regard to spaces. A training pair whose source stands in another
+    part is left out, a validation pair whose source stands in the test part too. What is left out, here and by the
+    cleaning, stands in `ignored`: it was read well, and counts as no damage.
+    """
+    check_fractions(validation=validation, test=test)
+    if limit_train is not None and limit_train < 1:
+        raise DataError(f"limit_train={limit_train}: at least 1, or null for all")
+    kept, ignored = cleaned(pairs, languages)
+    if not kept:
+        told = f"; the first left out: {ignored[0][0]}: {ignored[0][1]}" if ignored else ""
+        raise DataError(f"{origin}: no sentence pair that can be used{told}")
+    keys = [source_key(pair.source) for pair in kept]
+    given = _split_keys(dict.fromkeys(k for k, p in zip(keys, kept, strict=True) if not p.part), validation, test, seed)
+    rows: dict[str, list[int]] = {part: [] for part in PARTS}
+    for place, (key, pair) in enumerate(zip(keys, kept, strict=True)):
+        rows[pair.part or given[key]].append(place)
+    held = {part: {keys[i] for i in rows[part]} for part in PARTS}
+    for part, others in (("train", held["validation"] | held["test"]), ("validation", held["test"])):
+        ignored += [
+            (kept[i].name, "its source sentence stands in another split") for i in rows[part] if keys[i] in others
+        ]
+        rows[part] = [i for i in rows[part] if keys[i] not in others]
+    if limit_train is not None:
+        chosen = np.random.default_rng(seed).permutation(len(rows["train"]))[:limit_train]
+        rows["train"] = [rows["train"][i] for i in sorted(chosen)]
+    if not rows["train"]:
+        raise DataError(f"{origin}: {len(kept)} sentence pairs leave none to train on")
+    held_out, tested = (with_references(rows[part], kept, keys) for part in PARTS[1:])
+    train = pair_source([kept[i] for i in rows["train"]])
+    return Splits(train, held_out, tested, (), bad=tuple(bad), ignored=tuple(ignored), languages=languages)
+
+
+def pair_source(pairs: Sequence[Pair], references: Sequence[Sequence[str]] | None = None) -> ArraySource:
+    """A source of the columns `source`, `target` and, where several translations are known, `references`.
+
+    All are UTF-8; the references of a sentence stand in one string, a line each.
+    """
+    columns = {
+        "source": text_array([pair.source.encode() for pair in pairs]),
+        "target": text_array([pair.target.encode() for pair in pairs]),
+    }
+    if references is not None:
+        columns["references"] = text_array(["\n".join(some).encode() for some in references])
+    return ArraySource(columns, np.zeros(len(pairs), np.int32), [pair.name for pair in pairs])
+
+
+def with_references(rows: Sequence[int], pairs: Sequence[Pair], keys: Sequence[str]) -> ArraySource | None:
+    """Each source sentence of some rows once, with all its translations; None without rows."""
+    groups: dict[str, list[int]] = {}
+    for row in rows:
+        groups.setdefault(keys[row], []).append(row)
+    references = [list(dict.fromkeys(pairs[i].target for i in group)) for group in groups.values()]
+    return pair_source([pairs[group[0]] for group in groups.values()], references) if groups else None
+
+
+def source_key(source: str) -> str:
+    """What two sources have in common that count as the same sentence."""
+    return " ".join(source.casefold().split())
+
+
+def _split_keys(keys: dict[str, None], validation: float, test: float, seed: int) -> dict[str, str]:
+    names = list(keys)
+    order = np.random.default_rng(seed).permutation(len(names))
+    # At least one where a part is asked for and there is something to divide.
+    sizes = [max(round(share * len(names)), int(share > 0 and len(names) > 2)) for share in (validation, test)]
+    parts = ["validation"] * sizes[0] + ["test"] * sizes[1]
+    parts += ["train"] * (len(names) - len(parts))
+    return {names[place]: part for place, part in zip(order, parts, strict=True)}

@@ -1,0 +1,105 @@
+"""TMX, the file format of translation memories, read as a stream and without entities of its own."""
+
+from pathlib import Path
+from xml.parsers import expat
+
+from bigkeras.data.cleaning import base
+from bigkeras.data.source import DataError
+
+# Inside a segment these hold codes of the markup that was there; all else holds text.
+CODES = ("bpt", "ept", "ph", "it", "ut")
+
+Unit = tuple[int, str, str]  # line, source, target
+
+
+def read_tmx(path: Path, source_language: str, target_language: str) -> tuple[list[Unit], tuple[str, str]]:
+    """The translation units that have both languages, and these; "" takes what the file says. Raises DataError."""
+    reader = _Reader()
+    try:
+        with open(path, "rb") as file:
+            reader.parser.ParseFile(file)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    except _Entity as error:
+        raise DataError(f"{path}: declares the entity {error}: a translation memory needs none") from None
+    except expat.ExpatError as error:
+        raise DataError(f"{path}, line {error.lineno}: not whole XML: {expat.ErrorString(error.code)}") from None
+    languages = _chosen(path, reader, source_language, target_language)
+    units = []
+    for line, segments in reader.units:
+        source, target = (_segment(segments, language) for language in languages)
+        if source is not None and target is not None:
+            units.append((line, source, target))
+    if not units:
+        found = ", ".join(sorted(reader.languages)) or "none"
+        raise DataError(f"{path}: no unit in both {languages[0]} and {languages[1]}; its languages are {found}")
+    return units, languages
+
+
+class _Entity(Exception):
+    """A declaration that could make a small file a huge one."""
+
+
+class _Reader:
+    """What expat calls while it reads: collects the segments of each unit by language."""
+
+    def __init__(self) -> None:
+        self.units: list[tuple[int, dict[str, str]]] = []
+        self.languages: dict[str, None] = {}
+        self.source = ""
+        self.segments: dict[str, str] = {}
+        self.line, self.language, self.codes = 0, "", 0
+        self.text: list[str] | None = None
+        self.parser = expat.ParserCreate()
+        self.parser.StartElementHandler = self._start
+        self.parser.EndElementHandler = self._end
+        self.parser.CharacterDataHandler = self._characters
+        self.parser.EntityDeclHandler = self._entity
+
+    def _start(self, name: str, attributes: dict[str, str]) -> None:
+        if name == "header":
+            self.source = attributes.get("srclang", "")
+        elif name == "tu":
+            self.line, self.segments = self.parser.CurrentLineNumber, {}
+        elif name == "tuv":
+            self.language = attributes.get("xml:lang") or attributes.get("lang", "")
+            self.languages[self.language] = None
+        elif name == "seg":
+            self.text = []
+        elif name in CODES:
+            self.codes += 1
+
+    def _end(self, name: str) -> None:
+        if name == "seg" and self.text is not None:
+            self.segments[self.language] = "".join(self.text)
+            self.text = None
+        elif name == "tu":
+            self.units.append((self.line, self.segments))
+        elif name in CODES:
+            self.codes -= 1
+
+    def _characters(self, data: str) -> None:
+        if self.text is not None and not self.codes:
+            self.text.append(data)
+
+    def _entity(self, name: str, *rest: object) -> None:
+        raise _Entity(name)
+
+
+def _chosen(path: Path, reader: _Reader, source: str, target: str) -> tuple[str, str]:
+    found = list(reader.languages)
+    source = source or next((name for name in found if base(name) == base(reader.source)), "") or (found or [""])[0]
+    others = [name for name in found if base(name) != base(source)]
+    if not target:
+        if len({base(name) for name in others}) != 1:
+            told = ", ".join(found) or "none"
+            raise DataError(f"{path}: which of {told}? --set data.source_language=… and data.target_language=…")
+        target = others[0]
+    return source, target
+
+
+def _segment(segments: dict[str, str], language: str) -> str | None:
+    """The text of a language: of its very code, else of another country's."""
+    if language in segments:
+        return segments[language]
+    return next((text for name, text in segments.items() if base(name) == base(language)), None)

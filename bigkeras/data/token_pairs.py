@@ -1,0 +1,39 @@
+"""Sentence pairs as token ids in memory: counted once, read in every epoch."""
+
+from typing import Any
+
+import numpy as np
+
+from bigkeras.data.source import Source
+
+Flat = tuple[np.ndarray, np.ndarray]  # all ids, one after the other, int32; how many each example has, int64 (n,)
+
+
+class TokenPairSource:
+    """Ragged token ids of sources and targets; made of a source of sentence pairs."""
+
+    batched = True
+
+    def __init__(self, source: Flat, target: Flat, texts: Source):
+        """`source`, `target`: the ids of all examples; `texts`: where they come from, in the same order."""
+        self.source, self.target, self.texts = source, target, texts
+        self.labels = texts.labels
+        # `(n, 2)`: the plan batches pairs by tokens.
+        self.lengths = np.stack([source[1], target[1]], 1)
+        self._tokens: Any = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def name(self, index: int) -> str:
+        return self.texts.name(index)
+
+    def fetch(self, index: Any) -> dict[str, Any]:
+        """{"source": ragged int32 `(batch, any)`, "target": the same} at the indices `(batch,)`."""
+        import tensorflow as tf
+
+        if self._tokens is None:
+            with tf.init_scope(), tf.device("cpu"):
+                both = {"source": self.source, "target": self.target}
+                self._tokens = {key: tf.RaggedTensor.from_row_lengths(*flat) for key, flat in both.items()}
+        return {key: tf.gather(tokens, index) for key, tokens in self._tokens.items()}

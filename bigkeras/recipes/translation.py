@@ -1,0 +1,81 @@
+"""Recipes for translation. Each claim says data, time, machine and score; the command is `bigkeras train NAME`.
+
+`batch_size` counts target tokens, padding included.
+"""
+
+from bigkeras.recipe import Choice, Recipe
+
+SMOOTHED = Choice("cross_entropy", {"label_smoothing": 0.1})
+# Wu et al. 2021 (arXiv 2105.14462), section 4.2: what suits some ten thousand pairs.
+TINY = Choice("transformer_translator", {"size": "tiny", "dropout": 0.3})
+ADAM = {"beta_1": 0.9, "beta_2": 0.98, "weight_decay": 1e-4}
+
+MULTI30K_EN_DE = Recipe(
+    name="multi30k-en-de",
+    claim="Multi30k, captions from English to German, from its 29,000 pairs alone; not measured yet",
+    data=Choice("multi30k"),
+    task=Choice("translation", {"vocabulary_size": 8000, "length": 64, "beam": 5}),
+    model=TINY,
+    loss=SMOOTHED,
+    optimizer=Choice("adamw", {"learning_rate": 5e-3, **ADAM}),
+    schedule=Choice("inverse_square_root", {"warmup_epochs": 8.0}),
+    epochs=60,
+    batch_size=4096,
+    precision="mixed_bfloat16",
+    ema=0.998,
+    monitor="val_bleu",
+    patience=16,
+)
+
+TATOEBA_EN_DE = Recipe(
+    name="tatoeba-en-de",
+    claim="Tatoeba, everyday sentences from English to German: 169,197 pairs; not measured yet",
+    data=Choice("tatoeba", {"target_language": "de"}),
+    task=Choice("translation", {"vocabulary_size": 10_000, "length": 96}),
+    model=Choice("transformer_translator", {"depth": 3, "width": 256, "num_heads": 4, "feed_forward": 1024}),
+    loss=SMOOTHED,
+    optimizer=Choice("adamw", {"learning_rate": 2e-3, **ADAM}),
+    schedule=Choice("inverse_square_root", {"warmup_epochs": 2.0}),
+    epochs=20,
+    batch_size=4096,
+    precision="mixed_bfloat16",
+    ema=0.999,
+    monitor="val_bleu",
+    patience=6,
+)
+
+TATOEBA_EN_ZH = TATOEBA_EN_DE.override(
+    name="tatoeba-en-zh",
+    claim="Tatoeba, everyday sentences from English to Chinese: 29,155 pairs; not measured yet",
+    data=Choice("tatoeba", {"target_language": "zh"}),
+    # The languages share no words: a vocabulary for each.
+    task=Choice("translation", {"vocabulary_size": 6000, "joint": False, "length": 64}),
+    model=Choice("transformer_translator", {"depth": 4, "width": 192, "num_heads": 4, "feed_forward": 512}),
+    epochs=40,
+    patience=10,
+)
+
+TRANSLATION_PAIRS = Recipe(
+    name="translation-pairs",
+    claim="your own sentence pairs, a TSV of source and target (--data FILE): a small Transformer that suits 20,000",
+    data=Choice("translation_pairs"),
+    task=Choice("translation", {"vocabulary_size": 6000, "length": 96}),
+    model=TINY,
+    loss=SMOOTHED,
+    optimizer=Choice("adamw", {"learning_rate": 5e-3, **ADAM}),
+    schedule=Choice("inverse_square_root", {"warmup_epochs": 6.0}),
+    epochs=40,
+    batch_size=4096,
+    precision="mixed_bfloat16",
+    ema=0.998,
+    monitor="val_bleu",
+    patience=10,
+)
+
+TRANSLATION_MEMORY = TRANSLATION_PAIRS.override(
+    name="translation-memory",
+    claim="your own translation memory, as translators' tools write it (--data FILE.tmx): the same",
+    data=Choice("tmx"),
+)
+
+RECIPES = {r.name: r for r in (MULTI30K_EN_DE, TATOEBA_EN_DE, TATOEBA_EN_ZH, TRANSLATION_PAIRS, TRANSLATION_MEMORY)}

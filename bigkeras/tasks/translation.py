@@ -1,0 +1,205 @@
+"""Translation: what a sentence pair is in training, evaluation and the artifact."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from bigkeras.data.pipeline import Batch, options
+from bigkeras.data.plan import WIDTHS
+from bigkeras.data.source import ArraySource, DataError, Source, Splits
+from bigkeras.data.token_pairs import TokenPairSource
+from bigkeras.recipe import Choice, RecipeError
+from bigkeras.tasks.pairs import BEGIN, PADDING, PairPreprocessor, padded
+from bigkeras.tasks.subwords import ALGORITHMS, encoded, given_model, learned_models
+
+EXAMPLES = 100  # sentences that the parity gate translates
+LONGEST = 128  # ids of a sentence
+
+
+def token_cross_entropy(label_smoothing: float = 0.0) -> Callable:
+    """Cross entropy of logits `(batch, length, vocabulary)` with int labels `(batch, length)`, one value a token.
+
+    With smoothing as Keras' for one-hot targets, which would be as large as the logits.
+    """
+
+    def loss(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+        logits = tf.cast(logits, tf.float32)
+        nats = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+        if not label_smoothing:
+            return nats
+        chosen = tf.gather(logits, labels, axis=-1, batch_dims=2)
+        return nats + label_smoothing * (chosen - tf.reduce_mean(logits, -1))
+
+    return loss
+
+
+@dataclass(frozen=True)
+class Translation:
+    """A fitted task: the preprocessor of one run. It has no classes and no augmentation."""
+
+    preprocessor: PairPreprocessor
+    class_names: tuple[str, ...] = ()
+    augmentation: tuple[Choice, ...] = ()
+
+    kind = "pairs"
+
+    @property
+    def model_arguments(self) -> dict[str, Any]:
+        """What the data decides of a model: its vocabularies and `length`."""
+        source, target = self.preprocessor.vocabulary_sizes()
+        sizes = {"vocabulary_size": source, "length": self.preprocessor.length}
+        return sizes if self.preprocessor.joint else {**sizes, "target_vocabulary_size": target}
+
+    def ready(self, splits: Splits) -> Splits:
+        """Training and validation pairs as ids, made once; training pairs that would be cut are left out."""
+        train = self.opened(splits.train)
+        longest = train.lengths.max(1)
+        whole, most = np.flatnonzero(longest < self.preprocessor.length), self.preprocessor.length
+        cut = np.flatnonzero(longest >= most)
+        told = tuple((train.name(int(i)), f"{longest[i]} subwords or more: length is {most}") for i in cut)
+        if len(cut):
+            if not len(whole):
+                raise DataError(f"task.length={most}: all training sentences are longer; set a larger one")
+            train = self.opened(_texts(splits.train).take(whole))
+        validation = splits.validation and self.opened(splits.validation)
+        return replace(splits, train=train, validation=validation, ignored=(*splits.ignored, *told))
+
+    def opened(self, source: Source) -> TokenPairSource:
+        """The token ids of a source of sentence pairs."""
+        if isinstance(source, TokenPairSource):
+            return source
+        texts = _texts(source)
+        tokenizers = self.preprocessor.tokenizers()
+        source_ids = encoded(tokenizers.source_ids, texts.columns["source"])
+        target_ids = encoded(tokenizers.target_ids, texts.columns["target"])
+        return TokenPairSource(source_ids, target_ids, texts)
+
+    def lengths(self, source: Source) -> np.ndarray:
+        """How many ids the source and the target of each pair have, `(n, 2)`: batches are counted in tokens."""
+        return self.opened(source).lengths
+
+    def dataset(
+        self, source: Source, rows: tf.data.Dataset, batch_size: int, training: bool, on_bad: Callable[[int], None]
+    ) -> tf.data.Dataset:
+        """Batches `((source, decoder input), labels, weights)`, all `(pairs, width)`; padding has weight 0."""
+        opened = self.opened(source)
+
+        def batch(row: Batch) -> tuple[Any, tf.Tensor, tf.Tensor]:
+            index = tf.boolean_mask(row["index"], row["index"] >= 0)
+            weight = row["weight"][: tf.size(index)]
+            tokens = opened.fetch(index)
+            source_ids, labels = padded(tokens["source"], tokens["target"])
+            begin = tf.fill([tf.shape(labels)[0], 1], BEGIN)
+            weights = weight[:, None] * tf.cast(labels != PADDING, tf.float32)
+            return (source_ids, tf.concat([begin, labels[:, :-1]], 1)), labels, weights
+
+        return rows.map(batch, num_parallel_calls=2, deterministic=True).prefetch(2).with_options(options())
+
+    def prepare(self, columns: Batch) -> Batch:
+        """The columns themselves: any text can be read."""
+        return columns
+
+    def normalise(self, ids: Any) -> list[tf.Tensor]:
+        """Source and decoder input, as the model takes them."""
+        return list(ids)
+
+    def step_layers(self, seed: int) -> list[keras.layers.Layer]:
+        """None."""
+        return []
+
+    def sample(self, source: Source, most: int) -> list[tf.Tensor]:
+        """The ids of the first `most` pairs."""
+        tokens = self.opened(source).fetch(np.arange(min(most, len(source))))
+        return padded(tokens["source"], tokens["target"])
+
+    def shown(self, source: Source, index: int) -> str:
+        """The raw source sentence."""
+        return _texts(source).columns["source"][index].decode("utf-8", "replace")
+
+    def files(self, source: Source) -> dict[str, bytes]:
+        """The preprocessor and its vocabularies, and some source sentences, a line each."""
+        texts = _texts(source).columns["source"]
+        chosen = np.unique(np.linspace(0, len(texts) - 1, min(EXAMPLES, len(texts))).astype(np.int64))
+        return {**self.preprocessor.files(), "examples/sentences.txt": b"".join(t + b"\n" for t in texts[chosen])}
+
+
+def translation(
+    splits: Splits,
+    augmentation: tuple[Choice, ...] = (),
+    *,
+    vocabulary_size: int = 8000,
+    algorithm: str = "unigram",
+    joint: bool = True,
+    vocabulary: str | None = None,
+    length: int = LONGEST,
+    beam: int = 4,
+    length_penalty: float = 1.0,
+) -> Translation:
+    """The task fitted on the training split: its subword vocabularies.
+
+    `joint`: one vocabulary for both languages; languages of different scripts are better off with two.
+    `vocabulary`: the directory of a run whose vocabularies are taken over, which `start_from` that run needs, or a
+    SentencePiece model for both languages. `beam` and `length_penalty` are those of validation and of the artifact.
+    """
+    _check(vocabulary_size, algorithm, length, beam, length_penalty)
+    texts = _texts(splits.train).columns
+    if vocabulary:
+        models = _given(Path(vocabulary).expanduser())
+    else:
+        models = learned_models(
+            texts["source"], texts["target"], size=vocabulary_size, algorithm=algorithm, joint=joint
+        )
+    preprocessor = PairPreprocessor(
+        languages=splits.languages, length=length, beam=beam, length_penalty=length_penalty,
+        source_model=models[0], target_model=models[1],
+    )  # fmt: skip
+    return Translation(preprocessor)
+
+
+def check_augmentation(choices: Sequence[Choice]) -> None:
+    """Raises RecipeError for any augmentation: there is none for sentence pairs."""
+    if choices:
+        raise RecipeError(f"augmentation {choices[0].name!r}: translation has none")
+
+
+def _given(path: Path) -> tuple[bytes, bytes]:
+    if not path.is_dir():
+        model = given_model(path)
+        return model, model
+    from bigkeras.tasks import load_preprocessor
+
+    try:
+        found = load_preprocessor(path)
+    except OSError as error:
+        raise DataError(f"task.vocabulary={path}: {error.filename}: {error.strerror}") from None
+    if not isinstance(found, PairPreprocessor):
+        raise DataError(f"task.vocabulary={path}: a run with another kind of data")
+    return found.source_model, found.target_model
+
+
+def _texts(source: Source) -> ArraySource:
+    """The raw sentence pairs of a source. Raises DataError for a source of something else."""
+    if isinstance(source, TokenPairSource):
+        source = source.texts
+    if not isinstance(source, ArraySource) or not {"source", "target"} <= set(source.columns):
+        raise DataError("translation needs sentence pairs: data such as multi30k, translation_pairs or tmx")
+    return source
+
+
+def _check(vocabulary_size: int, algorithm: str, length: int, beam: int, length_penalty: float) -> None:
+    if algorithm not in ALGORITHMS:
+        raise DataError(f"task.algorithm={algorithm!r}: one of {', '.join(ALGORITHMS)}")
+    # The bytes and the four special pieces are in every vocabulary.
+    if vocabulary_size < 300:
+        raise DataError(f"task.vocabulary_size={vocabulary_size}: at least 300, of which 260 are bytes and marks")
+    if not 4 <= length <= WIDTHS[-1]:
+        raise DataError(f"task.length={length}: from 4 to {WIDTHS[-1]}")
+    if not 1 <= beam <= 32:
+        raise DataError(f"task.beam={beam}: from 1 to 32")
+    if not 0 <= length_penalty <= 5:
+        raise DataError(f"task.length_penalty={length_penalty}: from 0 to 5")

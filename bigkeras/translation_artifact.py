@@ -1,0 +1,173 @@
+"""From a trained translator to the artifact: strings in, translated strings out, by a search inside the graph.
+
+docs/artifact.md is the contract of what is written here.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from bigkeras.artifact import in_float32, placed, sizes, unoptimised_calls
+from bigkeras.models.stepper import stepper
+from bigkeras.models.transformer import attention_maps
+from bigkeras.parity import ExportError, python_loader, quiet, session_loader
+from bigkeras.tasks.pairs import BEGIN, PADDING, PairPreprocessor, clean, padded, pieces
+from bigkeras.translator import Translator, best
+
+COMPILED_SHARE = 0.99  # of the sentences, that XLA's rounding must leave as they are
+TEXT = tf.TensorSpec([None], tf.string, name="text")
+
+Answer = dict[str, tf.Tensor]
+
+
+def export_translator(
+    model: keras.Model,
+    preprocessor: PairPreprocessor,
+    directory: str | Path,
+    *,
+    examples: Sequence[bytes],
+    files: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Writes `directory/1/`, the preprocessor's files and `files` (name → text); gives sizes and what was compared.
+
+    Before the directory gets its name, both of TensorFlow's loaders must translate `examples` exactly as the Keras
+    model does, in a batch, alone and as an empty batch, and the compiled signature at least `COMPILED_SHARE` of them.
+    Whatever the model's precision, the artifact computes in float32. Raises ExportError, and leaves nothing behind.
+    """
+    directory = Path(directory)
+    if not examples:
+        raise ExportError("no examples: the artifact is compared with the model on at least one sentence")
+    plain = in_float32(model)
+    contents = {**preprocessor.files(), **{name: text.encode() for name, text in (files or {}).items()}}
+    with tf.device("/CPU:0"):
+        # In one batch, as the artifact gets them: another width rounds otherwise.
+        expected = Translator(plain, preprocessor, batch=len(examples))(examples)
+    with placed(directory, contents) as beside:
+        save(plain, preprocessor, beside / "1")
+        report = {"examples": len(examples), "directory": str(directory)}
+        report["agreement"] = gate(beside / "1", examples, expected)
+        report |= sizes(beside / "1", plain)
+    return report
+
+
+def save(model: keras.Model, preprocessor: PairPreprocessor, directory: Path) -> None:
+    """Writes the SavedModel of docs/artifact.md to `directory`, unchecked."""
+    tokenizers = preprocessor.tokenizers()
+    module = tf.Module()
+    # The tf.Variables, not the Keras model: see bigkeras.artifact.save.
+    module.weights = [weight.value for weight in model.weights]
+    module.held = [tokenizers.source, tokenizers.target]
+    with quiet(), unoptimised_calls():
+        tf.saved_model.save(module, str(directory), signatures=signatures(model, preprocessor, tokenizers))
+
+
+def signatures(model: keras.Model, preprocessor: PairPreprocessor, tokenizers: Any) -> dict[str, Callable]:
+    """The signatures' graph functions by name."""
+    steps, beam = stepper(model), preprocessor.beam
+
+    def read(text: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Cleaned sentences, and their ids in at least one row."""
+        sentences = clean(text)
+        (ids,) = padded(tokenizers.source_ids(sentences))
+        return sentences, tf.pad(ids, [[0, tf.maximum(0, 1 - tf.shape(ids)[0])], [0, 0]])
+
+    def written(sentences: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
+        """Sentences of ids `(at least the batch, any)`; that of an empty one is empty."""
+        return tf.where(sentences == "", "", tokenizers.sentences(ids[: tf.size(sentences)]))
+
+    def translating(search: Callable[[tf.Tensor], tf.Tensor]) -> Callable:
+        @tf.function(input_signature=[TEXT])
+        def translate(text: tf.Tensor) -> Answer:
+            sentences, ids = read(text)
+            return {"translation": written(sentences, search(ids))}
+
+        return translate
+
+    @tf.function(jit_compile=True)
+    def compiled(ids: tf.Tensor) -> tf.Tensor:
+        return best(steps, preprocessor, ids, beam)[0][:, 0]
+
+    def in_few_shapes(ids: tf.Tensor) -> tf.Tensor:
+        # Every new shape is compiled: the number of sentences becomes a power of two.
+        rows = tf.shape(ids)[0]
+        wanted = 2 ** tf.cast(tf.math.ceil(tf.math.log(tf.cast(rows, tf.float64)) / np.log(2) - 1e-9), tf.int32)
+        return compiled(tf.pad(ids, [[0, wanted - rows], [0, 0]]))[:rows]
+
+    @tf.function(input_signature=[TEXT, tf.TensorSpec([], tf.float32, name="length_penalty")])
+    def n_best(text: tf.Tensor, length_penalty: tf.Tensor) -> Answer:
+        sentences, ids = read(text)
+        count = max(beam, 2)
+        found, scores = best(steps, preprocessor, ids, count, count, tf.clip_by_value(length_penalty, 0.0, 10.0))
+        rows = [written(sentences, found[:, place]) for place in range(count)]
+        return {"translation": tf.stack(rows, 1), "score": scores[: tf.size(sentences)]}
+
+    found: dict[str, Callable] = {
+        "serving_default": translating(lambda ids: best(steps, preprocessor, ids, beam)[0][:, 0]),
+        "greedy": translating(lambda ids: best(steps, preprocessor, ids, 1)[0][:, 0]),
+        "compiled": translating(in_few_shapes),
+        "n_best": n_best,
+    }
+    try:
+        maps = attention_maps(model)
+    except ValueError:
+        return found  # a model without attention
+    return {**found, "attention": _attention(maps, preprocessor, read, written, steps)}
+
+
+def _attention(maps: keras.Model, preprocessor: PairPreprocessor, read: Any, written: Any, steps: Any) -> Callable:
+    """The signature that says what each piece of the translation looked at.
+
+    The weights are the mean over the heads and layers that attend to the source.
+    """
+    names = [tf.constant(pieces(model)) for model in (preprocessor.source_model, preprocessor.target_model)]
+
+    @tf.function(input_signature=[TEXT])
+    def attention(text: tf.Tensor) -> Answer:
+        sentences, source = read(text)
+        target = best(steps, preprocessor, source, preprocessor.beam)[0][:, 0]
+        longest = tf.reduce_max(tf.reduce_sum(tf.cast(target != PADDING, tf.int32), 1))
+        target = target[:, :longest]
+        before = tf.concat([tf.fill([tf.shape(target)[0], 1], BEGIN), target[:, :-1]], 1)
+        layers = maps([source, before], training=False)
+        looked = [tf.cast(value, tf.float32) for name, value in layers.items() if "cross" in name]
+        weight = tf.add_n([tf.reduce_mean(value, 1) for value in looked]) / len(looked)
+        weight *= tf.cast(target != PADDING, tf.float32)[:, :, None]
+        shown = [
+            tf.where(ids == PADDING, "", tf.gather(table, ids))
+            for ids, table in zip((source, target), names, strict=True)
+        ]
+        count = tf.size(sentences)
+        return {
+            "translation": written(sentences, target),
+            "source_piece": shown[0][:count],
+            "target_piece": shown[1][:count],
+            "weight": weight[:count],
+        }
+
+    return attention
+
+
+def gate(directory: Path, examples: Sequence[bytes], expected: Sequence[str]) -> dict[str, float]:
+    """The share of the examples that each loader and signature translates as expected; ExportError for too few."""
+    texts = np.array(list(examples), dtype=object)
+    wanted = [text.encode() for text in expected]
+    shares: dict[str, float] = {}
+    for loader, opened in (("python", python_loader), ("session", session_loader)):
+        with opened(directory) as run:
+            for signature, least in (("serving_default", 1.0), ("compiled", COMPILED_SHARE)):
+                found = run(signature, "text", texts)["translation"].tolist()
+                same = np.mean([a == b for a, b in zip(found, wanted, strict=True)])
+                shares[f"{loader} {signature}"] = round(float(same), 4)
+                if same < least:
+                    place = next(i for i, pair in enumerate(zip(found, wanted, strict=True)) if pair[0] != pair[1])
+                    raise ExportError(
+                        f"{loader} loader, signature {signature}: {same:.0%} of {len(wanted)} sentences are translated "
+                        f"as by the Keras model; the first other one is {texts[place].decode('utf-8', 'replace')!r}"
+                    )
+            if run("serving_default", "text", texts[:0])["translation"].shape != (0,):
+                raise ExportError(f"{loader} loader: an empty batch has an answer")
+    return shares

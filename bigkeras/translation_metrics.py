@@ -1,0 +1,99 @@
+"""Scores of translations by sacrebleu (Post 2018, arXiv 1804.08771), and how they were computed. No TensorFlow."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+# Sentences are told apart by the words of their first reference, characters in Chinese and Japanese.
+LENGTHS = (5, 10, 15, 20, 30, 50)
+UNSPACED = ("zh", "ja", "th")
+References = Sequence[Sequence[str]]  # all known translations of each sentence
+
+
+def translation_metrics(translations: Sequence[str], references: References, language: str) -> dict[str, Any]:
+    """BLEU and chrF of a corpus, from 0 to 100, as plain values that JSON can hold.
+
+    `references`: all known translations of each sentence, at least one. `language`: the target's, "" if it is not
+    known. Gives `bleu`, `chrf`, each also of lower-cased text (`_lower`), `signatures`, `sentences`, `by_length`
+    (the same scores of the sentences of each length) and `exact`, the share of sentences equal to a reference.
+    """
+    scores = {
+        "bleu": corpus_bleu(translations, references, language),
+        "chrf": corpus_chrf(translations, references),
+        "bleu_lower": corpus_bleu(translations, references, language, lower=True),
+        "chrf_lower": corpus_chrf(translations, references, lower=True),
+    }
+    exact = [translation in known for translation, known in zip(translations, references, strict=True)]
+    return {
+        **{name: round(found.score, 4) for name, found in scores.items()},
+        "exact": round(float(np.mean(exact)), 4),
+        "signatures": {name: found.signature for name, found in scores.items()},
+        "sentences": len(translations),
+        "by_length": _by_length(translations, references, language),
+    }
+
+
+class Found:
+    """A score and the signature that says how it was computed."""
+
+    def __init__(self, score: float, signature: str):
+        self.score, self.signature = score, signature
+
+
+def corpus_bleu(translations: Sequence[str], references: References, language: str, lower: bool = False) -> Found:
+    """BLEU (Papineni et al. 2002), with sacrebleu's tokeniser for Chinese where the target is Chinese."""
+    from sacrebleu.metrics.bleu import BLEU
+
+    metric = BLEU(tokenize=tokeniser(language), lowercase=lower)
+    return Found(metric.corpus_score(list(translations), _streams(references)).score, str(metric.get_signature()))
+
+
+def corpus_chrf(translations: Sequence[str], references: References, lower: bool = False) -> Found:
+    """chrF (Popović 2015): n-grams of up to six characters."""
+    from sacrebleu.metrics.chrf import CHRF
+
+    metric = CHRF(lowercase=lower)
+    return Found(metric.corpus_score(list(translations), _streams(references)).score, str(metric.get_signature()))
+
+
+def sentence_scores(translations: Sequence[str], references: References) -> np.ndarray:
+    """chrF of each sentence, float64 `(n,)`; BLEU says little of a single one."""
+    from sacrebleu.metrics.chrf import CHRF
+
+    metric = CHRF()
+    pairs = zip(translations, references, strict=True)
+    return np.array([metric.sentence_score(translation, list(known)).score for translation, known in pairs])
+
+
+def tokeniser(language: str) -> str:
+    """sacrebleu's name of the tokeniser for a language."""
+    base = language.lower().replace("_", "-").partition("-")[0]
+    return {"zh": "zh", "ja": "char", "th": "char", "ko": "char"}.get(base, "13a")
+
+
+def _streams(references: References) -> list[list[str]]:
+    """References as sacrebleu takes them: the first of all sentences, the second of all …; None where there is none."""
+    most = max(map(len, references), default=1)
+    streams: list[Any] = [[known[i] if i < len(known) else None for known in references] for i in range(most)]
+    return streams
+
+
+def _by_length(translations: Sequence[str], references: References, language: str) -> list[dict[str, Any]]:
+    base = language.lower().partition("-")[0]
+    sizes = np.array([len(known[0]) if base in UNSPACED else len(known[0].split()) for known in references])
+    groups = np.searchsorted(LENGTHS, sizes)
+    rows = []
+    for group in np.unique(groups):
+        places = np.flatnonzero(groups == group).tolist()
+        some = [translations[i] for i in places], [references[i] for i in places]
+        low, high = (0, *LENGTHS)[group] + 1, (*LENGTHS, 0)[group]
+        rows.append(
+            {
+                "length": f"{low} to {high}" if high else f"{low} or more",
+                "sentences": len(places),
+                "bleu": round(corpus_bleu(*some, language).score, 4),
+                "chrf": round(corpus_chrf(*some).score, 4),
+            }
+        )
+    return rows

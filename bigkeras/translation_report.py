@@ -1,0 +1,121 @@
+"""report.md of a run that translates: the score first, then lengths, the worst sentences and some others."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from bigkeras import pictures
+from bigkeras.recipe import Recipe
+from bigkeras.report import again, bad_samples, picture_section, plain, shortened, table, training, where
+
+WORST, RANDOM = 20, 20
+SPLITS = ("test", "validation", "train")
+
+
+class Translations(Protocol):
+    """What was translated of the split that was scored last; `quality`: chrF of each sentence."""
+
+    @property
+    def sources(self) -> list[str]: ...
+
+    @property
+    def references(self) -> list[list[str]]: ...
+
+    @property
+    def translations(self) -> list[str]: ...
+
+    @property
+    def quality(self) -> np.ndarray: ...
+
+
+def write_translation_report(
+    directory: str | Path,
+    *,
+    recipe: Recipe,
+    metrics: Mapping[str, Any],
+    history: Sequence[Mapping[str, Any]],
+    predictions: Translations | None,
+) -> Path:
+    """Writes report.md and pictures/curves.png into a run directory, beside and renamed; gives the report's path.
+
+    `metrics`: {split: scores of bigkeras.translation_metrics}, other keys are left out; `history`: the rows of log.csv;
+    `predictions`: of the split that was scored last.
+    """
+    directory = Path(directory)
+    scored = {key: values for key, values in metrics.items() if isinstance(values, Mapping) and "bleu" in values}
+    main = min(scored, key=SPLITS.index, default=None)
+    if history:
+        pictures.save(pictures.curves(history), directory / "pictures" / "curves.png")
+    sections = [
+        _head(recipe, scored, main),
+        *([_lengths(main, scored[main])] if main else []),
+        *([_worst(predictions), _some(predictions)] if predictions is not None else []),
+        picture_section(directory, main),
+        training(history, recipe),
+        again(recipe),
+        where(directory),
+        bad_samples(directory),
+    ]
+    path = directory / "report.md"
+    beside = path.with_name("report.md.part")
+    beside.write_text("\n\n".join(s for s in sections if s) + "\n", encoding="utf-8")
+    os.replace(beside, path)
+    return path
+
+
+def _head(recipe: Recipe, scored: Mapping[str, Mapping[str, Any]], main: str | None) -> str:
+    lines = [f"# {plain(recipe.name)}", ""]
+    if main is None:
+        lines.append("Trained on all pairs: nothing was held back to score it on.")
+    else:
+        values = scored[main]
+        lines.append(
+            f"**BLEU {values['bleu']:.2f}, chrF {values['chrf']:.2f} on the {values['sentences']:,} {main} "
+            f"sentences**; {values['exact']:.1%} are word for word a reference."
+        )
+        names = ("bleu", "bleu_lower", "chrf", "chrf_lower")
+        rows = [
+            [split, scored[split]["sentences"], *(f"{scored[split][name]:.2f}" for name in names)]
+            for split in sorted(scored, key=SPLITS.index)
+        ]
+        header = ["scored on", "sentences", "BLEU", "BLEU, lower case", "chrF", "chrF, lower case"]
+        lines += ["", table(header, rows), "", "By sacrebleu:", ""]
+        lines += [f"- {name}: `{signature}`" for name, signature in values["signatures"].items()]
+    if recipe.claim:
+        lines += ["", f"The recipe's claim: {recipe.claim}"]
+    return "\n".join(lines)
+
+
+def _lengths(split: str, values: Mapping[str, Any]) -> str:
+    rows = [
+        [row["length"], row["sentences"], f"{row['bleu']:.2f}", f"{row['chrf']:.2f}"] for row in values["by_length"]
+    ]
+    told = table(["words of the reference", "sentences", "BLEU", "chrF"], rows)
+    return f"## By length\n\nOn the {split} split; words are characters where a script has no spaces.\n\n{told}"
+
+
+def _worst(translations: Translations) -> str:
+    order = np.argsort(translations.quality, kind="stable")[:WORST]
+    return "## The worst sentences, of the split that was scored last\n\n" + _rows(translations, order)
+
+
+def _some(translations: Translations) -> str:
+    count = len(translations.sources)
+    chosen = np.sort(np.random.default_rng(0).permutation(count)[:RANDOM])
+    return "## Some sentences, drawn at random\n\n" + _rows(translations, chosen)
+
+
+def _rows(translations: Translations, places: Sequence[int] | np.ndarray) -> str:
+    rows = [
+        [
+            shortened(translations.sources[i]),
+            shortened(translations.references[i][0]),
+            shortened(translations.translations[i]),
+            f"{translations.quality[i]:.1f}",
+        ]
+        for i in places
+    ]
+    return table(["source", "reference", "translation", "chrF"], rows)

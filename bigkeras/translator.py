@@ -1,0 +1,93 @@
+"""Sentences in, sentences out: a translation model under its cached decoding, and its scores while it is trained."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from bigkeras.data.source import Source
+from bigkeras.data.token_pairs import TokenPairSource
+from bigkeras.decoding import beam_search, greedy
+from bigkeras.models.stepper import Stepper, stepper
+from bigkeras.tasks.pairs import PairPreprocessor, clean, padded
+from bigkeras.translation_metrics import corpus_bleu
+
+BATCH = 64
+VALIDATED = 500  # sentences that are translated to watch a training
+SAMPLES = 20  # of them, shown in TensorBoard
+
+
+class Translator:
+    """Calling it translates sentences by a Keras model, several of about one length at a time."""
+
+    def __init__(self, network: keras.Model, preprocessor: PairPreprocessor, batch: int = BATCH):
+        """`network`: its weights may change between two calls."""
+        self.preprocessor, self.batch = preprocessor, batch
+        self.stepper = stepper(network)
+        self.tokenizers = preprocessor.tokenizers()
+        self.answer = tf.function(self._answer, input_signature=[tf.TensorSpec([None, None], tf.int32)])
+
+    def __call__(self, texts: Sequence[bytes]) -> list[str]:
+        """The translation of each text; that of an empty one is empty."""
+        sentences = clean(tf.constant(list(texts), tf.string, [len(texts)]))
+        ids = self.tokenizers.source_ids(sentences)
+        # Those of about one length share a batch.
+        order = np.argsort(ids.row_lengths().numpy(), kind="stable")
+        answers: list[str] = [""] * len(order)
+        for rows in np.split(order, range(self.batch, len(order), self.batch)):
+            (source,) = padded(tf.gather(ids, rows))
+            for row, answer in zip(rows, self.answer(source).numpy(), strict=True):
+                answers[row] = answer.decode("utf-8", "replace") if sentences[row] != b"" else ""
+        return answers
+
+    def _answer(self, source: tf.Tensor) -> tf.Tensor:
+        found, _ = best(self.stepper, self.preprocessor, source, self.preprocessor.beam)
+        return self.tokenizers.sentences(found[:, 0])
+
+
+def best(
+    steps: Stepper,
+    preprocessor: PairPreprocessor,
+    source: tf.Tensor,
+    beams: int,
+    count: int = 1,
+    length_penalty: Any = None,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The best translations of source ids `(batch, length)`: ids `(batch, count, any)` and scores `(batch, count)`.
+
+    One beam is greedy. `length_penalty`: a number or a scalar; None is the preprocessor's.
+    """
+    most = 2 * preprocessor.length
+    if beams == 1:
+        return greedy(steps, source, most=most)
+    penalty = preprocessor.length_penalty if length_penalty is None else length_penalty
+    return beam_search(steps, source, beams=beams, count=count, length_penalty=penalty, most=most)
+
+
+def references_of(source: Source) -> list[list[str]]:
+    """All known translations of each sentence of a source of pairs."""
+    columns = texts_of(source).columns
+    told = columns["references"] if "references" in columns else columns["target"]
+    return [text.decode("utf-8", "replace").split("\n") for text in told]
+
+
+def texts_of(source: Any) -> Any:
+    """The raw sentences of a source of pairs, whether it was tokenised or not."""
+    return source.texts if isinstance(source, TokenPairSource) else source
+
+
+def validation_scores(translator: Translator, source: Source) -> tuple[dict[str, float], str]:
+    """{"val_bleu": …} of at most `VALIDATED` sentences spread over a source, and some translations as Markdown."""
+    texts, references = texts_of(source).columns["source"], references_of(source)
+    chosen = np.unique(np.linspace(0, len(texts) - 1, min(VALIDATED, len(texts))).astype(np.int64))
+    translations = translator(texts[chosen])
+    known = [references[place] for place in chosen]
+    score = corpus_bleu(translations, known, translator.preprocessor.languages[1]).score
+    rows = zip(texts[chosen], known, translations, strict=True)
+    lines = ["| source | reference | translation |", "|---|---|---|"]
+    for text, some, translation in list(rows)[:: max(1, len(chosen) // SAMPLES)][:SAMPLES]:
+        cells = (text.decode("utf-8", "replace"), some[0], translation)
+        lines.append("| " + " | ".join(cell.replace("|", "\\|").replace("<", "&lt;") for cell in cells) + " |")
+    return {"val_bleu": score}, "\n".join(lines)

@@ -1,0 +1,41 @@
+"""Paragraphs are parted into sentences and put together again, and nothing is lost."""
+
+import pytest
+
+from apps.sentences import LONGEST, columns, joined, sentences
+
+LONG = "This sentence stands before all others, so that the text is longer than a line."
+
+
+def test_a_short_text_is_one_sentence():
+    assert sentences(" Go away! I mean it. ") == ["Go away! I mean it."]
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        ["He came.", "“Why?”", "Nobody knew …", "It rained."],
+        ["Dr. Smith and J. Doe pay 3.50 on the 3. May.", "They left, e.g. by train."],
+        ["Ärger gab es z. B. gestern.", "Das war alles."],
+    ],
+)
+def test_a_paragraph_is_parted_at_the_ends_of_its_sentences(rest):
+    assert sentences(" ".join([LONG, *rest])) == [LONG, *rest]
+
+
+def test_chinese_sentences_end_without_spaces_and_are_joined_without():
+    parts = ["今天天气很好，我们去公园散步，看到了很多花和树，还有很多人在那里唱歌跳舞。", "“你去吗？”", "我不去！", "为什么呢？"]
+    assert sentences("".join(parts)) == parts
+    assert joined(parts) == "".join(parts)
+
+
+def test_joined_sentences_have_single_spaces_and_empty_ones_vanish():
+    assert joined(["Eins.", "", "Zwei."]) == "Eins. Zwei."
+    assert joined([]) == ""
+
+
+@pytest.mark.parametrize("text", ["word " * 500, "x" * 2000, "字" * 900, "one, two; three " * 100, "😀" * 400])
+def test_what_never_ends_is_parted_and_nothing_is_lost(text):
+    parts = sentences(text)
+    assert all(columns(part) <= LONGEST for part in parts)
+    assert "".join("".join(parts).split()) == "".join(text.split())

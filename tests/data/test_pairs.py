@@ -1,0 +1,182 @@
+"""Sentence pairs: own files, published ones, cleaning, splits by source sentence."""
+
+import gzip
+
+import pytest
+
+from bigkeras.data import DATASETS
+from bigkeras.data.cleaning import Pair, cleaned
+from bigkeras.data.source import DataError
+
+GOOD = [(f"The cat number {i} sits on the mat.", f"Die Katze Nummer {i} sitzt auf der Matte.") for i in range(40)]
+
+
+def table(path, rows, head=""):
+    path.write_bytes((head + "".join("\t".join(row) + "\n" for row in rows)).encode())
+    return str(path)
+
+
+def texts(source, column="source"):
+    return [text.decode() for text in source.columns[column]]
+
+
+def every(splits):
+    return [text for part in (splits.train, splits.validation, splits.test) for text in texts(part)]
+
+
+def test_a_quotation_mark_in_a_tsv_is_a_character(tmp_path):
+    rows = [('He said: "no.', 'Er sagte: "nein.'), ('"Go!', '"Geh!'), *GOOD]
+    splits = DATASETS["translation_pairs"](file=table(tmp_path / "p.tsv", rows))
+    assert sorted(every(splits)) == sorted(source for source, _ in rows)
+
+
+def test_no_source_sentence_stands_in_two_splits_and_its_translations_stay_together(tmp_path):
+    rows = GOOD + [(source.upper(), target + " Ja!") for source, target in GOOD]
+    splits = DATASETS["translation_pairs"](file=table(tmp_path / "p.tsv", rows), validation=0.2, test=0.2)
+    keys = [{text.lower() for text in texts(part)} for part in (splits.train, splits.validation, splits.test)]
+    assert not keys[0] & keys[1] and not keys[0] & keys[2] and not keys[1] & keys[2]
+    assert len(splits.train) == 2 * len(keys[0]) and len(splits.test) == len(keys[2]) == 8
+    assert all(len(lines.split("\n")) == 2 for lines in texts(splits.test, "references"))
+
+
+def test_the_seed_decides_the_split(tmp_path):
+    file = table(tmp_path / "p.tsv", GOOD)
+    first, again, other = (texts(DATASETS["translation_pairs"](file=file, seed=s).test) for s in (1, 1, 2))
+    assert first == again != other
+
+
+@pytest.mark.parametrize(
+    "source, target, reason",
+    [
+        ("", "Nichts.", "an empty source"),
+        ("Nothing.", "", "an empty target"),
+        ("Stop.", "Stop.", "equal"),
+        ("word " * 5000, "Wort " * 5000, "more than 1500"),
+        ("Yes.", "Ja, das ist so, und noch viel mehr als das, was da nun einmal alles steht. " * 3, "too different"),
+        ("A plain sentence.", "Простое предложение.", "Cyrillic script, not in Latin"),
+        ("A broken \ufffd sign.", "Ein kaputtes Zeichen.", "broken characters"),
+    ],
+)
+def test_what_is_no_translation_is_left_out_and_named(source, target, reason):
+    pairs = [Pair(str(i), *pair) for i, pair in enumerate(GOOD)]
+    kept, left_out = cleaned([*pairs, Pair("odd", source.strip(), target.strip())], ("en", "de"))
+    assert kept == pairs
+    assert [name for name, _ in left_out] == ["odd"] and reason in left_out[0][1]
+
+
+def test_the_script_of_an_unknown_language_is_that_of_its_letters():
+    pairs = [Pair(str(i), f"sentence {i}, a plain one", f"第{i}句话很简单。") for i in range(30)]
+    _, left_out = cleaned([*pairs, Pair("odd", "another one", "ещё одна")], ("", ""))
+    assert [name for name, _ in left_out] == ["odd"]
+
+
+def test_emoji_numbers_and_zero_bytes_are_no_damage(tmp_path):
+    rows = [*GOOD, ("I ❤ it 😀", "Ich ❤ es 😀"), ("42", "42 !"), ("A zero\0byte here.", "Ein Null\0byte hier.")]
+    splits = DATASETS["translation_pairs"](file=table(tmp_path / "p.tsv", rows))
+    assert not splits.bad and not splits.ignored and "A zero byte here." in every(splits)
+
+
+def test_cleaning_is_listed_but_does_not_count_as_damage(tmp_path):
+    splits = DATASETS["translation_pairs"](file=table(tmp_path / "p.tsv", [*GOOD, ("Same.", "Same."), ("alone",)]))
+    assert [why for _, why in splits.ignored] == ["source and target are equal"]
+    assert [name.rpartition(":")[2] for name, _ in splits.bad] == ["42"]
+
+
+def test_columns_have_numbers_or_names_and_languages(tmp_path):
+    rows = [(str(i), target, source) for i, (source, target) in enumerate(GOOD)]
+    named = DATASETS["translation_pairs"](
+        file=table(tmp_path / "a.tsv", rows, "id\tde\ten\n"), source="en", target="de"
+    )
+    numbered = DATASETS["translation_pairs"](file=table(tmp_path / "b.tsv", rows), source="3", target="2")
+    assert named.languages == ("en", "de") and texts(named.train) == texts(numbered.train)
+
+
+def test_columns_in_each_others_language_are_told(tmp_path):
+    file = table(tmp_path / "p.tsv", [(t, s) for s, t in GOOD])
+    with pytest.raises(DataError, match=r"en stands where de should, and the other way: --set data.source=2"):
+        DATASETS["translation_pairs"](file=file, source_language="en", target_language="de")
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"", "the file is empty"),
+        (b"\n\n", "the file is empty"),
+        (b"one column\nand no more\n", "1 column where columns 1 and 2 are read"),
+        (b"Same.\tSame.\n", "no sentence pair that can be used"),
+    ],
+)
+def test_a_pair_file_that_is_none_is_told_in_one_line(tmp_path, content, message):
+    path = tmp_path / "p.tsv"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=message) as told:
+        DATASETS["translation_pairs"](file=str(path))
+    assert "p.tsv" in str(told.value) and "\n" not in str(told.value)
+
+
+def test_other_encodings_are_found(tmp_path):
+    rows = [(f"Number {i}, please.", f"Nummer {i}, schöne Grüße, bitte.") for i in range(40)]
+    path = tmp_path / "p.tsv"
+    path.write_bytes("".join("\t".join(row) + "\n" for row in rows).encode("cp1252"))
+    splits = DATASETS["translation_pairs"](file=str(path))
+    assert all(" schöne Grüße, bitte." in target for target in texts(splits.train, "target"))
+
+
+def test_a_tab_in_an_aligned_file_is_a_space_and_endings_say_the_languages(tmp_path):
+    (tmp_path / "x.en").write_text("A\ttab.\n" + "".join(s + "\n" for s, _ in GOOD), encoding="utf-8")
+    with gzip.open(tmp_path / "x.de.gz", "wt", encoding="utf-8") as file:
+        file.write("Ein Tab.\n" + "".join(t + "\n" for _, t in GOOD))
+    splits = DATASETS["aligned_files"](file=str(tmp_path / "x.en"), target_file=str(tmp_path / "x.de.gz"))
+    assert splits.languages == ("en", "de") and "A tab." in every(splits)
+
+
+def test_aligned_files_of_different_lengths_are_refused(tmp_path):
+    (tmp_path / "x.en").write_text("One.\nTwo.\n")
+    (tmp_path / "x.de").write_text("Eins.\n")
+    with pytest.raises(DataError, match=r"x\.en 2 and .*x\.de 1"):
+        DATASETS["aligned_files"](file=str(tmp_path / "x.en"), target_file=str(tmp_path / "x.de"))
+
+
+TMX = """<?xml version="1.0" encoding="UTF-8"?>
+{doctype}<tmx version="1.4"><header srclang="en-US"/><body>
+{units}</body></tmx>
+"""
+UNIT = '<tu><tuv xml:lang="de"><seg>{de}</seg></tuv><tuv xml:lang="en-GB"><seg>{en}</seg></tuv></tu>\n'
+
+
+def test_a_translation_memory_is_read_without_the_codes_of_its_markup(tmp_path):
+    path = tmp_path / "m.tmx"
+    units = [UNIT.format(en=s, de=t) for s, t in GOOD]
+    marked = UNIT.format(en='A <bpt i="1">&lt;b&gt;</bpt>bold<ept i="1">&lt;/b&gt;</ept> <hi>word</hi>.', de="Fett.")
+    path.write_text(TMX.format(doctype='<!DOCTYPE tmx SYSTEM "tmx14.dtd">', units="".join([marked, *units])))
+    splits = DATASETS["tmx"](file=str(path))
+    assert splits.languages == ("en-GB", "de") and "A bold word." in every(splits)
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (TMX.format(doctype='<!DOCTYPE tmx [<!ENTITY a "aaaa">]>', units=UNIT.format(en="&a;", de="b")), "entity a"),
+        (TMX.format(doctype="", units="<tu><tuv>"), "line 3: not whole XML: mismatched tag"),
+        (TMX.format(doctype="", units=""), "which of none"),
+    ],
+)
+def test_a_translation_memory_that_is_none_is_told_in_one_line(tmp_path, content, message):
+    path = tmp_path / "m.tmx"
+    path.write_text(content)
+    with pytest.raises(DataError, match=message):
+        DATASETS["tmx"](file=str(path))
+
+
+def test_multi30k_has_its_published_test_part(real_data):
+    splits = DATASETS["multi30k"]()
+    assert len(splits.test) == 1000 and len(splits.validation) > 1000 and len(splits.train) > 28_000
+    assert texts(splits.test)[0] == "A man in an orange hat starring at something."
+
+
+@pytest.mark.parametrize("language", ["de", "zh"])
+def test_tatoeba_holds_out_sentences_with_all_their_translations(real_data, language):
+    splits = DATASETS["tatoeba"](target_language=language)
+    held = set(texts(splits.test)) | set(texts(splits.validation))
+    assert not held & set(texts(splits.train))
+    assert max(len(lines.split("\n")) for lines in texts(splits.test, "references")) > 1

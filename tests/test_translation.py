@@ -1,0 +1,195 @@
+"""A translator from pairs to scores: subwords, batches, the step, decoding, evaluation."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bigkeras.data import DATASETS
+from bigkeras.data.pipeline import ordered_plan, plan_rows
+from bigkeras.data.plan import ROWS, epoch_plan, steps_per_epoch
+from bigkeras.evaluation import evaluate
+from bigkeras.recipe import Choice, Recipe, RecipeError
+from bigkeras.tasks import TASKS, load_task
+from bigkeras.tasks.pairs import clean
+from bigkeras.tasks.translation import token_cross_entropy
+from bigkeras.train import Log, check_recipe, fit
+from bigkeras.translation_metrics import corpus_bleu, translation_metrics
+
+WORDS = {
+    "one": "eins", "two": "zwei", "red": "rot", "green": "grün", "cat": "Katze", "dog": "Hund",
+    "sees": "sieht", "likes": "mag", "the": "das", "house": "Haus", "small": "klein", "tree": "Baum",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory):
+    """A TSV of 400 pairs of three to nine words, each word of which has one translation."""
+    draw = np.random.default_rng(0)
+    sources = [" ".join(draw.choice(list(WORDS), draw.integers(3, 10))) for _ in range(400)]
+    lines = [f"{source}\t{' '.join(WORDS[word] for word in source.split())}\n" for source in sources]
+    path = tmp_path_factory.mktemp("pairs") / "toy.tsv"
+    path.write_text("".join(lines), encoding="utf-8")
+    return path
+
+
+def recipe(pairs, **values):
+    chosen = Recipe(
+        name="toy",
+        data=Choice("translation_pairs", {"file": str(pairs), "source_language": "en", "target_language": "de"}),
+        task=Choice("translation", {"vocabulary_size": 340, "length": 48, "beam": 2}),
+        model=Choice("transformer_translator", {"depth": 2, "width": 32, "num_heads": 2, "feed_forward": 64}),
+        loss=Choice("cross_entropy", {"label_smoothing": 0.1}),
+        optimizer=Choice("adamw", {"learning_rate": 3e-3, "weight_decay": 0.0}),
+        batch_size=512,
+        epochs=2,
+        monitor="val_bleu",
+    )
+    return chosen.override(**values)
+
+
+@pytest.fixture(scope="module")
+def task(pairs):
+    splits = DATASETS["translation_pairs"](file=str(pairs))
+    return splits, TASKS["translation"](splits, vocabulary_size=340, length=48)
+
+
+@pytest.fixture(scope="module")
+def run(pairs, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("runs") / "toy"
+    fit(recipe(pairs), directory, log=Log(quiet=True))
+    return directory
+
+
+def test_any_text_comes_back_from_its_ids(task):
+    _, fitted = task
+    tokenizers = fitted.preprocessor.tokenizers()
+    texts = ["the small cat", "Schrödinger’s 猫 😀, „ja“!", "", "tabs\tand  spaces\n", "e\u0301"]
+    back = tokenizers.sentences(tokenizers.target_ids(tf.constant(texts)).to_tensor())
+    assert [text.decode() for text in back.numpy()] == [
+        "the small cat", "Schrödinger’s 猫 😀, „ja“!", "", "tabs and spaces", "é",
+    ]  # fmt: skip
+
+
+def test_the_vocabulary_is_learned_from_the_training_split_and_always_the_same(pairs, task):
+    splits, fitted = task
+    again = TASKS["translation"](DATASETS["translation_pairs"](file=str(pairs)), vocabulary_size=340, length=48)
+    assert again.preprocessor == fitted.preprocessor
+    other = TASKS["translation"](splits, vocabulary_size=340, length=48, joint=False, algorithm="bpe")
+    assert other.preprocessor.vocabulary_sizes() != fitted.preprocessor.vocabulary_sizes()
+    assert not other.preprocessor.joint
+
+
+def test_the_preprocessor_is_the_same_after_its_files_are_read(task, tmp_path):
+    _, fitted = task
+    for name, data in fitted.preprocessor.files().items():
+        (tmp_path / name).write_bytes(data)
+    assert load_task(tmp_path, ()) == fitted
+
+
+def test_chinese_punctuation_stays_as_wide_as_it_is():
+    assert clean(tf.constant(["你好，世界！"]))[0].numpy().decode() == "你好，世界！"
+
+
+def test_a_token_plan_shows_every_pair_once_in_few_shapes():
+    lengths = np.random.default_rng(0).integers(2, 60, (700, 2))
+    plan = epoch_plan(np.zeros(700), batch_size=512, seed=1, epoch=2, lengths=lengths)
+    assert sorted(plan.indices[plan.weights > 0]) == list(range(700))
+    shapes = set()
+    for indices in plan.indices:
+        used = indices[indices >= 0]
+        assert len(used) % ROWS == 0
+        shapes.add(len(used))
+        assert len(used) * lengths[used].max() <= max(512, ROWS * 64)
+    assert len(shapes) <= 7
+    assert (plan.weights[plan.indices >= 0] == 0).sum() < ROWS * 2
+    assert len(plan.indices) == steps_per_epoch(np.zeros(700), 512, lengths=lengths)
+
+
+def test_a_token_plan_is_a_function_of_seed_and_epoch():
+    lengths = np.random.default_rng(0).integers(2, 60, (300, 2))
+    plans = [epoch_plan(np.zeros(300), batch_size=256, seed=0, epoch=e, lengths=lengths).indices for e in (0, 0, 1)]
+    assert np.array_equal(plans[0], plans[1]) and not np.array_equal(plans[0], plans[2])
+
+
+def test_the_decoder_reads_what_it_wrote_and_padding_has_no_weight(task):
+    splits, fitted = task
+    source = fitted.opened(splits.validation)
+    plan = ordered_plan(source, 256, fitted.lengths(source))
+    seen = 0
+    for (source_ids, before), labels, weights in fitted.dataset(
+        source, plan_rows(lambda _: plan, range(1)), 256, False, print
+    ):
+        assert source_ids.shape == before.shape == labels.shape == weights.shape
+        assert np.all(before[:, 0] == 2) and np.all(before[:, 1:] == labels[:, :-1])
+        assert np.all(weights.numpy()[labels.numpy() == 0] == 0)
+        seen += int(tf.reduce_sum(weights))
+    assert seen == fitted.lengths(source)[:, 1].sum()
+
+
+def test_smoothing_is_that_of_keras_for_one_hot_targets():
+    import keras
+
+    logits, labels = tf.random.stateless_normal((2, 3, 5), (0, 1)), tf.constant([[0, 1, 2], [3, 4, 0]])
+    wanted = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1, reduction="none")
+    assert np.allclose(token_cross_entropy(0.1)(labels, logits), wanted(tf.one_hot(labels, 5), logits), atol=1e-6)
+
+
+def test_a_run_has_its_scores_and_translations_in_report_and_log(run):
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert 0 <= metrics["validation"]["bleu"] <= 100 and "tok:13a" in metrics["validation"]["signatures"]["bleu"]
+    report = (run / "report.md").read_text()
+    assert "The worst sentences" in report and "## By length" in report
+    assert "val_bleu" in (run / "log.csv").read_text().splitlines()[0]
+
+
+def test_evaluate_scores_the_test_split_of_a_run(run):
+    values = evaluate(run, split="test")["test"]
+    assert values["sentences"] == 12 and "test" in json.loads((run / "metrics.json").read_text())
+
+
+@pytest.mark.slow
+def test_micro_batches_train_the_same_weights(pairs, tmp_path):
+    import keras
+
+    weights = []
+    for parts in (1, 2):
+        changes = {"micro_batches": parts, "epochs": 1, "model.dropout": 0.0, "optimizer": "sgd", "ema": 0.9}
+        fit(recipe(pairs, **changes), tmp_path / str(parts), log=Log(quiet=True))
+        weights.append(keras.models.load_model(tmp_path / str(parts) / "last.keras", compile=False).get_weights())
+    for one, two in zip(*weights, strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_toy_language_is_learned(pairs, tmp_path):
+    metrics = fit(recipe(pairs, epochs=30, model__dropout=0.0), tmp_path / "run", log=Log(quiet=True))
+    assert metrics["validation"]["bleu"] > 60
+
+
+def test_several_references_and_lower_case_raise_the_score():
+    references = [["The cat sat on the mat today."], ["A dog ran home late.", "A hound ran home very late."]]
+    translations = ["the cat sat on the mat today.", "A hound ran home very late."]
+    values = translation_metrics(translations, references, "en")
+    assert values["bleu"] < values["bleu_lower"] == pytest.approx(100.0)
+    assert corpus_bleu(translations, [known[:1] for known in references], "en").score < values["bleu"]
+
+
+def test_chinese_is_scored_by_its_characters():
+    found = corpus_bleu(["我喜欢小猫。"], [["我喜欢小狗。"]], "zh-CN")
+    assert found.score > 0 and "tok:zh" in found.signature
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"monitor": "val_macro_f1"}, "monitor 'val_macro_f1' is not one of"),
+        ({"loss": "focal"}, "loss 'focal' is not one of cross_entropy"),
+        ({"balance": "oversample"}, "no classes to balance"),
+        ({"augmentation": [{"name": "word_dropout"}]}, "translation has none"),
+    ],
+)
+def test_a_recipe_that_means_nothing_for_pairs_is_refused(pairs, change, message):
+    with pytest.raises(RecipeError, match=message):
+        check_recipe(recipe(pairs, **change))

@@ -1,0 +1,155 @@
+"""Artifacts that translate: strings in, translated strings out, in both loaders; and the app that uses nothing else."""
+
+import io
+import json
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from apps import translation
+from bigkeras.data.cleaning import Pair
+from bigkeras.data.pair_splits import pair_splits
+from bigkeras.models import MODELS
+from bigkeras.parity import session_loader
+from bigkeras.tasks import TASKS
+from bigkeras.translation_artifact import export_translator
+from bigkeras.translator import Translator
+
+WORDS = ["one", "two", "red", "green", "cat", "dog", "sees", "likes", "the", "house"]
+TEXTS = [b"the red cat", b"", b"one dog sees two green cats", "Ünïcode 猫 😀 \0 \xff".encode()]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """An untrained translator, its preprocessor, its exported folder and the export's report."""
+    draw = np.random.default_rng(0)
+    sources = [" ".join(draw.choice(WORDS, 6)) for _ in range(200)]
+    pairs = [Pair(str(i), text, text.upper() + "!") for i, text in enumerate(sources)]
+    splits = pair_splits(pairs, ("en", "de"), origin="toy", validation=0, test=0, seed=0, limit_train=None)
+    task = TASKS["translation"](splits, vocabulary_size=320, length=24, beam=2, joint=False)
+    tf.random.set_seed(0)
+    model = MODELS["transformer_translator"](
+        **task.model_arguments, depth=1, width=16, num_heads=2, feed_forward=32, dropout=0.0
+    )
+    directory = tmp_path_factory.mktemp("models") / "toy"
+    report = export_translator(model, task.preprocessor, directory, examples=[s.encode() for s in sources[:20]])
+    return model, task.preprocessor, directory, report
+
+
+@pytest.fixture(scope="module")
+def loaded(made):
+    return tf.saved_model.load(str(made[2] / "1"))
+
+
+def test_the_export_compared_both_loaders_with_the_keras_model(made):
+    _, _, directory, report = made
+    assert set(report["agreement"]) == {
+        "python serving_default", "python compiled", "session serving_default", "session compiled",
+    }  # fmt: skip
+    assert min(report["agreement"].values()) >= 0.99
+    assert json.loads((directory / "preprocessor.json").read_text())["languages"] == ["en", "de"]
+
+
+def test_the_artifact_translates_as_the_keras_model_and_an_empty_text_stays_empty(made, loaded):
+    model, preprocessor, _, _ = made
+    found = loaded.signatures["serving_default"](text=tf.constant(TEXTS))["translation"].numpy()
+    assert [text.decode() for text in found] == Translator(model, preprocessor)(TEXTS)
+    assert found[1] == b""
+
+
+def test_no_signature_but_the_compiled_one_asks_for_xla(made):
+    _, _, directory, _ = made
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    saved = saved_model_pb2.SavedModel.FromString((directory / "1" / "saved_model.pb").read_bytes())
+    graph = saved.meta_graphs[0].graph_def
+    functions = {f.signature.name: f for f in graph.library.function}
+    nodes = {node.name: node for node in graph.node}
+    for name, signature in saved.meta_graphs[0].signature_def.items():
+        outputs = list(signature.outputs.values())
+        if name.startswith("__") or name == "compiled":
+            continue
+        seen, todo = set(), [nodes[outputs[0].name.split(":")[0]]]
+        while todo:
+            node = todo.pop()
+            assert not node.op.startswith("Xla") and not node.attr["_XlaMustCompile"].b, (name, node.op)
+            called = [v.func.name for v in node.attr.values()] + [
+                f.name for v in node.attr.values() for f in v.list.func
+            ]
+            for function in set(called) & set(functions) - seen:
+                seen.add(function)
+                todo += functions[function].node_def
+
+
+def test_the_longest_text_is_bounded(made, loaded):
+    found = loaded.signatures["greedy"](text=tf.constant([b"cat " * 5000]))["translation"].numpy()
+    assert len(loaded_ids(made, found)) <= 2 * 24 + 10
+
+
+def loaded_ids(made, texts):
+    return made[1].tokenizers().target_ids(tf.constant(texts)).flat_values
+
+
+def test_n_best_are_sorted_and_the_length_penalty_counts(loaded):
+    ask = loaded.signatures["n_best"]
+    plain, long = (ask(text=tf.constant(TEXTS[:1]), length_penalty=tf.constant(x)) for x in (0.0, 2.0))
+    assert plain["translation"].shape == (1, 2) and plain["score"][0, 0] >= plain["score"][0, 1]
+    assert plain["score"][0, 0] < long["score"][0, 0] < 0
+
+
+def test_attention_adds_up_to_one_for_every_piece_written(loaded):
+    found = loaded.signatures["attention"](text=tf.constant(TEXTS))
+    written = found["target_piece"].numpy() != b""
+    sums = found["weight"].numpy().sum(-1)
+    assert found["weight"].shape == (*found["target_piece"].shape, found["source_piece"].shape[1])
+    np.testing.assert_allclose(sums[written], 1.0, atol=1e-5)
+    np.testing.assert_allclose(sums[~written], 0.0)
+
+
+def test_an_empty_batch_has_no_answers(made):
+    with session_loader(made[2] / "1") as run:
+        for signature in ("serving_default", "compiled", "attention"):
+            assert run(signature, "text", np.array([], object))["translation"].shape == (0,)
+
+
+def app(*arguments, stdin=b"", monkeypatch=None, capsys=None):
+    if monkeypatch:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+    status = translation.main(list(map(str, arguments)))
+    told = capsys.readouterr()
+    return status, told.out, told.err
+
+
+def test_the_app_gives_a_line_for_every_line_and_keeps_the_order(made, loaded, monkeypatch, capsys):
+    lines = [b"one dog", b"", b"the red cat sees the house", b"  ", b"two"]
+    status, out, _ = app(
+        "-", "--model", made[2], "--runtime", "python", "--batch", 2,
+        stdin=b"\n".join(lines) + b"\n", monkeypatch=monkeypatch, capsys=capsys,
+    )  # fmt: skip
+    wanted = Translator(made[0], made[1])(lines)
+    assert status == 0 and out.split("\n") == [" ".join(text.splitlines()) for text in wanted] + [""]
+
+
+def test_the_app_tells_the_n_best_as_json_and_draws_attention(made, monkeypatch, capsys, tmp_path):
+    picture = tmp_path / "a.png"
+    common = ("the red cat", "--model", made[2], "--runtime", "python")
+    status, out, _ = app(*common, "--n-best", 2, "--json", capsys=capsys)
+    told = json.loads(out)
+    assert status == 0 and len(told["n_best"]) == 2 and told["translation"] == told["n_best"][0]["translation"]
+    status, _, _ = app(*common, "--attention", picture, capsys=capsys)
+    assert status == 0 and picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("x", "--beam", "7"), "--beam 7: this model searches with 1 or 2"),
+        (("x", "--n-best", "3"), "--n-best 3: this model gives 2"),
+        (("--file", "missing.txt"), "missing.txt: cannot be read"),
+    ],
+)
+def test_what_the_app_cannot_do_is_one_line(made, arguments, message, capsys):
+    status, out, err = app(*arguments, "--model", made[2], "--runtime", "python", capsys=capsys)
+    assert status == 1 and not out and message in err and "Traceback" not in err
