@@ -24,6 +24,7 @@ ALLOWED: dict[str, set[str]] = {
     "layers": set(),
     "runtime": set(),
     "gpus": set(),
+    "decoding": set(),
     "metrics": set(),
     "pictures": set(),
     "models": {"layers"},
