@@ -67,7 +67,7 @@ def save(model: keras.Model, preprocessor: PairPreprocessor, directory: Path) ->
 
 def signatures(model: keras.Model, preprocessor: PairPreprocessor, tokenizers: Any) -> dict[str, Callable]:
     """The signatures' graph functions by name."""
-    steps, beam = stepper(model), preprocessor.beam
+    steps, compiled_steps, beam = stepper(model), stepper(model, compiled=True), preprocessor.beam
 
     def read(text: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Cleaned sentences, and their ids in at least one row."""
@@ -89,7 +89,7 @@ def signatures(model: keras.Model, preprocessor: PairPreprocessor, tokenizers: A
 
     @tf.function(jit_compile=True)
     def compiled(ids: tf.Tensor) -> tf.Tensor:
-        return best(steps, preprocessor, ids, beam)[0][:, 0]
+        return best(compiled_steps, preprocessor, ids, beam)[0][:, 0]
 
     def in_few_shapes(ids: tf.Tensor) -> tf.Tensor:
         # Every new shape is compiled: the number of sentences becomes a power of two.

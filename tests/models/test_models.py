@@ -90,7 +90,8 @@ def images(count=2, channels=3):
 
 def named_by_keras(layer):
     snake = re.sub(r"(?<!^)(?=[A-Z][a-z])", "_", type(layer).__name__).lower()
-    return layer.name not in ("flatten", "dropout", "embedding", "token_type") and re.fullmatch(rf"{snake}(_\d+)?", layer.name)
+    ours = ("flatten", "dropout", "embedding", "token_type")
+    return layer.name not in ours and re.fullmatch(rf"{snake}(_\d+)?", layer.name)
 
 
 def trainable(model):
