@@ -143,7 +143,7 @@ def tensorboard_callbacks(control: Any) -> list[keras.callbacks.Callback]:
             class_names=control.splits.class_names,
             position=lambda: control.total_steps,
             predict_samples=samples,
-            confusion=None if validation is None else lambda: control.step.confusion.result().numpy(),
+            confusion=None if validation is None else lambda: control.confusion,
             network=control.step.network,
             profile=control.machine.profile,
         )
