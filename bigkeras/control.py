@@ -270,12 +270,12 @@ class Control(keras.callbacks.Callback):
         """
         due = self.workers.chief and time.monotonic() - self.saved_at >= self.machine.checkpoint_seconds
         fresh = {name: why for name, why in list(self.bad.items()) if name not in self.told_bad}
-        asked, due, news = self.workers.sums([bool(self.asked), due, len(fresh)])
+        asked, time_to_save, news = self.workers.sums([bool(self.asked), due, len(fresh)])
         for worker in range(self.workers.count if news else 0):
             heard = json.loads(self.workers.told(json.dumps(fresh).encode(), worker))
             self.bad.update(heard)
             self.told_bad.update(heard)
-        return (self.asked or [signal.SIGTERM])[0] if asked else 0, bool(due)
+        return (self.asked or [signal.SIGTERM])[0] if asked else 0, bool(time_to_save)
 
     # ------------------------------------------------------------------ bad samples
 

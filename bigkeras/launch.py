@@ -57,7 +57,7 @@ def _run(command: list[str], count: int, logs: Path, asked: list[int], mode: str
     with ExitStack() as files:
         processes = []
         for index, environment in enumerate(configurations(count)):
-            log = files.enter_context(open(logs / f"worker-{index}.log", mode, encoding="utf-8"))  # noqa: SIM115
+            log = files.enter_context(open(logs / f"worker-{index}.log", mode, encoding="utf-8"))
             # In a session of its own, so that Ctrl-C in the terminal reaches it once, through here.
             processes.append(
                 subprocess.Popen(

@@ -31,8 +31,7 @@ def own_randomness(layers: Sequence[keras.layers.Layer]) -> Iterator[Callable[[]
     if context.num_replicas_in_sync == 1:
         yield lambda: None
         return
-    replica = tf.cast(context.replica_id_in_sync_group, tf.uint32)
-    apart = tf.stack([replica * tf.constant(GOLDEN, tf.uint32), tf.constant(0, tf.uint32)])
+    apart = tf.stack([tf.cast(context.replica_id_in_sync_group, tf.int64) * GOLDEN, 0])
     variables = {id(v): v for layer in layers for v in layer.non_trainable_variables}
     states = [v for v in variables.values() if v.path.endswith("seed_generator_state")]
     random = {id(v) for v in states}
@@ -41,7 +40,7 @@ def own_randomness(layers: Sequence[keras.layers.Layer]) -> Iterator[Callable[[]
         for variable in variables.values():
             value = scope.get_current_value(variable)
             if value is not None:
-                variable.assign(value - apart if id(variable) in random else value)
+                variable.assign(value - tf.cast(apart, value.dtype) if id(variable) in random else value)
 
-    with keras.StatelessScope(state_mapping=[(v, v.value + apart) for v in states]) as scope:
+    with keras.StatelessScope(state_mapping=[(v, v.value + tf.cast(apart, v.dtype)) for v in states]) as scope:
         yield updates

@@ -119,7 +119,8 @@ class Step(keras.Model):
         gradients = sum_over_replicas(gradients)
         if self.clip_norm:
             # Where the loss is scaled (mixed_float16) so are its gradients, and the bound with them.
-            gradients, _ = tf.clip_by_global_norm(gradients, self.clip_norm * self._scale(tf.constant(1.0)))
+            bound = tf.cast(self.clip_norm * self._scale(tf.constant(1.0)), gradients[0].dtype)
+            gradients, _ = tf.clip_by_global_norm(gradients, bound)
         self.optimizer.apply(gradients, variables)
         if self.ema:
             self._average()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -176,6 +177,28 @@ def test_a_full_disk_is_one_clear_error_and_the_last_checkpoint_stays(tmp_path, 
     with pytest.raises(checkpoint.CheckpointError, match=r"cannot be written: No space left on device; the last good"):
         fit(TINY, tmp_path / "run", log=QUIET, machine=Machine(checkpoint_seconds=0))
     assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000001.npz"]
+
+
+def test_a_run_goes_on_without_checkpoints_where_its_recipe_says_so(tmp_path, monkeypatch, capsys):
+    def read_only(file, **arrays):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(np, "savez", read_only)
+    recipe = TINY.override(epochs=1, on_checkpoint_error="go on")
+    assert fit(recipe, tmp_path / "run", machine=Machine(checkpoint_seconds=0))["validation"]
+    assert "Read-only file system; the last good one stays; the training goes on" in capsys.readouterr().err
+
+
+def test_a_run_directory_that_disappears_is_one_clear_error(tmp_path, monkeypatch):
+    def disappearing(self, batch, logs=None):
+        if self.total_steps == 2:
+            shutil.rmtree(tmp_path / "run")
+        original(self, batch, logs)
+
+    original = control.Control.on_train_batch_end
+    monkeypatch.setattr(control.Control, "on_train_batch_end", disappearing)
+    with pytest.raises(checkpoint.CheckpointError, match="cannot be written: No such file or directory"):
+        fit(TINY, tmp_path / "run", log=QUIET, machine=Machine(checkpoint_seconds=0))
 
 
 def test_early_stopping_counts_epochs_without_a_better_value(tmp_path):
