@@ -21,6 +21,8 @@ GRACE = 30.0
 # A group of which one has fallen cannot save any more: its collective operations wait for the fallen one.
 FALLEN_GRACE = 2.0
 POLL = 0.1
+# How a worker ends that was asked to stop, has saved and left.
+LEFT = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -96,8 +98,8 @@ def _watch(processes: list[subprocess.Popen], logs: Path, asked: list[int]) -> i
             if status:
                 if not asked:
                     _say(f"worker {index} fell ({_spoken(status)}); its log is {logs / f'worker-{index}.log'}")
-                    # The others may be leaving for the same reason.
-                    _wait(processes, FALLEN_GRACE)
+                    # The others may be leaving for the same reason: one that was asked to stop makes all save.
+                    _wait(processes, GRACE if status in LEFT else FALLEN_GRACE)
                 return status if status > 0 else 128 - status
         if all(process.poll() == 0 for process in processes):
             return 0

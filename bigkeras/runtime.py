@@ -198,22 +198,28 @@ def _multiworker() -> Any:
     """Waits until all workers are there. To be called before TensorFlow's first operation."""
     import tensorflow as tf
 
-    resolvers = tf.distribute.cluster_resolver
-    if _cluster():
-        resolver = resolvers.TFConfigClusterResolver()
-    elif "SLURM_STEP_NODELIST" in os.environ:
-        # Slurm itself gives every task its GPUs (--gpus-per-task): the resolver need not, and fails without GPUs.
-        tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
-        resolver = resolvers.SlurmClusterResolver(gpus_per_node=tasks, gpus_per_task=1, auto_set_gpu=False)
-    else:
-        raise MachineError(
-            "--strategy multiworker: TF_CONFIG is not set, and this is no step of Slurm; "
-            "scripts/launch_workers N -- bigkeras train … starts N workers here"
-        )
+    resolver = worker_resolver()
     try:
         return tf.distribute.MultiWorkerMirroredStrategy(resolver)
-    except RuntimeError as error:
+    except (RuntimeError, tf.errors.OpError) as error:
         raise MachineError(f"--strategy multiworker: {str(error).splitlines()[0]}") from None
+
+
+def worker_resolver() -> Any:
+    """Who the workers are, by TF_CONFIG or Slurm: a cluster resolver. Raises MachineError where neither says."""
+    import tensorflow as tf
+
+    resolvers = tf.distribute.cluster_resolver
+    if _cluster():
+        return resolvers.TFConfigClusterResolver()
+    if "SLURM_STEP_NODELIST" in os.environ:
+        # Slurm itself gives every task its GPUs (--gpus-per-task): the resolver need not, and fails without GPUs.
+        tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
+        return resolvers.SlurmClusterResolver(gpus_per_node=tasks, gpus_per_task=1, auto_set_gpu=False)
+    raise MachineError(
+        "--strategy multiworker: TF_CONFIG is not set, and this is no step of Slurm; "
+        "scripts/launch_workers N -- bigkeras train … starts N workers here"
+    )
 
 
 @functools.cache

@@ -135,8 +135,9 @@ class Step(keras.Model):
             updates()
             losses = self.loss_function(targets, logits)
             if self.class_weights is not None:
-                losses *= tf.linalg.matvec(targets, self.class_weights)
-            data_loss = tf.reduce_sum(losses * weights) / total
+                losses *= tf.cast(tf.linalg.matvec(targets, self.class_weights), losses.dtype)
+            data_loss = tf.reduce_sum(losses * tf.cast(weights, losses.dtype)) / tf.cast(total, losses.dtype)
+            data_loss = tf.cast(data_loss, tf.float32)
             loss = data_loss
             if self.penalty is not None:
                 # Every replica and every micro-batch adds its share.

@@ -68,6 +68,8 @@ def fit(
     runtime.check_backend()
     check_recipe(recipe, model)
     machine, log = machine or runtime.Machine(), log or Log()
+    if runtime.choose(machine.strategy)[0] == "multiworker":
+        log.say("waiting until all workers are there")
     strategy = runtime.strategy(machine)
     workers = Workers(strategy)
     replicas = strategy.num_replicas_in_sync

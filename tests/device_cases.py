@@ -75,6 +75,12 @@ def in_float64(network: keras.Model) -> keras.Model:
     return keras.models.clone_model(network, clone_function=cast)
 
 
+def loss_in(policy: str, asked: Recipe) -> Callable:
+    """The recipe's loss; in float64 where all is: float32's rounding depends on how many examples a replica has."""
+    loss = LOSSES[asked.loss.name](**asked.loss.args)
+    return type(loss).from_config({**loss.get_config(), "dtype": "float64"}) if policy == "float64" else loss
+
+
 class Trained(NamedTuple):
     """What a training leaves: the weights, their averages, and what was logged."""
 
@@ -113,7 +119,7 @@ def train(asked: Recipe, devices: tf.distribute.Strategy, policy: str, steps: in
         step = Step(
             in_float64(network) if policy == "float64" else network,
             normalise=lambda x: x,
-            loss=LOSSES[asked.loss.name](**asked.loss.args),
+            loss=loss_in(policy, asked),
             num_classes=CLASSES,
             class_weights=np.array([2.0, 1.0, 0.5]),
             micro_batches=asked.micro_batches,

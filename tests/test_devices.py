@@ -12,8 +12,11 @@ import pytest
 import tensorflow as tf
 from device_cases import KINDS, OPTIMIZERS, Trained, load, recipe, train
 
+from bigkeras.data.pipeline import plan_rows, replica_rows
+from bigkeras.data.plan import epoch_plan
+from bigkeras.launch import configurations
 from bigkeras.replicas import own_randomness
-from bigkeras.runtime import Machine, strategy
+from bigkeras.runtime import Machine, MachineError, choose, strategy, worker_resolver
 from bigkeras.step import Step
 from bigkeras.tasks import LOSSES
 
@@ -80,17 +83,56 @@ def two_workers(tmp_path_factory) -> Path:
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     program = [sys.executable, str(ROOT / "tests" / "device_cases.py"), str(folder), *ON_WORKERS]
     launch = [sys.executable, "-m", "bigkeras.launch", "2", "--logs", str(folder), "--", *program]
-    done = subprocess.run(launch, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=540)
+    done = subprocess.run(launch, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=1500)
     assert done.returncode == 0, done.stderr + (folder / "worker-0.log").read_text()[-3000:]
     return folder
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("case", ON_WORKERS)
 def test_two_workers_end_in_the_weights_of_one_device(case, two_workers):
     kind, optimizer, policy = case.split("-")
     one = on_one_device(kind, optimizer, policy)
     assert_same(one, load(two_workers / f"{case}.npz"), TOLERANCE[policy])
+
+
+def test_each_replica_gets_its_run_of_neighbours_in_every_batch():
+    rows = plan_rows(lambda e: epoch_plan(np.zeros(10), batch_size=8, seed=0, epoch=e), range(1))
+    whole = np.stack([row["index"] for row in rows.as_numpy_iterator()])
+    parts = [[row["index"] for row in replica_rows(rows, first, 2, 4).as_numpy_iterator()] for first in (0, 2)]
+    assert np.array_equal(np.concatenate([np.reshape(p, (2, 4)) for p in parts], 1), whole)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("{", r"TF_CONFIG=\{: not of the form"),
+        ('{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}', "not of the form"),
+        ('{"cluster": {"worker": ["a:1"], "ps": ["b:1"]}, "task": {"type": "ps", "index": 0}}', "names the job ps"),
+        ("", "TF_CONFIG is not set, and this is no step of Slurm"),
+    ],
+)
+def test_a_cluster_that_cannot_be_is_named(config, message, monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", config)
+    monkeypatch.delenv("SLURM_STEP_NODELIST", raising=False)
+    with pytest.raises(MachineError, match=message):
+        worker_resolver()
+
+
+def test_auto_takes_the_workers_that_tf_config_names(monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", configurations(2)[1]["TF_CONFIG"])
+    assert choose("auto") == ("multiworker", "TF_CONFIG names 2 workers")
+
+
+def test_the_workers_of_a_slurm_step_are_found_without_gpus(monkeypatch):
+    names = {"PROCID": "2", "STEP_NUM_TASKS": "4", "STEP_NODELIST": "n[1-2]", "STEP_TASKS_PER_NODE": "2(x2)"}
+    for name, value in names.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    resolver = worker_resolver()
+    assert resolver.cluster_spec().as_dict() == {"worker": ["n1:8888", "n1:8889", "n2:8888", "n2:8889"]}
+    assert (resolver.task_type, resolver.task_id) == ("worker", 2)
 
 
 def test_replicas_draw_dropout_masks_of_their_own(two_replicas):

@@ -72,7 +72,7 @@ def test_a_wrong_command_line_is_not_tried_again(tmp_path):
 
 TINY = RECIPES["digits"].override(
     **{
-        "epochs": 30,
+        "epochs": 20,
         "batch_size": 250,
         "ema": 0.9,
         "augmentation": (),
