@@ -92,17 +92,30 @@ def fit(
                 raise RecipeError("model auto tries several models on one machine; name a model, as --set model=resnet")
             again = functools.partial(fit, machine=machine, log=log)
             return fit_best(recipe, directory, splits, again, log)
-        task = TASKS[recipe.task.name](splits, recipe.augmentation, **recipe.task.args)
-        validation = splits.validation
-        splits = task.ready(splits)
-        workers.by_chief(lambda: _describe(directory, task, splits))
-        with strategy.scope(), runtime.precision(recipe.precision):
-            step = _make_step(recipe, splits, task, machine, model)
-        with signals() as asked:
-            control = Control(recipe, directory, step, splits, task, log, asked, machine, workers)
-            _train(recipe, directory, step, splits, task, control, log)
-        history = control.position.history
-        return workers.by_chief(lambda: finish_run(directory, recipe, validation, history, control.bad))
+        return _fit(recipe, directory, splits, model, machine, workers, log)
+
+
+def _fit(
+    recipe: Recipe,
+    directory: Path,
+    splits: Splits,
+    model: Callable | None,
+    machine: runtime.Machine,
+    workers: Workers,
+    log: Log,
+) -> dict[str, Any]:
+    """The run itself: task, step, training, scores."""
+    task = TASKS[recipe.task.name](splits, recipe.augmentation, **recipe.task.args)
+    validation = splits.validation
+    splits = task.ready(splits)
+    workers.by_chief(lambda: _describe(directory, task, splits))
+    with workers.strategy.scope(), runtime.precision(recipe.precision):
+        step = _make_step(recipe, splits, task, machine, model)
+    with signals() as asked:
+        control = Control(recipe, directory, step, splits, task, log, asked, machine, workers)
+        _train(recipe, directory, step, splits, task, control, log)
+    history = control.position.history
+    return workers.by_chief(lambda: finish_run(directory, recipe, validation, history, control.bad))
 
 
 def _check_alike(workers: Workers, recipe: Recipe, splits: Splits) -> None:
