@@ -238,27 +238,30 @@ def test_a_model_of_ones_own_trains_under_its_name(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_killed_again_and_again_ends_as_one_that_was_not(whole, tmp_path):
+@pytest.mark.timeout(3600)
+def test_a_run_killed_twenty_times_ends_as_one_that_was_not(tmp_path):
     generator = np.random.default_rng(0)
     recipe = tmp_path / "recipe.json"
-    TINY.save(recipe)
+    longer = TINY.override(epochs=12)
+    longer.save(recipe)
+    whole = tmp_path / "whole"
+    fit(longer, whole, log=QUIET)
     command = [sys.executable, "-m", "bigkeras", "train", str(recipe), "--run-dir", str(tmp_path / "run")]
     kills = 0
     while not (tmp_path / "run" / "metrics.json").exists():
         process = subprocess.Popen([*command, "--checkpoint-seconds", "0"], stderr=subprocess.DEVNULL)
         log = tmp_path / "run" / "checkpoints"
         before = {p.name for p in log.glob("*.npz")}
-        deadline = time.monotonic() + 120
         # Killed when some checkpoints more are there, or while one is being written.
         wanted = int(generator.integers(1, 4))
-        while process.poll() is None and time.monotonic() < deadline and kills < 6:
+        while process.poll() is None and kills < 20:
             new = {p.name for p in log.glob("*.npz")} - before
             if len(new) >= min(wanted, 2) or (new and any(log.glob("*.part"))):
                 process.kill()
                 kills += 1
                 break
             time.sleep(0.002)
-        process.wait(300)
-    assert kills >= 3
+        process.wait(1200)
+    assert kills == 20
     assert all(np.array_equal(a, b) for a, b in zip(weights(whole), weights(tmp_path / "run"), strict=True))
     assert history(whole) == history(tmp_path / "run")
