@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 # Seconds that workers get to save and leave before they are killed.
@@ -113,13 +113,19 @@ def _stop(processes: list[subprocess.Popen], grace: float) -> int:
     """Asks all to leave, then kills; the largest exit status."""
     for process in processes:
         if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
+            _signal(process, signal.SIGTERM)
     _wait(processes, grace)
     for index, process in enumerate(processes):
         if process.poll() is None:
             _say(f"worker {index} did not leave within {grace:g} s and is killed")
-            process.kill()
+            _signal(process, signal.SIGKILL)
     return max(process.wait() for process in processes)
+
+
+def _signal(process: subprocess.Popen, number: int) -> None:
+    """To the worker and all that it has started: the command may be a shell's."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
 
 
 def _wait(processes: list[subprocess.Popen], seconds: float) -> None:

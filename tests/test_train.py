@@ -127,6 +127,18 @@ def test_a_broken_checkpoint_is_passed_over(whole, tmp_path, monkeypatch):
     assert all(np.array_equal(a, b) for a, b in zip(weights(whole), weights(tmp_path / "run"), strict=True))
 
 
+def test_a_whole_run_on_two_replicas_ends_in_the_weights_of_one_device(tmp_path):
+    certain = TINY.override(
+        **{"epochs": 2, "augmentation": (), "optimizer": Choice("sgd"), "model.dropout": 0.0, "micro_batches": 2}
+    )
+    fit(certain, tmp_path / "one", log=QUIET, machine=Machine(strategy="one"))
+    fit(certain, tmp_path / "two", log=QUIET, machine=Machine(strategy="mirrored", replicas=2))
+    for a, b in zip(weights(tmp_path / "one"), weights(tmp_path / "two"), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    for a, b in zip(history(tmp_path / "one"), history(tmp_path / "two"), strict=True):
+        assert b == pytest.approx(a, rel=1e-4)
+
+
 def test_a_finished_run_is_not_trained_again(whole):
     before = (whole / "last.keras").stat().st_mtime_ns
     metrics = fit(TINY, whole, log=QUIET)
