@@ -62,7 +62,8 @@ OPTIMIZERS = {
     "rmsprop": Choice("rmsprop", {"learning_rate": 1e-3}),
     "adam": Choice("adam", {"learning_rate": 1e-3}),
     "adamw": Choice("adamw", {"learning_rate": 1e-3, "weight_decay": 0.1}),
-    "muon": Choice("muon", {"learning_rate": 1e-3}),
+    # Without its scale by the matrix' size, which Keras computes in float32 and cannot multiply in float64.
+    "muon": Choice("muon", {"learning_rate": 1e-2, "rms_rate": None}),
 }
 
 
@@ -126,7 +127,12 @@ def train(asked: Recipe, devices: tf.distribute.Strategy, policy: str, steps: in
             clip_norm=asked.clip_norm,
             ema=asked.ema,
         )
-        step.begin(make_optimizer(asked, STEPS))
+        optimizer = make_optimizer(asked, STEPS)
+        if policy == "float64":
+            # Keras' Muon multiplies its float64 update by the rate, which is float32.
+            rate = optimizer._get_current_learning_rate
+            optimizer._get_current_learning_rate = lambda: tf.cast(rate(), tf.float64)
+        step.begin(optimizer)
 
     def batches(rows: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
         def one(row: dict[str, Any]) -> tuple:
