@@ -98,7 +98,8 @@ def lost_workers(workers: Workers) -> Iterator[None]:
     except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
         if workers.count == 1:
             raise
-        found = re.search(r"/job:(\w+)/replica:\d+/task:(\d+)", str(error))
+        # The first task that the message names may be this one's own device.
+        found = re.search(r"(?:remote target|alive failed,) /job:(\w+)/replica:\d+/task:(\d+)", str(error))
         who = f"{found[1]} {found[2]}" if found else "another worker"
         raise LostWorker(
             f"{who} is gone or does not answer; start all {workers.count} workers again: "

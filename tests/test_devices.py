@@ -19,6 +19,7 @@ from bigkeras.replicas import own_randomness
 from bigkeras.runtime import Machine, MachineError, choose, strategy, worker_resolver
 from bigkeras.step import Step
 from bigkeras.tasks import LOSSES
+from bigkeras.workers import LostWorker, Workers, lost_workers
 
 ROOT = Path(__file__).resolve().parents[1]
 # Largest difference of a weight; Muon divides by a matrix' singular values, which makes rounding larger.
@@ -118,6 +119,14 @@ def test_a_cluster_that_cannot_be_is_named(config, message, monkeypatch):
     monkeypatch.delenv("SLURM_STEP_NODELIST", raising=False)
     with pytest.raises(MachineError, match=message):
         worker_resolver()
+
+
+def test_a_worker_that_is_gone_is_named():
+    text = "node /job:worker/replica:0/task:0: Additional GRPC error information from remote target "
+    workers = Workers(tf.distribute.get_strategy())
+    workers.count = 2
+    with pytest.raises(LostWorker, match="worker 1 is gone or does not answer"), lost_workers(workers):
+        raise tf.errors.UnavailableError(None, None, text + "/job:worker/replica:0/task:1 while calling RecvBuf")
 
 
 def test_auto_takes_the_workers_that_tf_config_names(monkeypatch):
