@@ -41,7 +41,7 @@ def _is_users(error: Exception) -> bool:
     from bigkeras.run import RunError
     from bigkeras.runtime import MachineError
 
-    names = ("CheckpointError", "Diverged", "Interrupted", "ExportError")
+    names = ("CheckpointError", "ChiefError", "Diverged", "Interrupted", "LostWorker", "ExportError")
     return isinstance(error, (DataError, RecipeError, RunError, MachineError)) or type(error).__name__ in names
 
 
@@ -62,6 +62,7 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument("--run-dir", metavar="DIR", help="where the run lives (runs/NAME)")
     sub.add_argument("--strategy", default="auto", help="auto, one, mirrored, multiworker or tpu")
     sub.add_argument("--replicas", type=int, help="how many devices mirrored takes (all GPUs, or 2 CPU devices)")
+    sub.add_argument("--tpu", metavar="NAME", help="the TPU that tpu takes (the environment's, or this machine's)")
     sub.add_argument("--steps-per-call", type=int, default=1, help="train steps in one call from the host (1)")
     sub.add_argument("--xla", action="store_true", help="compile the train step")
     sub.add_argument("--checkpoint-seconds", type=float, default=60.0, help="time between checkpoints (60)")
@@ -124,6 +125,7 @@ def _train(options: argparse.Namespace) -> int:
     machine = Machine(
         strategy=options.strategy,
         replicas=options.replicas,
+        tpu=options.tpu,
         steps_per_call=options.steps_per_call,
         xla=options.xla,
         checkpoint_seconds=options.checkpoint_seconds,

@@ -1,10 +1,12 @@
 """Checkpoints: every variable of a run in one npz file, written beside and renamed. No pickle."""
 
+import contextlib
+import io
 import json
 import os
 import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,12 +34,20 @@ class Position:
     bad: dict[str, str] = field(default_factory=dict)
 
 
-def save(directory: Path, position: Position, total_steps: int, variables: Sequence[Any]) -> Path:
-    """Writes step-<total_steps>.npz and removes all but the last KEEP."""
+def values(variables: Sequence[Any]) -> dict[str, np.ndarray]:
+    """The variables' values under their numbered names. Raises NotFinite. Every worker must call it.
+
+    Reading a metric sums it over the replicas, those of other workers too.
+    """
     arrays = {f"{i:05d} {v.path}": np.asarray(v.numpy()) for i, v in enumerate(variables)}
     for name, array in arrays.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise NotFinite(name.split(" ", 1)[1])
+    return arrays
+
+
+def save(directory: Path, position: Position, total_steps: int, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes step-<total_steps>.npz, with what `values` gave, and removes all but the last KEEP."""
     state = np.frombuffer(json.dumps(asdict(position)).encode(), np.uint8)
     path = directory / f"step-{total_steps:08d}.npz"
     beside = path.with_suffix(".part")
@@ -50,36 +60,54 @@ def save(directory: Path, position: Position, total_steps: int, variables: Seque
             os.fsync(file.fileno())
         os.replace(beside, path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
         raise CheckpointError(
-            f"{path}: the checkpoint cannot be written: {error.strerror}; the last good one stays"
+            f"{path}: the checkpoint cannot be written: {error.strerror or error}; the last good one stays"
         ) from None
     for old in _found(directory)[KEEP:]:
         old.unlink(missing_ok=True)
-    return path
 
 
-def restore(directory: Path, variables: Sequence[Any]) -> tuple[Position, list[str]] | None:
+def restore(
+    directory: Path, variables: Sequence[Any], told: Callable[[bytes], bytes] = bytes
+) -> tuple[Position, list[str]] | None:
     """Sets the variables from the newest checkpoint that can be read; also the names of broken ones passed over.
 
-    None where there is none. Raises ValueError if the variables are not those of the checkpoint.
+    `told` gives every worker the bytes that the chief has read. None where there is no checkpoint. Raises ValueError
+    if the variables are not those of the checkpoint.
     """
+    data, broken = _newest(directory)
+    data = told(data)
+    if not data:
+        return None
+    position, arrays = _read(data)
+    shapes = [tuple(v.shape) for v in variables]
+    if [a.shape for a in arrays] != shapes:
+        raise ValueError(f"{directory}: holds {len(arrays)} variables of another model; it has {len(shapes)}")
+    for variable, array in zip(variables, arrays, strict=True):
+        variable.assign(array)
+    return Position(position.epoch, position.step, tuple(position.history), position.bad), broken
+
+
+def _newest(directory: Path) -> tuple[bytes, list[str]]:
+    """The newest checkpoint that can be read, and the names of those passed over; no bytes where there is none."""
     broken = []
     for path in _found(directory):
         try:
-            with np.load(path, allow_pickle=False) as data:
-                position = Position(**json.loads(bytes(data["position"]).decode()))
-                arrays = [data[name] for name in sorted(n for n in data.files if n != "position")]
+            data = path.read_bytes()
+            _read(data)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             broken.append(path.name)
             continue
-        shapes = [tuple(v.shape) for v in variables]
-        if [a.shape for a in arrays] != shapes:
-            raise ValueError(f"{path}: holds {len(arrays)} variables of another model; it has {len(shapes)}")
-        for variable, array in zip(variables, arrays, strict=True):
-            variable.assign(array)
-        return Position(position.epoch, position.step, tuple(position.history), position.bad), broken
-    return None
+        return data, broken
+    return b"", broken
+
+
+def _read(data: bytes) -> tuple[Position, list[np.ndarray]]:
+    with np.load(io.BytesIO(data), allow_pickle=False) as file:
+        position = Position(**json.loads(bytes(file["position"]).decode()))
+        return position, [file[name] for name in sorted(n for n in file.files if n != "position")]
 
 
 def _found(directory: Path) -> list[Path]:

@@ -1,10 +1,11 @@
 """What happens between the steps of a run: checkpoints, signals, the best model, the log, early stopping."""
 
 import contextlib
+import json
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from bigkeras.step import Step
 from bigkeras.tasks.task import Task
 from bigkeras.tensorboard import tensorboard_callbacks
 from bigkeras.translator import Translator, validation_scores
+from bigkeras.workers import ChiefError, Workers
 
 SCORED_EVERY = 2  # epochs: whole translations take longer than a step
 
@@ -75,6 +77,18 @@ def signals() -> Iterator[list[int]]:
             signal.signal(signum, handler)
 
 
+def write_model(network: keras.Model, path: Path) -> None:
+    """The network as `.keras`, written beside and renamed. Raises CheckpointError."""
+    beside = path.with_suffix(".part.keras")
+    try:
+        network.save(beside)
+        beside.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+        raise checkpoint.CheckpointError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
 class Control(keras.callbacks.Callback):
     """Knows where the run stands, and saves it.
 
@@ -91,15 +105,18 @@ class Control(keras.callbacks.Callback):
         log: Log,
         asked: list[int],
         machine: Machine,
+        workers: Workers,
     ):
         super().__init__()
         self.recipe, self.directory, self.step, self.splits, self.log = recipe, directory, step, splits, log
-        self.task, self.asked, self.machine = task, asked, machine
+        self.task, self.asked, self.machine, self.workers = task, asked, machine, workers
         lengths = task.lengths(splits.train)
         self.steps = steps_per_epoch(splits.train.labels, recipe.batch_size, recipe.balance, lengths)
         self.position = checkpoint.Position()
         self.bad: dict[str, str] = dict(splits.bad)
+        self.told_bad: set[str] = set(self.bad)  # those that all workers know of
         self.finished = False
+        self.confusion: np.ndarray | None = None  # of the last validation
         self.saved_metrics: list[np.ndarray] | None = None
         self.train_metrics: list[np.ndarray] = []
         self.saved_at = time.monotonic()
@@ -113,7 +130,7 @@ class Control(keras.callbacks.Callback):
 
     def callbacks(self, train: Any) -> list[keras.callbacks.Callback]:
         """This one and those that only show; this one first, since it completes the logs."""
-        self.shown = tensorboard_callbacks(self)
+        self.shown = tensorboard_callbacks(self) if self.workers.chief else []
         if not self.log.quiet:
             bar = progress_bar(self.recipe.epochs, self.steps, self.recipe.batch_size, done=self.total_steps)
             self.shown = [bar, *self.shown]
@@ -128,6 +145,7 @@ class Control(keras.callbacks.Callback):
         """Goes on from a checkpoint whose variables have been restored."""
         self.position = position
         self.bad.update(position.bad)
+        self.told_bad.update(position.bad)
         self.best = max([epoch_score(row, self.recipe.monitor) for row in position.history], default=NO_SCORE)
         self.finished = self._enough()
         if position.step:
@@ -151,10 +169,11 @@ class Control(keras.callbacks.Callback):
         loss = float(logs["loss"])
         if not np.isfinite(loss):
             raise self.diverged(f"the loss is {loss}")
+        asked, due = self._agree()
         self._check_bad()
-        if self.asked:
-            raise Interrupted(self.asked[0])
-        if time.monotonic() - self.saved_at >= self.machine.checkpoint_seconds:
+        if asked:
+            raise Interrupted(asked)
+        if due:
             self.save()
 
     def on_test_begin(self, logs: Any = None) -> None:
@@ -164,9 +183,10 @@ class Control(keras.callbacks.Callback):
 
     def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
         """Leaves in the middle of a validation too; the epoch's training counts as done."""
-        if self.asked:
+        asked, _ = self._agree()
+        if asked:
             self._set_metrics(self.train_metrics)
-            raise Interrupted(self.asked[0])
+            raise Interrupted(asked)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """The epoch's row of the log, the best model, early stopping, a checkpoint."""
@@ -184,16 +204,17 @@ class Control(keras.callbacks.Callback):
             self.save_model("best.keras")
         history = (*self.position.history, row)
         self.position = checkpoint.Position(epoch + 1, 0, history, self.bad)
+        asked, due = self._agree()
         self._write_tables()
         self._check_bad()
         self.finished = self._enough()
-        if self.finished or self.asked:
+        if self.finished or asked:
             self.step.stop_training = True
         last = epoch + 1 == self.recipe.epochs
-        if last or self.finished or time.monotonic() - self.saved_at >= self.machine.checkpoint_seconds:
+        if last or self.finished or due:
             self.save()
-        if self.asked and not last:
-            raise Interrupted(self.asked[0])
+        if asked and not last:
+            raise Interrupted(asked)
 
     def _whole_scores(self, epoch: int) -> dict[str, float]:
         """The scores of the validation split that are no mean over its examples."""
@@ -201,7 +222,8 @@ class Control(keras.callbacks.Callback):
         if validation is None:
             return {}
         if self.step.confusion is not None:
-            return {"val_macro_f1": macro_f1(self.step.confusion.result().numpy())}
+            self.confusion = self.step.confusion.result().numpy()
+            return {"val_macro_f1": macro_f1(self.confusion)}
         last = epoch + 1 == self.recipe.epochs
         if (epoch + 1) % SCORED_EVERY and not last:
             return {}
@@ -220,29 +242,36 @@ class Control(keras.callbacks.Callback):
     # ------------------------------------------------------------------ saving
 
     def save(self) -> None:
-        """A checkpoint of where the run stands."""
-        checkpoint.save(self.directory / "checkpoints", self.position, self.total_steps, self.step.state())
+        """A checkpoint of where the run stands, by the chief; all workers must call it."""
+        arrays = checkpoint.values(self.step.state())
+        where = self.directory / "checkpoints"
+        self._write(lambda: checkpoint.save(where, self.position, self.total_steps, arrays))
         self.saved_at = time.monotonic()
 
-    def save_model(self, name: str) -> None:
-        """The network with averaged weights, as `.keras`, written beside and renamed."""
-        path = self.directory / name
-        beside = path.with_suffix(".part.keras")
+    def save_model(self, name: str, write: Callable | None = None) -> None:
+        """The network with averaged weights, as `.keras`, written by the chief; `write`: what has the chief write."""
         self.step.swap_averages()
         try:
-            self.step.network.save(beside)
-            beside.replace(path)
-        except OSError as error:
-            beside.unlink(missing_ok=True)
-            raise checkpoint.CheckpointError(f"{path}: cannot be written: {error.strerror or error}") from None
+            (write or self._write)(lambda: write_model(self.step.network, self.directory / name))
         finally:
             self.step.swap_averages()
 
+    def _write(self, function: Callable[[], None]) -> None:
+        """Has the chief write. What cannot be written ends the run, or is told and passed over, as the recipe says."""
+        try:
+            self.workers.by_chief(function)
+        except (checkpoint.CheckpointError, ChiefError) as error:
+            if self.recipe.on_checkpoint_error == "stop":
+                raise
+            self.log.say(f"{error}; the training goes on")
+
     def save_last(self) -> None:
         """The model of the last epoch, which is the best one where there is no validation split."""
-        self.save_model("last.keras")
-        if not (self.directory / "best.keras").exists():
-            self.save_model("best.keras")
+        # Without these there is no run to go on with: an error ends it, whatever the recipe says.
+        write = self.workers.by_chief
+        self.save_model("last.keras", write)
+        if not write(lambda: (self.directory / "best.keras").exists()):
+            self.save_model("best.keras", write)
 
     def leave(self, error: Exception) -> None:
         """What a run that ends before its time leaves behind."""
@@ -261,6 +290,22 @@ class Control(keras.callbacks.Callback):
             f"{what} at step {self.position.step} of epoch {self.position.epoch + 1}; the last good weights are in "
             f"{self.directory}; try a lower --set optimizer.learning_rate or --set clip_norm=1"
         )
+
+    # ------------------------------------------------------------------ what the workers agree on
+
+    def _agree(self) -> tuple[int, bool]:
+        """The signal that any worker was asked to stop by (0 for none), and whether a checkpoint is due.
+
+        The chief's clock counts. Also makes every worker know the bad samples of all.
+        """
+        due = self.workers.chief and time.monotonic() - self.saved_at >= self.machine.checkpoint_seconds
+        fresh = {name: why for name, why in list(self.bad.items()) if name not in self.told_bad}
+        asked, time_to_save, news = self.workers.sums([bool(self.asked), due, len(fresh)])
+        for worker in range(self.workers.count if news else 0):
+            heard = json.loads(self.workers.told(json.dumps(fresh).encode(), worker))
+            self.bad.update(heard)
+            self.told_bad.update(heard)
+        return (self.asked or [signal.SIGTERM])[0] if asked else 0, bool(time_to_save)
 
     # ------------------------------------------------------------------ bad samples
 
@@ -282,6 +327,8 @@ class Control(keras.callbacks.Callback):
             )
 
     def _write_tables(self) -> None:
+        if not self.workers.chief:
+            return
         listed = {**dict(self.splits.ignored), **self.bad}
         rows = [{"sample": name, "reason": why} for name, why in sorted(listed.items())]
         write_csv(self.directory / "bad_samples.csv", rows, ("sample", "reason"))

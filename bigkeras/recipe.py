@@ -34,7 +34,8 @@ class Recipe:
     into one optimizer step. `monitor` is the validation metric that decides the best epoch; with a validation split
     of zero the last epoch is the best one. `start_from` gives the first weights (a run, a shipped model, a file or
     "imagenet") and `freeze_until` names the last layer that keeps them. `patience` counts epochs without a better
-    `monitor`; None never stops.
+    `monitor`; None never stops. `on_checkpoint_error`: where a checkpoint cannot be written (a full disk), "stop" ends
+    the run, and "go on" says so and tries again at the next one.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Recipe:
     monitor: str = "val_accuracy"
     patience: int | None = None
     max_bad_fraction: float = 0.01
+    on_checkpoint_error: str = "stop"
     start_from: str | None = None
     freeze_until: str | None = None
 
@@ -81,6 +83,7 @@ class Recipe:
         if self.batch_size % self.micro_batches:
             raise RecipeError(f"batch_size={self.batch_size} does not divide into micro_batches={self.micro_batches}")
         known("precision", self.precision, PRECISIONS)
+        known("on_checkpoint_error", self.on_checkpoint_error, ("stop", "go on"))
         known("balance", self.balance, ("none", "class_weights", "oversample", "undersample"))
 
     def override(self, **values: Any) -> "Recipe":

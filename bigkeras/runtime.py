@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import json
 import os
 import sys
 import tempfile
@@ -21,12 +22,14 @@ class Machine:
     """What the command line says of the machine; a recipe means the same training on every one.
 
     `replicas`: how many devices `mirrored` takes; None takes all GPUs, and on a machine without any two virtual CPUs.
+    `tpu`: the name or address of the TPU for `tpu`; None takes what the environment names, or the one in this machine.
     `steps_per_call`: train steps in one call from the host. `xla`: compile the step. `checkpoint_seconds`: the time
     between two checkpoints.
     """
 
     strategy: str = "auto"
     replicas: int | None = None
+    tpu: str | None = None
     steps_per_call: int = 1
     xla: bool = False
     checkpoint_seconds: float = 60.0
@@ -73,7 +76,9 @@ def strategy(machine: Machine) -> Any:
         return tf.distribute.get_strategy()
     if name == "mirrored":
         return _mirrored(tuple(_mirrored_devices(machine.replicas)))
-    raise MachineError(f"--strategy {name} is not ready yet; one and mirrored are")
+    if machine.replicas:
+        raise MachineError(f"--replicas is for mirrored; {name} takes every device")
+    return _multiworker() if name == "multiworker" else _tpu(machine.tpu)
 
 
 def choose(name: str = "auto") -> tuple[str, str]:
@@ -82,6 +87,9 @@ def choose(name: str = "auto") -> tuple[str, str]:
         raise MachineError(f"--strategy {name}: one of {', '.join(STRATEGIES)}")
     if name != "auto":
         return name, "asked for"
+    workers = sum(map(len, _cluster().values()))
+    if workers > 1:
+        return "multiworker", f"TF_CONFIG names {workers} workers"
     import tensorflow as tf
 
     gpus = len(tf.config.list_physical_devices("GPU"))
@@ -106,6 +114,8 @@ def plan(name: str = "auto") -> dict[str, Any]:
     elif "avx512_bf16" in _cpu_flags() or "amx_bf16" in _cpu_flags():
         precision, why = "mixed_bfloat16", "the CPU has bfloat16 arithmetic"
     replicas = len(gpus) if chosen == "mirrored" and gpus else 2 if chosen == "mirrored" else 1
+    if chosen == "multiworker":
+        replicas = max(1, len(gpus)) * sum(map(len, _cluster().values()))
     return {
         "strategy": chosen,
         "replicas": replicas,
@@ -161,6 +171,72 @@ def environment() -> dict[str, Any]:
         "devices": [f"{d.device_type}:{d.name}" for d in tf.config.list_physical_devices()],
         "git_commit": git or None,
     }
+
+
+def _cluster() -> dict[str, list[str]]:
+    """The workers that TF_CONFIG names: {job: addresses}; empty where it names none."""
+    text = os.environ.get("TF_CONFIG")
+    if not text:
+        return {}
+    try:
+        values = json.loads(text)
+        cluster, task = values.get("cluster") or {}, values.get("task") or {}
+        jobs = {job: list(addresses) for job, addresses in cluster.items()}
+        if cluster and not 0 <= task["index"] < len(jobs[task["type"]]):
+            raise IndexError(task["index"])
+    except (ValueError, TypeError, AttributeError, LookupError):
+        example = '{"cluster": {"worker": ["host:port", …]}, "task": {"type": "worker", "index": 0}}'
+        raise MachineError(f"TF_CONFIG={text}: not of the form {example}") from None
+    others = set(jobs) - {"chief", "worker"}
+    if others:
+        raise MachineError(f"TF_CONFIG names the job {min(others)}: multiworker has the jobs worker and chief only")
+    return jobs
+
+
+@functools.cache
+def _multiworker() -> Any:
+    """Waits until all workers are there. To be called before TensorFlow's first operation."""
+    import tensorflow as tf
+
+    resolver = worker_resolver()
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy(resolver)
+    except (RuntimeError, tf.errors.OpError) as error:
+        raise MachineError(f"--strategy multiworker: {str(error).splitlines()[0]}") from None
+
+
+def worker_resolver() -> Any:
+    """Who the workers are, by TF_CONFIG or Slurm: a cluster resolver. Raises MachineError where neither says."""
+    import tensorflow as tf
+
+    resolvers = tf.distribute.cluster_resolver
+    if _cluster():
+        return resolvers.TFConfigClusterResolver()
+    if "SLURM_STEP_NODELIST" in os.environ:
+        # Slurm itself gives every task its GPUs (--gpus-per-task): the resolver need not, and fails without GPUs.
+        tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
+        return resolvers.SlurmClusterResolver(gpus_per_node=tasks, gpus_per_task=1, auto_set_gpu=False)
+    raise MachineError(
+        "--strategy multiworker: TF_CONFIG is not set, and this is no step of Slurm; "
+        "scripts/launch_workers N -- bigkeras train … starts N workers here"
+    )
+
+
+@functools.cache
+def _tpu(name: str | None) -> Any:
+    import tensorflow as tf
+
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=name or os.environ.get("TPU_NAME", "local"))
+        tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+        return tf.distribute.TPUStrategy(resolver)
+    except (ValueError, RuntimeError, OSError, tf.errors.OpError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise MachineError(
+            f"--strategy tpu: no TPU answers ({reason}); it needs a TPU-VM with the tensorflow-tpu package, "
+            "or its name as --tpu NAME"
+        ) from None
 
 
 @functools.cache

@@ -13,6 +13,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from bigkeras.replicas import own_randomness, sum_over_replicas
+
 
 class ConfusionMatrix(keras.metrics.Metric):
     """Counts of (true, predicted) classes, float32 `(classes, classes)`; Keras has none."""
@@ -118,29 +120,33 @@ class Step(keras.Model):
     def train_step(self, data: Any) -> tf.Tensor:
         """One optimizer step in a replica; gives the loss of the global batch."""
         x, labels, weights = data
-        total = tf.maximum(_sum_over_replicas(tf.reduce_sum(weights)), 1.0)
+        total = tf.maximum(sum_over_replicas(tf.reduce_sum(weights)), 1.0)
         variables = self.network.trainable_variables
         if self.micro_batches == 1:
             loss, gradients = self._gradients(x, labels, weights, total, variables)
         else:
             loss, gradients = self._accumulate(x, labels, weights, total, variables)
-        gradients = _sum_over_replicas(gradients)
+        gradients = sum_over_replicas(gradients)
         if self.clip_norm:
             # Where the loss is scaled (mixed_float16) so are its gradients, and the bound with them.
-            gradients, _ = tf.clip_by_global_norm(gradients, self.clip_norm * self._scale(tf.constant(1.0)))
+            bound = tf.cast(self.clip_norm * self._scale(tf.constant(1.0)), gradients[0].dtype)
+            gradients, _ = tf.clip_by_global_norm(gradients, bound)
         self.optimizer.apply(gradients, variables)
         if self.ema:
             self._average()
-        return _sum_over_replicas(loss)
+        return sum_over_replicas(loss)
 
     def _gradients(self, x: Any, labels: Any, weights: Any, total: Any, variables: list[Any]) -> tuple[Any, list[Any]]:
-        x, targets = self._augment(x, self._targets(labels))
         with tf.GradientTape() as tape:
-            logits = self(x, training=True)
+            with own_randomness([self.network, *self.augmentation]) as updates:
+                x, targets = self._augment(x, self._targets(labels))
+                logits = self(x, training=True)
+            updates()
             losses = self.loss_function(targets, logits)
             if self.class_weights is not None:
-                losses *= tf.linalg.matvec(targets, self.class_weights)
-            data_loss = tf.reduce_sum(losses * weights) / total
+                losses *= tf.cast(tf.linalg.matvec(targets, self.class_weights), losses.dtype)
+            data_loss = tf.reduce_sum(losses * tf.cast(weights, losses.dtype)) / tf.cast(total, losses.dtype)
+            data_loss = tf.cast(data_loss, tf.float32)
             loss = data_loss
             if self.penalty is not None:
                 # Every replica and every micro-batch adds its share.
@@ -298,10 +304,3 @@ def penalty(l1: float, l2: float) -> Callable[[list[Any]], Any] | None:
         return l1 * sum(tf.reduce_sum(tf.abs(k)) for k in kernels) + l2 * sum(tf.reduce_sum(k * k) for k in kernels)
 
     return apply
-
-
-def _sum_over_replicas(values: Any) -> Any:
-    context = tf.distribute.get_replica_context()
-    if context.num_replicas_in_sync == 1:
-        return values
-    return context.all_reduce(tf.distribute.ReduceOp.SUM, values)

@@ -144,14 +144,13 @@ def tensorboard_callbacks(control: Any) -> list[keras.callbacks.Callback]:
     # Texts are no pictures: those that a model was wrong about stand in the report.
     samples = Sampler(control.step, control.directory, source) if control.task.kind == "image" else None
     counted = validation is not None and control.step.confusion is not None
-    confusion = (lambda: control.step.confusion.result().numpy()) if counted else None
     return [
         TensorBoardExtras(
             control.directory / "tensorboard",
             class_names=control.splits.class_names,
             position=lambda: control.total_steps,
             predict_samples=samples,
-            confusion=confusion,
+            confusion=(lambda: control.confusion) if counted else None,
             texts=lambda: control.samples,
             network=control.step.network,
             profile=control.machine.profile,

@@ -1,6 +1,8 @@
 """fit(recipe, run_dir): from a recipe to a run directory with a trained model, resumable at any step."""
 
+import contextlib
 import functools
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +15,7 @@ import tensorflow as tf
 from bigkeras import checkpoint, runtime
 from bigkeras.control import Control, Diverged, Interrupted, Log, signals
 from bigkeras.data import DATASETS
-from bigkeras.data.pipeline import ordered_plan, plan_rows
+from bigkeras.data.pipeline import distributed, ordered_plan, plan_rows
 from bigkeras.data.plan import ROWS, class_weights, epoch_plan, steps_per_epoch
 from bigkeras.data.source import DataError, Splits
 from bigkeras.evaluation import finish_run
@@ -26,6 +28,7 @@ from bigkeras.step import Step, penalty
 from bigkeras.tasks import LOSSES, MODEL_ARGUMENTS, MONITORS, TASKS, check_augmentation
 from bigkeras.tasks.task import Task
 from bigkeras.transfer import freeze, inherited, start_from
+from bigkeras.workers import Workers, lost_workers
 
 AUTO = "auto"
 ADAPT_EXAMPLES = 5000
@@ -66,7 +69,10 @@ def fit(
     runtime.check_backend()
     check_recipe(recipe, model)
     machine, log = machine or runtime.Machine(), log or Log()
+    if runtime.choose(machine.strategy)[0] == "multiworker":
+        log.say("waiting until all workers are there")
     strategy = runtime.strategy(machine)
+    workers = Workers(strategy)
     replicas = strategy.num_replicas_in_sync
     # Of pairs, batch_size counts tokens; their number in a batch is a multiple of ROWS.
     rows, told = (ROWS, f"{ROWS} pairs") if recipe.task.name == "translation" else (recipe.batch_size, "batch_size")
@@ -74,25 +80,60 @@ def fit(
         raise RecipeError(
             f"{told}={rows} does not divide over {replicas} replicas × {recipe.micro_batches} micro-batches"
         )
-    with opened(Path(run_dir), recipe) as directory:
-        done = _finished(directory)
+    with contextlib.ExitStack() as held, lost_workers(workers):
+        directory = Path(run_dir)
+        workers.by_chief(lambda: _hold(held, directory, recipe))
+        done = workers.by_chief(lambda: _finished(directory))
         if done:
             log.say(f"{directory}: this run is complete")
             return done
         splits = load_splits(recipe)
+        _check_alike(workers, recipe, splits)
         if recipe.model.name == AUTO:
+            if workers.count > 1:
+                raise RecipeError("model auto tries several models on one machine; name a model, as --set model=resnet")
             again = functools.partial(fit, machine=machine, log=log)
             return fit_best(recipe, directory, splits, again, log)
-        task = TASKS[recipe.task.name](splits, recipe.augmentation, **inherited(recipe))
-        validation = splits.validation
-        splits = task.ready(splits)
-        _describe(directory, task, splits)
-        with strategy.scope(), runtime.precision(recipe.precision):
-            step = _make_step(recipe, splits, task, machine, model)
-        with signals() as asked:
-            control = Control(recipe, directory, step, splits, task, log, asked, machine)
-            _train(recipe, directory, step, splits, task, control, log)
-        return finish_run(directory, recipe, validation, control.position.history, control.bad)
+        return _fit(recipe, directory, splits, model, machine, workers, log)
+
+
+def _fit(
+    recipe: Recipe,
+    directory: Path,
+    splits: Splits,
+    model: Callable | None,
+    machine: runtime.Machine,
+    workers: Workers,
+    log: Log,
+) -> dict[str, Any]:
+    """The run itself: task, step, training, scores."""
+    task = TASKS[recipe.task.name](splits, recipe.augmentation, **inherited(recipe))
+    validation = splits.validation
+    splits = task.ready(splits)
+    workers.by_chief(lambda: _describe(directory, task, splits))
+    with workers.strategy.scope(), runtime.precision(recipe.precision):
+        step = _make_step(recipe, splits, task, machine, model)
+    with signals() as asked:
+        control = Control(recipe, directory, step, splits, task, log, asked, machine, workers)
+        _train(recipe, directory, step, splits, task, control, log)
+    history = control.position.history
+    return workers.by_chief(lambda: finish_run(directory, recipe, validation, history, control.bad))
+
+
+def _check_alike(workers: Workers, recipe: Recipe, splits: Splits) -> None:
+    """Raises an error on every worker if one of them has another recipe, or other data, than the chief."""
+    labels = hashlib.sha256(np.asarray(splits.train.labels, np.int64).tobytes()).hexdigest()
+    mine = [recipe.to_json(), labels]
+    theirs = workers.by_chief(lambda: mine)
+    differing = workers.sums([mine[0] != theirs[0], mine[1] != theirs[1]])
+    if differing[0]:
+        raise RecipeError(f"{differing[0]:g} of {workers.count} workers have another recipe than the chief")
+    if differing[1]:
+        raise DataError(f"{differing[1]:g} of {workers.count} workers have other training data than the chief")
+
+
+def _hold(held: contextlib.ExitStack, directory: Path, recipe: Recipe) -> None:
+    held.enter_context(opened(directory, recipe))
 
 
 def load_splits(recipe: Recipe) -> Splits:
@@ -104,20 +145,28 @@ def load_splits(recipe: Recipe) -> Splits:
 
 
 def datasets(
-    recipe: Recipe, splits: Splits, task: Task, position: checkpoint.Position, on_bad: Callable
-) -> tuple[tf.data.Dataset, tf.data.Dataset | None]:
-    """The training batches from `position` to the end of the last epoch, and the validation batches."""
+    recipe: Recipe,
+    splits: Splits,
+    task: Task,
+    position: checkpoint.Position,
+    on_bad: Callable,
+    strategy: tf.distribute.Strategy,
+) -> tuple[Any, Any]:
+    """The training batches from `position` to the end of the last epoch, and the validation batches or None."""
     lengths = task.lengths(splits.train)
     plan = functools.partial(_plan, splits.train.labels, lengths, recipe.batch_size, recipe.seed, recipe.balance)
     rows = plan_rows(plan, range(position.epoch, recipe.epochs), skip=position.step)
-    train = task.dataset(splits.train, rows, recipe.batch_size, True, functools.partial(on_bad, splits.train))
+    note = functools.partial(on_bad, splits.train)
+    make = functools.partial(task.dataset, splits.train, training=True, on_bad=note)
+    train = distributed(strategy, rows, recipe.batch_size, make)
     if splits.validation is None:
         return train, None
     # Keras goes on with one iterator at every evaluation, so the data never ends.
-    note = functools.partial(on_bad, splits.validation)
     ordered = ordered_plan(splits.validation, recipe.batch_size, task.lengths(splits.validation))
     rows = plan_rows(lambda _: ordered, range(1)).repeat()
-    return train, task.dataset(splits.validation, rows, recipe.batch_size, False, note)
+    note = functools.partial(on_bad, splits.validation)
+    make = functools.partial(task.dataset, splits.validation, training=False, on_bad=note)
+    return train, distributed(strategy, rows, recipe.batch_size, make)
 
 
 def _plan(labels: np.ndarray, lengths: np.ndarray | None, batch_size: int, seed: int, balance: str, epoch: int) -> Any:
@@ -187,7 +236,7 @@ def _train(
     control: Control,
     log: Log,
 ) -> None:
-    restored = checkpoint.restore(directory / "checkpoints", step.state())
+    restored = checkpoint.restore(directory / "checkpoints", step.state(), control.workers.told)
     if restored:
         position, broken = restored
         control.resume(position)
@@ -199,7 +248,7 @@ def _train(
     try:
         while control.position.epoch < recipe.epochs and not control.finished:
             position = control.position
-            train, validation = datasets(recipe, splits, task, position, control.on_bad)
+            train, validation = datasets(recipe, splits, task, position, control.on_bad, step.distribute_strategy)
             if splits.validation is not None:
                 lengths = task.lengths(splits.validation)
                 step.validation_steps = steps_per_epoch(splits.validation.labels, recipe.batch_size, lengths=lengths)

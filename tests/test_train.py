@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -126,6 +127,18 @@ def test_a_broken_checkpoint_is_passed_over(whole, tmp_path, monkeypatch):
     assert all(np.array_equal(a, b) for a, b in zip(weights(whole), weights(tmp_path / "run"), strict=True))
 
 
+def test_a_whole_run_on_two_replicas_ends_in_the_weights_of_one_device(tmp_path):
+    certain = TINY.override(
+        **{"epochs": 2, "augmentation": (), "optimizer": Choice("sgd"), "model.dropout": 0.0, "micro_batches": 2}
+    )
+    fit(certain, tmp_path / "one", log=QUIET, machine=Machine(strategy="one"))
+    fit(certain, tmp_path / "two", log=QUIET, machine=Machine(strategy="mirrored", replicas=2))
+    for a, b in zip(weights(tmp_path / "one"), weights(tmp_path / "two"), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    for a, b in zip(history(tmp_path / "one"), history(tmp_path / "two"), strict=True):
+        assert b == pytest.approx(a, rel=1e-4)
+
+
 def test_a_finished_run_is_not_trained_again(whole):
     before = (whole / "last.keras").stat().st_mtime_ns
     metrics = fit(TINY, whole, log=QUIET)
@@ -182,6 +195,28 @@ def test_a_full_disk_is_one_clear_error_and_the_last_checkpoint_stays(tmp_path, 
     assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000001.npz"]
 
 
+def test_a_run_goes_on_without_checkpoints_where_its_recipe_says_so(tmp_path, monkeypatch, capsys):
+    def read_only(file, **arrays):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(np, "savez", read_only)
+    recipe = TINY.override(epochs=1, on_checkpoint_error="go on")
+    assert fit(recipe, tmp_path / "run", machine=Machine(checkpoint_seconds=0))["validation"]
+    assert "Read-only file system; the last good one stays; the training goes on" in capsys.readouterr().err
+
+
+def test_a_run_directory_that_disappears_is_one_clear_error(tmp_path, monkeypatch):
+    def disappearing(self, batch, logs=None):
+        if self.total_steps == 2:
+            shutil.rmtree(tmp_path / "run")
+        original(self, batch, logs)
+
+    original = control.Control.on_train_batch_end
+    monkeypatch.setattr(control.Control, "on_train_batch_end", disappearing)
+    with pytest.raises(checkpoint.CheckpointError, match="cannot be written: No such file or directory"):
+        fit(TINY, tmp_path / "run", log=QUIET, machine=Machine(checkpoint_seconds=0))
+
+
 def test_early_stopping_counts_epochs_without_a_better_value(tmp_path):
     still = TINY.override(
         **{"optimizer": Choice("sgd", {"learning_rate": 0.0}), "epochs": 9, "patience": 2, "ema": None}
@@ -236,9 +271,9 @@ def test_a_run_killed_again_and_again_ends_as_one_that_was_not(tmp_path):
         process = start("run", "--checkpoint-seconds", "0")
         log = tmp_path / "run" / "checkpoints"
         before = {p.name for p in log.glob("*.npz")}
-        deadline = time.monotonic() + 120
         # Killed when some checkpoints more are there, or while one is being written.
         wanted = int(generator.integers(1, 4))
+        deadline = time.monotonic() + 120
         while process.poll() is None and time.monotonic() < deadline and len(kills) < 6:
             new = {p.name for p in log.glob("*.npz")} - before
             if len(new) >= min(wanted, 2) or (new and any(log.glob("*.part"))):

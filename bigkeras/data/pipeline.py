@@ -36,6 +36,47 @@ def ordered_plan(source: Source, batch_size: int, lengths: np.ndarray | None = N
     return epoch_plan(source.labels, batch_size=batch_size, seed=0, epoch=0, shuffle=False, lengths=lengths)
 
 
+def replica_rows(rows: tf.data.Dataset, first: int, replicas: int, of: int) -> tf.data.Dataset:
+    """The rows' parts that belong to the `replicas` replicas from number `first` on, of `of`; an element a replica.
+
+    Replica r has the r-th of `of` equal runs of neighbours in every batch, as a mirrored strategy splits it.
+    """
+
+    def parts(row: Batch) -> tf.data.Dataset:
+        # A step of fewer examples than others has its empty places, -1, at the end.
+        real = tf.reduce_sum(tf.cast(row["index"] >= 0, tf.int32))
+
+        def cut(values: tf.Tensor) -> tf.Tensor:
+            return tf.reshape(values[:real], (of, -1, *values.shape[1:]))[first : first + replicas]
+
+        return tf.data.Dataset.from_tensor_slices({name: cut(values) for name, values in row.items()})
+
+    return rows.flat_map(parts)
+
+
+def distributed(
+    strategy: tf.distribute.Strategy,
+    rows: tf.data.Dataset,
+    batch_size: int,
+    make: Callable[[tf.data.Dataset, int], tf.data.Dataset],
+) -> Any:
+    """What fit and evaluate read: the batches that `make(rows, batch_size)` gives, each replica's share of them.
+
+    Every worker reads its own replicas' examples only.
+    """
+    replicas = strategy.num_replicas_in_sync
+    if replicas == 1:
+        return make(rows, batch_size)
+
+    def share(context: Any) -> tf.data.Dataset:
+        count = replicas // context.num_input_pipelines
+        own = replica_rows(rows, context.input_pipeline_id * count, count, replicas)
+        # Of data without an end, TensorFlow does not ask all workers at every step whether there is more.
+        return make(own.repeat(), batch_size // replicas)
+
+    return strategy.distribute_datasets_from_function(share)
+
+
 def batches(
     source: Source,
     rows: tf.data.Dataset,

@@ -9,6 +9,8 @@ import pytest
 from bigkeras.models import MODELS
 from bigkeras.models.blocks import small_stem
 from bigkeras.models.efficientnet import VARIANTS, scaled_channels
+from bigkeras.step import Step
+from bigkeras.tasks import LOSSES
 
 RGB = {"input_shape": (16, 16, 3), "num_classes": 5}
 TEXT = {"vocabulary_size": 30, "length": 12, "num_classes": 5}
@@ -189,6 +191,33 @@ def test_gradients_reach_every_trainable_weight(key):
         loss = tf.reduce_sum(model(inputs(key), training=True) ** 2)
     gradients = tape.gradient(loss, model.trainable_variables)
     assert all(g is not None and np.isfinite(tf.convert_to_tensor(g)).all() for g in gradients)
+
+
+def dynamic_shapes(function, *arguments) -> list[str]:
+    """The shapes in what XLA makes of a function that are known at run time only; fails where XLA cannot take it."""
+    return re.findall(r"\w+\[[^\]]*<=[^\]]*\]", function.experimental_get_compiler_ir(*arguments)(stage="hlo"))
+
+
+@pytest.mark.parametrize(
+    "key", [k if k in ("lenet", "transformer") else pytest.param(k, marks=pytest.mark.slow) for k in TINY]
+)
+def test_the_train_step_is_taken_by_xla_with_static_shapes_only(key):
+    import tensorflow as tf
+
+    step = Step(
+        build(key), normalise=lambda x: x, loss=LOSSES["cross_entropy"](), num_classes=5, clip_norm=1.0, ema=0.9
+    )
+    step.begin(keras.optimizers.AdamW())
+    compiled = tf.function(lambda *batch: step.train_step(batch), jit_compile=True)
+    batch = (tf.constant(inputs(key)), tf.constant([0, 1]), tf.constant([1.0, 1.0]))
+    assert dynamic_shapes(compiled, *batch) == []
+
+
+def test_a_shape_that_depends_on_the_values_is_found():
+    import tensorflow as tf
+
+    function = tf.function(lambda x: x[x > 0], jit_compile=True)
+    assert dynamic_shapes(function, tf.constant([1.0, -1.0]))
 
 
 # What the papers, or the reference implementations, count.

@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# One recipe on several nodes under Slurm: sbatch deploy/slurm.sh photos10 --set batch_size=512
+# Not yet run on a Slurm cluster; the lines that read Slurm's environment are tested with one that is made up.
+#
+# One task per node takes all GPUs of the node. Tasks find each other by Slurm's own variables: no TF_CONFIG is needed.
+# The data must be at the same place on every node ($BIGKERAS_DATA); the run directory is written by task 0 alone.
+#SBATCH --job-name=bigkeras
+#SBATCH --nodes=2
+#SBATCH --ntasks-per-node=1
+#SBATCH --gpus-per-node=8
+#SBATCH --cpus-per-task=32
+#SBATCH --time=24:00:00
+#SBATCH --output=bigkeras-%j.log
+# SIGTERM to every task a minute before the end: all save and leave, and the job goes back into the queue.
+#SBATCH --signal=TERM@60
+#SBATCH --requeue
+#SBATCH --open-mode=append
+set -u
+
+recipe="${1:?usage: sbatch deploy/slurm.sh RECIPE [options of bigkeras train]}"
+shift
+
+# With --kill-on-bad-exit a fallen task ends the others; every step that is started again goes on from the checkpoint.
+restarts=3
+for ((attempt = 0; attempt <= restarts; attempt++)); do
+  srun --kill-on-bad-exit=1 --output="bigkeras-%j-%t.log" --open-mode=append \
+    bigkeras train "$recipe" --strategy multiworker --run-dir "runs/$recipe" "$@"
+  status=$?
+  case $status in
+    0) exit 0 ;;
+    2) exit 2 ;; # a wrong command line is no better the next time
+    143) exec scontrol requeue "$SLURM_JOB_ID" ;;
+  esac
+  echo "The step fell with status $status; $((restarts - attempt)) restarts are left." >&2
+done
+exit "$status"

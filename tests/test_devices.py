@@ -1,0 +1,180 @@
+"""The same training on one device, on two replicas and on two workers: every kind of recipe, every optimizer."""
+
+import functools
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from device_cases import KINDS, OPTIMIZERS, Trained, load, recipe, train
+
+from bigkeras.data.pipeline import plan_rows, replica_rows
+from bigkeras.data.plan import epoch_plan
+from bigkeras.launch import configurations
+from bigkeras.replicas import own_randomness
+from bigkeras.runtime import Machine, MachineError, choose, strategy, worker_resolver
+from bigkeras.step import Step
+from bigkeras.tasks import LOSSES
+from bigkeras.workers import LostWorker, Workers, lost_workers
+
+ROOT = Path(__file__).resolve().parents[1]
+# Largest difference of a weight; Muon divides by a matrix' singular values, which makes rounding larger.
+TOLERANCE = {"float32": 1e-6, "float64": 1e-10}
+MUON = 1e-7
+ON_WORKERS = ["cnn-sgd-float32", "lstm-sgd-float32", "encoder-sgd-float32", "encoder-adamw-float64"]
+
+
+@pytest.fixture(scope="module")
+def two_replicas() -> tf.distribute.Strategy:
+    return strategy(Machine(strategy="mirrored", replicas=2))
+
+
+@functools.cache
+def on_one_device(kind: str, optimizer: str, policy: str) -> Trained:
+    return train(recipe(kind, optimizer), tf.distribute.get_strategy(), policy)
+
+
+def largest_difference(one: list[np.ndarray], other: list[np.ndarray]) -> float:
+    pairs = zip(one, other, strict=True)
+    return max(float(np.abs(a.astype("float64") - b.astype("float64")).max()) for a, b in pairs)
+
+
+def assert_same(one: Trained, other: Trained, tolerance: float) -> None:
+    assert largest_difference(one.weights, other.weights) < tolerance
+    assert largest_difference(one.averages, other.averages) < tolerance
+    assert other.logs == pytest.approx(one.logs, rel=1e-5)
+
+
+def matrix():
+    """Every kind with SGD in float32, and every optimizer in float64."""
+    yield from ((kind, "sgd", "float32") for kind in KINDS)
+    for kind in KINDS:
+        for optimizer in OPTIMIZERS:
+            quick = (kind, optimizer) == ("encoder", "adamw")
+            yield pytest.param(kind, optimizer, "float64", marks=() if quick else pytest.mark.slow)
+
+
+@pytest.mark.parametrize(("kind", "optimizer", "policy"), matrix())
+def test_two_replicas_end_in_the_weights_of_one_device(kind, optimizer, policy, two_replicas):
+    tolerance = MUON if optimizer == "muon" else TOLERANCE[policy]
+    one = on_one_device(kind, optimizer, policy)
+    assert one.weights[0].dtype == policy
+    assert_same(one, train(recipe(kind, optimizer), two_replicas, policy), tolerance)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow
+def test_two_replicas_make_the_same_update_in_half_precision(kind, policy, two_replicas):
+    # 2⁻⁸ is bfloat16's rounding; an update is at most the clipped gradient, 0.5, times the learning rate, 0.1.
+    tolerance = 2**-8 * 0.5 * 0.1
+    asked = recipe(kind, "sgd", precision=policy)
+    one, two = (train(asked, devices, policy, steps=1) for devices in (tf.distribute.get_strategy(), two_replicas))
+    assert largest_difference(one.weights, two.weights) < tolerance
+
+
+@pytest.fixture(scope="module")
+def two_workers(tmp_path_factory) -> Path:
+    """A directory with what two processes of one replica each have trained together."""
+    folder = tmp_path_factory.mktemp("workers")
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    program = [sys.executable, str(ROOT / "tests" / "device_cases.py"), str(folder), *ON_WORKERS]
+    launch = [sys.executable, "-m", "bigkeras.launch", "2", "--logs", str(folder), "--", *program]
+    done = subprocess.run(launch, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=1500)
+    assert done.returncode == 0, done.stderr + (folder / "worker-0.log").read_text()[-3000:]
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("case", ON_WORKERS)
+def test_two_workers_end_in_the_weights_of_one_device(case, two_workers):
+    kind, optimizer, policy = case.split("-")
+    one = on_one_device(kind, optimizer, policy)
+    assert_same(one, load(two_workers / f"{case}.npz"), TOLERANCE[policy])
+
+
+def test_each_replica_gets_its_run_of_neighbours_in_every_batch():
+    rows = plan_rows(lambda e: epoch_plan(np.zeros(10), batch_size=8, seed=0, epoch=e), range(1))
+    whole = np.stack([row["index"] for row in rows.as_numpy_iterator()])
+    parts = [[row["index"] for row in replica_rows(rows, first, 2, 4).as_numpy_iterator()] for first in (0, 2)]
+    assert np.array_equal(np.concatenate([np.reshape(p, (2, 4)) for p in parts], 1), whole)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("{", r"TF_CONFIG=\{: not of the form"),
+        ('{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}', "not of the form"),
+        ('{"cluster": {"worker": ["a:1"], "ps": ["b:1"]}, "task": {"type": "ps", "index": 0}}', "names the job ps"),
+        ("", "TF_CONFIG is not set, and this is no step of Slurm"),
+    ],
+)
+def test_a_cluster_that_cannot_be_is_named(config, message, monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", config)
+    monkeypatch.delenv("SLURM_STEP_NODELIST", raising=False)
+    with pytest.raises(MachineError, match=message):
+        worker_resolver()
+
+
+def test_a_worker_that_is_gone_is_named():
+    text = "node /job:worker/replica:0/task:0: Additional GRPC error information from remote target "
+    workers = Workers(tf.distribute.get_strategy())
+    workers.count = 2
+    with pytest.raises(LostWorker, match="worker 1 is gone or does not answer"), lost_workers(workers):
+        raise tf.errors.UnavailableError(None, None, text + "/job:worker/replica:0/task:1 while calling RecvBuf")
+
+
+def test_auto_takes_the_workers_that_tf_config_names(monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", configurations(2)[1]["TF_CONFIG"])
+    assert choose("auto") == ("multiworker", "TF_CONFIG names 2 workers")
+
+
+def test_the_workers_of_a_slurm_step_are_found_without_gpus(monkeypatch):
+    names = {"PROCID": "2", "STEP_NUM_TASKS": "4", "STEP_NODELIST": "n[1-2]", "STEP_TASKS_PER_NODE": "2(x2)"}
+    for name, value in names.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    resolver = worker_resolver()
+    assert resolver.cluster_spec().as_dict() == {"worker": ["n1:8888", "n1:8889", "n2:8888", "n2:8889"]}
+    assert (resolver.task_type, resolver.task_id) == ("worker", 2)
+
+
+def test_replicas_draw_dropout_masks_of_their_own(two_replicas):
+    width = 64
+    with two_replicas.scope():
+        x = inputs = keras.Input((width,))
+        x = keras.layers.Dropout(0.5, seed=1)(x)
+        network = keras.Model(inputs, keras.layers.Dense(2, kernel_initializer="zeros", name="logits")(x))
+        step = Step(network, normalise=lambda x: x, loss=LOSSES["cross_entropy"](), num_classes=2)
+        step.begin(keras.optimizers.SGD(1.0))
+        step.steps_left = 1
+    step.fit(tf.data.Dataset.from_tensors((tf.ones((2, width)), [0, 0], [1.0, 1.0])), steps_per_epoch=1, verbose=0)
+    # A kernel's row has moved as often as its input was kept: by none of the two replicas, by one, or by both.
+    assert len(np.unique(network.get_weights()[0][:, 0].round(4))) == 3
+
+
+def test_random_states_of_replicas_are_equal_again_after_the_step(two_replicas):
+    with two_replicas.scope():
+        layer = keras.layers.Dropout(0.5, seed=7)
+        state = layer.seed_generator.state
+
+    @tf.function
+    def draw():
+        def in_replica():
+            with own_randomness([layer]) as updates:
+                kept = layer(tf.ones((1, 64)), training=True)
+            updates()
+            return kept, state.value * 1
+
+        return two_replicas.run(in_replica)
+
+    first, second = draw(), draw()
+    local = two_replicas.experimental_local_results
+    assert not np.array_equal(*[m.numpy() for m in local(first[0])])
+    assert not np.array_equal(local(first[0])[0].numpy(), local(second[0])[0].numpy())
+    assert [s.numpy().tolist() for s in local(second[1])] == [[7, 2], [7, 2]]

@@ -1,0 +1,132 @@
+"""The launcher of local workers, with commands that need no TensorFlow; and, slowly, whole trainings through faults."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import psutil
+import pytest
+
+from bigkeras.control import Log
+from bigkeras.launch import configurations, main
+from bigkeras.recipe import Choice
+from bigkeras.recipes import RECIPES
+from bigkeras.train import fit
+
+ROOT = Path(__file__).resolve().parents[1]
+INDEX = "import json, os, sys, time; i = json.loads(os.environ['TF_CONFIG'])['task']['index']\n"
+
+
+@pytest.fixture(autouse=True)
+def handlers():
+    """Signal handlers as they were."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def launch(folder: Path, program: str, *options: str) -> int:
+    return main(["2", "--logs", str(folder), *options, "--", sys.executable, "-c", INDEX + program])
+
+
+def test_every_worker_has_its_number_and_the_same_addresses():
+    configured = [json.loads(values["TF_CONFIG"]) for values in configurations(3)]
+    assert [c["task"] for c in configured] == [{"type": "worker", "index": i} for i in range(3)]
+    assert all(c["cluster"] == configured[0]["cluster"] for c in configured)
+    assert len(set(configured[0]["cluster"]["worker"])) == 3
+
+
+def test_every_worker_has_a_log_of_its_own(tmp_path):
+    assert launch(tmp_path, "print('I am', i)") == 0
+    assert [(tmp_path / f"worker-{i}.log").read_text() for i in (0, 1)] == ["I am 0\n", "I am 1\n"]
+
+
+def test_when_one_falls_all_are_stopped_and_its_status_is_given(tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr("bigkeras.launch.FALLEN_GRACE", 0.2)
+    began = time.monotonic()
+    assert launch(tmp_path, "sys.exit(7) if i == 1 else time.sleep(60)") == 7
+    assert time.monotonic() - began < 30
+    assert "worker 1 fell (status 7)" in capfd.readouterr().err
+
+
+def test_a_fallen_group_is_started_again_as_often_as_asked(tmp_path, monkeypatch):
+    monkeypatch.setattr("bigkeras.launch.FALLEN_GRACE", 0.2)
+    program = f"open({str(tmp_path)!r} + f'/lives-{{i}}', 'a').write('x'); lives = os.stat({str(tmp_path)!r} + "
+    program += "f'/lives-{i}').st_size; os.kill(os.getpid(), 9) if i == 1 and lives < 3 else None"
+    assert launch(tmp_path, program, "--restarts", "1") == 128 + signal.SIGKILL
+    assert launch(tmp_path, program, "--restarts", "1") == 0
+
+
+def test_a_wrong_command_line_is_not_tried_again(tmp_path):
+    program = f"open({str(tmp_path)!r} + f'/lives-{{i}}', 'a').write('x'); sys.exit(2)"
+    assert launch(tmp_path, program, "--restarts", "3") == 2
+    assert (tmp_path / "lives-0").read_text() in ("", "x")
+
+
+TINY = RECIPES["digits"].override(
+    **{
+        "epochs": 20,
+        "batch_size": 250,
+        "ema": 0.9,
+        "augmentation": (),
+        "optimizer": Choice("sgd", {"learning_rate": 0.05}),
+        "model": Choice("simple_cnn", {"width": 8, "dropout": 0.0}),
+    }
+)
+
+
+def worker(group: subprocess.Popen, index: int) -> psutil.Process:
+    """The process of a group whose TF_CONFIG has this index."""
+    for process in psutil.Process(group.pid).children():
+        if json.loads(process.environ()["TF_CONFIG"])["task"]["index"] == index:
+            return process
+    raise AssertionError(f"no worker {index}")
+
+
+def checkpoints(run_dir: Path) -> set[str]:
+    return {path.name for path in (run_dir / "checkpoints").glob("*.npz")}
+
+
+def wait_for(group: subprocess.Popen, condition) -> None:
+    while group.poll() is None and not condition():
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+def test_workers_that_were_stopped_and_killed_end_in_the_weights_of_one_device(tmp_path):
+    recipe, run_dir = tmp_path / "recipe.json", tmp_path / "run"
+    TINY.save(recipe)
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+    def start(*options: str) -> subprocess.Popen:
+        train = [sys.executable, "-m", "bigkeras", "train", str(recipe), "--run-dir", str(run_dir)]
+        train += ["--strategy", "multiworker", "--checkpoint-seconds", "0"]
+        command = [sys.executable, "-m", "bigkeras.launch", "2", "--logs", str(tmp_path), *options, "--", *train]
+        return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path})
+
+    group = start()
+    wait_for(group, lambda: checkpoints(run_dir))
+    worker(group, 1).send_signal(signal.SIGTERM)
+    assert group.wait(600) == 128 + signal.SIGTERM
+    logs = [(tmp_path / f"worker-{i}.log").read_text() for i in (0, 1)]
+    assert all("the same command goes on" in log for log in logs), logs
+
+    before = checkpoints(run_dir)
+    group = start("--restarts", "1")
+    wait_for(group, lambda: checkpoints(run_dir) - before)
+    worker(group, 1).kill()
+    assert group.wait(1200) == 0
+    assert "going on at epoch" in (tmp_path / "worker-1.log").read_text()
+
+    fit(TINY, tmp_path / "one", log=Log(quiet=True))
+    one, two = (keras.models.load_model(d / "last.keras", compile=False) for d in (tmp_path / "one", run_dir))
+    for a, b in zip(one.get_weights(), two.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
