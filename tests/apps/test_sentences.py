@@ -24,7 +24,8 @@ def test_a_paragraph_is_parted_at_the_ends_of_its_sentences(rest):
 
 
 def test_chinese_sentences_end_without_spaces_and_are_joined_without():
-    parts = ["今天天气很好，我们去公园散步，看到了很多花和树，还有很多人在那里唱歌跳舞。", "“你去吗？”", "我不去！", "为什么呢？"]
+    first = "今天天气很好，我们去公园散步，看到了很多花和树，还有很多人在那里唱歌跳舞。"
+    parts = [first, "“你去吗？”", "我不去！", "为什么呢？"]
     assert sentences("".join(parts)) == parts
     assert joined(parts) == "".join(parts)
 
