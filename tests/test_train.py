@@ -233,7 +233,7 @@ def test_early_stopping_counts_epochs_without_a_better_value(tmp_path):
         ({"optimizer.clipnorm": 1.0}, "argument 'clipnorm' is not one of"),
         ({"augmentation": (Choice("flop"),)}, "augmentation 'flop' is not one of"),
         ({"data": Choice("minst")}, "data 'minst' is not one of"),
-        ({"monitor": "val_f1"}, "monitor='val_f1'"),
+        ({"monitor": "val_f1"}, "monitor 'val_f1' is not one of"),
         ({"schedule.warmup_epochs": "soon"}, "schedule.warmup_epochs='soon': a number"),
     ],
 )
