@@ -12,7 +12,7 @@ from bigkeras import control
 from bigkeras.artifact import export
 from bigkeras.control import Interrupted, Log
 from bigkeras.evaluation import evaluate
-from bigkeras.parity import _session_loader
+from bigkeras.parity import session_loader
 from bigkeras.recipe import Choice, Recipe, RecipeError
 from bigkeras.runtime import Machine
 from bigkeras.train import fit
@@ -130,7 +130,7 @@ def test_both_loaders_answer_whatever_text_comes(artifact):
     texts = np.array([t if isinstance(t, bytes) else t.encode() for t in ODD], object)
     loaded = tf.saved_model.load(str(artifact / "1"))
     first = loaded.signatures["serving_default"](text=tf.constant(texts.tolist()))
-    with _session_loader(artifact / "1") as session:
+    with session_loader(artifact / "1") as session:
         second = session("serving_default", "text", texts)
     assert np.array_equal(first["label"].numpy(), second["label"])
     assert np.isfinite(second["probability"]).all()
@@ -166,7 +166,7 @@ def test_a_long_text_is_explained_some_words_at_a_time(artifact):
     text = "the film was " * 300 + "boring"
     told = loaded.signatures["explain"](text=tf.constant([text]))
     assert told["word"].shape == (1, 901)
-    with _session_loader(artifact / "1") as session:
+    with session_loader(artifact / "1") as session:
         again = session("explain", "text", np.array([text.encode()], object))
     np.testing.assert_allclose(again["weight"], told["weight"].numpy(), atol=1e-6)
 
