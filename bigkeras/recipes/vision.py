@@ -56,16 +56,17 @@ FASHION = Recipe(
     task=IMAGES,
     model=Choice("airbench", {"widths": [64, 128, 256]}),
     loss=Choice("cross_entropy", {"label_smoothing": 0.1}),
-    optimizer=Choice("adamw", {"learning_rate": 3e-3, "weight_decay": 5e-2}),
-    schedule=Choice("cosine", {"warmup_epochs": 1.0}),
+    optimizer=Choice("sgd", {"learning_rate": 0.75, "momentum": 0.85, "nesterov": True}),
+    schedule=Choice("linear", {"warmup_epochs": 2.0, "final": 0.05}),
+    l2=6.6e-4,
     augmentation=(
         Choice("flip"),
         Choice("crop", {"padding": 2, "mode": "constant"}),
-        Choice("random_erasing", {"factor": 0.5, "scale": [0.02, 0.3]}),
+        Choice("random_erasing", {"factor": 0.3, "scale": [0.02, 0.2]}),
     ),
-    ema=0.998,
+    ema=0.99,
     epochs=20,
-    batch_size=250,
+    batch_size=512,
 )
 
 CIFAR10_RESNET = Recipe(
