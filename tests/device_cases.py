@@ -17,7 +17,7 @@ from bigkeras.optimization import make_optimizer
 from bigkeras.recipe import Choice, Recipe
 from bigkeras.runtime import Machine, precision, strategy
 from bigkeras.step import Step
-from bigkeras.tasks import LOSSES
+from bigkeras.tasks.classification import LOSSES
 
 EXAMPLES, BATCH, CLASSES = 22, 8, 3  # the last batch holds 6 examples and 2 that only fill it
 STEPS = -(-EXAMPLES // BATCH)

@@ -18,7 +18,7 @@ from bigkeras.launch import configurations
 from bigkeras.replicas import own_randomness
 from bigkeras.runtime import Machine, MachineError, choose, strategy, worker_resolver
 from bigkeras.step import Step
-from bigkeras.tasks import LOSSES
+from bigkeras.tasks.classification import LOSSES
 from bigkeras.workers import LostWorker, Workers, lost_workers
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -93,7 +93,7 @@ def ours_input(workload: Workload, options: Mapping[str, Any]) -> Run:
     from bigkeras.checkpoint import Position
     from bigkeras.train import datasets
 
-    batches, _ = datasets(recipe, splits, task, Position(), _bad)
+    batches, _ = datasets(recipe, splits, task, Position(), _bad, step.distribute_strategy)
     return _our_run(step, batches)
 
 

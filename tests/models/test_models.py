@@ -10,7 +10,7 @@ from bigkeras.models import MODELS
 from bigkeras.models.blocks import small_stem
 from bigkeras.models.efficientnet import VARIANTS, scaled_channels
 from bigkeras.step import Step
-from bigkeras.tasks import LOSSES
+from bigkeras.tasks.classification import LOSSES
 
 RGB = {"input_shape": (16, 16, 3), "num_classes": 5}
 TEXT = {"vocabulary_size": 30, "length": 12, "num_classes": 5}
