@@ -249,9 +249,10 @@ def causal_bias(queries, keys, start=0):
 
 
 def attention_weights(query, key, bias):
-    """softmax(QKᵀ/√d + bias), `(batch, heads, queries, keys)`: in float32, given in the queries' type."""
+    """softmax(QKᵀ/√d + bias), `(batch, heads, queries, keys)`, in the queries' type, never computed in 16 bits."""
     scores = ops.matmul(query * query.shape[-1] ** -0.5, ops.swapaxes(key, -1, -2))
-    return ops.cast(ops.softmax(ops.cast(scores, "float32") + bias), query.dtype)
+    wide = keras.backend.result_type(query.dtype, "float32")
+    return ops.cast(ops.softmax(ops.cast(scores, wide) + ops.cast(bias, wide)), query.dtype)
 
 
 def attend(query, key, value, bias, dropout: keras.layers.Dropout | None = None, training=None):
