@@ -1,10 +1,32 @@
-"""What every app does at its edges: print in any script, complain in one line, end with the right status."""
+"""What every app does at its edges: the options they share, one line for a complaint, the right status at the end."""
 
+import argparse
 import os
 import sys
 import unicodedata
 from collections.abc import Callable
 from typing import NoReturn
+
+
+def positive(text: str) -> int:
+    """For argparse: a whole number of at least 1."""
+    number = int(text) if text.isascii() and text.isdigit() else 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return number
+
+
+def model_options(parser: argparse.ArgumentParser, default: str, things: str, batch: int) -> None:
+    """Adds --model, --json, --batch and --runtime, the same in every app; `things` are what the model takes."""
+    parser.add_argument("--model", default=default, metavar="NAME|DIR",
+                        help="a name in saved_models/ (or in $BIGKERAS_MODELS), or a SavedModel's folder "
+                        f"(default: {default})")  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    parser.add_argument("--batch", type=positive, default=batch, metavar="N",
+                        help=f"{things} at a time (default: {batch})")  # fmt: skip
+    parser.add_argument("--runtime", choices=("auto", "c", "python"),
+                        help="c: TensorFlow's native library, fast to start; python: TensorFlow; "
+                        "auto (the default): c where it is there")  # fmt: skip
 
 
 def complain(message: str) -> None:

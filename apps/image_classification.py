@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 if __package__ in (None, ""):  # run as `python apps/image_classification.py`
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from apps.console import complain, finish, leave, padded, printable, width
+from apps.console import complain, finish, leave, model_options, padded, positive, printable, width
 from apps.pictures import Picture, PictureError, find, read
 
 if TYPE_CHECKING:
@@ -61,23 +61,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog="exit status: 0 all answered, 1 something was skipped (named on standard error), 2 wrong usage",
     )  # fmt: skip
     parser.add_argument("paths", nargs="+", metavar="PATH", help="a file, a folder, a pattern, or - for standard input")
-    parser.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME|DIR",
-                        help="a name in saved_models/ (or in $BIGKERAS_MODELS), or a SavedModel's folder "
-                        f"(default: {DEFAULT_MODEL})")  # fmt: skip
-    parser.add_argument("--top", type=_positive, default=5, metavar="N", help="answers a picture (default: 5)")
-    parser.add_argument("--json", action="store_true", help="one JSON object a line instead of a table")
-    parser.add_argument("--batch", type=_positive, default=16, metavar="N", help="pictures at a time (default: 16)")
-    parser.add_argument("--runtime", choices=("auto", "c", "python"),
-                        help="c: TensorFlow's native library, fast to start; python: TensorFlow; "
-                        "auto (the default): c where it is there")  # fmt: skip
+    model_options(parser, DEFAULT_MODEL, "pictures", 16)
+    parser.add_argument("--top", type=positive, default=5, metavar="N", help="answers a picture (default: 5)")
     return parser
-
-
-def _positive(text: str) -> int:
-    number = int(text) if text.isascii() and text.isdigit() else 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return number
 
 
 def _check(directory: Path, model: "CModel | PythonModel") -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 if __package__ in (None, ""):  # run as `python apps/sentiment.py`
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from apps.console import complain, finish, leave, padded, printable, width
+from apps.console import complain, finish, leave, model_options, padded, printable, width
 from apps.reviews import Review, ReviewError, Table, lines_of, written
 
 if TYPE_CHECKING:
@@ -85,23 +85,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--delimiter", metavar="C", help="what parts the table's columns (default: found)")
     parser.add_argument("--encoding", metavar="NAME", help="of --file (default: UTF-8, or UTF-16 that says so)")
     parser.add_argument("--output", metavar="FILE", help="written instead of standard output, whole or not at all")
-    parser.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME|DIR",
-                        help="a name in saved_models/ (or in $BIGKERAS_MODELS), or a SavedModel's folder "
-                        f"(default: {DEFAULT_MODEL})")  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="one JSON object a line instead of a table")
+    model_options(parser, DEFAULT_MODEL, "texts", 32)
     parser.add_argument("--explain", action="store_true", help="mark the words that carried the answer")
-    parser.add_argument("--batch", type=_positive, default=32, metavar="N", help="texts at a time (default: 32)")
-    parser.add_argument("--runtime", choices=("auto", "c", "python"),
-                        help="c: TensorFlow's native library, fast to start; python: TensorFlow; "
-                        "auto (the default): c where it is there")  # fmt: skip
     return parser
-
-
-def _positive(text: str) -> int:
-    number = int(text) if text.isascii() and text.isdigit() else 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return number
 
 
 def _check_usage(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:

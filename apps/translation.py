@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if __package__ in (None, ""):  # run as `python apps/translation.py`
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from apps.console import complain, finish, leave
+from apps.console import complain, finish, leave, model_options, positive
 from apps.reviews import Review, ReviewError, Table, lines_of, written
 from apps.sentences import joined, sentences
 
@@ -80,30 +80,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--file", metavar="FILE", help="a text a line")
     parser.add_argument("--encoding", metavar="NAME", help="of --file (default: UTF-8, or UTF-16 that says so)")
     parser.add_argument("--output", metavar="FILE", help="written instead of standard output, whole or not at all")
-    parser.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME|DIR",
-                        help="a name in saved_models/ (or in $BIGKERAS_MODELS), or a SavedModel's folder "
-                        f"(default: {DEFAULT_MODEL})")  # fmt: skip
-    parser.add_argument("--beam", type=_positive, metavar="N",
+    model_options(parser, DEFAULT_MODEL, "sentences", 32)
+    parser.add_argument("--beam", type=positive, metavar="N",
                         help="1: the likeliest word at each step, and faster (default: the model's)")  # fmt: skip
     parser.add_argument(
-        "--n-best", type=_positive, metavar="N", help="the N best of each, a line each: number, score, text"
+        "--n-best", type=positive, metavar="N", help="the N best of each, a line each: number, score, text"
     )
     parser.add_argument("--length-penalty", type=float, default=1.0, metavar="X",
                         help="with --n-best: above 1 favours long ones, below short ones (default: 1)")  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.add_argument("--attention", metavar="PNG", help="of one text, a picture of what each piece looked at")
-    parser.add_argument("--batch", type=_positive, default=32, metavar="N", help="sentences at a time (default: 32)")
-    parser.add_argument("--runtime", choices=("auto", "c", "python"),
-                        help="c: TensorFlow's native library, fast to start; python: TensorFlow; "
-                        "auto (the default): c where it is there")  # fmt: skip
     return parser
-
-
-def _positive(text: str) -> int:
-    number = int(text) if text.isascii() and text.isdigit() else 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return number
 
 
 def _check_usage(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:

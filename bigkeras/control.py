@@ -1,11 +1,10 @@
-"""What happens between the steps of a run: checkpoints, signals, the best model, the log, early stopping."""
+"""What happens between the steps of a run: checkpoints, the best model, the log, early stopping."""
 
 import contextlib
 import json
 import signal
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from bigkeras.progress import progress_bar
 from bigkeras.recipe import Recipe
 from bigkeras.run import write_csv
 from bigkeras.runtime import Machine
+from bigkeras.signals import Interrupted, Log
 from bigkeras.step import Step
 from bigkeras.tasks.task import Task
 from bigkeras.tensorboard import tensorboard_callbacks
@@ -30,51 +30,8 @@ from bigkeras.workers import ChiefError, Workers
 SCORED_EVERY = 2  # epochs: whole translations take longer than a step
 
 
-class Interrupted(Exception):
-    """A signal ended the run; everything is saved. `signum` is the signal."""
-
-    def __init__(self, signum: int):
-        super().__init__(f"stopped by {signal.Signals(signum).name}")
-        self.signum = signum
-
-
 class Diverged(ValueError):
     """The loss or the weights are no longer numbers; the last good weights are kept."""
-
-
-class Log:
-    """Where a run speaks: the terminal, or nowhere."""
-
-    def __init__(self, quiet: bool = False):
-        self.quiet = quiet
-
-    def say(self, text: str) -> None:
-        """A line for a person."""
-        if not self.quiet:
-            print(text, file=sys.stderr, flush=True)
-
-
-@contextlib.contextmanager
-def signals() -> Iterator[list[int]]:
-    """A list that holds the first SIGINT or SIGTERM; a second one acts as it always does."""
-    asked: list[int] = []
-
-    before: dict[int, Any] = {}
-
-    def note(signum: int, frame: Any) -> None:
-        asked.append(signum)
-        signal.signal(signum, before[signum])
-
-    try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.signal(number, note)
-    except ValueError:
-        pass  # not the main thread: signals are the caller's
-    try:
-        yield asked
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
 
 
 def write_model(network: keras.Model, path: Path) -> None:

@@ -45,6 +45,7 @@ def gate(
 
 
 def difference(where: str, found: np.ndarray, wanted: np.ndarray, tolerance: float) -> float:
+    """The largest difference; raises ExportError, that begins with `where`, for one above the tolerance or a NaN."""
     if found.shape != wanted.shape:
         raise ExportError(f"{where}: answers of shape {found.shape} instead of {wanted.shape}")
     difference = float(np.max(np.abs(found - wanted), initial=0.0))

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,6 +9,7 @@ from typing import Any, Protocol
 from bigkeras import pictures
 from bigkeras.metrics import NO_SCORE, epoch_score
 from bigkeras.recipe import Recipe
+from bigkeras.run import write_text
 
 # The scores that a reader trusts most come first.
 SPLITS = ("test", "validation", "train")
@@ -70,15 +70,17 @@ def write_report(
         *([_classes(main, scored[main]), _confusions(scored[main], class_names)] if main else []),
         picture_section(directory, main),
         *([_wrong_texts(predictions, class_names)] if predictions is not None and not images else []),
-        training(history, recipe),
-        again(recipe),
-        where(directory),
-        bad_samples(directory),
     ]
+    return write_sections(directory, sections, recipe, history)
+
+
+def write_sections(
+    directory: Path, sections: Sequence[str], recipe: Recipe, history: Sequence[Mapping[str, Any]]
+) -> Path:
+    """report.md of these sections and of those that every report ends with; gives its path. Raises RunError."""
+    ending = [training(history, recipe), again(recipe), where(directory), bad_samples(directory)]
     path = directory / "report.md"
-    beside = path.with_name("report.md.part")
-    beside.write_text("\n\n".join(s for s in sections if s) + "\n", encoding="utf-8")
-    os.replace(beside, path)
+    write_text(path, "\n\n".join(section for section in (*sections, *ending) if section) + "\n")
     return path
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from bigkeras import checkpoint, runtime
-from bigkeras.control import Control, Diverged, Interrupted, Log, signals
+from bigkeras.control import Control, Diverged
 from bigkeras.data import DATASETS
 from bigkeras.data.pipeline import distributed, ordered_plan, plan_rows
 from bigkeras.data.plan import ROWS, class_weights, epoch_plan, steps_per_epoch
@@ -24,6 +24,7 @@ from bigkeras.optimization import OPTIMIZERS, OURS, SCHEDULES, make_optimizer
 from bigkeras.recipe import Recipe, RecipeError, check, known
 from bigkeras.run import opened, write_bytes, write_json, write_text
 from bigkeras.search import check_auto, fit_best
+from bigkeras.signals import Interrupted, Log, signals
 from bigkeras.step import Step, penalty
 from bigkeras.tasks import LOSSES, MODEL_ARGUMENTS, MONITORS, TASKS, check_augmentation
 from bigkeras.tasks.task import Task

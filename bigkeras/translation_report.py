@@ -1,6 +1,5 @@
 """report.md of a run that translates: the score first, then lengths, the worst sentences and some others."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -9,7 +8,7 @@ import numpy as np
 
 from bigkeras import pictures
 from bigkeras.recipe import Recipe
-from bigkeras.report import again, bad_samples, picture_section, plain, shortened, table, training, where
+from bigkeras.report import picture_section, plain, shortened, table, write_sections
 
 WORST, RANDOM = 20, 20
 SPLITS = ("test", "validation", "train")
@@ -54,16 +53,8 @@ def write_translation_report(
         *([_lengths(main, scored[main])] if main else []),
         *([_worst(predictions), _some(predictions)] if predictions is not None else []),
         picture_section(directory, main),
-        training(history, recipe),
-        again(recipe),
-        where(directory),
-        bad_samples(directory),
     ]
-    path = directory / "report.md"
-    beside = path.with_name("report.md.part")
-    beside.write_text("\n\n".join(s for s in sections if s) + "\n", encoding="utf-8")
-    os.replace(beside, path)
-    return path
+    return write_sections(directory, sections, recipe, history)
 
 
 def _head(recipe: Recipe, scored: Mapping[str, Mapping[str, Any]], main: str | None) -> str:

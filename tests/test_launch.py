@@ -13,10 +13,10 @@ import numpy as np
 import psutil
 import pytest
 
-from bigkeras.control import Log
 from bigkeras.launch import configurations, main
 from bigkeras.recipe import Choice
 from bigkeras.recipes import RECIPES
+from bigkeras.signals import Log
 from bigkeras.train import fit
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -10,10 +10,10 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from bigkeras import search
-from bigkeras.control import Log
 from bigkeras.data.source import ArraySource, Splits
 from bigkeras.recipe import Choice, RecipeError
 from bigkeras.recipes import RECIPES
+from bigkeras.signals import Log
 from bigkeras.train import check_recipe, fit
 
 FOLDER = RECIPES["image-folder"].override(**{"data.directory": "pictures"})

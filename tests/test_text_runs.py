@@ -10,11 +10,11 @@ import tensorflow as tf
 
 from bigkeras import control
 from bigkeras.artifact import export
-from bigkeras.control import Interrupted, Log
 from bigkeras.evaluation import evaluate
 from bigkeras.parity import session_loader
 from bigkeras.recipe import Choice, Recipe, RecipeError
 from bigkeras.runtime import Machine
+from bigkeras.signals import Interrupted, Log
 from bigkeras.train import fit
 
 QUIET = Log(quiet=True)

@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 
 from bigkeras import checkpoint, control
-from bigkeras.control import Diverged, Interrupted, Log
+from bigkeras.control import Diverged
 from bigkeras.recipe import Choice, RecipeError, load
 from bigkeras.recipes import RECIPES
 from bigkeras.run import RunError
 from bigkeras.runtime import Machine
+from bigkeras.signals import Interrupted, Log
 from bigkeras.train import fit
 
 TINY = RECIPES["digits"].override(

@@ -175,6 +175,7 @@ class _Shards:
         self.written = 0
 
     def write(self, record: bytes) -> None:
+        """Appends a record; begins the next shard where this one is full."""
         from array_record.python.array_record_module import ArrayRecordWriter
 
         if self.writer is not None and self.written + len(record) > self.shard_bytes:

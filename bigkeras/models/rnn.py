@@ -34,10 +34,7 @@ def rnn(
     the "mean" or "max" of the states over the real tokens. Raises ValueError for other values.
     Source: Elman 1990, "Finding Structure in Time".
     """
-    texts: Sizes = {"vocabulary_size": vocabulary_size, "length": length, "embedding_width": embedding_width}
-    cells: Sizes = {"units": units, "depth": depth, "bidirectional": bidirectional, "pooling": pooling}
-    common: Sizes = {"num_classes": num_classes, "dropout": dropout, "input_shape": input_shape}
-    return _network(L.SimpleRNN, "rnn", **common, **texts, **cells)
+    return _network(L.SimpleRNN, "rnn", **locals())
 
 
 def lstm(
@@ -57,10 +54,7 @@ def lstm(
 
     Source: Hochreiter & Schmidhuber 1997; the forget gate: Gers et al. 2000, its bias starts at 1.
     """
-    texts: Sizes = {"vocabulary_size": vocabulary_size, "length": length, "embedding_width": embedding_width}
-    cells: Sizes = {"units": units, "depth": depth, "bidirectional": bidirectional, "pooling": pooling}
-    common: Sizes = {"num_classes": num_classes, "dropout": dropout, "input_shape": input_shape}
-    return _network(LSTM, "lstm", **common, **texts, **cells)
+    return _network(LSTM, "lstm", **locals())
 
 
 def gru(
@@ -80,10 +74,7 @@ def gru(
 
     Source: Cho et al. 2014 (arXiv 1406.1078), section 2.3; the reset gate as cuDNN has it, after the product.
     """
-    texts: Sizes = {"vocabulary_size": vocabulary_size, "length": length, "embedding_width": embedding_width}
-    cells: Sizes = {"units": units, "depth": depth, "bidirectional": bidirectional, "pooling": pooling}
-    common: Sizes = {"num_classes": num_classes, "dropout": dropout, "input_shape": input_shape}
-    return _network(L.GRU, "gru", **common, **texts, **cells)
+    return _network(L.GRU, "gru", **locals())
 
 
 def _network(

@@ -79,6 +79,7 @@ class _TensorsOnly(pickle.Unpickler):
     """Refuses every name but those of a state dictionary."""
 
     def find_class(self, module: str, name: str) -> Any:
+        """What the few names that a file of tensors needs stand for. Raises ValueError for any other."""
         if (module, name) == ("collections", "OrderedDict"):
             return OrderedDict
         if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):

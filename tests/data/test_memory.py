@@ -18,7 +18,7 @@ ALLOWED_MEGABYTES = 300
 
 SCRIPT = """
 import json, resource, sys
-from bigkeras.control import Log
+from bigkeras.signals import Log
 from bigkeras.recipe import Choice
 from bigkeras.recipes import RECIPES
 from bigkeras.tasks import classification
