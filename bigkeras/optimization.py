@@ -1,13 +1,14 @@
 """Optimizers by Keras' name, and learning-rate schedules, each with warm-up."""
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 from keras import ops
 
-from bigkeras.recipe import Recipe
+from bigkeras.recipe import Recipe, RecipeError
 
 OPTIMIZERS: dict[str, Callable] = {
     "sgd": keras.optimizers.SGD,
@@ -120,6 +121,36 @@ _SHAPES: dict[str, Callable] = {
     "linear": _linear,
     "inverse_square_root": lambda progress, step, schedule: ops.sqrt((schedule.warmup + 1) / (step + 1)),
 }
+
+
+def layer_rates(network: keras.Model, decay: float) -> list[float]:
+    """What the learning rate is multiplied by, for each trainable variable: 1 at the top, `decay` a stage below it.
+
+    The layers `stage1…` to `stageN…` are the stages; what lies before them is one stage lower, what comes after them
+    is the top. Raises RecipeError for a network without stages.
+    Source: Howard & Ruder 2018 (arXiv 1801.06146), section 3.2, "discriminative fine-tuning".
+    """
+    marks = [re.match(r"stage(\d+)", layer.name) for layer in network.layers]
+    stages = max((int(mark[1]) for mark in marks if mark), default=0)
+    if not stages:
+        raise RecipeError(f"layer_decay={decay}: {network.name} has no layers that are named stage1, stage2 and so on")
+    heights: dict[int, int] = {}
+    height = 0
+    for layer, mark in zip(network.layers, marks, strict=True):
+        height = int(mark[1]) if mark else (stages + 1 if height else 0)
+        heights |= {id(variable): height for variable in layer.trainable_variables}
+    return [decay ** (stages + 1 - heights[id(variable)]) for variable in network.trainable_variables]
+
+
+def scale_rates(optimizer: keras.optimizers.Optimizer, rates: list[float]) -> None:
+    """Multiplies the optimizer's learning rate by each variable's own; the decoupled weight decay keeps the whole."""
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    update = inner.update_step
+
+    def update_step(gradient: Any, variable: Any, learning_rate: Any) -> None:
+        update(gradient, variable, learning_rate * rates[inner._get_variable_index(variable)])
+
+    inner.update_step = update_step
 
 
 def make_optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Optimizer:

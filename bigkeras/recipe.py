@@ -33,9 +33,10 @@ class Recipe:
     `batch_size` is the global batch, whatever the number of replicas. `micro_batches` parts of it are accumulated
     into one optimizer step. `monitor` is the validation metric that decides the best epoch; with a validation split
     of zero the last epoch is the best one. `start_from` gives the first weights (a run, a shipped model, a file or
-    "imagenet") and `freeze_until` names the last layer that keeps them. `patience` counts epochs without a better
-    `monitor`; None never stops. `on_checkpoint_error`: where a checkpoint cannot be written (a full disk), "stop" ends
-    the run, and "go on" says so and tries again at the next one.
+    "imagenet") and `freeze_until` names the last layer that keeps them; `layer_decay` multiplies the learning rate once
+    for every stage that a layer lies below the top. `patience` counts epochs without a better `monitor`; None never
+    stops. `on_checkpoint_error`: where a checkpoint cannot be written (a full disk), "stop" ends the run, and "go on"
+    says so and tries again at the next one.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Recipe:
     on_checkpoint_error: str = "stop"
     start_from: str | None = None
     freeze_until: str | None = None
+    layer_decay: float = 1.0
 
     def __post_init__(self) -> None:
         for name, hint in typing.get_type_hints(type(self)).items():
@@ -74,7 +76,7 @@ class Recipe:
         for name in ("l1", "l2"):
             if getattr(self, name) < 0:
                 raise RecipeError(f"{name}={getattr(self, name)}: at least 0")
-        for name, low, high in (("max_bad_fraction", 0, 1), ("ema", 0, 1)):
+        for name, low, high in (("max_bad_fraction", 0, 1), ("ema", 0, 1), ("layer_decay", 0, 1)):
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
                 raise RecipeError(f"{name}={value}: from {low} to {high}")

@@ -18,6 +18,8 @@ from bigkeras.text_search import text_candidates
 
 # A picture whose shorter side has at least so many pixels, in colour, is taken for a photograph.
 PHOTOGRAPH = 96
+# Smaller ones are enlarged: the small network halves three times.
+SMALLEST = 16
 # Looks at a training image that fit into some five minutes of two CPU cores: at 32×32 for the small network, at 224
 # for the frozen backbone, and for the part of the backbone that is trained.
 SMALL_LOOKS, FROZEN_LOOKS, TUNED_LOOKS = 150_000, 8_000, 4_000
@@ -63,12 +65,11 @@ def candidates(recipe: Recipe, splits: Splits) -> list[Recipe]:
     size = recipe.task.args.get("height") or recipe.task.args.get("width")
     tried = []
     if not photographs or not has_imagenet():
-        tried.append(_small(recipe, splits, size or min(side, 64), channels))
+        tried.append(_small(recipe, splits, size or min(max(side, SMALLEST), 64), channels))
     if channels == 3 and has_imagenet():
         frozen = _frozen(recipe, splits, size or (224 if photographs else 128))
         tried.append(frozen)
-        if photographs:
-            tried.append(_tuned(frozen, len(splits.train)))
+        tried.append(_tuned(frozen, len(splits.train)))
     return tried
 
 
@@ -78,13 +79,13 @@ def _small(recipe: Recipe, splits: Splits, size: int, channels: int) -> Recipe:
     return replace(
         recipe,
         name=f"{recipe.name}-small",
-        claim="a small residual network from scratch",
+        claim="a small fast network from scratch",
         task=Choice(recipe.task.name, {**recipe.task.args, "height": size, "width": size}),
-        model=Choice("resnet", {"depth": 20}),
-        augmentation=(*turned, Choice("crop", {"padding": max(1, size // 8)}), Choice("random_erasing")),
+        model=Choice("airbench", {"widths": [64, 128, 256]}),
+        augmentation=(*turned, Choice("crop", {"padding": max(1, size // 16)}), Choice("random_erasing")),
         optimizer=Choice("adamw", {"learning_rate": 3e-3, "weight_decay": 0.05}),
         schedule=Choice("cosine", {"warmup_epochs": 2.0}),
-        ema=0.995,
+        ema=0.99,
         epochs=epochs,
         batch_size=min(64, _power(len(splits.train) // 8)),
     )
@@ -118,7 +119,7 @@ def _tuned(frozen: Recipe, examples: int) -> Recipe:
         augmentation=(Choice("flip"), Choice("random_resized_crop", {"minimum_area": 0.5})),
         optimizer=Choice("adamw", {"learning_rate": 3e-4, "weight_decay": 0.05}),
         schedule=Choice("cosine", {"warmup_epochs": 1.0}),
-        epochs=_epochs(TUNED_LOOKS, examples, 2, 15),
+        epochs=_epochs(TUNED_LOOKS * 224**2 / frozen.task.args["height"] ** 2, examples, 2, 15),
     )
 
 

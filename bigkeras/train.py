@@ -20,7 +20,7 @@ from bigkeras.data.plan import ROWS, class_weights, epoch_plan, steps_per_epoch
 from bigkeras.data.source import DataError, Splits
 from bigkeras.evaluation import finish_run
 from bigkeras.models import MODELS
-from bigkeras.optimization import OPTIMIZERS, OURS, SCHEDULES, make_optimizer
+from bigkeras.optimization import OPTIMIZERS, OURS, SCHEDULES, layer_rates, make_optimizer, scale_rates
 from bigkeras.recipe import Recipe, RecipeError, check, known
 from bigkeras.run import opened, write_bytes, write_json, write_text
 from bigkeras.search import check_auto, fit_best
@@ -224,7 +224,11 @@ def _make_step(recipe: Recipe, splits: Splits, task: Task, machine: runtime.Mach
         # Keras' augmentation layers make their random state when they first see a batch.
         step._augment(tf.zeros((2, *task.preprocessor.shape)), tf.one_hot([0, 1], num_classes))
     lengths = task.lengths(splits.train)
-    step.begin(make_optimizer(recipe, steps_per_epoch(splits.train.labels, recipe.batch_size, recipe.balance, lengths)))
+    steps = steps_per_epoch(splits.train.labels, recipe.batch_size, recipe.balance, lengths)
+    optimizer = make_optimizer(recipe, steps)
+    if recipe.layer_decay != 1:
+        scale_rates(optimizer, layer_rates(network, recipe.layer_decay))
+    step.begin(optimizer)
     return step
 
 

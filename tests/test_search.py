@@ -29,7 +29,7 @@ def splits(*shape: int, count: int = 100) -> Splits:
     ("shape", "imagenet", "names"),
     [
         ((28, 28, 1), True, ["small"]),
-        ((32, 32, 3), True, ["small", "frozen"]),
+        ((32, 32, 3), True, ["small", "frozen", "tuned"]),
         ((32, 32, 3), False, ["small"]),
         ((300, 400, 3), True, ["frozen", "tuned"]),
         ((300, 400, 3), False, ["small"]),
@@ -70,7 +70,7 @@ def test_the_best_candidate_becomes_the_run_and_a_second_call_finds_it_done(digi
     told = json.loads((tmp_path / "run" / "search.json").read_text())
     assert told["kept"] == "image-folder-small"
     assert told["tried"]["image-folder-small"]["accuracy"] == metrics["validation"]["accuracy"]
-    assert json.loads((tmp_path / "run" / "recipe.json").read_text())["model"]["name"] == "resnet"
+    assert json.loads((tmp_path / "run" / "recipe.json").read_text())["model"]["name"] == "airbench"
     assert "kept **image-folder-small**" in (tmp_path / "run" / "report.md").read_text()
     assert fit(recipe, tmp_path / "run", log=QUIET) == metrics
 
