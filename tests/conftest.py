@@ -1,5 +1,6 @@
 """What the tests share: a quiet TensorFlow, the real data where it lies, a folder of digits, the command line."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -27,6 +28,16 @@ class Result(NamedTuple):
     rc: int
     stdout: str
     stderr: str
+
+
+@pytest.fixture(scope="module", autouse=True)
+def graphs_of_other_files_are_gone():
+    """Keras and TensorFlow hold what they have traced: some 10 MB a test, which collecting garbage goes through."""
+    yield
+    keras = sys.modules.get("keras")
+    if keras:
+        keras.backend.clear_session()
+    gc.collect()
 
 
 @pytest.fixture(scope="session")
