@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from apps.remarks import FirstRuns
 from apps.signatures import (
     DTYPES,
     NUMBERS,
@@ -65,7 +66,7 @@ class CModel:
             raise
         finally:
             c.TF_DeleteSessionOptions(options)
-        self._graph, self._session = graph, session
+        self._graph, self._session, self._first_runs = graph, session, FirstRuns()
         self.close = weakref.finalize(self, _close, c, session, graph)
         # At exit the system takes everything back, and faster.
         self.close.atexit = False
@@ -81,7 +82,7 @@ class CModel:
         try:
             for place, (key, array) in enumerate(arrays.items()):
                 values[place] = _to_tensor(c, array, chosen.inputs[key].dtype)
-            with _status(c) as status:
+            with self._first_runs.of(signature), _status(c) as status:
                 c.TF_SessionRun(self._session, None, feeds, values, len(feeds), fetches, results, len(fetches),
                                 None, 0, None, status)  # fmt: skip
             return {key: _from_tensor(c, result) for key, result in zip(chosen.outputs, results, strict=True)}

@@ -7,13 +7,14 @@ is TensorFlow itself (5 to 10 seconds to import), for platforms whose wheel has 
 import contextlib
 import importlib.util
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from apps.c_api import CModel, library_path
+from apps.remarks import FirstRuns, without_remarks
 from apps.signatures import ModelError, fitting_arrays, one_line, read_graph, read_signatures, signature_named
 
 RUNTIMES = ("auto", "c", "python")
@@ -36,7 +37,7 @@ class PythonModel:
             import tensorflow as tf
         except ImportError as error:
             raise ModelError(f"TensorFlow cannot be imported ({error}): pip install tensorflow") from None
-        self._tf = tf
+        self._tf, self._first_runs = tf, FirstRuns()
         del optimise  # this runtime optimises in any case
         self.signatures = read_signatures(directory)
         if threads:
@@ -61,7 +62,8 @@ class PythonModel:
             for key, array in arrays.items()
         }
         try:
-            outputs = self._loaded.signatures[signature](**tensors)
+            with self._first_runs.of(signature):
+                outputs = self._loaded.signatures[signature](**tensors)
         except tf.errors.OpError as error:
             raise ModelError(one_line(error.message)) from None
         return {key: np.asarray(value.numpy()) for key, value in outputs.items()}
@@ -96,7 +98,7 @@ def load(
         raise ModelError(f"{directory}: cannot be loaded: lacks variables/variables.index; was it copied in part?")
     op_libraries = [*op_libraries, *text_libraries(directory)]
     python = runtime == "python" or (runtime == "auto" and library_path() is None)
-    with _without_remarks():
+    with without_remarks():
         return (PythonModel if python else CModel)(directory, op_libraries, threads, optimise)
 
 
@@ -111,31 +113,6 @@ def text_libraries(directory: Path) -> list[Path]:
     if len(found) < len(names):
         raise ModelError(f"{directory}: needs TensorFlow Text, which is not here: pip install tensorflow-text")
     return found
-
-
-@contextlib.contextmanager
-def _without_remarks() -> Iterator[None]:
-    """Hides what TensorFlow's native code says while it loads, unless TF_CPP_MIN_LOG_LEVEL=0 asks for all of it.
-
-    Some of these lines (oneDNN, CUDA) come whatever that variable says (TensorFlow 2.21), so standard error is turned
-    away as a file descriptor.
-    """
-    if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "0":
-        yield
-        return
-    try:
-        kept = os.dup(2)
-    except OSError:  # standard error is closed
-        yield
-        return
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
 
 
 def version_directory(directory: str | Path) -> Path:
