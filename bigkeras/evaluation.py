@@ -52,15 +52,14 @@ def _flips(predict: Predict) -> Predict:
     return lambda pixels: (predict(pixels) + predict(tf.reverse(pixels, [2]))) / 2
 
 
-def _flips_and_shifts(predict: Predict) -> Predict:
-    """Half from the picture and its mirror image, half from both moved by a pixel up-left and down-right."""
-    both = _flips(predict)
+def _shifts(predict: Predict) -> Predict:
+    """Half from the picture, half from it moved by a pixel up-left and down-right."""
 
     def apply(pixels: tf.Tensor) -> tf.Tensor:
         height, width = pixels.shape[1], pixels.shape[2]
         padded = tf.pad(pixels, [[0, 0], [1, 1], [1, 1], [0, 0]], "REFLECT")
-        moved = both(padded[:, :height, :width]) + both(padded[:, 2:, 2:])
-        return both(pixels) / 2 + moved / 4
+        moved = predict(padded[:, :height, :width]) + predict(padded[:, 2:, 2:])
+        return predict(pixels) / 2 + moved / 4
 
     return apply
 
@@ -68,7 +67,8 @@ def _flips_and_shifts(predict: Predict) -> Predict:
 AVERAGES: dict[str, Callable[[Predict], Predict]] = {
     "none": _plain,
     "flips": _flips,
-    "flips-shifts": _flips_and_shifts,
+    "shifts": _shifts,
+    "flips-shifts": lambda predict: _shifts(_flips(predict)),
 }
 
 
@@ -77,9 +77,9 @@ def evaluate(
 ) -> dict[str, Any]:
     """The metrics of a run directory or a shipped model's folder on a split of its data set.
 
-    `data`: another place for the data. `average`: average the answers over mirror images ("flips") and moves by one
-    pixel ("flips-shifts"). A run's metrics.json and report.md get the result; a shipped model's files stay as they
-    are. Raises RunError, RecipeError, DataError.
+    `data`: another place for the data. `average`: average the answers over mirror images ("flips"), moves by one
+    pixel ("shifts"; for digits and letters, which have no mirror image) or both ("flips-shifts"). A run's metrics.json
+    and report.md get the result; a shipped model's files stay as they are. Raises RunError, RecipeError, DataError.
     """
     path = Path(path)
     known("average", average, AVERAGES)

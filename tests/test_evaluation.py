@@ -1,0 +1,22 @@
+"""Answers averaged over changed pictures."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bigkeras.evaluation import AVERAGES
+
+
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [
+        ("flips", {(2, 2): 1 / 2, (2, 3): 1 / 2}),
+        ("shifts", {(2, 2): 1 / 2, (3, 3): 1 / 4, (1, 1): 1 / 4}),
+        ("flips-shifts", {(2, 2): 1 / 4, (2, 3): 1 / 4, (3, 3): 1 / 8, (1, 1): 1 / 8, (3, 4): 1 / 8, (1, 2): 1 / 8}),
+    ],
+)
+def test_one_bright_pixel_is_seen_where_the_changes_bring_it(name, weights):
+    pixels = np.zeros((1, 6, 6, 1), "float32")
+    pixels[0, 2, 2] = 1
+    seen = AVERAGES[name](tf.identity)(tf.constant(pixels)).numpy()[0, ..., 0]
+    assert {tuple(map(int, place)): seen[tuple(place)] for place in np.argwhere(seen)} == pytest.approx(weights)
