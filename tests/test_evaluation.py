@@ -12,7 +12,7 @@ from bigkeras.evaluation import AVERAGES
     [
         ("flips", {(2, 2): 1 / 2, (2, 3): 1 / 2}),
         ("shifts", {(2, 2): 1 / 2, (3, 3): 1 / 4, (1, 1): 1 / 4}),
-        ("flips-shifts", {(2, 2): 1 / 4, (2, 3): 1 / 4, (3, 3): 1 / 8, (1, 1): 1 / 8, (3, 4): 1 / 8, (1, 2): 1 / 8}),
+        ("flips-shifts", {(2, 2): 1 / 4, (2, 3): 1 / 4, (3, 3): 1 / 8, (3, 2): 1 / 8, (1, 1): 1 / 8, (1, 4): 1 / 8}),
     ],
 )
 def test_one_bright_pixel_is_seen_where_the_changes_bring_it(name, weights):
