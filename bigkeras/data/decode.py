@@ -5,6 +5,7 @@ picture's size is read from its header before anything is decoded: a 20,000×20,
 Sources read other formats, too (TIFF and whatever Pillow knows), by way of `load_image`.
 """
 
+import functools
 import io
 from typing import Any
 
@@ -33,7 +34,17 @@ def decode_image(encoded: tf.Tensor, *, channels: int, max_pixels: int = MAX_PIX
     """
     if channels not in (1, 3):
         raise ValueError(f"channels={channels}: 1 (grey) or 3 (RGB)")
-    encoded = tf.convert_to_tensor(encoded, tf.string)
+    return _decoder(channels, max_pixels)(encoded)
+
+
+@functools.cache
+def _decoder(channels: int, max_pixels: int) -> Any:
+    """One trace for all graphs of a process: it takes a second, and a run has eight pipelines that decode."""
+    decode = functools.partial(_decode, channels=channels, max_pixels=max_pixels)
+    return tf.function(decode, input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
+
+
+def _decode(encoded: tf.Tensor, channels: int, max_pixels: int) -> tf.Tensor:
     header = headers.window(encoded, 0, headers.HEADER)
     kind = headers.image_format(header)
     # Two switches with everything else between and after them once: a graph's dead branches cost time, too. All
