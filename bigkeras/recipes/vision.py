@@ -1,7 +1,5 @@
 """Recipes for images. Each claim says data, time, machine and score; the command is `bigkeras train NAME`."""
 
-from dataclasses import replace
-
 from bigkeras.recipe import Choice, Recipe
 
 IMAGES = Choice("image_classification")
@@ -53,7 +51,7 @@ MNIST_CNN = Recipe(
 
 FASHION = Recipe(
     name="fashion",
-    claim="Fashion-MNIST with flips, moves and erased patches",
+    claim="Fashion-MNIST: 94.63 % of the test images, 94.90 % averaged over flips and shifts; 89 minutes, busy cores",
     data=Choice("fashion_mnist", {"validation": 0.0}),
     task=IMAGES,
     model=Choice("airbench", {"widths": [64, 128, 256]}),
@@ -69,16 +67,6 @@ FASHION = Recipe(
     ema=0.99,
     epochs=20,
     batch_size=512,
-)
-
-FASHION_LONGER = replace(
-    FASHION,
-    name="fashion-longer",
-    claim="Fashion-MNIST, the run of `fashion` trained on",
-    optimizer=Choice("sgd", {"learning_rate": 0.6, "momentum": 0.85, "nesterov": True}),
-    schedule=Choice("linear", {"warmup_epochs": 0.5, "final": 0.02}),
-    epochs=14,
-    start_from="runs/fashion",
 )
 
 CIFAR10_RESNET = Recipe(
@@ -134,7 +122,6 @@ RECIPES = {
         MNIST_LENET,
         MNIST_CNN,
         FASHION,
-        FASHION_LONGER,
         CIFAR10_RESNET,
         PHOTOS10,
         IMAGE_FOLDER,
