@@ -23,6 +23,9 @@ SMALLEST = 16
 # Looks at a training image that fit into some five minutes of two CPU cores: at 32×32 for the small network, at 224
 # for the frozen backbone, and for the part of the backbone that is trained.
 SMALL_LOOKS, FROZEN_LOOKS, TUNED_LOOKS = 150_000, 8_000, 4_000
+# Of the small network's, where it stands beside the backbone: on 3,000 pictures of CIFAR-10 all of them took ten of
+# sixteen minutes, and 77 % against the backbone's 88 %.
+SHARE_BESIDE = 0.4
 # What an auto recipe may say; all else is the candidates'.
 OPEN = ("name", "claim", "data", "task", "model", "loss", "precision", "seed", "balance", "monitor", "max_bad_fraction")
 KEPT = (
@@ -62,19 +65,21 @@ def candidates(recipe: Recipe, splits: Splits) -> list[Recipe]:
     shapes, channels = survey(splits.train)
     side = int(np.median(shapes.min(1)))
     photographs = side >= PHOTOGRAPH and channels == 3
+    pretrained = channels == 3 and has_imagenet()
     size = recipe.task.args.get("height") or recipe.task.args.get("width")
     tried = []
-    if not photographs or not has_imagenet():
-        tried.append(_small(recipe, splits, size or min(max(side, SMALLEST), 64), channels))
-    if channels == 3 and has_imagenet():
+    if not photographs or not pretrained:
+        looks = SMALL_LOOKS * (SHARE_BESIDE if pretrained else 1)
+        tried.append(_small(recipe, splits, size or min(max(side, SMALLEST), 64), channels, looks))
+    if pretrained:
         frozen = _frozen(recipe, splits, size or (224 if photographs else 128))
         tried.append(frozen)
         tried.append(_tuned(frozen, len(splits.train)))
     return tried
 
 
-def _small(recipe: Recipe, splits: Splits, size: int, channels: int) -> Recipe:
-    epochs = _epochs(SMALL_LOOKS * 32**2 / size**2, len(splits.train), 15, 120)
+def _small(recipe: Recipe, splits: Splits, size: int, channels: int, looks: float) -> Recipe:
+    epochs = _epochs(looks * 32**2 / size**2, len(splits.train), 15, 120)
     turned = (Choice("flip"),) if channels == 3 else ()  # a mirrored letter is another one, a mirrored cat is a cat
     return replace(
         recipe,
