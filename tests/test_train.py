@@ -243,6 +243,16 @@ def test_what_a_recipe_names_wrongly_is_refused_by_name(values, message, tmp_pat
         fit(TINY.override(**values), tmp_path / "run", log=QUIET)
 
 
+def test_a_layer_decay_of_0_trains_what_lies_above_the_stages_only(tmp_path):
+    recipe = TINY.override(**{"optimizer": Choice("sgd", {"learning_rate": 0.1}), "layer_decay": 0.0, "ema": None})
+    for epochs in (1, 2):
+        fit(recipe.override(epochs=epochs), tmp_path / str(epochs), log=QUIET)
+    one, two = (keras.models.load_model(tmp_path / name / "last.keras", compile=False) for name in ("1", "2"))
+    moved = {a.path for a, b in zip(one.weights, two.weights, strict=True) if not np.array_equal(a, b)}
+    assert moved == {weight.path for weight in one.weights if not weight.path.startswith(("stem", "stage"))}
+    assert 0 < len(moved) < len(one.weights)
+
+
 def test_a_model_of_ones_own_trains_under_its_name(tmp_path):
     def mine(*, input_shape, num_classes, units: int = 4):
         inputs = keras.Input(input_shape, name="image")

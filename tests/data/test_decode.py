@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageOps
 
-from bigkeras.data.decode import decode_image, is_native, load_image, transcode
+from bigkeras.data.decode import MAX_PIXELS, _decoder, decode_image, is_native, load_image, transcode
 
 SIGNATURE = [tf.TensorSpec((), tf.string)]
 RANDOM = np.random.default_rng(0)
@@ -273,6 +273,13 @@ def test_a_map_and_a_mapped_function_decode_alike(decode):
         return tf.map_fn(decode[3].python_function, images, fn_output_signature=spec)
 
     np.testing.assert_array_equal(batch(data), np.stack(by_map))
+
+
+def test_a_decoder_is_traced_once_for_all_pipelines():
+    data = tf.data.Dataset.from_tensors(encoded(RGB, "PNG"))
+    for _ in range(2):
+        list(data.map(lambda image: decode_image(image, channels=3)))
+    assert _decoder(3, MAX_PIXELS).experimental_get_tracing_count() == 1
 
 
 def test_a_saved_model_decodes_in_the_cpp_loader(decode, tmp_path):
