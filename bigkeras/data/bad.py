@@ -79,7 +79,10 @@ def _filled(chunk: Row, found: Row, spec: Any) -> Row:
     origin = tf.scatter_nd(found["place"][:, tf.newaxis], numbers, [count])  # 0 where it was not found
 
     def spread(made: tf.Tensor) -> tf.Tensor:
-        return tf.gather(tf.concat([tf.zeros((1, *made.shape[1:]), made.dtype), made], 0), origin)
+        def with_zeros() -> tf.Tensor:
+            return tf.gather(tf.concat([tf.zeros((1, *made.shape[1:]), made.dtype), made], 0), origin)
+
+        return tf.cond(tf.shape(made)[0] == tf.shape(origin)[0], lambda: made, with_zeros)
 
     values = {k: chunk[k] if k in chunk else tf.nest.map_structure(spread, found["made"][k]) for k in spec}
     return {**values, "valid": origin > 0}

@@ -6,33 +6,51 @@ On the host, as functions of the pixels and an example's random numbers from the
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import tensorflow as tf
 
-from bigkeras.recipe import Choice, check
+from bigkeras.recipe import Choice, RecipeError, check
 from bigkeras.tasks.images import to_uint8
 
 
 def flip(pixels: tf.Tensor, randoms: tf.Tensor) -> tf.Tensor:
     """Left and right exchanged in every second epoch; `(batch, height, width, channels)`."""
-    chosen = randoms[:, 0] < 0.5
-    return tf.where(chosen[:, None, None, None], tf.reverse(pixels, [2]), pixels)
+    columns = tf.range(pixels.shape[2])
+    # Gathering the columns of the whole batch takes half as long as `tf.reverse` and a choice.
+    chosen = tf.where(randoms[:, :1] < 0.5, columns[::-1], columns)
+    return tf.gather(pixels, chosen, axis=2, batch_dims=1)
 
 
-def crop(pixels: tf.Tensor, randoms: tf.Tensor, padding: int = 4, mode: str = "reflect") -> tf.Tensor:
+def crop(
+    pixels: tf.Tensor, randoms: tf.Tensor, padding: int = 4, mode: Literal["reflect", "constant"] = "reflect"
+) -> tf.Tensor:
     """Every image moved by up to `padding` pixels either way, the border filled by reflection or zeros.
 
-    Keras' RandomCrop cuts the whole batch at one place, and RandomTranslation interpolates between pixels.
+    `padding` is less than the image's height and width. Keras' RandomCrop cuts the whole batch at one place, and
+    RandomTranslation interpolates between pixels.
     """
     height, width = pixels.shape[1], pixels.shape[2]
-    border = [[0, 0], [padding, padding], [padding, padding], [0, 0]]
-    padded = tf.pad(pixels, border, "REFLECT" if mode == "reflect" else "CONSTANT")
     moves = tf.cast(tf.floor(randoms[:, 1:3] * (2 * padding + 1)), tf.int32)
     rows = moves[:, :1] + tf.range(height)
-    columns = moves[:, 1:] + tf.range(width)
-    return tf.gather(tf.gather(padded, rows, axis=1, batch_dims=1), columns, axis=2, batch_dims=1)
+    if mode == "reflect":
+        # By its indices: `tf.pad` takes ten times as long to reflect as to gather.
+        rows = _reflected(rows - padding, height)
+        wide = tf.gather(pixels, _reflected(tf.range(-padding, width + padding), width), axis=2)
+    else:
+        wide = tf.pad(pixels, [[0, 0], [padding, padding], [padding, padding], [0, 0]])
+    high = tf.gather(wide, rows, axis=1, batch_dims=1)
+    # Images that move alike are cut together: whole lines are copied instead of single pixels.
+    places = tf.dynamic_partition(tf.range(tf.shape(pixels)[0]), moves[:, 1], 2 * padding + 1)
+    groups = tf.dynamic_partition(high, moves[:, 1], 2 * padding + 1)
+    cut = [group[:, :, left : left + width] for left, group in enumerate(groups)]
+    return tf.ensure_shape(tf.dynamic_stitch(places, cut), pixels.shape)
+
+
+def _reflected(places: tf.Tensor, count: int) -> tf.Tensor:
+    """Places in [-count + 1, 2 · count - 2] as those in [0, count) that a mirror at either end shows."""
+    return (count - 1) - tf.abs((count - 1) - tf.abs(places))
 
 
 def random_resized_crop(
@@ -84,6 +102,14 @@ def check_augmentation(choices: Sequence[Choice]) -> None:
     """Raises RecipeError for a name or argument that is not there."""
     for choice in choices:
         check("augmentation", choice, AUGMENTATIONS, given=("pixels", "image", "randoms", "size", "seed", "name"))
+
+
+def check_fits(choices: Sequence[Choice], height: int, width: int) -> None:
+    """Raises RecipeError for a crop that moves images by more than they have."""
+    for choice in choices:
+        padding = choice.args.get("padding", 4)
+        if choice.name == "crop" and not 0 <= padding < min(height, width):
+            raise RecipeError(f"augmentation crop: padding={padding}: from 0 to {min(height, width) - 1} pixels here")
 
 
 def on_batch(choices: Sequence[Choice]) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:

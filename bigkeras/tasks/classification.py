@@ -14,7 +14,7 @@ from bigkeras.data.decode import decode_image
 from bigkeras.data.pipeline import Batch, batches
 from bigkeras.data.source import ArraySource, DataError, Source, Splits
 from bigkeras.recipe import Choice
-from bigkeras.tasks.augmentation import EXAMPLE, in_step, on_batch, resized_crop
+from bigkeras.tasks.augmentation import EXAMPLE, check_fits, in_step, on_batch, resized_crop
 from bigkeras.tasks.images import ImagePreprocessor, channel_statistics
 
 MEMORY = 2**29  # bytes of decoded pixels that are kept instead of being decoded in every epoch
@@ -46,6 +46,9 @@ class ImageClassification:
     augmentation: tuple[Choice, ...]
 
     kind = "image"
+
+    def __post_init__(self) -> None:
+        check_fits(self.augmentation, self.preprocessor.height, self.preprocessor.width)
 
     @property
     def model_arguments(self) -> dict[str, Any]:

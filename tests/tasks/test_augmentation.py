@@ -1,0 +1,34 @@
+"""What the host's augmentation does to every pixel."""
+
+import numpy as np
+import pytest
+
+from bigkeras.recipe import Choice, RecipeError
+from bigkeras.tasks.augmentation import check_augmentation, check_fits, crop, flip
+
+RANDOM = np.random.default_rng(0)
+PIXELS = RANDOM.integers(0, 256, (40, 9, 7, 3), np.uint8)
+RANDOMS = RANDOM.random((40, 8), np.float32)
+
+
+@pytest.mark.parametrize(("mode", "numpy_mode"), [("reflect", "reflect"), ("constant", "constant")])
+def test_a_crop_is_a_window_of_the_padded_image_at_its_random_place(mode, numpy_mode):
+    padded = np.pad(PIXELS, [(0, 0), (3, 3), (3, 3), (0, 0)], mode=numpy_mode)
+    tops, lefts = np.floor(RANDOMS[:, 1:3] * 7).astype(int).T
+    expected = [image[t : t + 9, left : left + 7] for image, t, left in zip(padded, tops, lefts, strict=True)]
+    np.testing.assert_array_equal(crop(PIXELS, RANDOMS, 3, mode), expected)
+
+
+def test_a_flip_exchanges_left_and_right_of_the_images_that_are_chosen():
+    chosen = RANDOMS[:, 0] < 0.5
+    assert 0 < chosen.sum() < len(chosen)
+    flipped = flip(PIXELS, RANDOMS)
+    np.testing.assert_array_equal(flipped[chosen], PIXELS[chosen, :, ::-1])
+    np.testing.assert_array_equal(flipped[~chosen], PIXELS[~chosen])
+
+
+def test_a_crop_that_cannot_be_is_refused():
+    with pytest.raises(RecipeError, match=r"padding=7: from 0 to 6 pixels"):
+        check_fits([Choice("crop", {"padding": 7})], 9, 7)
+    with pytest.raises(RecipeError, match=r"reflekt.*reflect"):
+        check_augmentation([Choice("crop", {"mode": "reflekt"})])
