@@ -1,4 +1,4 @@
-"""What a recipe of texts whose model is "auto" tries: words, characters, and a small encoder."""
+"""What a recipe of texts whose model is "auto" tries: ratios of n-grams, words, characters, and a small encoder."""
 
 from dataclasses import replace
 
@@ -17,10 +17,28 @@ FEWEST_FOR_ENCODER = 1_000  # examples; on fewer an encoder from scratch learns 
 def text_candidates(recipe: Recipe, splits: Splits) -> list[Recipe]:
     """Concrete recipes to try, each a function of the data alone; none asks for the language."""
     size = float(np.mean([len(text) for text in texts_of(splits.train)]))
-    tried = [_ngrams(recipe, splits, size, "word", 2), _ngrams(recipe, splits, size, "character", 4)]
+    tried = [
+        _ratios(recipe, splits),
+        _ngrams(recipe, splits, size, "word", 2),
+        _ngrams(recipe, splits, size, "character", 4),
+    ]
     if len(splits.train) >= FEWEST_FOR_ENCODER:
         tried.append(_encoder(recipe, splits, size))
     return tried
+
+
+def _ratios(recipe: Recipe, splits: Splits) -> Recipe:
+    sizes = {"tokens": "word", "ngrams": 3, "buckets": 2**20, "vocabulary_size": 50_000, "min_count": 1}
+    return replace(
+        recipe,
+        name=f"{recipe.name}-ratios",
+        claim="naive Bayes' ratios of n-grams of up to 3 words, with trained weights",
+        task=Choice(recipe.task.name, {**sizes, **recipe.task.args}),
+        model=Choice("nb_ngrams"),
+        optimizer=Choice("adam", {"learning_rate": 3e-2}),
+        epochs=5,
+        batch_size=_batch(len(splits.train)),
+    )
 
 
 def _ngrams(recipe: Recipe, splits: Splits, size: float, tokens: str, ngrams: int) -> Recipe:

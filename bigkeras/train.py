@@ -4,7 +4,7 @@ import contextlib
 import functools
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from bigkeras.control import Control, Diverged
 from bigkeras.data import DATASETS
 from bigkeras.data.pipeline import distributed, ordered_plan, plan_rows
 from bigkeras.data.plan import ROWS, class_weights, epoch_plan, steps_per_epoch
-from bigkeras.data.source import DataError, Splits
+from bigkeras.data.source import DataError, Source, Splits
 from bigkeras.evaluation import finish_run
 from bigkeras.models import MODELS
 from bigkeras.optimization import OPTIMIZERS, OURS, SCHEDULES, layer_rates, make_optimizer, scale_rates
@@ -33,6 +33,7 @@ from bigkeras.workers import Workers, lost_workers
 
 AUTO = "auto"
 ADAPT_EXAMPLES = 5000
+COUNTED = 256  # examples that a layer counts at a time
 
 
 def check_recipe(recipe: Recipe, model: Callable | None = None) -> None:
@@ -199,6 +200,9 @@ def _make_step(recipe: Recipe, splits: Splits, task: Task, machine: runtime.Mach
         sample = task.sample(splits.train, ADAPT_EXAMPLES)
         for layer in adapting:
             layer.adapt(sample)
+    for layer in network.layers:
+        if hasattr(layer, "adapt_labelled"):
+            layer.adapt_labelled(_labelled(task, splits.train))
     if recipe.start_from:
         start_from(recipe.start_from, network)
     if recipe.freeze_until:
@@ -230,6 +234,14 @@ def _make_step(recipe: Recipe, splits: Splits, task: Task, machine: runtime.Mach
         scale_rates(optimizer, layer_rates(network, recipe.layer_decay))
     step.begin(optimizer)
     return step
+
+
+def _labelled(task: Task, source: Source) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """All examples once, as a model takes them, and their labels; for layers that count."""
+    rows = plan_rows(lambda _: ordered_plan(source, COUNTED, task.lengths(source)), range(1))
+    for x, label, weight in task.dataset(source, rows, COUNTED, training=False, on_bad=lambda _: None):
+        real = weight.numpy() > 0
+        yield task.normalise(x).numpy()[real], label.numpy()[real]
 
 
 def _train(

@@ -197,6 +197,6 @@ def test_model_auto_keeps_the_best_of_its_candidates(reviews, tmp_path):
     )  # fmt: skip
     fit(recipe, tmp_path / "run", log=QUIET)
     search = json.loads((tmp_path / "run" / "search.json").read_text())
-    assert set(search["tried"]) == {"own-words", "own-characters"}
+    assert set(search["tried"]) == {"own-ratios", "own-words", "own-characters"}
     export(tmp_path / "run", tmp_path / "own")
     assert (tmp_path / "own" / "1" / "saved_model.pb").exists()

@@ -11,6 +11,7 @@ from bigkeras.layers.attention import (
     SplitHeads,
 )
 from bigkeras.layers.depthwise import DepthwiseConv
+from bigkeras.layers.naive_bayes import DistinctTokens, NaiveBayesEmbedding, SumOverRoot
 from bigkeras.layers.normalization import MOMENTUM, BatchNorm
 from bigkeras.layers.positions import LearnedPositions, SinusoidalPositions, rotate
 from bigkeras.layers.recurrent import LSTM, RecurrentStep
@@ -37,10 +38,12 @@ __all__ = [
     "CrossAttention",
     "CrossAttentionMap",
     "DepthwiseConv",
+    "DistinctTokens",
     "FirstToken",
     "GatherPlaces",
     "LearnedPositions",
     "MaskedMax",
+    "NaiveBayesEmbedding",
     "PaddingMask",
     "PatchWhitening",
     "RecurrentStep",
@@ -49,6 +52,7 @@ __all__ = [
     "SelfAttentionMap",
     "SinusoidalPositions",
     "SplitHeads",
+    "SumOverRoot",
     "TokenType",
     "ZeroPadded",
     "rotate",

@@ -11,6 +11,7 @@ from bigkeras.models.efficientnet import efficientnet
 from bigkeras.models.encoder_decoder import transformer_translator
 from bigkeras.models.inception import inception
 from bigkeras.models.lenet import lenet
+from bigkeras.models.nb_ngrams import nb_ngrams
 from bigkeras.models.pretrained import keras_application
 from bigkeras.models.resnet import resnet
 from bigkeras.models.rnn import gru, lstm, rnn
@@ -30,6 +31,7 @@ MODELS: dict[str, Callable[..., keras.Model]] = {
     "keras_application": keras_application,
     "lenet": lenet,
     "lstm": lstm,
+    "nb_ngrams": nb_ngrams,
     "resnet": resnet,
     "rnn": rnn,
     "seq2seq_rnn": seq2seq_rnn,

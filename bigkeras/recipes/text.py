@@ -22,6 +22,21 @@ IMDB_BAG_OF_NGRAMS = Recipe(
     batch_size=128,
 )
 
+IMDB_NB_NGRAMS = Recipe(
+    name="imdb-nb-ngrams",
+    claim="IMDb by naive Bayes' ratios of words, pairs and triples with trained weights",
+    data=Choice("imdb_reviews"),
+    task=Choice(
+        "text_classification",
+        {"tokens": "word", "ngrams": 3, "buckets": 2**20, "vocabulary_size": 60_000, "length": 1000, "nfkc": False},
+    ),
+    model=Choice("nb_ngrams"),
+    optimizer=Choice("adam", {"learning_rate": 3e-2}),
+    schedule=Choice("linear", {"warmup_epochs": 0.0, "final": 0.1}),
+    epochs=4,
+    batch_size=128,
+)
+
 IMDB_LSTM = Recipe(
     name="imdb-lstm",
     claim="IMDb by an LSTM from scratch, both ways, maximum over time; for an accelerator",
@@ -127,6 +142,7 @@ RECIPES = {
     r.name: r
     for r in (
         IMDB_BAG_OF_NGRAMS,
+        IMDB_NB_NGRAMS,
         IMDB_LSTM,
         IMDB_TRANSFORMER,
         SST2_BAG_OF_NGRAMS,

@@ -1,0 +1,94 @@
+"""Evidence of tokens for classes: naive Bayes' ratios, counted from the training data, times trained weights."""
+
+from collections.abc import Iterable
+
+import keras
+import numpy as np
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="bigkeras")
+class DistinctTokens(keras.layers.Layer):
+    """Token ids int `(batch, length)` → the same ids in descending order, with 0 for repetitions."""
+
+    def call(self, tokens):
+        """Gives the ids: 0 may stand anywhere but before all others."""
+        tokens = -ops.sort(-tokens, axis=1)
+        before = ops.pad(tokens[:, :-1], [(0, 0), (1, 0)])
+        return ops.where(ops.equal(tokens, before), ops.zeros_like(tokens), tokens)
+
+    def compute_output_spec(self, tokens):
+        """Of the shape and type of the tokens."""
+        return keras.KerasTensor(tokens.shape, dtype=tokens.dtype)
+
+
+@keras.saving.register_keras_serializable(package="bigkeras")
+class NaiveBayesEmbedding(keras.layers.Layer):
+    """Token ids int `(batch, length)` → `(batch, length, columns)`: r_t · w_t of each token t.
+
+    r_t, frozen, is the log of how much more often texts of a class have the token than all others; `adapt_labelled`
+    counts it, and until then it is 1. w_t is trained, from 0. Two classes share one column, the second one's.
+    Source: Wang & Manning 2012, "Baselines and Bigrams", section 2; a class against the others where there are more.
+    """
+
+    def __init__(self, vocabulary_size: int, num_classes: int, smoothing: float = 1.0, **kwargs):
+        super().__init__(**kwargs)
+        self.vocabulary_size, self.num_classes, self.smoothing = vocabulary_size, num_classes, smoothing
+        self.columns = 1 if num_classes == 2 else num_classes
+
+    def build(self, input_shape) -> None:
+        """Makes both tables `(vocabulary, columns)`."""
+        shape = (self.vocabulary_size, self.columns)
+        self.ratios = self.add_weight(name="ratios", shape=shape, initializer="ones", trainable=False)
+        self.embeddings = self.add_weight(name="embeddings", shape=shape, initializer="zeros")
+
+    def call(self, tokens):
+        """Gives the products."""
+        return ops.take(self.ratios, tokens, axis=0) * ops.take(self.embeddings, tokens, axis=0)
+
+    def compute_output_shape(self, input_shape) -> tuple:
+        """The shape that `call` gives."""
+        return (*input_shape, self.columns)
+
+    def adapt_labelled(self, batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> None:
+        """Sets the ratios from ids `(batch, any length)` and labels `(batch,)` of the whole training split."""
+        counts = np.zeros((self.vocabulary_size, self.num_classes))
+        for tokens, labels in batches:
+            ordered = np.sort(tokens, axis=1)
+            distinct = np.diff(ordered, axis=1, prepend=0) != 0
+            np.add.at(counts, (ordered[distinct], labels[np.nonzero(distinct)[0]]), 1.0)
+        total = counts.sum(1, keepdims=True)
+        inside, outside = counts + self.smoothing, total - counts + self.smoothing
+        ratios = np.log(inside / inside.sum(0)) - np.log(outside / outside.sum(0))
+        # A token that no training text has says nothing.
+        ratios = np.where(total > 0, ratios, 0.0)
+        self.ratios.assign(ratios[:, -self.columns :])
+
+    def get_config(self) -> dict:
+        """The constructor's arguments."""
+        own = {"vocabulary_size": self.vocabulary_size, "num_classes": self.num_classes, "smoothing": self.smoothing}
+        return {**super().get_config(), **own}
+
+
+@keras.saving.register_keras_serializable(package="bigkeras")
+class SumOverRoot(keras.layers.Layer):
+    """The sum over the places that the mask lets count, divided by the root of their number.
+
+    `(batch, length, width)` → float32 `(batch, width)`: long texts weigh more than by a mean and less than by a sum.
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**{"dtype": "float32", **kwargs})
+
+    def call(self, inputs, mask):
+        """`mask`: bool `(batch, length)`."""
+        mask = ops.cast(mask, inputs.dtype)[..., None]
+        count = ops.maximum(ops.sum(mask, axis=1), 1)
+        return ops.sum(inputs * mask, axis=1) / ops.sqrt(count)
+
+    def compute_mask(self, inputs, previous_mask) -> None:
+        """None: one vector has no padding."""
+
+    def compute_output_shape(self, input_shape) -> tuple:
+        """The shape that `call` gives."""
+        return (input_shape[0], input_shape[2])
