@@ -28,7 +28,9 @@ def text_candidates(recipe: Recipe, splits: Splits) -> list[Recipe]:
 
 
 def _ratios(recipe: Recipe, splits: Splits) -> Recipe:
-    sizes = {"tokens": "word", "ngrams": 3, "buckets": 2**20, "vocabulary_size": 50_000, "min_count": 1}
+    # Every class but one of two has a column of its own: about two million numbers in all.
+    buckets = 2 ** int(np.clip(21 - np.ceil(np.log2(len(splits.class_names))), 15, 20))
+    sizes = {"tokens": "word", "ngrams": 3, "buckets": buckets, "vocabulary_size": 50_000, "min_count": 1}
     return replace(
         recipe,
         name=f"{recipe.name}-ratios",
