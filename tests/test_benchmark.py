@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from benchmarks import text_contenders, train_image, train_text
+from benchmarks.comparison import markdown, parse, summary
 from benchmarks.contenders import CLASSES, WORKLOADS, examples, stock_model
 from benchmarks.interleave import Worker, WorkerError, ratio_interval, rounds
-from benchmarks.train_image import DEFAULT_MODELS, markdown, parse, summary
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -80,7 +81,7 @@ def test_a_worker_that_ends_says_why():
 
 def test_unknown_models_are_named(capsys):
     with pytest.raises(SystemExit):
-        parse(["--models", "lenet,alexnet"])
+        parse(train_image.SUITE, ["--models", "lenet,alexnet"])
     assert "'alexnet' is not one of lenet" in capsys.readouterr().err
 
 
@@ -95,9 +96,17 @@ def test_examples_of_a_class_are_alike_and_always_the_same():
 
 
 @pytest.mark.timeout(1500)  # seconds on a free machine, minutes beside a training
-def test_a_small_run_learns_and_reports(tmp_path):
+@pytest.mark.parametrize(
+    ("suite", "models", "contenders"),
+    [
+        (train_image.SUITE, "tiny", ["ours", "ours, real input", "stock Keras"]),
+        (train_text.SUITE, "tiny-lstm,tiny-encoder", ["ours", "stock Keras"]),
+    ],
+)
+def test_a_small_run_learns_and_reports(suite, models, contenders, tmp_path):
     report = tmp_path / "report.json"
-    command = [sys.executable, "-m", "benchmarks.train_image", "--models", "tiny", "--rounds", "2"]
+    module = f"benchmarks.{suite.program.replace('-', '_')}"
+    command = [sys.executable, "-m", module, "--models", models, "--rounds", "2"]
     done = subprocess.run(
         [*command, "--without-pytorch", "--threads", "1", "--json", str(report)],
         cwd=ROOT / "scripts",
@@ -108,14 +117,15 @@ def test_a_small_run_learns_and_reports(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     written = json.loads(report.read_text(encoding="utf-8"))
-    found = written["results"][0]["contenders"]
-    assert list(found) == ["ours", "ours, real input", "stock Keras"]
-    assert all(len(values["seconds_per_step"]) == 2 for values in found.values())
-    assert all(values["last_loss"] < values["first_loss"] for values in found.values())
-    assert "\n".join(markdown(written)) in done.stdout
+    for result in written["results"]:
+        found = result["contenders"]
+        assert list(found) == contenders
+        assert all(len(values["seconds_per_step"]) == 2 for values in found.values())
+        assert all(values["last_loss"] < values["first_loss"] for values in found.values())
+    assert "\n".join(markdown(suite, written)) in done.stdout
 
 
-@pytest.mark.parametrize("name", DEFAULT_MODELS)
+@pytest.mark.parametrize("name", train_image.SUITE.defaults)
 def test_the_models_in_pytorch_have_our_numbers_of_parameters(name):
     pytest.importorskip("torch", reason="PyTorch is installed by scripts/benchmark only")
     from benchmarks.pytorch_models import MODELS
@@ -124,6 +134,23 @@ def test_the_models_in_pytorch_have_our_numbers_of_parameters(name):
     theirs = MODELS[name](workload.shape, CLASSES).parameters()
     ours = stock_model(workload, "float32").trainable_variables
     assert sorted(p.numel() for p in theirs) == sorted(int(np.prod(v.shape)) for v in ours)
+
+
+@pytest.mark.parametrize("name", train_text.SUITE.defaults)
+def test_the_text_models_of_all_three_have_as_many_parameters(name):
+    from bigkeras.models import MODELS
+
+    workload = text_contenders.WORKLOADS[name]
+    ours = MODELS[workload.model](**text_contenders.sizes(workload)).count_params()
+    assert text_contenders.STOCK[workload.model](workload).count_params() == ours
+    torch = pytest.importorskip("torch", reason="PyTorch is installed by scripts/benchmark only")
+    from benchmarks.pytorch_texts import MODELS as THEIRS
+
+    theirs = THEIRS[workload.model](workload.vocabulary, CLASSES, **workload.args)
+    # PyTorch's LSTM has every bias twice.
+    twice = [p for n, p in theirs.named_parameters() if n.startswith("layers.bias_hh")]
+    assert sum(p.numel() for p in theirs.parameters()) - sum(p.numel() for p in twice) == ours
+    assert torch.isfinite(theirs(torch.ones((2, 5), dtype=torch.int64))).all()
 
 
 def test_the_stock_model_has_no_layer_of_ours_and_answers_the_same():

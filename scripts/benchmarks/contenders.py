@@ -77,7 +77,7 @@ def ours(workload: Workload, options: Mapping[str, Any]) -> Run:
     images, labels = examples(workload.shape, max(workload.batch, 64))
     tf, step, *_ = _our_step(workload, options, _arrays(images, labels), {})
     batch = images[: workload.batch], labels[: workload.batch], np.ones(workload.batch, np.float32)
-    return _our_run(step, tf.data.Dataset.from_tensors(batch).repeat())
+    return our_run(step, tf.data.Dataset.from_tensors(batch).repeat())
 
 
 def ours_input(workload: Workload, options: Mapping[str, Any]) -> Run:
@@ -94,7 +94,7 @@ def ours_input(workload: Workload, options: Mapping[str, Any]) -> Run:
     from bigkeras.train import datasets
 
     batches, _ = datasets(recipe, splits, task, Position(), _bad, step.distribute_strategy)
-    return _our_run(step, batches)
+    return our_run(step, batches)
 
 
 def _bad(source: Any, index: int) -> None:
@@ -108,7 +108,7 @@ def _arrays(images: np.ndarray, labels: np.ndarray) -> Any:
 
 
 def _our_step(workload: Workload, options: Mapping[str, Any], splits: Any, sizes: Mapping[str, int]) -> tuple:
-    tf = _tensorflow(options["threads"])
+    tf = start_tensorflow(options["threads"])
     from bigkeras import runtime
     from bigkeras.recipe import Choice, Recipe
     from bigkeras.tasks import TASKS
@@ -122,7 +122,7 @@ def _our_step(workload: Workload, options: Mapping[str, Any], splits: Any, sizes
         optimizer=Choice("sgd", {"learning_rate": workload.learning_rate, "momentum": MOMENTUM}),
         schedule=Choice("constant"),
         augmentation=tuple(Choice(name, args) for name, args in workload.augmentation),
-        precision=_keras_precision(options),
+        precision=keras_precision(options),
         batch_size=workload.batch,
         epochs=100_000,
         seed=SEED,
@@ -133,7 +133,7 @@ def _our_step(workload: Workload, options: Mapping[str, Any], splits: Any, sizes
     return tf, step, recipe, task
 
 
-def _our_run(step: Any, batches: Any) -> Run:
+def our_run(step: Any, batches: Any) -> Run:
     step.make_train_function()
     iterator = iter(batches)
 
@@ -152,19 +152,25 @@ def _our_run(step: Any, batches: Any) -> Run:
 
 def stock(workload: Workload, options: Mapping[str, Any]) -> Run:
     """`compile` and the train function of `fit`, on the same model of stock layers, with the same first weights."""
-    tf = _tensorflow(options["threads"])
+    start_tensorflow(options["threads"])
     import keras
 
-    images, labels = one_batch(workload)
     keras.utils.set_random_seed(SEED)
-    model = stock_model(workload, _keras_precision(options))
+    return stock_run(stock_model(workload, keras_precision(options)), one_batch(workload), workload.learning_rate)
+
+
+def stock_run(model: Any, batch: tuple[np.ndarray, np.ndarray], learning_rate: float) -> Run:
+    """Stock Keras' own training of a model on one batch that lies ready."""
+    import keras
+    import tensorflow as tf
+
     model.compile(
-        keras.optimizers.SGD(workload.learning_rate, momentum=MOMENTUM),
+        keras.optimizers.SGD(learning_rate, momentum=MOMENTUM),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-    iterator = iter(tf.data.Dataset.from_tensors((images, labels)).repeat())
-    model._symbolic_build(data_batch=(images, labels))  # as fit does first
+    iterator = iter(tf.data.Dataset.from_tensors(batch).repeat())
+    model._symbolic_build(data_batch=batch)  # as fit does first
     model.make_train_function()
 
     def run(count: int) -> float:
@@ -198,11 +204,11 @@ def stock_model(workload: Workload, precision: str) -> Any:
     return model
 
 
-def _keras_precision(options: Mapping[str, Any]) -> str:
+def keras_precision(options: Mapping[str, Any]) -> str:
     return {"float32": "float32", "bfloat16": "mixed_bfloat16"}[options["precision"]]
 
 
-def _tensorflow(threads: int) -> Any:
+def start_tensorflow(threads: int) -> Any:
     from bigkeras import runtime
 
     runtime.check_backend()
@@ -218,18 +224,33 @@ def _tensorflow(threads: int) -> Any:
 
 def pytorch(workload: Workload, options: Mapping[str, Any], *, compiled: bool = False) -> Run:
     """A plain training loop, channels last, the optimizer's fused form."""
-    import torch
-
+    torch = start_pytorch(options)
     from benchmarks.pytorch_models import MODELS
 
-    torch.set_num_threads(options["threads"])
-    torch.manual_seed(SEED)
     images, labels = one_batch(workload)
     layout = torch.channels_last
     x = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(memory_format=layout)
+    network = MODELS[options["workload"]](workload.shape, CLASSES).to(memory_format=layout)
+    return pytorch_run(network, x, labels, workload.learning_rate, options, compiled)
+
+
+def start_pytorch(options: Mapping[str, Any]) -> Any:
+    """PyTorch on so many threads, seeded."""
+    import torch
+
+    torch.set_num_threads(options["threads"])
+    torch.manual_seed(SEED)
+    return torch
+
+
+def pytorch_run(
+    network: Any, x: Any, labels: np.ndarray, learning_rate: float, options: Mapping[str, Any], compiled: bool
+) -> Run:
+    """PyTorch's training of a network on one batch that lies ready."""
+    import torch
+
     y = torch.from_numpy(labels.astype(np.int64))
-    network = MODELS[options["workload"]](workload.shape, CLASSES).to(memory_format=layout).train()
-    optimizer = torch.optim.SGD(network.parameters(), workload.learning_rate, momentum=MOMENTUM, fused=True)
+    optimizer = torch.optim.SGD(network.train().parameters(), learning_rate, momentum=MOMENTUM, fused=True)
     forward = torch.compile(network) if compiled else network
     half = options["precision"] == "bfloat16"
 
