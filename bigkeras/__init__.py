@@ -25,6 +25,8 @@ __all__ = sorted(_PLACES)
 def __getattr__(name: str) -> Any:
     if name not in _PLACES:
         raise AttributeError(f"module 'bigkeras' has no attribute {name!r}; it has {', '.join(__all__)}")
+    if name in ("fit", "evaluate", "export"):
+        import_module("bigkeras.runtime").check_backend()  # before Keras is imported, which might not find its own
     return getattr(import_module(_PLACES[name]), name)
 
 

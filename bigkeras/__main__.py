@@ -30,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
         if not _is_users(error):
             raise
         signum = getattr(error, "signum", None)
-        print(f"bigkeras: {error}", file=sys.stderr)
+        print(f"bigkeras: {_line(error)}", file=sys.stderr)
         return 128 + signum if signum else 1
 
 
@@ -41,8 +41,17 @@ def _is_users(error: Exception) -> bool:
     from bigkeras.run import RunError
     from bigkeras.runtime import MachineError
 
-    names = ("CheckpointError", "ChiefError", "Diverged", "Interrupted", "LostWorker", "ExportError")
-    return isinstance(error, (DataError, RecipeError, RunError, MachineError)) or type(error).__name__ in names
+    ours = ("ChiefError", "Diverged", "Interrupted", "LostWorker", "ExportError")
+    tensorflow = ("PermissionDeniedError", "ResourceExhaustedError")  # what its own writers raise
+    known = isinstance(error, (DataError, RecipeError, RunError, MachineError, OSError))
+    return known or type(error).__name__ in (*ours, *tensorflow)
+
+
+def _line(error: Exception) -> str:
+    """What an error says; of the system's own, the file and the reason."""
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return str(error).split("\n")[0] if hasattr(error, "error_code") else str(error)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -115,6 +124,9 @@ def _train(options: argparse.Namespace) -> int:
     settings = dict(parse_setting(text) for text in options.set)
     # A function's name first, since its arguments mean nothing to another.
     recipe = recipe.override(**dict(sorted(settings.items(), key=lambda item: "." in item[0])))
+    if recipe.start_from and Path(recipe.start_from).expanduser().exists():
+        # So that the recipe.json of the run repeats it from any folder.
+        recipe = recipe.override(start_from=str(Path(recipe.start_from).expanduser().resolve()))
     run_dir = Path(options.run_dir or Path("runs") / recipe.name)
     from bigkeras.runtime import Machine
 

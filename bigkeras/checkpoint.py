@@ -74,10 +74,19 @@ def restore(
 ) -> tuple[Position, list[str]] | None:
     """Sets the variables from the newest checkpoint that can be read; also the names of broken ones passed over.
 
-    `told` gives every worker the bytes that the chief has read. None where there is no checkpoint. Raises ValueError
-    if the variables are not those of the checkpoint.
+    `told` gives every worker the bytes that the chief has read. None where there is no checkpoint. Broken ones are kept
+    under another name, or they would stand in the place of the next ones. Raises ValueError if the variables are not
+    those of the checkpoint, and CheckpointError where all are broken.
     """
     data, broken = _newest(directory)
+    for name in broken:
+        with contextlib.suppress(OSError):
+            (directory / name).replace(directory / f"{name}.broken")
+    if broken and not data:
+        raise CheckpointError(
+            f"{directory}: no checkpoint can be read: {', '.join(broken)}, now kept as .broken; "
+            "the same command begins anew"
+        )
     data = told(data)
     if not data:
         return None

@@ -243,9 +243,11 @@ class Control(keras.callbacks.Callback):
 
     def diverged(self, what: str) -> Diverged:
         """The error for a run whose numbers are gone."""
+        kept = [p for p in (self.directory / "best.keras", self.directory / "checkpoints") if p.exists()]
+        good = f"the last good weights are in {self.directory}" if kept else "no weights had been saved before"
         return Diverged(
-            f"{what} at step {self.position.step} of epoch {self.position.epoch + 1}; the last good weights are in "
-            f"{self.directory}; try a lower --set optimizer.learning_rate or --set clip_norm=1"
+            f"{what} at step {self.position.step} of epoch {self.position.epoch + 1}; {good}; try a lower "
+            "--set optimizer.learning_rate or --set clip_norm=1"
         )
 
     # ------------------------------------------------------------------ what the workers agree on

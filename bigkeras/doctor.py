@@ -36,7 +36,7 @@ def report() -> dict[str, Any]:
     """
     machine = look_at_machine()
     packages = look_at_packages()
-    backend = keras_backend(os.environ)
+    backend = runtime.keras_backend(os.environ)
     tensorflow = look_at_tensorflow(machine["cpu_flags"])
     found = gpus.find_gpus()
     checks = [
@@ -105,17 +105,6 @@ def check_packages(packages: Mapping[str, Mapping[str, str | None]]) -> Iterator
             good.append(f"{name} {installed}")
     if good:
         yield check("packages", "ok", ", ".join(good))
-
-
-def keras_backend(environment: Mapping[str, str]) -> str:
-    """The backend that Keras would take: KERAS_BACKEND, else that of keras.json, else TensorFlow."""
-    if environment.get("KERAS_BACKEND"):
-        return environment["KERAS_BACKEND"]
-    home = Path(environment.get("KERAS_HOME") or Path.home() / ".keras")
-    try:
-        return str(json_module.loads((home / "keras.json").read_text(encoding="utf-8")).get("backend", "tensorflow"))
-    except (OSError, ValueError, AttributeError):
-        return "tensorflow"
 
 
 def check_backend(backend: str) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 import csv
 import inspect
-import json
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from bigkeras.data.source import Source
 from bigkeras.metrics import best_threshold, bootstrap_interval, classification_metrics, scores_at, worst_mistakes
 from bigkeras.recipe import Choice, Recipe, RecipeError, known, load
 from bigkeras.report import write_report
-from bigkeras.run import RunError, check_run, read_labels, write_json
+from bigkeras.run import RunError, check_run, read_json, read_labels, write_json
 from bigkeras.tasks import load_task
 from bigkeras.tasks.task import Task
 from bigkeras.translation_evaluation import Translations, artifact_translator, run_translator, translate_source
@@ -78,8 +78,9 @@ def evaluate(
     """The metrics of a run directory or a shipped model's folder on a split of its data set.
 
     `data`: another place for the data. `average`: average the answers over mirror images ("flips"), moves by one
-    pixel ("shifts"; for digits and letters, which have no mirror image) or both ("flips-shifts"). A run's metrics.json
-    and report.md get the result; a shipped model's files stay as they are. Raises RunError, RecipeError, DataError.
+    pixel ("shifts"; for digits and letters, which have no mirror image) or both ("flips-shifts"). The metrics.json and
+    report.md of a finished run get the result; the files of another run and of a shipped model stay as they are.
+    Raises RunError, RecipeError, DataError.
     """
     path = Path(path)
     known("average", average, AVERAGES)
@@ -104,7 +105,8 @@ def evaluate(
         predictions = predict_source(AVERAGES[average](predict), source, task)
         key = split if average == "none" else f"{split} {average}"
         metrics = {key: score(predictions, task.class_names, _threshold(path))}
-    if not artifact and report:
+    # What is written of a run says that it is complete, and belongs to the model that it ends with.
+    if report and not artifact and (path / "last.keras").exists():
         _merge(path, recipe, metrics, predictions, task)
     return metrics
 
@@ -154,7 +156,10 @@ def run_predictor(model: Path, task: Task) -> Predict:
     """A batch of the task's datasets to probabilities `(batch, classes)`, by a saved Keras model."""
     import bigkeras.models  # noqa: F401  registers the layers
 
-    network = keras.models.load_model(model, compile=False, safe_mode=True)
+    try:
+        network = keras.models.load_model(model, compile=False, safe_mode=True)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise RunError(f"{model}: cannot be read as a Keras model: {str(error).splitlines()[0]}") from None
     # Reduced, so that batches of other lengths do not each trace it anew.
     return tf.function(lambda x: tf.nn.softmax(network(task.normalise(x), training=False)), reduce_retracing=True)
 
@@ -201,7 +206,7 @@ def finish_run(
 def _threshold(directory: Path) -> float | None:
     """The decision threshold that a run tuned on its validation split."""
     path = directory / "metrics.json"
-    return json.loads(path.read_text(encoding="utf-8")).get("threshold") if path.is_file() else None
+    return read_json(path).get("threshold") if path.is_file() else None
 
 
 def is_artifact(path: Path) -> bool:
@@ -229,7 +234,7 @@ def _merge(
     task: Task,
 ) -> dict[str, Any]:
     path = directory / "metrics.json"
-    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    before = read_json(path) if path.exists() else {}
     merged = {**before, **metrics}
     with open(directory / "log.csv", encoding="utf-8", newline="") as file:
         history = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]

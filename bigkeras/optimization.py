@@ -163,6 +163,8 @@ def make_optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Opt
     schedule = dict(recipe.schedule.args)
     shape = SCHEDULES[recipe.schedule.name](**schedule)
     warmup = schedule.get("warmup_epochs", 1.0 if recipe.schedule.name == "inverse_square_root" else 0.0)
+    if warmup < 0:
+        raise RecipeError(f"schedule.warmup_epochs={warmup}: at least 0")
     total = recipe.epochs * steps_per_epoch
     rate = Schedule(recipe.schedule.name, rate, total, round(warmup * steps_per_epoch), shape)
     optimizer = OPTIMIZERS[recipe.optimizer.name](learning_rate=rate, **args)

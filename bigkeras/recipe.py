@@ -80,6 +80,8 @@ class Recipe:
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
                 raise RecipeError(f"{name}={value}: from {low} to {high}")
+        if self.patience is not None and self.patience < 1:
+            raise RecipeError(f"patience={self.patience}: at least 1 epoch, or null to go on to the end")
         if self.clip_norm is not None and self.clip_norm <= 0:
             raise RecipeError(f"clip_norm={self.clip_norm}: above 0, or null for no clipping")
         if self.batch_size % self.micro_batches:
@@ -173,10 +175,21 @@ def check(kind: str, choice: Choice, functions: Mapping[str, Callable], given: t
         known(f"{kind} {choice.name}: argument", key, allowed)
         if key in hints:
             _typed(f"{kind}.{key}", value, hints[key])
+        else:
+            _alike(f"{kind}.{key}", value, parameters[key].default)
     for key in allowed:
         if parameters[key].default is inspect.Parameter.empty and key not in choice.args:
             hint = "--data PATH" if key in ("directory", "file") else f"--set {kind}.{key}=…"
             raise RecipeError(f"{kind} {choice.name} needs {key}: {hint}")
+
+
+def _alike(name: str, value: Any, default: Any) -> None:
+    """Raises RecipeError for a value that is of no kind with its default: Keras' functions have no type hints."""
+    if isinstance(default, bool) and not isinstance(value, bool):
+        raise RecipeError(f"{name}={value!r}: true or false")
+    number = isinstance(default, (int, float)) and not isinstance(default, bool)
+    if number and isinstance(value, (str, bool, dict)):
+        raise RecipeError(f"{name}={value!r}: a number")
 
 
 def _set(recipe: Recipe, key: str, value: Any) -> Recipe:

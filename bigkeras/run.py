@@ -48,7 +48,7 @@ def opened(run_dir: Path, recipe: Recipe) -> Iterator[Path]:
 def _claim(run_dir: Path, recipe: Recipe) -> None:
     held, search = run_dir / "recipe.json", run_dir / "search.json"
     if held.exists():
-        other = from_json(json.dumps(_read_json(search)["asked"]), str(search)) if search.exists() else load(held)
+        other = from_json(json.dumps(read_json(search)["asked"]), str(search)) if search.exists() else load(held)
         ours, theirs = json.loads(recipe.to_json()), json.loads(other.to_json())
         # What a recipe claims of itself changes nothing in the run.
         differing = [key for key in ours if key != "claim" and ours[key] != theirs[key]]
@@ -64,7 +64,7 @@ def _claim(run_dir: Path, recipe: Recipe) -> None:
         raise RunError(
             f"{run_dir}: not empty and without a recipe.json ({foreign[0]} is there); take another --run-dir"
         )
-    recipe.save(held)
+    write_text(held, recipe.to_json())
 
 
 def write_text(path: Path, text: str) -> None:
@@ -101,7 +101,8 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[s
     write_text(path, text.getvalue())
 
 
-def _read_json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
+    """The values of a JSON file. Raises RunError where it cannot be read."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -110,8 +111,13 @@ def _read_json(path: Path) -> Any:
 
 def read_labels(directory: str | Path) -> tuple[str, ...]:
     """The class names in labels.txt, a line each, in the order of the logits."""
+    path = Path(directory) / "labels.txt"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path}: cannot be read: {error}") from None
     # Not splitlines: a label may hold one of the other separators that Unicode knows.
-    return tuple((Path(directory) / "labels.txt").read_text(encoding="utf-8").removesuffix("\n").split("\n"))
+    return tuple(text.removesuffix("\n").split("\n"))
 
 
 def check_run(run_dir: str | Path) -> Path:

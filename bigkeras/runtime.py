@@ -6,8 +6,9 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 STRATEGIES = ("auto", "one", "mirrored", "multiworker", "tpu")
@@ -35,14 +36,34 @@ class Machine:
     checkpoint_seconds: float = 60.0
     profile: bool = False
 
+    def __post_init__(self) -> None:
+        if self.steps_per_call < 1:
+            raise MachineError(f"--steps-per-call {self.steps_per_call}: at least 1")
+        if not self.checkpoint_seconds >= 0:
+            raise MachineError(f"--checkpoint-seconds {self.checkpoint_seconds}: at least 0")
+
 
 def check_backend() -> None:
     """Raises MachineError if Keras would run on another backend than TensorFlow."""
-    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
-    if backend != "tensorflow":
-        raise MachineError(
-            f"KERAS_BACKEND={backend}: this command needs TensorFlow; unset it or set KERAS_BACKEND=tensorflow"
-        )
+    backend = keras_backend(os.environ)
+    if backend == "tensorflow":
+        return
+    if os.environ.get("KERAS_BACKEND"):
+        raise MachineError(f"KERAS_BACKEND={backend}: this needs TensorFlow; unset it or set KERAS_BACKEND=tensorflow")
+    raise MachineError(
+        f"keras.json asks for the backend {backend}: this needs TensorFlow; set KERAS_BACKEND=tensorflow"
+    )
+
+
+def keras_backend(environment: Mapping[str, str]) -> str:
+    """The backend that Keras would take: KERAS_BACKEND, else that of keras.json, else TensorFlow."""
+    if environment.get("KERAS_BACKEND"):
+        return environment["KERAS_BACKEND"]
+    home = Path(environment.get("KERAS_HOME") or Path.home() / ".keras")
+    try:
+        return str(json.loads((home / "keras.json").read_text(encoding="utf-8")).get("backend", "tensorflow"))
+    except (OSError, ValueError, AttributeError):
+        return "tensorflow"
 
 
 def import_tensorflow() -> None:
@@ -72,6 +93,10 @@ def strategy(machine: Machine) -> Any:
     import tensorflow as tf
 
     name, _ = choose(machine.strategy)
+    if machine.tpu and name != "tpu":
+        raise MachineError(f"--tpu {machine.tpu} is for --strategy tpu; this run takes {name}")
+    if name == "one" and (machine.replicas or 1) != 1:
+        raise MachineError(f"--replicas {machine.replicas}: this run takes one device; --strategy mirrored takes more")
     if name == "one":
         return tf.distribute.get_strategy()
     if name == "mirrored":
@@ -142,7 +167,6 @@ def environment() -> dict[str, Any]:
     import platform
     import subprocess
     from importlib.metadata import PackageNotFoundError, version
-    from pathlib import Path
 
     import tensorflow as tf
 

@@ -143,7 +143,8 @@ def fit_best(recipe: Recipe, directory: Path, splits: Splits, fit: Any, log: Any
         log.say(f"candidate {candidate.name}: {candidate.claim}, {candidate.epochs} epochs")
         place = directory / "candidates" / candidate.name
         if candidate.start_from in scores:
-            candidate = replace(candidate, start_from=str(directory / "candidates" / str(candidate.start_from)))
+            earlier = (directory / "candidates" / str(candidate.start_from)).resolve()
+            candidate = replace(candidate, start_from=str(earlier))
         scores[candidate.name] = fit(candidate, place)["validation"]
     best = max(scores, key=lambda name: _score(scores[name], recipe.monitor))
     summary = {name: {"accuracy": s["accuracy"], "loss": s["loss"]} for name, s in scores.items()}

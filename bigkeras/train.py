@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import hashlib
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from bigkeras.evaluation import finish_run
 from bigkeras.models import MODELS
 from bigkeras.optimization import OPTIMIZERS, OURS, SCHEDULES, layer_rates, make_optimizer, scale_rates
 from bigkeras.recipe import Recipe, RecipeError, check, known
-from bigkeras.run import opened, write_bytes, write_json, write_text
+from bigkeras.run import opened, read_json, write_bytes, write_json, write_text
 from bigkeras.search import check_auto, fit_best
 from bigkeras.signals import Interrupted, Log, signals
 from bigkeras.step import Step, penalty
@@ -90,6 +89,7 @@ def fit(
             log.say(f"{directory}: this run is complete")
             return done
         splits = load_splits(recipe)
+        _check_patience(recipe, splits)
         _check_alike(workers, recipe, splits)
         if recipe.model.name == AUTO:
             if workers.count > 1:
@@ -112,7 +112,14 @@ def _fit(
     task = TASKS[recipe.task.name](splits, recipe.augmentation, **inherited(recipe))
     validation = splits.validation
     splits = task.ready(splits)
-    workers.by_chief(lambda: _describe(directory, task, splits))
+    taken = {
+        "strategy": runtime.choose(machine.strategy)[0],
+        "replicas": workers.strategy.num_replicas_in_sync,
+        "workers": workers.count,
+        "xla": machine.xla,
+        "steps_per_call": machine.steps_per_call,
+    }
+    workers.by_chief(lambda: _describe(directory, task, splits, taken))
     with workers.strategy.scope(), runtime.precision(recipe.precision):
         step = _make_step(recipe, splits, task, machine, model)
     with signals() as asked:
@@ -132,6 +139,18 @@ def _check_alike(workers: Workers, recipe: Recipe, splits: Splits) -> None:
         raise RecipeError(f"{differing[0]:g} of {workers.count} workers have another recipe than the chief")
     if differing[1]:
         raise DataError(f"{differing[1]:g} of {workers.count} workers have other training data than the chief")
+
+
+def _check_patience(recipe: Recipe, splits: Splits) -> None:
+    """Raises RecipeError where there is no score that `patience` could wait for."""
+    if recipe.patience is None:
+        return
+    if splits.validation is None:
+        raise RecipeError(f"patience={recipe.patience}: needs a validation split; --set data.validation=0.1 makes one")
+    if recipe.monitor == "val_top5_accuracy" and len(splits.class_names) <= 5:
+        raise RecipeError(
+            f"monitor={recipe.monitor}: is measured with more than 5 classes; there are {len(splits.class_names)}"
+        )
 
 
 def _hold(held: contextlib.ExitStack, directory: Path, recipe: Recipe) -> None:
@@ -177,12 +196,12 @@ def _plan(labels: np.ndarray, lengths: np.ndarray | None, batch_size: int, seed:
 
 def _finished(directory: Path) -> dict[str, Any] | None:
     path = directory / "metrics.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    return read_json(path) if path.exists() else None
 
 
-def _describe(directory: Path, task: Task, splits: Splits) -> None:
+def _describe(directory: Path, task: Task, splits: Splits, machine: dict[str, Any]) -> None:
     """What export and evaluation need of the data: preprocessor, labels, some examples for the parity gate."""
-    write_json(directory / "environment.json", runtime.environment())
+    write_json(directory / "environment.json", {**runtime.environment(), "run": machine})
     write_text(directory / "labels.txt", "".join(f"{name}\n" for name in task.class_names))
     for name, data in task.files(splits.validation or splits.train).items():
         write_bytes(directory / name, data)
@@ -193,7 +212,7 @@ def _make_step(recipe: Recipe, splits: Splits, task: Task, machine: runtime.Mach
     function = model or MODELS[recipe.model.name]
     try:
         network = function(**task.model_arguments, **recipe.model.args)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OSError) as error:
         raise RecipeError(f"model {recipe.model.name}: {str(error).splitlines()[0]}") from None
     adapting = [layer for layer in network.layers if hasattr(layer, "adapt")]
     if adapting:
@@ -216,7 +235,7 @@ def _make_step(recipe: Recipe, splits: Splits, task: Task, machine: runtime.Mach
         class_weights=class_weights(splits.train.labels, len(splits.class_names))
         if recipe.balance == "class_weights"
         else None,
-        augmentation=task.step_layers(recipe.seed),
+        augmentation=_named("augmentation", lambda: task.step_layers(recipe.seed)),
         micro_batches=recipe.micro_batches,
         clip_norm=recipe.clip_norm,
         ema=recipe.ema,
@@ -229,11 +248,19 @@ def _make_step(recipe: Recipe, splits: Splits, task: Task, machine: runtime.Mach
         step._augment(tf.zeros((2, *task.preprocessor.shape)), tf.one_hot([0, 1], num_classes))
     lengths = task.lengths(splits.train)
     steps = steps_per_epoch(splits.train.labels, recipe.batch_size, recipe.balance, lengths)
-    optimizer = make_optimizer(recipe, steps)
+    optimizer = _named(f"optimizer {recipe.optimizer.name}", lambda: make_optimizer(recipe, steps))
     if recipe.layer_decay != 1:
         scale_rates(optimizer, layer_rates(network, recipe.layer_decay))
     step.begin(optimizer)
     return step
+
+
+def _named(what: str, make: Callable[[], Any]) -> Any:
+    """`make()`; where Keras refuses a recipe's value, a RecipeError that says what it belongs to."""
+    try:
+        return make()
+    except (ValueError, TypeError) as error:
+        raise RecipeError(f"{what}: {str(error).splitlines()[0]}") from None
 
 
 def _labelled(task: Task, source: Source) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from bigkeras import doctor, gpus
+from bigkeras import doctor, gpus, runtime
 from bigkeras.gpus import Build, Gpu
 
 CUDA = Build(True, "12.5.1", "9", ("sm_60", "sm_70", "sm_80", "sm_89", "compute_90"))
@@ -36,10 +36,10 @@ def test_a_foreign_backend_fails_in_one_line(monkeypatch, capsys):
 
 def test_the_backend_of_keras_json_counts_where_no_variable_is_set(tmp_path):
     (tmp_path / "keras.json").write_text('{"backend": "torch"}')
-    assert doctor.keras_backend({"KERAS_HOME": str(tmp_path)}) == "torch"
-    assert doctor.keras_backend({"KERAS_HOME": str(tmp_path), "KERAS_BACKEND": "tensorflow"}) == "tensorflow"
+    assert runtime.keras_backend({"KERAS_HOME": str(tmp_path)}) == "torch"
+    assert runtime.keras_backend({"KERAS_HOME": str(tmp_path), "KERAS_BACKEND": "tensorflow"}) == "tensorflow"
     (tmp_path / "keras.json").write_text("not JSON")
-    assert doctor.keras_backend({"KERAS_HOME": str(tmp_path)}) == "tensorflow"
+    assert runtime.keras_backend({"KERAS_HOME": str(tmp_path)}) == "tensorflow"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,10 +16,12 @@ import pytest
 
 from bigkeras import checkpoint, control
 from bigkeras.control import Diverged
+from bigkeras.data.source import DataError
+from bigkeras.evaluation import evaluate
 from bigkeras.recipe import Choice, RecipeError, load
 from bigkeras.recipes import RECIPES
 from bigkeras.run import RunError
-from bigkeras.runtime import Machine
+from bigkeras.runtime import Machine, MachineError
 from bigkeras.signals import Interrupted, Log
 from bigkeras.train import fit
 
@@ -128,6 +131,43 @@ def test_a_broken_checkpoint_is_passed_over(whole, tmp_path, monkeypatch):
     assert all(np.array_equal(a, b) for a, b in zip(weights(whole), weights(tmp_path / "run"), strict=True))
 
 
+def test_where_all_checkpoints_are_broken_the_run_says_so_keeps_them_and_begins_anew(whole, tmp_path, monkeypatch):
+    def interrupting(self, batch, logs=None):
+        original(self, batch, logs)
+        if self.position.step == 2:
+            self.asked.append(15)
+
+    original = control.Control.on_train_batch_end
+    monkeypatch.setattr(control.Control, "on_train_batch_end", interrupting)
+    run = tmp_path / "run"
+    with pytest.raises(Interrupted):
+        fit(TINY, run, log=QUIET, machine=Machine(checkpoint_seconds=0))
+    monkeypatch.undo()
+    checkpoints = sorted((run / "checkpoints").glob("*.npz"))
+    for path in checkpoints:
+        path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(OSError, match=r"no checkpoint can be read: step-.*\.npz"):
+        fit(TINY, run, log=QUIET)
+    assert {p.name for p in (run / "checkpoints").iterdir()} == {f"{p.name}.broken" for p in checkpoints}
+    fit(TINY, run, log=QUIET)
+    assert all(np.array_equal(a, b) for a, b in zip(weights(whole), weights(run), strict=True))
+
+
+def test_scoring_an_unfinished_run_leaves_it_unfinished(tmp_path, monkeypatch):
+    def interrupting(self, epoch, logs=None):
+        original(self, epoch, logs)
+        self.asked.append(15)
+
+    original = control.Control.on_epoch_end
+    monkeypatch.setattr(control.Control, "on_epoch_end", interrupting)
+    with pytest.raises(Interrupted):
+        fit(TINY, tmp_path / "run", log=QUIET)
+    monkeypatch.undo()
+    assert evaluate(tmp_path / "run", split="validation")["validation"]["examples"] > 0
+    assert not (tmp_path / "run" / "metrics.json").exists()
+    assert fit(TINY, tmp_path / "run", log=QUIET)["epochs"] == 3
+
+
 def test_a_whole_run_on_two_replicas_ends_in_the_weights_of_one_device(tmp_path):
     certain = TINY.override(
         **{"epochs": 2, "augmentation": (), "optimizer": Choice("sgd"), "model.dropout": 0.0, "micro_batches": 2}
@@ -149,11 +189,50 @@ def test_a_finished_run_is_not_trained_again(whole):
 
 def test_a_loss_that_is_no_number_stops_the_run_and_says_where(tmp_path):
     wild = TINY.override(**{"optimizer": Choice("sgd", {"learning_rate": 1e30}), "ema": None})
+    with pytest.raises(Diverged, match=r"at step \d+ of epoch 1; no weights had been saved before"):
+        fit(wild, tmp_path / "none", log=QUIET)
+    slower = wild.override(**{"optimizer.learning_rate": 1e15})
     with pytest.raises(Diverged, match=r"at step \d+ of epoch 1; the last good weights"):
-        fit(wild, tmp_path / "run", log=QUIET)
-    for path in (tmp_path / "run" / "checkpoints").glob("*.npz"):
+        fit(slower, tmp_path / "run", log=QUIET, machine=Machine(checkpoint_seconds=0))
+    saved = list((tmp_path / "run" / "checkpoints").glob("*.npz"))
+    assert saved
+    for path in saved:
         with np.load(path) as data:
             assert all(np.isfinite(data[n]).all() for n in data.files if data[n].dtype.kind == "f")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"optimizer.learning_rate": "fast"}, "optimizer.learning_rate='fast': a number"),
+        ({"optimizer": Choice("sgd", {"nesterov": "no"})}, "optimizer.nesterov='no': true or false"),
+        ({"optimizer": Choice("sgd", {"momentum": 2})}, "optimizer sgd: "),
+        ({"schedule.warmup_epochs": -3}, "schedule.warmup_epochs=-3"),
+        ({"loss.label_smoothing": 7.0}, "loss.label_smoothing=7.0: from 0 to below 1"),
+        ({"augmentation": (Choice("random_rotation", {"factor": "much"}),)}, "augmentation: "),
+        ({"task.height": -5}, "task.height=-5: at least 1"),
+        ({"patience": 0}, "patience=0: at least 1"),
+        ({"patience": 2, "data.validation": 0.0}, "patience=2: needs a validation split"),
+        ({"patience": 2, "monitor": "val_nothing"}, "val_nothing"),
+    ],
+)
+def test_a_value_that_cannot_be_is_one_line(values, message, tmp_path):
+    with pytest.raises((RecipeError, DataError), match=re.escape(message)) as caught:
+        fit(TINY.override(**values), tmp_path / "run", log=QUIET)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("machine", "message"),
+    [
+        ({"steps_per_call": 0}, "--steps-per-call 0"),
+        ({"strategy": "one", "replicas": 2}, "--replicas 2: this run takes one device"),
+        ({"strategy": "one", "tpu": "mine"}, "--tpu mine is for --strategy tpu"),
+    ],
+)
+def test_what_the_machine_is_told_and_would_not_heed_is_refused(machine, message, tmp_path):
+    with pytest.raises(MachineError, match=message):
+        fit(TINY, tmp_path / "run", log=QUIET, machine=Machine(**machine))
 
 
 def test_another_recipe_in_the_same_directory_is_refused(whole):

@@ -13,7 +13,7 @@ from bigkeras.data.bad import decode_or_mark, reason
 from bigkeras.data.decode import decode_image
 from bigkeras.data.pipeline import Batch, batches
 from bigkeras.data.source import ArraySource, DataError, Source, Splits
-from bigkeras.recipe import Choice
+from bigkeras.recipe import Choice, RecipeError
 from bigkeras.tasks.augmentation import EXAMPLE, check_fits, in_step, on_batch, resized_crop
 from bigkeras.tasks.images import ImagePreprocessor, channel_statistics
 
@@ -24,14 +24,21 @@ SAMPLE = 500  # files that tell size, mean and spread of a data set
 
 def cross_entropy(label_smoothing: float = 0.0) -> Callable:
     """Cross entropy of logits with one-hot or mixed targets `(batch, classes)`, one value an example."""
+    _check_smoothing(label_smoothing)
     return keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=label_smoothing, reduction="none")
 
 
 def focal(gamma: float = 2.0, label_smoothing: float = 0.0) -> Callable:
     """Focal loss: examples that are already right count less (Lin et al. 2017, section 3)."""
+    _check_smoothing(label_smoothing)
     return keras.losses.CategoricalFocalCrossentropy(
         alpha=1.0, gamma=gamma, from_logits=True, label_smoothing=label_smoothing, reduction="none"
     )
+
+
+def _check_smoothing(label_smoothing: float) -> None:
+    if not 0 <= label_smoothing < 1:
+        raise RecipeError(f"loss.label_smoothing={label_smoothing}: from 0 to below 1")
 
 
 LOSSES: dict[str, Callable] = {"cross_entropy": cross_entropy, "focal": focal}
@@ -134,6 +141,13 @@ def image_classification(
     """The task fitted on the training split; sizes and statistics that are not given come from its images."""
     if resize not in ("stretch", "crop", "pad"):
         raise DataError(f"task.resize={resize!r}: stretch, crop or pad")
+    for name, size in (("height", height), ("width", width)):
+        if size is not None and size < 1:
+            raise DataError(f"task.{name}={size}: at least 1 pixel")
+    if channels not in (None, 1, 3):
+        raise DataError(f"task.channels={channels}: 1 (grey) or 3 (RGB)")
+    if not 0 < crop_fraction <= 1:
+        raise DataError(f"task.crop_fraction={crop_fraction}: above 0, to 1")
     shapes, found = survey(splits.train)
     if height is None or width is None:
         height = height or width or int(np.median(shapes[:, 0]))
