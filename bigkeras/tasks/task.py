@@ -11,7 +11,7 @@ from bigkeras.data.source import Source, Splits
 
 
 class Task(Protocol):
-    """A task fitted on a training split. `kind` is the preprocessor's: "image" or "text"."""
+    """A task fitted on a training split. `kind` is the preprocessor's: "image", "text" or "pairs"."""
 
     kind: str
 
