@@ -1,12 +1,77 @@
-"""Learning rates that differ from layer to layer."""
+"""Learning rates over a run, and from layer to layer; weight decay; which weights an optimizer leaves alone."""
 
 import keras
 import numpy as np
 import pytest
 
 from bigkeras.models import MODELS
-from bigkeras.optimization import layer_rates, scale_rates
-from bigkeras.recipe import RecipeError
+from bigkeras.optimization import OPTIMIZERS, layer_rates, make_optimizer, scale_rates
+from bigkeras.recipe import Choice, RecipeError
+from bigkeras.recipes import RECIPES
+from bigkeras.transfer import freeze
+
+PLAIN = RECIPES["digits"].override(schedule=Choice("constant"), epochs=10)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "shape"),
+    [
+        (Choice("constant"), lambda p: 1.0),
+        (Choice("exponential", {"final": 0.01}), lambda p: 0.01**p),
+        (Choice("step", {"at": [0.5, 0.75], "factor": 0.1}), lambda p: 0.1 ** ((p >= 0.5) + (p >= 0.75))),
+        (Choice("cosine", {"final": 0.1}), lambda p: 0.1 + 0.9 * (1 + np.cos(np.pi * p)) / 2),
+        (Choice("linear", {"final": 0.2}), lambda p: 1 - 0.8 * p),
+    ],
+)
+@pytest.mark.parametrize("warmup", [0, 2])
+def test_a_rate_warms_up_and_takes_its_shape_over_the_rest(schedule, shape, warmup):
+    choice = Choice(schedule.name, {**schedule.args, "warmup_epochs": float(warmup)})
+    recipe = PLAIN.override(schedule=choice, optimizer=Choice("sgd", {"learning_rate": 0.5}))
+    rate = make_optimizer(recipe, 10)._learning_rate
+    first, total = warmup * 10, 100
+    for step in range(0, total, 7):
+        warm = min(1, (step + 1) / (first + 1))
+        progress = max(0, step - first) / (total - first)
+        assert float(rate(step)) == pytest.approx(0.5 * warm * shape(progress), rel=1e-4)
+
+
+def test_the_inverse_square_root_falls_from_the_end_of_the_warm_up():
+    recipe = PLAIN.override(schedule=Choice("inverse_square_root", {"warmup_epochs": 2.0}))
+    rate = make_optimizer(recipe.override(**{"optimizer.learning_rate": 0.5}), 10)._learning_rate
+    assert float(rate(20)) == pytest.approx(0.5)
+    assert float(rate(83)) == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_moves_the_weights_against_the_gradient(name):
+    optimizer = make_optimizer(PLAIN.override(optimizer=Choice(name, {"learning_rate": 0.01})), 10)
+    kernel = keras.Variable(np.ones((4, 3)), dtype="float32", name="kernel")
+    optimizer.build([kernel])
+    for _ in range(3):
+        optimizer.apply([np.full((4, 3), 0.5, "float32")])
+    assert (kernel.numpy() < 1).all()
+
+
+def test_weight_decay_shrinks_kernels_and_leaves_biases():
+    optimizer = make_optimizer(
+        PLAIN.override(optimizer=Choice("adamw", {"learning_rate": 0.1, "weight_decay": 0.5})), 10
+    )
+    network = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, bias_initializer="ones")])
+    kernel, bias = network.trainable_variables
+    before = kernel.numpy()
+    optimizer.build([kernel, bias])
+    optimizer.apply([np.zeros((3, 2), "float32"), np.zeros(2, "float32")])
+    np.testing.assert_allclose(kernel, before * (1 - 0.1 * 0.5), rtol=1e-5)
+    np.testing.assert_array_equal(bias, np.ones(2))
+
+
+def test_freezing_leaves_what_lies_below_and_trains_the_rest():
+    network = MODELS["resnet"](input_shape=(16, 16, 3), num_classes=3, depth=8)
+    freeze(network, "stage2")
+    trained = {variable.path.split("/")[0] for variable in network.trainable_variables}
+    assert trained and all(name.startswith(("stage3", "logits")) for name in trained)
+    with pytest.raises(RecipeError, match="no such layer; stem, stage1"):
+        freeze(network, "stage9")
 
 
 def test_each_stage_moves_by_its_own_rate():
