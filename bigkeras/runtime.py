@@ -49,7 +49,9 @@ def check_backend() -> None:
     if backend == "tensorflow":
         return
     if os.environ.get("KERAS_BACKEND"):
-        raise MachineError(f"KERAS_BACKEND={backend}: this needs TensorFlow; unset it or set KERAS_BACKEND=tensorflow")
+        raise MachineError(
+            f"KERAS_BACKEND={backend}: this command needs TensorFlow; unset it or set KERAS_BACKEND=tensorflow"
+        )
     raise MachineError(
         f"keras.json asks for the backend {backend}: this needs TensorFlow; set KERAS_BACKEND=tensorflow"
     )
