@@ -65,8 +65,8 @@ def image_use(name: str, input_shape: Sequence[int]) -> Use:
         f"an image shows. The image may have any size and is brought to {height} × {width} pixels and {channels} "
         f"channel{'s' if channels > 1 else ''} inside.",
         f"python -m apps.image_classification photo.jpg --model {name}",
-        "It always names one of its classes, also for an image that shows none of them. How far its probabilities can be "
-        "trusted is the calibration error above, on images like the training data; on others nothing is known.",
+        "It always names one of its classes, also for an image that shows none of them. How far its probabilities can "
+        "be trusted is the calibration error above, on images like the training data; on others nothing is known.",
     )
 
 

@@ -19,7 +19,7 @@ from bigkeras.data.source import Source
 from bigkeras.metrics import best_threshold, bootstrap_interval, classification_metrics, scores_at, worst_mistakes
 from bigkeras.recipe import Choice, Recipe, RecipeError, known, load
 from bigkeras.report import write_report
-from bigkeras.run import RunError, check_run, read_json, read_labels, write_json
+from bigkeras.run import RunError, check_run, read_json, read_labels, write_csv, write_json
 from bigkeras.tasks import load_task
 from bigkeras.tasks.task import Task
 from bigkeras.translation_evaluation import Translations, artifact_translator, run_translator, translate_source
@@ -226,6 +226,16 @@ def with_data(recipe: Recipe, data: str | None) -> Recipe:
     return replace(recipe, data=Choice(recipe.data.name, {**recipe.data.args, places[0]: place}))
 
 
+def _list_bad(path: Path, bad: Mapping[str, str]) -> None:
+    """Adds samples, and why they cannot be read, to a run's table of them."""
+    listed = {}
+    if path.exists():
+        with open(path, encoding="utf-8", newline="") as file:
+            listed = {row["sample"]: row["reason"] for row in csv.DictReader(file)}
+    rows = [{"sample": name, "reason": why} for name, why in sorted({**listed, **bad}.items())]
+    write_csv(path, rows, ("sample", "reason"))
+
+
 def _merge(
     directory: Path,
     recipe: Recipe,
@@ -238,6 +248,8 @@ def _merge(
     merged = {**before, **metrics}
     with open(directory / "log.csv", encoding="utf-8", newline="") as file:
         history = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+    if isinstance(predictions, Predictions) and predictions.bad:
+        _list_bad(directory / "bad_samples.csv", predictions.bad)
     known: dict[str, Any] = {"recipe": recipe, "metrics": merged, "history": history, "predictions": predictions}
     if task.kind == "pairs":
         write_translation_report(directory, **known)

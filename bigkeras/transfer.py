@@ -15,7 +15,8 @@ def start_from(origin: str, network: keras.Model) -> list[str]:
     """Copies into `network` the weights of every layer that `origin` has under the same name and shape.
 
     `origin`: a run directory, the folder of a shipped model, a `.keras` or `.weights.h5` or `.safetensors` file, or
-    "imagenet". Gives the names of the layers copied (of a `.weights.h5`, of all layers); raises RecipeError where nothing fits.
+    "imagenet". Gives the names of the layers copied (of a `.weights.h5`, of all layers); raises RecipeError where
+    nothing fits.
     """
     path = Path(origin)
     try:

@@ -175,8 +175,13 @@ def test_bad_pictures_are_left_out_counted_and_listed(digits_folder, tmp_path, c
     listed = (tmp_path / "run" / "bad_samples.csv").read_text(encoding="utf-8")
     assert listed.splitlines()[0] == "sample,reason"
     found = {name for name in ("空.png", "half.png", "bomb.png") if name in listed}
-    # Those that fell into the test split are found when that is scored.
     assert len(listed.splitlines()) - 1 == len(found) >= 1
+    # Those that fell into the test split are found when that is scored.
+    status, _, err = run(capsys, "evaluate", tmp_path / "run")
+    assert status == 0, err
+    listed = (tmp_path / "run" / "bad_samples.csv").read_text(encoding="utf-8").splitlines()[1:]
+    assert len(listed) == 3
+    assert all(any(name in line for line in listed) for name in ("空.png", "half.png", "bomb.png"))
 
 
 def test_too_many_bad_pictures_end_the_run_and_the_first_are_named(digits_folder, tmp_path, capsys):

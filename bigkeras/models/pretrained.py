@@ -63,8 +63,9 @@ def keras_application(
 
     `weights` is None (random), "imagenet" (Keras downloads them) or the path of a file for the backbone without its
     top. Preprocessing is left out where Keras lets it be; some families (EfficientNet without V2) hold theirs in the
-    graph and take values 0–255. What a backbone's own weights expect is said by a recipe's `task.mean` and `task.std`: of
-    -1 to 1 (MobileNet, Inception, ResNetV2) both are 0.5 for each channel, of 0 to 255 they are 0 and 1/255. There are no `stem` and `stage` joints: the layers bear Keras' names.
+    graph and take values 0–255. What a backbone's own weights expect is said by a recipe's `task.mean` and `task.std`:
+    for -1 to 1 (MobileNet, Inception, ResNetV2) both are 0.5 for each channel, for 0 to 255 they are 0 and 1/255. There
+    are no `stem` and `stage` joints: the layers bear Keras' names.
     Raises ValueError for another name and for sizes that the backbone does not take.
     """
     check(input_shape=input_shape, num_classes=num_classes, dropout=dropout)
