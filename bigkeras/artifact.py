@@ -115,11 +115,17 @@ def export_classifier(
 
 @contextlib.contextmanager
 def placed(directory: Path, contents: Mapping[str, bytes]) -> Iterator[Path]:
-    """A directory beside `directory` with some files in it, that gets its name when all went well, or is removed."""
+    """A directory beside `directory` with some files in it, that gets its name when all went well, or is removed.
+
+    Raises ExportError where it cannot be written.
+    """
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise ExportError(f"{directory}: there already, and not empty; export to a new directory")
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", suffix=".part", dir=directory.parent))
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", suffix=".part", dir=directory.parent))
+    except OSError as error:
+        raise ExportError(f"{directory}: cannot be written: {error.strerror}") from None
     try:
         for name, data in contents.items():
             (beside / name).write_bytes(data)
@@ -127,8 +133,13 @@ def placed(directory: Path, contents: Mapping[str, bytes]) -> Iterator[Path]:
         beside.chmod(0o755)  # mkdtemp keeps others out
         # An empty directory may stand there already.
         os.replace(beside, directory)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(beside, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise ExportError(f"{directory}: cannot be written: {error.strerror or error}") from None
+        # What TensorFlow's writer raises names the file and, at its end, the system's reason.
+        if isinstance(error, tf.errors.OpError) and str(beside) in error.message:
+            raise ExportError(f"{directory}: cannot be written: {error.message.rsplit('; ', 1)[-1]}") from None
         raise
 
 

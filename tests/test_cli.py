@@ -163,6 +163,27 @@ def bomb(path: Path, side: int = 20_000) -> None:
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b""))
 
 
+def test_a_disk_that_takes_no_more_is_one_line_and_what_was_there_stays(tiny, tmp_path, capsys):
+    """No file may grow beyond some kB: what writing meets on a full disk."""
+
+    def limited(kilobytes: int, *arguments: object) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-m", "bigkeras", *map(str, arguments)]
+        shell = ["bash", "-c", f'ulimit -f {kilobytes}; exec "$@"', "bash", *command]
+        return subprocess.run(shell, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+
+    done = limited(10, "train", tiny, "--run-dir", tmp_path / "small")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("bigkeras: ")
+    assert "cannot be written: File too large" in done.stderr and "Traceback" not in done.stderr
+    assert run(capsys, "train", tiny, "--run-dir", tmp_path / "run")[0] == 0
+    done = limited(10, "export", tmp_path / "run", tmp_path / "model")
+    assert done.returncode == 1
+    assert f"{tmp_path / 'model'}: cannot be written: File too large" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert {p.name for p in tmp_path.iterdir()} == {"small", "run", "tiny.json"}
+    assert run(capsys, "export", tmp_path / "run", tmp_path / "model")[0] == 0
+
+
 def test_bad_pictures_are_left_out_counted_and_listed(digits_folder, tmp_path, capsys):
     folder = tmp_path / "folder"
     shutil.copytree(digits_folder, folder)
