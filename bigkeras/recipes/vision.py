@@ -32,7 +32,7 @@ MNIST_LENET = Recipe(
 
 MNIST_CNN = Recipe(
     name="mnist-cnn",
-    claim="a small network on MNIST: 99.64 % of the test images, averaged over shifts 99.68 %; 16 minutes, two cores",
+    claim="a small network on MNIST: 99.70 % of the test images (three seeds, ± 0.05); 16 minutes on two cores",
     data=Choice("mnist", {"validation": 0.0}),
     task=IMAGES,
     model=Choice("airbench", {"widths": [32, 64, 128]}),
