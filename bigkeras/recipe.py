@@ -192,6 +192,12 @@ def _alike(name: str, value: Any, default: Any) -> None:
         raise RecipeError(f"{name}={value!r}: a number")
 
 
+def check_smoothing(label_smoothing: float) -> None:
+    """Raises RecipeError for a share of the target that cannot be spread over the classes."""
+    if not 0 <= label_smoothing < 1:
+        raise RecipeError(f"loss.label_smoothing={label_smoothing}: from 0 to below 1")
+
+
 def _set(recipe: Recipe, key: str, value: Any) -> Recipe:
     head, _, rest = key.partition(".")
     known("key", head, [f.name for f in dataclasses.fields(Recipe)])

@@ -210,10 +210,7 @@ def _describe(directory: Path, task: Task, splits: Splits, machine: dict[str, An
 def _make_step(recipe: Recipe, splits: Splits, task: Task, machine: runtime.Machine, model: Callable | None) -> Step:
     keras.utils.set_random_seed(recipe.seed)
     function = model or MODELS[recipe.model.name]
-    try:
-        network = function(**task.model_arguments, **recipe.model.args)
-    except (ValueError, TypeError, OSError) as error:
-        raise RecipeError(f"model {recipe.model.name}: {str(error).splitlines()[0]}") from None
+    network = _named(f"model {recipe.model.name}", lambda: function(**task.model_arguments, **recipe.model.args))
     adapting = [layer for layer in network.layers if hasattr(layer, "adapt")]
     if adapting:
         sample = task.sample(splits.train, ADAPT_EXAMPLES)
@@ -256,10 +253,12 @@ def _make_step(recipe: Recipe, splits: Splits, task: Task, machine: runtime.Mach
 
 
 def _named(what: str, make: Callable[[], Any]) -> Any:
-    """`make()`; where Keras refuses a recipe's value, a RecipeError that says what it belongs to."""
+    """`make()`; where a model or Keras refuses a recipe's value, a RecipeError that says what it belongs to."""
     try:
         return make()
-    except (ValueError, TypeError) as error:
+    except RecipeError:
+        raise
+    except (ValueError, TypeError, OSError) as error:
         raise RecipeError(f"{what}: {str(error).splitlines()[0]}") from None
 
 

@@ -32,7 +32,7 @@ class Result(NamedTuple):
 
 @pytest.fixture(scope="module", autouse=True)
 def graphs_of_other_files_are_gone():
-    """Keras and TensorFlow hold what they have traced: some 10 MB a test, which collecting garbage goes through."""
+    """Keras and TensorFlow hold what they have traced; collecting garbage goes through all of it."""
     yield
     keras = sys.modules.get("keras")
     if keras:

@@ -67,6 +67,9 @@ def test_list_names_every_recipe(capsys):
         (["train", "digits", "--strategy", "two"], "--strategy two: one of auto, one, mirrored"),
         (["train", "digits", "--data", "somewhere"], "data digits is built in and takes no place"),
         (["train", "image-folder"], "data image_folder needs directory: --data PATH"),
+        (["train", "image-folder", "--data", "nowhere"], "nowhere"),
+        (["train", "image-folder", "--data", "."], "no sub-folder with pictures"),
+        (["train", "image-table", "--data", "labels.csv"], "labels.csv"),
         (["train", "digits", "--set", "start_from=nowhere"], "start_from=nowhere: not a run directory"),
         (["train", "digits", "--set", "freeze_until=conv9"], "freeze_until='conv9': no such layer"),
         (["evaluate", "no-run"], "no-run: no such directory"),
@@ -190,6 +193,8 @@ def test_bad_pictures_are_left_out_counted_and_listed(digits_folder, tmp_path, c
     (folder / "3" / "空.png").write_bytes(b"")
     (folder / "4" / "half.png").write_bytes((folder / "4" / "01.png").read_bytes()[:40])
     bomb(folder / "5" / "bomb.png")
+    # What a file is is said by its bytes, not by its name.
+    (folder / "6" / "01.png").rename(folder / "6" / "mislabelled.jpg")
     recipe = folder_recipe(tmp_path, folder, max_bad_fraction=0.05)
     status, _, err = run(capsys, "train", recipe, "--run-dir", tmp_path / "run")
     assert status == 0, err

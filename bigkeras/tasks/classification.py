@@ -13,7 +13,7 @@ from bigkeras.data.bad import decode_or_mark, reason
 from bigkeras.data.decode import decode_image
 from bigkeras.data.pipeline import Batch, batches
 from bigkeras.data.source import ArraySource, DataError, Source, Splits
-from bigkeras.recipe import Choice, RecipeError
+from bigkeras.recipe import Choice, check_smoothing
 from bigkeras.tasks.augmentation import EXAMPLE, check_fits, in_step, on_batch, resized_crop
 from bigkeras.tasks.images import ImagePreprocessor, channel_statistics
 
@@ -24,21 +24,16 @@ SAMPLE = 500  # files that tell size, mean and spread of a data set
 
 def cross_entropy(label_smoothing: float = 0.0) -> Callable:
     """Cross entropy of logits with one-hot or mixed targets `(batch, classes)`, one value an example."""
-    _check_smoothing(label_smoothing)
+    check_smoothing(label_smoothing)
     return keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=label_smoothing, reduction="none")
 
 
 def focal(gamma: float = 2.0, label_smoothing: float = 0.0) -> Callable:
     """Focal loss: examples that are already right count less (Lin et al. 2017, section 3)."""
-    _check_smoothing(label_smoothing)
+    check_smoothing(label_smoothing)
     return keras.losses.CategoricalFocalCrossentropy(
         alpha=1.0, gamma=gamma, from_logits=True, label_smoothing=label_smoothing, reduction="none"
     )
-
-
-def _check_smoothing(label_smoothing: float) -> None:
-    if not 0 <= label_smoothing < 1:
-        raise RecipeError(f"loss.label_smoothing={label_smoothing}: from 0 to below 1")
 
 
 LOSSES: dict[str, Callable] = {"cross_entropy": cross_entropy, "focal": focal}

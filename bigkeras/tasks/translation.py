@@ -13,7 +13,7 @@ from bigkeras.data.pipeline import Batch, options
 from bigkeras.data.plan import WIDTHS
 from bigkeras.data.source import ArraySource, DataError, Source, Splits
 from bigkeras.data.token_pairs import TokenPairSource
-from bigkeras.recipe import Choice, RecipeError
+from bigkeras.recipe import Choice, RecipeError, check_smoothing
 from bigkeras.tasks.pairs import BEGIN, PADDING, PairPreprocessor, padded
 from bigkeras.tasks.subwords import ALGORITHMS, encoded, given_model, learned_models
 
@@ -26,6 +26,7 @@ def token_cross_entropy(label_smoothing: float = 0.0) -> Callable:
 
     With smoothing as Keras' for one-hot targets, which would be as large as the logits.
     """
+    check_smoothing(label_smoothing)
 
     def loss(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         logits = tf.cast(logits, tf.float32)

@@ -121,6 +121,22 @@ def test_a_folder_without_permission_is_named(animals):
         (animals / "cat").chmod(0o755)
 
 
+def test_a_folder_or_pictures_that_may_not_be_read_are_named_to_root_too(animals, monkeypatch):
+    def scandir(path):
+        if str(path).endswith("cat"):
+            raise PermissionError(13, "Permission denied")
+        return original(path)
+
+    original = os.scandir
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "scandir", scandir)
+        with pytest.raises(DataError, match="cat: cannot be listed: Permission denied"):
+            image_folder(directory=str(animals))
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(DataError, match=r"0\.png: may not be read, and neither may any other picture"):
+        image_folder(directory=str(animals))
+
+
 def table(folder, text, name="table.csv", encoding="utf-8"):
     path = folder / name
     path.write_bytes(text.encode(encoding))
