@@ -81,8 +81,9 @@ def fit(
         raise RecipeError(
             f"{told}={rows} does not divide over {replicas} replicas × {recipe.micro_batches} micro-batches"
         )
+    directory = Path(run_dir)
+    _check_apart(recipe, directory)
     with contextlib.ExitStack() as held, lost_workers(workers):
-        directory = Path(run_dir)
         workers.by_chief(lambda: _hold(held, directory, recipe))
         done = workers.by_chief(lambda: _finished(directory))
         if done:
@@ -139,6 +140,13 @@ def _check_alike(workers: Workers, recipe: Recipe, splits: Splits) -> None:
         raise RecipeError(f"{differing[0]:g} of {workers.count} workers have another recipe than the chief")
     if differing[1]:
         raise DataError(f"{differing[1]:g} of {workers.count} workers have other training data than the chief")
+
+
+def _check_apart(recipe: Recipe, directory: Path) -> None:
+    """Raises RecipeError for a run inside a folder whose sub-folders are classes: it would be one of them."""
+    data = recipe.data.args.get("directory") if recipe.data.name.endswith("_folder") else None
+    if data and Path(data).resolve() in (directory.resolve(), *directory.resolve().parents):
+        raise RecipeError(f"{directory}: lies in {data}, whose sub-folders are classes: take another --run-dir")
 
 
 def _check_patience(recipe: Recipe, splits: Splits) -> None:

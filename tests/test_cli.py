@@ -68,7 +68,7 @@ def test_list_names_every_recipe(capsys):
         (["train", "digits", "--data", "somewhere"], "data digits is built in and takes no place"),
         (["train", "image-folder"], "data image_folder needs directory: --data PATH"),
         (["train", "image-folder", "--data", "nowhere"], "nowhere"),
-        (["train", "image-folder", "--data", "."], "no sub-folder with pictures"),
+        (["train", "image-folder", "--data", "."], "whose sub-folders are classes: take another --run-dir"),
         (["train", "image-table", "--data", "labels.csv"], "labels.csv"),
         (["train", "digits", "--set", "start_from=nowhere"], "start_from=nowhere: not a run directory"),
         (["train", "digits", "--set", "freeze_until=conv9"], "freeze_until='conv9': no such layer"),
