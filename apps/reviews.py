@@ -7,6 +7,7 @@ through unchanged: the model replaces them, and a copy of a table keeps them.
 import contextlib
 import csv
 import io
+import json
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -15,11 +16,13 @@ from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
 TABLES = {".csv": None, ".tsv": "\t", ".tab": "\t"}
+JSON_LINES = (".jsonl", ".ndjson")
 USUAL_COLUMNS = (
     "text", "review", "sentence", "comment", "content", "body", "message",
     "tweet", "reviewtext", "评论", "内容", "文本",
 )  # fmt: skip
 MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
+LOOKED_AT = 2**16  # bytes that tell whether a file is UTF-8
 BLANK = "\0 \t\r\n\v\f\u00a0\u3000\ufeff"
 csv.field_size_limit(2**31 - 1)
 
@@ -44,7 +47,10 @@ class Review:
 
     def encoded(self) -> bytes:
         """The bytes that the model takes."""
-        return self.text.encode("utf-8", "surrogateescape")
+        try:
+            return self.text.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError:  # half a character, which JSON may hold
+            return self.text.encode("utf-8", "replace")
 
 
 def lines_of(stream: BinaryIO | TextIO, name: str) -> Iterator[Review]:
@@ -54,6 +60,35 @@ def lines_of(stream: BinaryIO | TextIO, name: str) -> Iterator[Review]:
         if number == 1:
             text = text.removeprefix("\ufeff")
         yield Review(f"{name}, line {number}", text.rstrip("\r\n"))
+
+
+def standard_input() -> Iterator[Review]:
+    """A review for every line of standard input."""
+    if sys.stdin is None:
+        raise ReviewError("standard input is closed")
+    return lines_of(sys.stdin.buffer, "standard input")
+
+
+def objects_of(stream: TextIO, name: str, column: str | None) -> Iterator[Review]:
+    """A review for every line that is a JSON object: its value under `column`, or under a usual name."""
+    for review in lines_of(stream, name):
+        try:
+            value = json.loads(review.text) if review.text.strip() else None
+        except (ValueError, RecursionError) as error:
+            yield Review(review.name, review.text, defect=f"not JSON: {error}")
+            continue
+        if value is None:
+            continue
+        if not isinstance(value, dict):
+            yield Review(review.name, review.text, defect="not a JSON object")
+            continue
+        column = column or next((key for key in value if key.lower() in USUAL_COLUMNS), None)
+        if column is None:
+            told = ", ".join(map(repr, value))
+            raise ReviewError(f"{review.name}: which key holds the text? --column takes one of {told}")
+        text = value.get(column)
+        defect = "" if isinstance(text, str) else f"no text under {column!r}"
+        yield Review(review.name, text if isinstance(text, str) else review.text, defect=defect)
 
 
 class Table:
@@ -83,8 +118,10 @@ class Table:
         """The file, to be read as text; `files` closes it."""
         try:
             with open(path, "rb") as file:
-                start = file.read(3)
+                start = file.read(LOOKED_AT)
             found = next((name for mark, name in MARKS.items() if start.startswith(mark)), "utf-8")
+            if encoding is None and found == "utf-8" and not _is_utf8(start):
+                raise ReviewError(f"{path}: not UTF-8 text: --encoding says what it is, such as gb18030 or cp1252")
             # Broken bytes of UTF-8 pass; of another encoding they have no form in which they could.
             chosen = encoding or found
             errors = "surrogateescape" if chosen.startswith("utf-8") else "replace"
@@ -126,6 +163,8 @@ class Table:
         if name is None:
             lower = [column.lower() for column in self.header]
             usual = [lower.index(column) for column in USUAL_COLUMNS if column in lower]
+            if usual and lower.count(lower[usual[0]]) > 1:
+                raise ReviewError(f"{self.path}: two columns are called {lower[usual[0]]!r}: rename one")
             if not usual and len(self.header) > 1:
                 raise ReviewError(f"{self.path}: which column holds the texts? --column takes one of {told}")
             return usual[0] if usual else 0
@@ -167,6 +206,14 @@ def written(path: str | None, table: Table | None, plain: bool) -> Iterator[Text
         raise ReviewError(f"{path}: cannot be written: {error.strerror}") from None
     finally:
         beside.unlink(missing_ok=True)
+
+
+def _is_utf8(data: bytes) -> bool:
+    """Whether bytes are UTF-8, with a broken one here and there; half a character at their end is none."""
+    text = data.decode("utf-8", "surrogateescape")
+    high = sum(not c.isascii() for c in text)
+    broken = sum("\ud800" <= c <= "\udfff" for c in text[:-3])
+    return broken <= 3 or broken * 2 < high
 
 
 def _checked(lines: Iterable[Any], name: str) -> Iterator[Any]:

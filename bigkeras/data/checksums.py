@@ -11,6 +11,10 @@ SHA256 = {
         "aclImdb_labelled.tar.xz": "cc35e85991e84c9279f70ce7aba87dd64aaf702a12a8721d3bf5923d493e2684",
         "aclImdb_v1.tar.gz": "c40f74a18d3b61f90feba1e17730e0d38e8b97c05fde7008942e91923d1658fe",
     },
+    "imdb-unsup": {
+        "aclImdb_unsup.tar.xz": "42ebc325b9fce5529b4e569c7b5f2639bc4b55bd34920d1041916d0da748fd8b",
+        "aclImdb_v1.tar.gz": "c40f74a18d3b61f90feba1e17730e0d38e8b97c05fde7008942e91923d1658fe",
+    },
     "sst2": {
         "dev.tsv": "eddea6b39e601dd4e7a672b53cc40fdf6019fa80522f351206c24340ca5d9359",
         "test.tsv": "831169c7e2e429d6026e1bdbb542f33b636e3e596caad9602ebc953c205928b7",

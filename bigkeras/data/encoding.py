@@ -30,6 +30,8 @@ def decoded(data: bytes, origin: str, encoding: str | None = None) -> tuple[str,
         except UnicodeError as error:
             place = f", line {data[: error.start].count(10) + 1}" if isinstance(error, UnicodeDecodeError) else ""
             raise DataError(f"{origin}{place}: not {encoding} text: leave encoding out to have it found") from None
+        except ValueError as error:
+            raise DataError(f"encoding={encoding!r}: {error}") from None
     found = found_encoding(data)
     return data.decode(found, "replace"), found
 

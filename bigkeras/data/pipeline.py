@@ -83,7 +83,7 @@ def batches(
     batch_size: int,
     *,
     one: Callable[[Batch, tf.Tensor], Batch],
-    many: Callable[[Batch, tf.Tensor], Batch],
+    many: Callable[[Batch, tf.Tensor], Any],
     on_bad: Callable[[int], None],
 ) -> tf.data.Dataset:
     """Batches `(columns, label, weight)` of static shapes, in the plan's order.

@@ -6,7 +6,7 @@ import numpy as np
 
 POOL = 50  # batches whose examples are sorted by length together
 # What pairs of sequences are padded to: few lengths, so that little is compiled.
-WIDTHS = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
+WIDTHS = (8, 12, 16, 20, 24, 28, 32, 40, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024)
 ROWS = 8  # a batch counted in tokens has a multiple of so many pairs: they divide over replicas and micro-batches
 RANDOMS = 8  # uniform numbers an example gets for its augmentation; number 0 is the flip's
 

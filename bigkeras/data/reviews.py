@@ -30,18 +30,7 @@ def imdb_reviews(
     training reviews that the seed decides; 0 trains on all of them. `limit_train` trains on so many only. Read are
     aclImdb_v1.tar.gz or a .tar.xz of its labelled part, unpacked or not, in the folder imdb; else TensorFlow Datasets.
     """
-    root = data_directory(directory)
-    folders = [root / "imdb", *([root] if directory else [])]
-    found = next((f for f in map(_imdb_parts, folders) if f), None)
-    if found is None:
-        try:
-            arrays = tfds_arrays("imdb_reviews", root, "text")
-        except DataError as error:
-            raise DataError(
-                f"imdb_reviews is not in {root / 'imdb'}: place there {' or '.join(IMDB_ARCHIVES)}; {error}"
-            ) from None
-        parts = zip(("train", "test"), arrays, strict=True)
-        found = {part: (texts, labels, [f"{part}[{i}]" for i in range(len(labels))]) for part, (texts, labels) in parts}
+    found = imdb_parts(directory)
     return _published(found["train"], None, found["test"], validation, seed, limit_train)
 
 
@@ -89,6 +78,23 @@ def waimai(
         whole, np.full(len(rows), ""), SENTIMENT, validation=validation, test=test, seed=seed,
         limit_train=limit_train, what="review",
     )  # fmt: skip
+
+
+def imdb_parts(directory: str | None) -> dict[str, Texts]:
+    """The published parts of IMDb's labelled reviews, "train" and "test", wherever they lie. Raises DataError."""
+    root = data_directory(directory)
+    folders = [root / "imdb", *([root] if directory else [])]
+    found = next((f for f in map(_imdb_parts, folders) if f), None)
+    if found is None:
+        try:
+            arrays = tfds_arrays("imdb_reviews", root, "text")
+        except DataError as error:
+            raise DataError(
+                f"imdb_reviews is not in {root / 'imdb'}: place there {' or '.join(IMDB_ARCHIVES)}; {error}"
+            ) from None
+        parts = zip(("train", "test"), arrays, strict=True)
+        found = {part: (texts, labels, [f"{part}[{i}]" for i in range(len(labels))]) for part, (texts, labels) in parts}
+    return found
 
 
 def text_array(texts: list[bytes]) -> np.ndarray:

@@ -26,7 +26,8 @@ class Source(Protocol):
 @dataclass(frozen=True)
 class Splits:
     """The parts of a data set, and lists of (name, reason): `bad` examples that could not be read, and files or pairs
-    that were `ignored` since they are none. `languages`: of sentence pairs, from which to which; "" is not known."""
+    that were `ignored` since they are none. `languages`: of sentence pairs, from which to which; "" is not known.
+    `found`: a line on what a source of one's own took for what."""
 
     train: Source
     validation: Source | None
@@ -35,6 +36,7 @@ class Splits:
     bad: tuple[tuple[str, str], ...] = ()
     ignored: tuple[tuple[str, str], ...] = ()
     languages: tuple[str, str] = ("", "")
+    found: str = ""
 
 
 class ArraySource:

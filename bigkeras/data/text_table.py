@@ -1,18 +1,16 @@
 """Own texts in a table: CSV, TSV or JSON lines, whose columns, delimiter and encoding are found or said."""
 
-import csv
-import io
-import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from bigkeras.data.encoding import decoded
 from bigkeras.data.files import SPLIT_NAMES, part_splits
 from bigkeras.data.reviews import text_array
+from bigkeras.data.rows import LOOKED_AT, bytes_of, csv_rows, is_json, json_rows
 from bigkeras.data.source import ArraySource, DataError, Splits
 
 TEXT_NAMES = (
@@ -24,12 +22,6 @@ LABEL_NAMES = (
     "score", "polarity", "y", "标签", "类别", "情感",
 )  # fmt: skip
 NO_LABEL = ("", "nan", "null", "none", "n/a", "na", "<na>")
-JSON_LINES = (".jsonl", ".ndjson")
-DELIMITERS = ",;\t|"
-LOOKED_AT = 200  # rows that tell the delimiter and the columns
-csv.field_size_limit(2**31 - 1)  # a review of a megabyte is one
-
-Rows = tuple[list[int], list[list[str]]]  # the line on which each row begins, and its cells
 
 
 def text_table(
@@ -55,12 +47,13 @@ def text_table(
     and stand in `bad`. Classes are sorted, as numbers where all are. Raises DataError that names file and line.
     """
     path = Path(file).expanduser()
-    content, found = decoded(_bytes(path), str(path), encoding)
-    if path.suffix.lower() in JSON_LINES:
-        names, lines, rows, bad = _json_rows(path, content)
+    content, found = decoded(bytes_of(path), str(path), encoding)
+    if is_json(path, content):
+        names, lines, rows, bad = json_rows(path, content)
+        delimiter = None
     else:
-        names, lines, rows = _csv_rows(path, content, delimiter, header, (text, label))
-        bad = []
+        lines, rows, bad, delimiter = csv_rows(path, content, delimiter)
+        names, lines, rows = _named(path, lines, rows, header, (text, label))
     columns = _columns(path, names, rows, text, label)
     place = names.index(split) if split in names else None
     texts: list[bytes] = []
@@ -68,15 +61,16 @@ def text_table(
     parts: list[str] = []
     kept: list[str] = []
     for line, row in zip(lines, rows, strict=True):
-        name = f"{path}:{line}"
+        origin = f"{path}:{line}"
         problem = _problem(row, names, columns, place)
         if problem:
-            bad.append((name, problem))
+            bad.append((origin, problem))
             continue
         texts.append(row[columns[0]].encode("utf-8", "replace"))
-        labels.append(" ".join(row[columns[1]].split()))  # one line, for labels.txt
+        name = " ".join(row[columns[1]].split())  # one line, for labels.txt
+        labels.append(name.encode("utf-8", "replace").decode())  # JSON may hold half a character
         parts.append(SPLIT_NAMES.get(row[place].strip().lower(), "") if place is not None else "")
-        kept.append(name)
+        kept.append(origin)
     class_names = _class_names(path, labels, bad, names[columns[1]], found)
     number = {name: i for i, name in enumerate(class_names)}
     whole = ArraySource({"text": text_array(texts)}, [number[name] for name in labels], kept)
@@ -84,35 +78,15 @@ def text_table(
         whole, np.array(parts), class_names, validation=validation, test=test, seed=seed,
         limit_train=limit_train, what="text",
     )  # fmt: skip
-    return Splits(splits.train, splits.validation, splits.test, class_names, bad=tuple(bad))
+    parted = f", parted by {delimiter!r}" if delimiter else ""
+    told = f"{path}: {len(kept):,} texts in {names[columns[0]]!r}, {len(class_names)} labels in {names[columns[1]]!r}"
+    return replace(splits, bad=tuple(bad), found=f"{told}{parted}, read as {found}")
 
 
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-
-
-def _csv_rows(
-    path: Path, content: str, delimiter: str | None, header: bool | None, wanted: Sequence[str | None]
+def _named(
+    path: Path, lines: list[int], rows: list[list[str]], header: bool | None, wanted: Sequence[str | None]
 ) -> tuple[list[str], list[int], list[list[str]]]:
     """Column names, and the rows below them with the line on which each begins."""
-    if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n'):
-        raise DataError(f"delimiter={delimiter!r}: one character, such as , or ;")
-    tabs = path.suffix.lower() in (".tsv", ".tab")
-    delimiter = delimiter or ("\t" if tabs else _found_delimiter(content))
-    # A quotation mark at the beginning of a cell of a TSV is usually one of the text, but some do quote.
-    plain = delimiter == "\t" and not _closes_quotes(content)
-    reader = csv.reader(
-        io.StringIO(content, newline=""), delimiter=delimiter, quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL
-    )
-    lines, rows, start = [], [], 1
-    for row in reader:
-        if any(cell.strip() for cell in row):
-            lines.append(start)
-            rows.append(row)
-        start = reader.line_num + 1
     if not rows:
         raise DataError(f"{path}: no rows: the file is empty")
     if header is None:
@@ -125,56 +99,9 @@ def _csv_rows(
         raise DataError(f"{path}, line {lines[0]}: two columns are called {twice[0]!r}: rename one")
     if len(rows) == 1:
         raise DataError(f"{path}: no rows below the first line, {', '.join(map(repr, names))}")
-    return names, lines[1:], rows[1:]
-
-
-def _json_rows(path: Path, content: str) -> tuple[list[str], list[int], list[list[str]], list[tuple[str, str]]]:
-    names: list[str] = []
-    objects: list[tuple[int, dict[str, Any]]] = []
-    bad = []
-    for line, text in enumerate(content.split("\n"), 1):
-        if not text.strip():
-            continue
-        try:
-            value = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            bad.append((f"{path}:{line}", f"not JSON: {error}"))
-            continue
-        if not isinstance(value, dict):
-            bad.append((f"{path}:{line}", "not a JSON object"))
-            continue
-        objects.append((line, value))
-        names += [key for key in value if key not in names]
-    if not objects:
-        raise DataError(f"{path}: no rows: a JSON object a line" + (f"; {bad[0][0]}: {bad[0][1]}" if bad else ""))
-    cells = [[_cell(value.get(name)) for name in names] for _, value in objects]
-    return names, [line for line, _ in objects], cells, bad
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    return "" if value is None else json.dumps(value, ensure_ascii=False)
-
-
-def _found_delimiter(content: str) -> str:
-    """The sign that parts the first rows into the same number of cells, more than one, most often."""
-    sample = content[:200_000]
-
-    def regular(sign: str) -> tuple[float, int]:
-        rows = csv.reader(io.StringIO(sample, newline=""), delimiter=sign)
-        counts = Counter(len(row) for row, _ in zip(rows, range(LOOKED_AT), strict=False) if row)
-        cells, times = max(counts.items(), key=lambda item: (item[1], item[0]), default=(1, 0))
-        return (times / max(counts.total(), 1) if cells > 1 else 0.0), -cells
-
-    return max(DELIMITERS, key=regular)
-
-
-def _closes_quotes(content: str) -> bool:
-    """Whether the cells that begin with a quotation mark end with one, too."""
-    cells = [cell for line in content.split("\n")[:LOOKED_AT] for cell in line.rstrip("\r").split("\t")]
-    quoted = [cell for cell in cells if cell.startswith('"')]
-    return bool(quoted) and all(len(cell) > 1 and cell.endswith('"') for cell in quoted)
+    # A delimiter at the end of every row, but not of the header, makes no column.
+    cut = [row[: len(names)] if not any(row[len(names) :]) else row for row in rows[1:]]
+    return names, lines[1:], cut
 
 
 def _has_header(rows: list[list[str]], wanted: Sequence[str | None]) -> bool:
@@ -196,6 +123,12 @@ def _columns(
 ) -> tuple[int, int]:
     """Where texts and labels stand."""
     if len(names) < 2:
+        width, times = Counter(map(len, rows[:LOOKED_AT])).most_common(1)[0]
+        if width > 1:
+            told = (
+                f"line 1 has one cell, {names[0] if names[0] != '1' else rows[0][0]!r}, and {times} rows below {width}"
+            )
+            raise DataError(f"{path}: {told}: the first line should name the columns, or be a row")
         raise DataError(f"{path}: one column, {names[0]!r}: text and label are needed; is it another delimiter?")
     lower = [name.lower() for name in names]
     found: list[int | None] = []

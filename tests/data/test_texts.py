@@ -51,6 +51,8 @@ def test_delimiter_header_and_columns_are_found(delimiter, tmp_path):
     splits = table(tmp_path / "reviews.csv", "\n".join(lines))
     assert splits.class_names == ("1", "2", "3", "4", "5")
     assert everything(splits)["what a meal, number 7; well"] == "3"
+    told = f"reviews.csv: 40 texts in 'review', 5 labels in 'stars', parted by {delimiter!r}, read as utf-8"
+    assert splits.found.endswith(told)
     assert (len(splits.train), len(splits.validation), len(splits.test)) == (24, 8, 8)
 
 
@@ -91,8 +93,9 @@ def test_an_encoding_that_is_said_is_taken_or_refused_with_the_line(tmp_path):
     (tmp_path / "t.csv").write_bytes(b"review,label\nfine,1\nbro\xffken,0\n")
     with pytest.raises(DataError, match=r"t\.csv, line 3: not utf-8 text"):
         text_table(file=str(tmp_path / "t.csv"), encoding="utf-8")
-    with pytest.raises(DataError, match="encoding='klingon': no such encoding"):
-        text_table(file=str(tmp_path / "t.csv"), encoding="klingon")
+    for encoding, message in (("klingon", "encoding='klingon': no such encoding"), ("a\0b", "embedded null")):
+        with pytest.raises(DataError, match=message):
+            text_table(file=str(tmp_path / "t.csv"), encoding=encoding)
 
 
 def test_json_lines_are_rows(tmp_path):
@@ -133,6 +136,35 @@ def test_cells_with_line_breaks_nul_and_a_megabyte_are_texts(tmp_path):
     assert not splits.bad
 
 
+def test_a_quotation_mark_that_is_never_closed_costs_its_line_alone(tmp_path):
+    lines = ["review,label", *rows(["well well", "oh no"]), '"open,good', *(f"so {i},good" for i in range(10))]
+    splits = table(tmp_path / "t.csv", "\n".join(lines))
+    assert len(everything(splits)) == 20
+    assert [(name.rpartition(":")[2], why) for name, why in splits.bad] == [
+        ("12", "a quotation mark that is never closed")
+    ]
+
+
+@pytest.mark.parametrize("name", ["t.json", "t.txt"])
+def test_json_lines_are_known_by_their_first_line_too(name, tmp_path):
+    lines = [json.dumps({"text": f"a, {i}", "label": i % 2}) for i in range(20)]
+    assert everything(table(tmp_path / name, "\n".join(lines)))["a, 3"] == "1"
+
+
+def test_half_a_character_in_json_is_a_question_mark(tmp_path):
+    lines = [f'{{"text": "\\ud83d {i}", "label": "\\ud83d{i % 2}"}}' for i in range(20)]
+    splits = table(tmp_path / "t.jsonl", "\n".join(lines))
+    assert splits.class_names == ("?0", "?1")
+    assert everything(splits)["? 3"] == "?1"
+
+
+def test_excels_first_line_and_a_delimiter_too_many_are_no_trouble(tmp_path):
+    lines = ["sep=;", "review;label", *(f"so, {i};{i % 2};" for i in range(10))]
+    splits = table(tmp_path / "t.csv", "\r\n".join(lines))
+    assert everything(splits)["so, 3"] == "1"
+    assert (splits.train.name(0).rpartition(":")[2], splits.bad) == ("3", ())
+
+
 def test_a_label_of_two_lines_is_one_line(tmp_path):
     splits = table(tmp_path / "a.csv", "text,label\n" + 'good,"very\n good"\nbad,poor\n' * 10)
     assert splits.class_names == ("poor", "very good")
@@ -163,6 +195,8 @@ def test_a_split_column_is_heeded(tmp_path):
         ("review,label\na,1\nb,1", "only one class, '1'"),
         ("review,label\na,nan\nb,", r"no row that can be used.*2 rows were left out, the first .*t\.csv:2: no label"),
         ("review\na\nb", "one column"),
+        ("My reviews\nreview,label\na,x\nb,y", "line 1 has one cell, 'My reviews', and 3 rows below 2"),
+        (b"PK\x03\x04" + bytes(9), "a zip archive, such as an Excel sheet, no text"),
         ("text,label,split\na,x,train\nb,y,test\nc,x,val", "class 'y' has no text to train on"),
     ],
 )
@@ -178,6 +212,11 @@ def test_a_column_that_is_not_there_is_named_with_those_that_are(tmp_path):
         text_table(file=str(tmp_path / "t.csv"), text="body")
     with pytest.raises(DataError, match="cannot be read: No such file"):
         text_table(file=str(tmp_path / "gone.csv"))
+
+
+def test_an_array_of_json_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"one JSON array; JSON lines are read.*jq -c"):
+        table(tmp_path / "t.json", json.dumps([{"text": "a", "label": 1}]))
 
 
 def test_texts_as_labels_are_refused(tmp_path):

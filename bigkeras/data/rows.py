@@ -1,0 +1,159 @@
+"""The rows of a table of texts: CSV, TSV or JSON lines, as its writer most likely meant them."""
+
+import csv
+import io
+import itertools
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from bigkeras.data.source import DataError
+
+JSON_LINES = (".jsonl", ".ndjson")
+DELIMITERS = ",;\t|"
+LOOKED_AT = 200  # rows that tell the delimiter and the columns
+# How files begin that are often taken for tables.
+NO_TEXTS = {
+    b"PK\x03\x04": "a zip archive, such as an Excel sheet",
+    b"\xd0\xcf\x11\xe0": "an old Office file",
+    b"\x1f\x8b": "compressed by gzip",
+    b"PAR1": "Parquet",
+    b"%PDF-": "PDF",
+    b"SQLite format 3": "an SQLite database",
+    b"\x89PNG": "a picture",
+    b"\xff\xd8\xff": "a picture",
+}
+LONGEST_OBJECT = 2**22  # characters of a first line that may be JSON
+REPAIRS = 20  # quotation marks never closed, each of which costs a look at the rest of the file
+END = "\x1c\x1d end of table"
+csv.field_size_limit(2**31 - 1)  # a review of a megabyte is one
+
+
+def bytes_of(path: Path) -> bytes:
+    """A file's bytes. Raises DataError for one that cannot be read or is known to be no text."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    kind = next((kind for start, kind in NO_TEXTS.items() if data.startswith(start)), None)
+    if kind:
+        raise DataError(f"{path}: is {kind}, no text: CSV, TSV and JSON lines are read")
+    return data
+
+
+def is_json(path: Path, content: str) -> bool:
+    """Whether a file holds JSON lines, by its name or its first line. Raises DataError for a JSON array."""
+    first = content.lstrip("\ufeff \t\r\n")[:LONGEST_OBJECT].partition("\n")[0].strip()
+    named = path.suffix.lower() in JSON_LINES
+    if (named or path.suffix.lower() == ".json") and first.startswith("["):
+        raise DataError(f"{path}: one JSON array; JSON lines are read, an object a line: jq -c '.[]' makes them of it")
+    try:
+        return named or (first.startswith("{") and isinstance(json.loads(first), dict))
+    except (ValueError, RecursionError):
+        return False
+
+
+def csv_rows(
+    path: Path, content: str, delimiter: str | None
+) -> tuple[list[int], list[list[str]], list[tuple[str, str]], str]:
+    """The line on which each row begins, the rows that are not empty, (place, reason) of lines that are no rows, and
+    the delimiter."""
+    if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n\0'):
+        raise DataError(f"delimiter={delimiter!r}: one character, such as , or ;")
+    physical = list(io.StringIO(content, newline=""))
+    told = physical[0].strip().lower() if physical else ""
+    if told.startswith("sep=") and len(told) <= 5:  # what Excel writes, or wants to read, in front of a table
+        delimiter = delimiter or told[4:] or "\t"
+        physical[0] = physical[0][len(physical[0].rstrip("\r\n")) :]
+        content = "".join(physical)
+    tabs = path.suffix.lower() in (".tsv", ".tab")
+    delimiter = delimiter or ("\t" if tabs else _found_delimiter(content))
+    # A quotation mark at the beginning of a cell of a TSV is usually one of the text, but some do quote.
+    plain = delimiter == "\t" and not _closes_quotes(content)
+    lines, rows, open_quotes = _parsed(physical, delimiter, plain)
+    bad = [(f"{path}:{line}", "a quotation mark that is never closed") for line in open_quotes]
+    return lines, rows, bad, delimiter
+
+
+def json_rows(path: Path, content: str) -> tuple[list[str], list[int], list[list[str]], list[tuple[str, str]]]:
+    """The keys of all objects, the line of each object, its values by these keys, and (place, reason) of bad lines."""
+    names: list[str] = []
+    objects: list[tuple[int, dict[str, Any]]] = []
+    bad = []
+    for line, text in enumerate(content.split("\n"), 1):
+        if not text.strip():
+            continue
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            bad.append((f"{path}:{line}", f"not JSON: {error}"))
+            continue
+        if not isinstance(value, dict):
+            bad.append((f"{path}:{line}", "not a JSON object"))
+            continue
+        objects.append((line, value))
+        names += [key for key in value if key not in names]
+    if not objects:
+        raise DataError(f"{path}: no rows: a JSON object a line" + (f"; {bad[0][0]}: {bad[0][1]}" if bad else ""))
+    cells = [[_cell(value.get(name)) for name in names] for _, value in objects]
+    return names, [line for line, _ in objects], cells, bad
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    return "" if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def _parsed(physical: list[str], delimiter: str, plain: bool) -> tuple[list[int], list[list[str]], list[int]]:
+    """Rows that are not empty, the line on which each begins, and lines whose quotation mark is closed nowhere.
+
+    Such a mark would make the rest of the file one cell: it costs its line only.
+    """
+    lines: list[int] = []
+    rows: list[list[str]] = []
+    unclosed: list[int] = []
+    begin = 0
+    while begin < len(physical):
+        # A last line that belongs to an open cell is seen by where it ends up.
+        rest = itertools.chain(itertools.islice(physical, begin, None), ["\n", END])
+        reader = csv.reader(rest, delimiter=delimiter, quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL)
+        start, again = begin + 1, 0
+        for row in reader:
+            if row == [END]:
+                break
+            if row and row[-1].endswith(END):
+                again = start
+                break
+            if any(cell.strip() for cell in row):
+                lines.append(start)
+                rows.append(row)
+            start = begin + reader.line_num + 1
+        if not again:
+            break
+        unclosed.append(again)
+        if len(unclosed) == REPAIRS:
+            break
+        begin = again
+    return lines, rows, unclosed
+
+
+def _found_delimiter(content: str) -> str:
+    """The sign that parts the first rows into the same number of cells, more than one, most often."""
+    sample = content[:200_000]
+
+    def regular(sign: str) -> tuple[float, int]:
+        rows = csv.reader(io.StringIO(sample, newline=""), delimiter=sign)
+        counts = Counter(len(row) for row, _ in zip(rows, range(LOOKED_AT), strict=False) if row)
+        cells, times = max(counts.items(), key=lambda item: (item[1], item[0]), default=(1, 0))
+        return (times / max(counts.total(), 1) if cells > 1 else 0.0), -cells
+
+    return max(DELIMITERS, key=regular)
+
+
+def _closes_quotes(content: str) -> bool:
+    """Whether the cells that begin with a quotation mark end with one, too."""
+    cells = [cell for line in content.split("\n")[:LOOKED_AT] for cell in line.rstrip("\r").split("\t")]
+    quoted = [cell for cell in cells if cell.startswith('"')]
+    return bool(quoted) and all(len(cell) > 1 and cell.endswith('"') for cell in quoted)
