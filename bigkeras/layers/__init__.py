@@ -13,6 +13,7 @@ from bigkeras.layers.attention import (
 from bigkeras.layers.depthwise import DepthwiseConv
 from bigkeras.layers.naive_bayes import DistinctTokens, NaiveBayesEmbedding, SumOverRoot
 from bigkeras.layers.normalization import MOMENTUM, BatchNorm
+from bigkeras.layers.one_hot_conv import EitherOrBoth, LeadingTokens, OneHotConv1D
 from bigkeras.layers.positions import LearnedPositions, SinusoidalPositions, rotate
 from bigkeras.layers.recurrent import LSTM, RecurrentStep
 from bigkeras.layers.scaled_bias import ScaledBias
@@ -25,6 +26,7 @@ from bigkeras.layers.sequences import (
     TokenType,
     ZeroPadded,
 )
+from bigkeras.layers.sharded_embedding import ShardedEmbedding
 from bigkeras.layers.whitening import PatchWhitening
 
 __all__ = [
@@ -39,17 +41,21 @@ __all__ = [
     "CrossAttentionMap",
     "DepthwiseConv",
     "DistinctTokens",
+    "EitherOrBoth",
     "FirstToken",
     "GatherPlaces",
+    "LeadingTokens",
     "LearnedPositions",
     "MaskedMax",
     "NaiveBayesEmbedding",
+    "OneHotConv1D",
     "PaddingMask",
     "PatchWhitening",
     "RecurrentStep",
     "ScaledBias",
     "SelfAttention",
     "SelfAttentionMap",
+    "ShardedEmbedding",
     "SinusoidalPositions",
     "SplitHeads",
     "SumOverRoot",

@@ -221,8 +221,8 @@ def split_heads(x, parts: int, num_heads: int) -> list:
     """`(batch, length, parts · width)` → as many `(batch, heads, length, width / heads)`."""
     batch, length, total = ops.shape(x)[0], ops.shape(x)[1], x.shape[-1]
     x = ops.reshape(x, (batch, length, parts, num_heads, total // parts // num_heads))
-    x = ops.transpose(x, (2, 0, 3, 1, 4))
-    return [x[part] for part in range(parts)]
+    # Not x[0], x[1] …: the gradient of each such slice is as large as all parts together, and they are added up.
+    return ops.unstack(ops.transpose(x, (2, 0, 3, 1, 4)), parts)
 
 
 def merge_heads(x):

@@ -27,12 +27,14 @@ class NaiveBayesEmbedding(keras.layers.Layer):
     """Token ids int `(batch, length)` → `(batch, length, columns)`: r_t · w_t of each token t.
 
     r_t, frozen, is the log of how much more often texts of a class have the token than all others; `adapt_labelled`
-    counts it, and until then it is 1. w_t is trained, from 0. Two classes share one column, the second one's.
+    counts it, and until then it is 1. w_t is trained, from 0. Two classes share one column, the second one's. The
+    products are multiplied by `rate`: under Adam, w_t learns `rate` times as fast as the other weights.
     Source: Wang & Manning 2012, "Baselines and Bigrams", section 2; a class against the others where there are more.
     """
 
-    def __init__(self, vocabulary_size: int, num_classes: int, smoothing: float = 1.0, **kwargs):
+    def __init__(self, vocabulary_size: int, num_classes: int, smoothing: float = 1.0, rate: float = 1.0, **kwargs):
         super().__init__(**kwargs)
+        self.rate = rate
         self.vocabulary_size, self.num_classes, self.smoothing = vocabulary_size, num_classes, smoothing
         self.columns = 1 if num_classes == 2 else num_classes
 
@@ -44,7 +46,8 @@ class NaiveBayesEmbedding(keras.layers.Layer):
 
     def call(self, tokens):
         """Gives the products."""
-        return ops.take(self.ratios, tokens, axis=0) * ops.take(self.embeddings, tokens, axis=0)
+        products = ops.take(self.ratios, tokens, axis=0) * ops.take(self.embeddings, tokens, axis=0)
+        return products * self.rate
 
     def compute_output_shape(self, input_shape) -> tuple:
         """The shape that `call` gives."""
@@ -66,8 +69,8 @@ class NaiveBayesEmbedding(keras.layers.Layer):
 
     def get_config(self) -> dict:
         """The constructor's arguments."""
-        own = {"vocabulary_size": self.vocabulary_size, "num_classes": self.num_classes, "smoothing": self.smoothing}
-        return {**super().get_config(), **own}
+        own = {"vocabulary_size": self.vocabulary_size, "num_classes": self.num_classes}
+        return {**super().get_config(), **own, "smoothing": self.smoothing, "rate": self.rate}
 
 
 @keras.saving.register_keras_serializable(package="bigkeras")

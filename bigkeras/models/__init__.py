@@ -1,16 +1,19 @@
 """The models: functions that give a functional `keras.Model` with float32 logits, by name."""
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import keras
 
 from bigkeras.models.airbench import airbench
 from bigkeras.models.bag_of_ngrams import bag_of_ngrams
-from bigkeras.models.bert import bert
+from bigkeras.models.bert import bert, bert_mlm
 from bigkeras.models.efficientnet import efficientnet
 from bigkeras.models.encoder_decoder import transformer_translator
 from bigkeras.models.inception import inception
 from bigkeras.models.lenet import lenet
+from bigkeras.models.nb_cnn import nb_cnn
 from bigkeras.models.nb_ngrams import nb_ngrams
 from bigkeras.models.pretrained import keras_application
 from bigkeras.models.resnet import resnet
@@ -25,12 +28,14 @@ MODELS: dict[str, Callable[..., keras.Model]] = {
     "airbench": airbench,
     "bag_of_ngrams": bag_of_ngrams,
     "bert": bert,
+    "bert_mlm": bert_mlm,
     "efficientnet": efficientnet,
     "gru": gru,
     "inception": inception,
     "keras_application": keras_application,
     "lenet": lenet,
     "lstm": lstm,
+    "nb_cnn": nb_cnn,
     "nb_ngrams": nb_ngrams,
     "resnet": resnet,
     "rnn": rnn,
@@ -41,3 +46,13 @@ MODELS: dict[str, Callable[..., keras.Model]] = {
     "transformer_translator": transformer_translator,
     "wide_resnet": wide_resnet,
 }
+
+
+# What a task tells of its data to those models that want to know it.
+HINTS = ("words", "ngrams")
+
+
+def build(function: Callable[..., keras.Model], data: Mapping[str, Any], args: Mapping[str, Any]) -> keras.Model:
+    """The model of a function for a task's `model_arguments` and a recipe's arguments."""
+    wanted = inspect.signature(function).parameters
+    return function(**{k: v for k, v in data.items() if k in wanted or k not in HINTS}, **args)

@@ -13,8 +13,8 @@ def add_lora(model: keras.Model, rank: int, names: Collection[str] = ATTENTION) 
     """Freezes the model but for `logits`, and gives each chosen dense layer a trained update of `rank`.
 
     `names`: endings of layers' names, such as "query_key_value" (one update for the three projections) or
-    "feed_forward_1". Gives the names of the layers that were given one. The answers are the same until training; a
-    saved model holds the updates merged into the kernels. Raises ValueError for a rank below 1, or where no layer is so
+    "feed_forward_1". Gives the names of the layers that were given one. The answers are the same until training;
+    `merged` gives the model without them. Raises ValueError for a rank below 1, or where no layer is so
     named.
     Source: Hu et al. 2021 (arXiv 2106.09685), section 4.1; the layer's own `enable_lora`.
     """
@@ -30,3 +30,21 @@ def add_lora(model: keras.Model, rank: int, names: Collection[str] = ATTENTION) 
         layer.enable_lora(rank)
         layer.bias.trainable = False
     return [layer.name for layer in chosen]
+
+
+def merged(model: keras.Model) -> keras.Model:
+    """The functional model with its updates added to the kernels, as one that never had any; without, `model` itself.
+
+    So what is saved, exported or trained on has the weights of its recipe's model.
+    """
+    if not any(getattr(layer, "lora_enabled", False) for layer in model.layers):
+        return model
+    config = model.get_config()
+    for layer in config["layers"]:
+        layer["config"].pop("lora_rank", None)
+    plain = type(model).from_config(config)
+    for layer, twin in zip(model.layers, plain.layers, strict=True):
+        updated = getattr(layer, "lora_enabled", False)
+        twin.set_weights([keras.ops.convert_to_numpy(w) for w in (layer.kernel, layer.bias)] if updated
+                         else layer.get_weights())  # fmt: skip
+    return plain

@@ -20,11 +20,16 @@ def nb_ngrams(*, vocabulary_size: int, length: int, num_classes: int, smoothing:
     if smoothing <= 0:
         raise ValueError(f"smoothing={smoothing}: above 0")
     inputs = keras.Input((None,), dtype="int32", name="tokens")
+    embedding = NaiveBayesEmbedding(vocabulary_size, num_classes, smoothing, name="embedding")
+    return keras.Model(inputs, ratio_logits(inputs, embedding, name="logits", features="features"), name="nb_ngrams")
+
+
+def ratio_logits(inputs, embedding: NaiveBayesEmbedding, *, name: str, features: str = "ratios"):
+    """Ids `(batch, any length)` → logits `(batch, classes)` from the set of them; `features`: the sums' name."""
     distinct = DistinctTokens(name="distinct")(inputs)
-    mask = PaddingMask(name="mask")(distinct)
-    x = NaiveBayesEmbedding(vocabulary_size, num_classes, smoothing, name="embedding")(distinct)
-    x = SumOverRoot(name="features")(x, mask=mask)
+    x = embedding(distinct)
+    x = SumOverRoot(name=features)(x, mask=PaddingMask(name="mask")(distinct))
     # At first a class has its own evidence, and of two classes the first has the opposite of the second's.
-    start = keras.initializers.Constant([[-0.5, 0.5]]) if num_classes == 2 else keras.initializers.Identity()
-    x = L.Dense(num_classes, kernel_initializer=start, dtype="float32", name="logits")(x)
-    return keras.Model(inputs, x, name="nb_ngrams")
+    two = embedding.num_classes == 2
+    start = keras.initializers.Constant([[-0.5, 0.5]]) if two else keras.initializers.Identity()
+    return L.Dense(embedding.num_classes, kernel_initializer=start, dtype="float32", name=name)(x)

@@ -124,9 +124,12 @@ def _one_step(
 
     own = [places, slot, seen, *(x for inputs in before.values() for x in inputs)]
     given = [target, *memory, *_beside_the_first(recurrent)]
+    history = target._keras_history
     decoder = keras.Model([*given, *own], model.output)
     inputs = [*(keras.Input(batch_shape=x.shape, dtype=x.dtype) for x in given), *own]
     walked = keras.models.clone_model(decoder, inputs, clone_function=lambda layer: layer, call_function=call)
+    # Keras 3.15 gives the input a new origin where inputs and inner tensors are mixed: `model` could not be saved.
+    target._keras_history = history
     rest = [x for name in before for x in after[name]]
     return keras.Model([*inputs[: len(memory) + 1], *own], [walked.output, *rest], name=f"{model.name}_step")
 

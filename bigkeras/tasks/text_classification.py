@@ -36,10 +36,11 @@ class TextClassification:
 
     @property
     def model_arguments(self) -> dict[str, Any]:
-        """What the data decides of a model: `vocabulary_size`, `length` and `num_classes`."""
+        """What the data decides of a model, and the hints `words` and `ngrams`: ids from `words` on are of n-grams."""
         (length,) = self.preprocessor.shape
         sizes = {"vocabulary_size": self.preprocessor.vocabulary_size, "length": length}
-        return {**sizes, "num_classes": len(self.class_names)}
+        hints = {"words": len(self.preprocessor.vocabulary), "ngrams": self.preprocessor.ngrams}
+        return {**sizes, "num_classes": len(self.class_names), **hints}
 
     def ready(self, splits: Splits) -> Splits:
         """The texts of training and validation, tokenised once."""

@@ -13,30 +13,12 @@ from bigkeras.data.pipeline import Batch, options
 from bigkeras.data.plan import WIDTHS
 from bigkeras.data.source import ArraySource, DataError, Source, Splits
 from bigkeras.data.token_pairs import TokenPairSource
-from bigkeras.recipe import Choice, RecipeError, check_smoothing
+from bigkeras.recipe import Choice, RecipeError
 from bigkeras.tasks.pairs import BEGIN, PADDING, PairPreprocessor, padded
 from bigkeras.tasks.subwords import ALGORITHMS, encoded, given_model, learned_models
 
 EXAMPLES = 100  # sentences that the parity gate translates
 LONGEST = 128  # ids of a sentence
-
-
-def token_cross_entropy(label_smoothing: float = 0.0) -> Callable:
-    """Cross entropy of logits `(batch, length, vocabulary)` with int labels `(batch, length)`, one value a token.
-
-    With smoothing as Keras' for one-hot targets, which would be as large as the logits.
-    """
-    check_smoothing(label_smoothing)
-
-    def loss(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-        logits = tf.cast(logits, tf.float32)
-        nats = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-        if not label_smoothing:
-            return nats
-        chosen = tf.gather(logits, labels, axis=-1, batch_dims=2)
-        return nats + label_smoothing * (chosen - tf.reduce_mean(logits, -1))
-
-    return loss
 
 
 @dataclass(frozen=True)

@@ -73,8 +73,9 @@ def test_gives_finite_float32_logits_for_the_target_vocabulary(key):
 
 
 @pytest.mark.parametrize("key", TINY)
-def test_a_saved_model_loads_equal_and_so_does_its_stepper(key, tmp_path):
+def test_a_model_saved_after_it_decoded_loads_equal_and_so_does_its_stepper(key, tmp_path):
     model = build(key)
+    stepwise(model)
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras", safe_mode=True)
     np.testing.assert_array_equal(again([SOURCE, TARGET]), model([SOURCE, TARGET]))

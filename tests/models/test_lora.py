@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from bigkeras.models import MODELS
-from bigkeras.models.lora import add_lora
+from bigkeras.models.lora import add_lora, merged
 
 TOKENS = np.array([[7, 3, 9, 29, 1], [4, 8, 0, 0, 0]], "int32")
 LABELS = np.array([0, 2])
@@ -34,6 +34,10 @@ def test_only_the_updates_and_the_logits_train_and_a_saved_model_holds_them(tmp_
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras", safe_mode=True, compile=False)
     np.testing.assert_allclose(again(TOKENS), trained, atol=1e-5)
+    plain = merged(model)
+    np.testing.assert_allclose(plain(TOKENS), trained, atol=1e-5)
+    assert [w.path for w in plain.weights] == [w.path for w in encoder().weights]
+    assert merged(plain) is plain
 
 
 @pytest.mark.parametrize(("args", "message"), [((0,), "rank=0"), ((2, ("nothing",)), "'nothing'")])

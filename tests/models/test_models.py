@@ -33,6 +33,7 @@ IMAGE_MODELS = {
 # The same for every model of token ids; those of BOTH also read images row by row.
 TEXT_MODELS = {
     "bag_of_ngrams": ({"width": 8}, 0),
+    "bag_of_ngrams-sharded": ({"width": 8, "shards": 4}, 0),
     "bert": ({"size": "tiny"}, 2),
     "bert-mean": ({"size": "tiny", "pooling": "mean", "dropout": 0.0}, 2),
     "gru": ({"units": 8, "depth": 2, "embedding_width": 6, "bidirectional": True}, 2),
@@ -40,6 +41,8 @@ TEXT_MODELS = {
     "lstm": ({"units": 8, "depth": 2, "embedding_width": 6, "dropout": 0.1}, 2),
     "lstm-both": ({"units": 8, "embedding_width": 6, "bidirectional": True}, 1),
     "lstm-mean": ({"units": 8, "embedding_width": 6, "bidirectional": True, "pooling": "mean"}, 1),
+    "nb_cnn": ({"filters": 4, "known_words": 20}, 2),
+    "nb_cnn-ngrams": ({"filters": 4, "words": 10, "ngrams": 2, "windows": (3,)}, 1),
     "nb_ngrams": ({}, 0),
     "rnn": ({"units": 8, "depth": 2, "embedding_width": 6}, 2),
     "text_cnn": ({"embedding_width": 6, "filters": 4}, 3),
@@ -80,7 +83,7 @@ def build_for_rows(key):
 
 def texts():
     """Of five tokens, of two, and of none."""
-    return np.array([[7, 3, 9, 29, 1], [4, 8, 0, 0, 0], [0, 0, 0, 0, 0]], "int32")
+    return np.array([[7, 3, 9, 1, 29], [4, 8, 0, 0, 0], [0, 0, 0, 0, 0]], "int32")
 
 
 def inputs(key):
@@ -102,8 +105,9 @@ def trainable(model):
 
 
 def test_every_model_has_a_line_of_tiny_sizes():
-    # keras_application is any of Keras' own: tests/models/test_pretrained.py; translators: test_encoder_decoder.py.
-    elsewhere = {"keras_application", "seq2seq_rnn", "transformer_translator"}
+    # keras_application is any of Keras' own: tests/models/test_pretrained.py; translators: test_encoder_decoder.py;
+    # the language model: tests/tasks/test_masked_language_model.py.
+    elsewhere = {"keras_application", "seq2seq_rnn", "transformer_translator", "bert_mlm"}
     assert {key.split("-")[0] for key in TINY} == set(MODELS) - elsewhere
 
 

@@ -124,7 +124,9 @@ def test_hashes_fill_their_buckets_evenly():
 def test_a_vocabulary_is_learned_from_the_most_frequent_words():
     task = text_classification(splits_of("a a b", "b a c", "c d"), vocabulary_size=5, min_count=2)
     assert task.preprocessor.vocabulary == ("[PAD]", "[UNK]", "a", "b", "c")
-    assert task.model_arguments == {"vocabulary_size": 5, "length": 8, "num_classes": 2}
+    assert task.model_arguments == {
+        "vocabulary_size": 5, "length": 8, "num_classes": 2, "words": 5, "ngrams": 1,
+    }  # fmt: skip
     assert count_pieces(task.preprocessor, texts("a b", "a"))[b"a"] == 2
 
 

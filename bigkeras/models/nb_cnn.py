@@ -1,0 +1,60 @@
+"""Ratios of n-grams beside convolutions over words: what a text says anywhere, and what it says once and strongly."""
+
+import keras
+
+from bigkeras.layers import (
+    EitherOrBoth,
+    LeadingTokens,
+    MaskedMax,
+    NaiveBayesEmbedding,
+    OneHotConv1D,
+    PaddingMask,
+)
+from bigkeras.models.nb_ngrams import ratio_logits
+from bigkeras.models.sequences import check_sequence, positive
+
+L = keras.layers
+
+
+def nb_cnn(
+    *,
+    vocabulary_size: int,
+    length: int,
+    num_classes: int,
+    words: int | None = None,
+    ngrams: int = 1,
+    smoothing: float = 1.0,
+    ratio_rate: float = 15.0,
+    known_words: int = 20_000,
+    windows: tuple[int, ...] = (2, 3),
+    filters: int = 300,
+    dropout: float = 0.5,
+) -> keras.Model:
+    """The sum of two logits: `nb_ngrams`' and those of `filters` one-hot convolutions for each width of window.
+
+    Input: ids of words, then of their hashed n-grams, `(batch, any length)`, 0 is padding. The task says that ids from
+    `words` on are n-grams, of up to `ngrams` words: the convolutions do not see them, and to them words from
+    `known_words` on are unknown. `ratio_rate`: how many times as fast the ratios' weights learn. Call
+    `model.get_layer("embedding").adapt_labelled(batches)` with the training split before training, as the trainer does.
+    In training a third of the texts has the answer of each part alone, so that neither leans on the other. Raises
+    ValueError for sizes below 1.
+    Source: Wang & Manning 2012, "Baselines and Bigrams"; Johnson & Zhang 2015 (arXiv 1412.1058), section 2.2.
+    """
+    check_sequence(num_classes=num_classes, dropout=dropout, vocabulary_size=vocabulary_size, length=length)
+    if not windows or min(windows) < 1:
+        raise ValueError(f"windows={windows}: one width, at least 1, for each group of filters")
+    positive(filters=filters, known_words=known_words, ngrams=ngrams)
+    inputs = keras.Input((None,), dtype="int32", name="tokens")
+    ratios = NaiveBayesEmbedding(vocabulary_size, num_classes, smoothing, rate=ratio_rate, name="embedding")
+    wide = ratio_logits(inputs, ratios, name="ratio_logits")
+    leading = LeadingTokens(words or vocabulary_size, ngrams, name="words")(inputs)
+    mask = PaddingMask(name="mask_of_words")(leading)
+    groups = []
+    for stage, window in enumerate(windows, start=1):
+        size = min(known_words, words or vocabulary_size)
+        y = OneHotConv1D(size, filters, window, name=f"stage{stage}")(leading, mask=mask)
+        groups.append(MaskedMax(name=f"stage{stage}_max")(y, mask=mask))
+    x = L.Concatenate(name="features")(groups) if len(groups) > 1 else L.Identity(name="features")(groups[0])
+    x = L.Dropout(dropout, name="dropout")(x)
+    deep = L.Dense(num_classes, dtype="float32", name="convolution_logits")(x)
+    return keras.Model(inputs, EitherOrBoth(name="logits")([wide, deep]), name="nb_cnn")

@@ -1,0 +1,215 @@
+"""Masked language modelling: texts without labels, of which some words are hidden; the model says what stood there.
+
+A run of it is where a classifier starts: `start_from` takes its layers and its vocabulary.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from bigkeras.data.pipeline import Batch, batches, options
+from bigkeras.data.source import DataError, Source, Splits
+from bigkeras.data.tokens import TokenSource
+from bigkeras.recipe import Choice, RecipeError
+from bigkeras.tasks.text import PADDING, UNSPACED, TextPreprocessor, mixed
+from bigkeras.tasks.text_classification import TextClassification, text_classification
+
+CAPACITY = 4 / 3  # times the expected number of hidden tokens are looked at; what chance hides beyond stays as it is
+MASKED, RANDOM = 0.8, 0.1  # of the hidden tokens; the rest are left as they are
+MASK_WORD = "[MASK]"
+GRAIN = 2**24  # random numbers are whole ones below it, which float32 holds exactly
+
+Hidden = tuple[tuple[tf.Tensor, tf.Tensor], tf.Tensor, tf.Tensor]
+
+
+@dataclass(frozen=True)
+class MaskedLanguageModel:
+    """A fitted task: the preprocessor of one run and the share of the tokens that are hidden."""
+
+    preprocessor: TextPreprocessor
+    class_names: tuple[str, ...] = ()
+    augmentation: tuple[Choice, ...] = ()
+    rate: float = 0.15
+
+    kind = "masked_text"
+
+    @property
+    def texts(self) -> TextClassification:
+        """The same texts as a classifier reads them."""
+        return TextClassification(self.preprocessor, (), ())
+
+    @property
+    def model_arguments(self) -> dict[str, Any]:
+        """What the data decides of a model: `vocabulary_size` and `length`."""
+        return {"vocabulary_size": self.preprocessor.vocabulary_size, "length": self.preprocessor.length}
+
+    def ready(self, splits: Splits) -> Splits:
+        """The texts of training and validation, tokenised once."""
+        return self.texts.ready(splits)
+
+    def opened(self, source: Source) -> TokenSource:
+        """The token ids of a source of texts."""
+        return self.texts.opened(source)
+
+    def lengths(self, source: Source) -> np.ndarray:
+        """How many tokens each text has."""
+        return self.texts.lengths(source)
+
+    def dataset(
+        self, source: Source, rows: tf.data.Dataset, batch_size: int, training: bool, on_bad: Callable[[int], None]
+    ) -> tf.data.Dataset:
+        """Batches `((ids, places), labels, weights)`: ids `(batch, length)` with some hidden, the rest `(batch, n)`.
+
+        What is hidden of a text differs from epoch to epoch, and is always the same in evaluation.
+        """
+        hide = hider(self.preprocessor, self.rate)
+
+        def many(columns: Batch, randoms: tf.Tensor) -> Hidden:
+            seeds = tf.cast(randoms[:, 1] * GRAIN, tf.int64)
+            return hide(self.preprocessor.padded(columns["tokens"]), seeds)
+
+        def finish(hidden: Hidden, _: tf.Tensor, weight: tf.Tensor) -> Hidden:
+            inputs, labels, weights = hidden
+            return inputs, labels, weights * weight[:, None]
+
+        made = batches(self.opened(source), rows, batch_size, one=lambda c, _: c, many=many, on_bad=on_bad)
+        return made.map(finish).with_options(options())
+
+    def prepare(self, columns: Batch) -> Batch:
+        """The columns themselves: any text can be read."""
+        return columns
+
+    def normalise(self, inputs: Any) -> list[tf.Tensor]:
+        """Ids and places, as the model takes them."""
+        return list(inputs)
+
+    def step_layers(self, seed: int) -> list[keras.layers.Layer]:
+        """None."""
+        return []
+
+    def sample(self, source: Source, most: int) -> list[tf.Tensor]:
+        """The ids of the first `most` texts, with places."""
+        ids = self.texts.sample(source, most)
+        return list(hider(self.preprocessor, self.rate)(ids, tf.range(tf.shape(ids)[0], dtype=tf.int64))[0])
+
+    def shown(self, source: Source, index: int) -> str:
+        """The raw text."""
+        return self.texts.shown(source, index)
+
+    def files(self, source: Source) -> dict[str, bytes]:
+        """The preprocessor and its vocabulary."""
+        files = self.preprocessor.files()
+        values = {**json.loads(files["preprocessor.json"]), "kind": self.kind}
+        return {**files, "preprocessor.json": (json.dumps(values, indent=2) + "\n").encode()}
+
+
+def masked_language_model(
+    splits: Splits,
+    augmentation: tuple[Choice, ...] = (),
+    *,
+    tokens: str = "sentencepiece",
+    length: int = 256,
+    truncation: str = "head",
+    vocabulary: str | None = None,
+    vocabulary_size: int = 8000,
+    min_count: int = 2,
+    lower: bool = True,
+    nfkc: bool | None = None,
+    rate: float = 0.15,
+) -> MaskedLanguageModel:
+    """The task fitted on the training split: its vocabulary. `rate` of the words are hidden; the rest: as of texts.
+
+    Source: Devlin et al. 2018 (arXiv 1810.04805), section 3.1; whole words: the authors' later models of 2019.
+    """
+    if not 0 < rate < 0.5:
+        raise DataError(f"task.rate={rate}: above 0, below 0.5")
+    fitted = text_classification(
+        splits, tokens=tokens, length=length, truncation=truncation, vocabulary=vocabulary,
+        vocabulary_size=vocabulary_size, min_count=min_count, lower=lower, nfkc=nfkc,
+    )  # fmt: skip
+    if fitted.preprocessor.ngrams > 1:
+        raise DataError(f"task.vocabulary={vocabulary}: a run with n-grams, whose words cannot be hidden")
+    # A run's vocabulary is taken over whole; a length, which no weights but the positions' hang on, may be another.
+    return MaskedLanguageModel(replace(fitted.preprocessor, length=length), rate=rate)
+
+
+def check_augmentation(choices: Sequence[Choice]) -> None:
+    """Raises RecipeError for any augmentation: hiding words is all there is."""
+    if choices:
+        raise RecipeError(f"augmentation {choices[0].name!r}: masked_language_model has none")
+
+
+def hider(preprocessor: TextPreprocessor, rate: float) -> Callable[[tf.Tensor, tf.Tensor], Hidden]:
+    """A graph function from ids `(batch, length)` and int64 seeds `(batch,)` to `((ids, places), labels, weights)`.
+
+    A share `rate` of the words is chosen, each whole: of its tokens 80 % become [MASK] (the unknown token where the
+    vocabulary has none), 10 % a token drawn at random, 10 % stay. `places`, `labels` and `weights` are `(batch, n)`,
+    n following from the length alone; weight 0 fills what fewer words leave. The same seed hides the same.
+    """
+    begins, special = word_beginnings(preprocessor), special_ids(preprocessor)
+    size, mask = preprocessor.vocabulary_size, mask_id(preprocessor)
+    first = 1 + max(special)  # special tokens come first, and none is drawn
+
+    def hide(ids: tf.Tensor, seeds: tf.Tensor) -> Hidden:
+        width = tf.shape(ids)[1]
+        real = tf.reduce_all(ids[..., None] != tf.constant(special, tf.int32), -1)
+        word = tf.cumsum(tf.cast(tf.gather(tf.constant(begins), ids) & real, tf.int64), axis=1)
+        chosen = real & (_chance(seeds[:, None], word) < rate)
+        count = tf.cast(tf.math.ceil(tf.cast(width, tf.float32) * (rate * CAPACITY)), tf.int32)
+        # Of a text where chance takes more than that, the words from the first one on that would be cut are left.
+        beyond = chosen & (tf.cumsum(tf.cast(chosen, tf.int32), axis=1) > count)
+        chosen &= word < tf.reduce_min(tf.where(beyond, word, tf.int64.max), axis=1, keepdims=True)
+        # Of equal ones, the first are taken.
+        taken, places = tf.math.top_k(tf.cast(chosen, tf.int32), count)
+        labels = tf.gather(ids, places, batch_dims=1)
+        what = _chance(seeds[:, None] + GRAIN, tf.cast(places, tf.int64))
+        drawn = _number(seeds[:, None] + 2 * GRAIN, tf.cast(places, tf.int64)) % (size - first) + first
+        instead = tf.where(what < MASKED, mask, tf.where(what < MASKED + RANDOM, tf.cast(drawn, tf.int32), labels))
+        rows = tf.broadcast_to(tf.range(tf.shape(ids)[0])[:, None], tf.shape(places))
+        where = tf.stack([rows, places], -1)
+        hidden = tf.tensor_scatter_nd_update(ids, where, tf.where(taken > 0, instead, labels))
+        return (hidden, places), labels, tf.cast(taken, tf.float32)
+
+    return hide
+
+
+def mask_id(preprocessor: TextPreprocessor) -> int:
+    """The id that stands for a hidden token: that of [MASK], or of the unknown token where the vocabulary has none."""
+    words = preprocessor.vocabulary
+    return words.index(MASK_WORD) if MASK_WORD in words else preprocessor.unknown
+
+
+def special_ids(preprocessor: TextPreprocessor) -> tuple[int, ...]:
+    """The ids that are never hidden: padding, the unknown token, [CLS], [SEP], [MASK]; SentencePiece's four."""
+    if preprocessor.tokens == "sentencepiece":
+        return (0, 1, 2, 3)
+    return tuple(sorted({PADDING, preprocessor.unknown, *preprocessor.frame, mask_id(preprocessor)}))
+
+
+def word_beginnings(preprocessor: TextPreprocessor) -> np.ndarray:
+    """Which tokens begin a word, bool `(vocabulary,)`: of subwords those that continue none.
+
+    Where a script has no spaces, every piece is a word: else a whole sentence would be one.
+    """
+    pieces = preprocessor.vocabulary
+    if preprocessor.tokens == "wordpiece":
+        return np.array([not piece.startswith("##") for piece in pieces])
+    if preprocessor.tokens == "sentencepiece":
+        unspaced = tf.strings.regex_full_match(tf.constant(pieces), rf"(?s).*[{UNSPACED}].*").numpy()
+        return np.array([piece.startswith("▁") for piece in pieces]) | unspaced
+    return np.ones(len(pieces), bool)
+
+
+def _number(seed: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
+    """int64 numbers from 0 to below GRAIN that look random."""
+    return tf.math.floormod(mixed(mixed(seed, place), place), GRAIN)
+
+
+def _chance(seed: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
+    """The same as float32 in [0, 1)."""
+    return tf.cast(_number(seed, place), tf.float32) / GRAIN

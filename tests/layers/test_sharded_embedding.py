@@ -1,0 +1,26 @@
+"""An embedding in several tables beside one in a single table."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from bigkeras.layers import ShardedEmbedding
+
+
+def test_equals_one_table_in_answers_and_gradients():
+    tokens = np.array([[0, 1, 2, 9], [7, 7, 3, 5]])
+    table = np.random.default_rng(0).normal(size=(10, 3)).astype("float32")
+    sharded, whole = ShardedEmbedding(10, 3, shards=4), keras.layers.Embedding(10, 3)
+    sharded.build(tokens.shape)
+    whole.build(tokens.shape)
+    sharded.set_weights([table[i::4] for i in range(4)])
+    whole.set_weights([table])
+    gradients = []
+    for layer in (sharded, whole):
+        with tf.GradientTape() as tape:
+            answer = layer(tokens)
+            loss = tf.reduce_sum(answer**2)
+        np.testing.assert_array_equal(answer, table[tokens])
+        gradients.append([tf.convert_to_tensor(g).numpy() for g in tape.gradient(loss, layer.trainable_variables)])
+    for i in range(4):
+        np.testing.assert_allclose(gradients[0][i], gradients[1][0][i::4])

@@ -1,0 +1,200 @@
+"""Masked language modelling: what is hidden, what is asked, and where a classifier starts from it."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bigkeras.artifact import ExportError, export
+from bigkeras.data import DATASETS
+from bigkeras.data.source import DataError
+from bigkeras.evaluation import evaluate
+from bigkeras.recipe import Choice, Recipe, RecipeError
+from bigkeras.recipes import RECIPES
+from bigkeras.signals import Log
+from bigkeras.tasks.masked_language_model import hider, word_beginnings
+from bigkeras.tasks.text import TextPreprocessor
+from bigkeras.train import check_recipe, fit
+from bigkeras.transfer import continued
+
+QUIET = Log(quiet=True)
+PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "play", "##ing", "##s", "the", "film", "dog", "runs")
+WORDPIECE = TextPreprocessor(tokens="wordpiece", length=400, vocabulary=PIECES)
+CLS, SEP, MASK = 2, 3, 4
+NOUNS, VERBS = ("cat", "dog", "bird", "horse"), ("sleeps", "runs", "sings", "jumps")
+
+
+def hide(ids, seeds=None, rate=0.15):
+    ids = tf.constant(ids, tf.int32)
+    seeds = tf.range(len(ids), dtype=tf.int64) if seeds is None else tf.constant(seeds, tf.int64)
+    (hidden, places), labels, weights = hider(WORDPIECE, rate)(ids, seeds)
+    return tuple(t.numpy() for t in (ids, hidden, places, labels, weights))
+
+
+def many_texts(rows=200):
+    words = np.random.default_rng(0).integers(5, len(PIECES), (rows, 98))
+    padding = np.zeros((rows, 20), int)
+    return np.concatenate([np.full((rows, 1), CLS), words, np.full((rows, 1), SEP), padding], 1)
+
+
+def test_fifteen_percent_are_hidden_of_them_80_10_10_and_never_a_special_token():
+    ids, hidden, places, labels, weights = hide(many_texts())
+    real = ids >= 5
+    asked = np.zeros(ids.shape, bool)
+    rows, columns = np.nonzero(weights)
+    asked[rows, places[rows, columns]] = True
+    assert asked.sum() == weights.sum()  # no place twice
+    assert not (asked & ~real).any()
+    assert asked.sum() / real.sum() == pytest.approx(0.15, abs=0.01)
+    np.testing.assert_array_equal(hidden[~asked], ids[~asked])
+    np.testing.assert_array_equal(labels[rows, columns], ids[rows, places[rows, columns]])
+    masked, kept = (hidden == MASK)[asked].mean(), (hidden == ids)[asked].mean()
+    assert masked == pytest.approx(0.8, abs=0.03)
+    # One of seven random tokens is the old one.
+    assert kept == pytest.approx(0.1 + 0.1 / 7, abs=0.03)
+    assert (hidden[asked] >= MASK).all()
+
+
+def test_words_are_hidden_whole():
+    _, _, places, _, weights = hide(np.tile([[CLS, *[5, 6, 7] * 30, SEP]], (50, 1)), rate=0.1)
+    for row, chosen in zip(places, weights, strict=True):
+        words = (row[chosen > 0] - 1) // 3
+        counts = np.bincount(words, minlength=30)
+        assert set(counts[counts > 0]) <= {3}
+    assert weights.sum(1).min() < weights.sum(1).max() <= weights.shape[1]
+
+
+def test_the_same_seed_hides_the_same_and_another_one_other_words():
+    texts = many_texts(2)
+    first, again, other = (hide(texts, [seed, seed])[1] for seed in (7, 7, 8))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+
+
+def test_in_a_script_without_spaces_every_piece_is_a_word():
+    pieces = ("<pad>", "<unk>", "<s>", "</s>", "▁the", "ing", "很好", "▁菜", "。")
+    begins = word_beginnings(TextPreprocessor(tokens="sentencepiece", length=8, vocabulary=pieces))
+    assert dict(zip(pieces[4:], begins[4:].tolist(), strict=True)) == {
+        "▁the": True, "ing": False, "很好": True, "▁菜": True, "。": False,
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def lines(tmp_path_factory):
+    """A text file in which what an animal does follows from the animal."""
+    path = tmp_path_factory.mktemp("lines") / "animals.txt"
+    random = np.random.default_rng(0)
+    rows = (f"number {i} says that the {NOUNS[k]} {VERBS[k]}" for i, k in enumerate(random.integers(0, 4, 300)))
+    path.write_text("\n\n".join(rows), encoding="utf-8")
+    return path
+
+
+def recipe_for(path, **values):
+    settings = {
+        "data": Choice("plain_text", {"file": str(path), "validation": 0.1}),
+        "task": Choice("masked_language_model", {"tokens": "word", "length": 16, "rate": 0.2}),
+        "model": Choice("bert_mlm", {"size": "tiny", "dropout": 0.0}),
+        "optimizer": Choice("adamw", {"learning_rate": 2e-3}),
+        "name": "animals",
+        "monitor": "val_loss",
+        "epochs": 12,
+        "batch_size": 32,
+    }
+    return Recipe(**{**settings, **values})
+
+
+@pytest.fixture(scope="module")
+def run(lines, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("masked") / "run"
+    fit(recipe_for(lines), directory, log=QUIET)
+    return directory
+
+
+def test_a_run_learns_which_word_follows_and_reports_its_guesses(run):
+    metrics = json.loads((run / "metrics.json").read_text())["validation"]
+    assert metrics["examples"] == 30
+    # Of six words, four never change, and the verb follows from the noun: only numbers cannot be known.
+    assert metrics["accuracy"] > 0.5
+    assert metrics["perplexity"] == pytest.approx(np.exp(metrics["loss"]))
+    report = (run / "report.md").read_text()
+    assert "____" in report
+    assert evaluate(run, split="validation")["validation"] == metrics
+
+
+def test_a_classifier_starts_from_it_with_its_vocabulary(run, tmp_path):
+    table = tmp_path / "animals.csv"
+    rows = [f"the {noun} {verb},{'big' if noun == 'horse' else 'small'}" for noun in NOUNS for verb in VERBS] * 3
+    table.write_text("\n".join(["text,label", *rows]), encoding="utf-8")
+    recipe = recipe_for(
+        "",
+        data=Choice("text_table", {"file": str(table)}),
+        task=Choice("text_classification"),
+        model=Choice("bert", {"size": "tiny", "pooling": "mean", "dropout": 0.0}),
+        start_from=str(run),
+        freeze_until="stage2",
+        monitor="val_accuracy",
+        epochs=1,
+    )
+    fit(recipe, tmp_path / "run", log=QUIET)
+    assert (tmp_path / "run" / "vocabulary.txt").read_bytes() == (run / "vocabulary.txt").read_bytes()
+    ours, theirs = (keras.models.load_model(d / "best.keras", compile=False) for d in (tmp_path / "run", run))
+    for name in ("embedding", "stage2_feed_forward_2"):
+        for mine, first in zip(ours.get_layer(name).get_weights(), theirs.get_layer(name).get_weights(), strict=True):
+            np.testing.assert_array_equal(mine, first)
+
+
+def test_own_texts_with_nothing_else_said_take_its_encoder(run, tmp_path):
+    table = tmp_path / "animals.csv"
+    table.write_text("\n".join(["text,label", *[f"a {noun},{noun}" for noun in NOUNS] * 10]), encoding="utf-8")
+    asked = RECIPES["text-csv"].override(**{"data.file": str(table), "epochs": 1})
+    fit(asked.override(start_from=str(run)), tmp_path / "run", log=QUIET)
+    assert keras.models.load_model(tmp_path / "run" / "best.keras", compile=False).name == "bert_tiny"
+    # What the recipe says itself goes before; the size is the run's.
+    recipe = continued(asked.override(start_from=str(run)))
+    assert (recipe.name, recipe.epochs, recipe.model.args["size"]) == ("text-csv", 1, "tiny")
+
+
+def test_pretraining_goes_on_from_an_earlier_run_with_its_vocabulary(run, tmp_path):
+    other = tmp_path / "other.txt"
+    other.write_text("\n".join(f"the {noun} eats apple number {i}" for i in range(10) for noun in NOUNS), "utf-8")
+    recipe = recipe_for(other, task=Choice("masked_language_model"), start_from=str(run), epochs=1)
+    fit(recipe, tmp_path / "run", log=QUIET)
+    assert (tmp_path / "run" / "vocabulary.txt").read_bytes() == (run / "vocabulary.txt").read_bytes()
+
+
+def test_what_cannot_be_done_is_one_line(run, lines, tmp_path):
+    with pytest.raises(ExportError, match="start_from"):
+        export(run, tmp_path / "model")
+    with pytest.raises(RecipeError, match="no classes to balance"):
+        check_recipe(recipe_for(lines, balance="oversample"))
+    with pytest.raises(RecipeError, match="word_dropout"):
+        check_recipe(recipe_for(lines, augmentation=(Choice("word_dropout"),)))
+    with pytest.raises(DataError, match=r"task.rate=0.9"):
+        fit(recipe_for(lines, task=Choice("masked_language_model", {"rate": 0.9})), tmp_path / "run", log=QUIET)
+
+
+def test_texts_of_a_folder_are_read_once_each_and_empty_ones_are_listed(tmp_path):
+    for name, text in (("a.txt", "one"), ("b.md", "two"), ("deep/c.txt", "one"), ("d.txt", " \n"), ("e.csv", "three")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    splits = DATASETS["plain_text"](file=str(tmp_path), validation=0.0)
+    assert sorted(splits.train.columns["text"]) == [b"one", b"two"]
+    assert [why for _, why in splits.bad] == ["an empty text"]
+    (tmp_path / "only").mkdir()
+    with pytest.raises(DataError, match="no text in it"):
+        DATASETS["plain_text"](file=str(tmp_path / "only"))
+    with pytest.raises(DataError, match="No such file"):
+        DATASETS["plain_text"](file=str(tmp_path / "none.txt"))
+
+
+def test_no_unlabelled_review_stands_in_the_test_part(real_data):
+    if not list((real_data / "imdb-unsup").glob("*.xz")):
+        pytest.skip("no imdb-unsup")
+    splits = DATASETS["imdb_unlabelled"](directory=str(real_data), validation=0.0)
+    tested = set(DATASETS["imdb_reviews"](directory=str(real_data)).test.columns["text"])
+    texts = splits.train.columns["text"].tolist()
+    assert 73_000 < len(texts) == len(set(texts)) < 75_000
+    assert not tested.intersection(texts)
+    assert RECIPES["imdb-pretrain"].data.name == "imdb_unlabelled"
