@@ -69,12 +69,20 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="another value, as model.depth=56")
     sub.add_argument("--data", metavar="PATH", help="where the data is: a folder, or a table for image-table")
     sub.add_argument("--run-dir", metavar="DIR", help="where the run lives (runs/NAME)")
-    sub.add_argument("--strategy", default="auto", help="auto, one, mirrored, multiworker or tpu")
+    sub.add_argument(
+        "--strategy",
+        default="auto",
+        help="auto, one, mirrored, multiworker, parameter_server or tpu; "
+        "on JAX auto, one, data_parallel or model_parallel",
+    )
     sub.add_argument("--replicas", type=int, help="how many devices mirrored takes (all GPUs, or 2 CPU devices)")
     sub.add_argument("--tpu", metavar="NAME", help="the TPU that tpu takes (the environment's, or this machine's)")
+    sub.add_argument("--shards", type=int, default=2, help="how many devices model_parallel parts a layer over (2)")
     sub.add_argument("--steps-per-call", type=int, default=1, help="train steps in one call from the host (1)")
     sub.add_argument("--xla", action="store_true", help="compile the train step")
     sub.add_argument("--checkpoint-seconds", type=float, default=60.0, help="time between checkpoints (60)")
+    sub.add_argument("--patience-seconds", type=float, default=60.0,
+                     help="without a step, after which a worker names who holds up the others (60)")  # fmt: skip
     sub.add_argument("--profile", action="store_true", help="a profile of some steps for TensorBoard")
     sub.add_argument("--json", action="store_true", help="print the metrics as JSON")
     sub.set_defaults(command=_train)
@@ -128,9 +136,9 @@ def _train(options: argparse.Namespace) -> int:
         # So that the recipe.json of the run repeats it from any folder.
         recipe = recipe.override(start_from=str(Path(recipe.start_from).expanduser().resolve()))
     run_dir = Path(options.run_dir or Path("runs") / recipe.name)
-    from bigkeras.runtime import Machine
+    from bigkeras.runtime import Machine, on_jax
 
-    _start_tensorflow()
+    _start_tensorflow(or_jax=on_jax())
     from bigkeras.evaluation import with_data
     from bigkeras.train import fit
 
@@ -138,9 +146,11 @@ def _train(options: argparse.Namespace) -> int:
         strategy=options.strategy,
         replicas=options.replicas,
         tpu=options.tpu,
+        shards=options.shards,
         steps_per_call=options.steps_per_call,
         xla=options.xla,
         checkpoint_seconds=options.checkpoint_seconds,
+        patience_seconds=options.patience_seconds,
         profile=options.profile,
     )
     metrics = fit(with_data(recipe, options.data), run_dir, machine=machine)
@@ -181,7 +191,7 @@ def _export(options: argparse.Namespace) -> int:
         worst = max(result["differences"].values())
         print(
             f"{options.directory}: {result['parameters']:,} parameters, {result['bytes'] / 1e6:.1f} MB; both of "
-            f"TensorFlow's loaders give the Keras model's answers to {worst:.1g} on {result['examples']} images"
+            f"TensorFlow's loaders give the Keras model's answers to {worst:.1g} on {result['examples']} examples"
         )
     return 0
 
@@ -201,10 +211,11 @@ def _doctor(options: argparse.Namespace) -> int:
     return doctor(json=options.json) or 0
 
 
-def _start_tensorflow() -> None:
+def _start_tensorflow(or_jax: bool = False) -> None:
     from bigkeras.runtime import check_backend, import_tensorflow
 
-    check_backend()
+    if not or_jax:
+        check_backend()
     import_tensorflow()
 
 
@@ -223,11 +234,16 @@ def _summary(metrics: dict[str, Any]) -> str:
     """A line for every split that was scored."""
     lines = []
     for split, values in metrics.items():
-        if isinstance(values, dict) and "accuracy" in values:
+        if isinstance(values, dict) and "accuracy_95" in values:
             low, high = values["accuracy_95"]
             lines.append(
                 f"{split}: accuracy {values['accuracy']:.4f} (95 %: {low:.4f}–{high:.4f}), loss {values['loss']:.4f}, "
                 f"macro F1 {values['macro']['f1']:.4f}, {values['examples']} examples"
+            )
+        elif isinstance(values, dict) and "perplexity" in values:
+            lines.append(
+                f"{split}: perplexity {values['perplexity']:.2f}, accuracy {values['accuracy']:.4f} of "
+                f"{values['hidden_tokens']} hidden tokens in {values['examples']} texts"
             )
         elif isinstance(values, dict) and "bleu" in values:
             lines.append(

@@ -54,6 +54,11 @@ def export(run_dir: str | Path, directory: str | Path, examples: Sequence[bytes]
     labels = texts["labels.txt"].removesuffix("\n").split("\n")
     model = _load_model(run_dir)
     preprocessor = load_preprocessor(run_dir)
+    if json.loads(texts["preprocessor.json"])["kind"] == "masked_text":
+        raise ExportError(
+            f"{run_dir}: a masked language model answers nothing by itself: train a classifier from it, with "
+            f"--set start_from={run_dir}, and export that"
+        )
     if isinstance(preprocessor, PairPreprocessor):
         return _export_pairs(run_dir, Path(directory), model, preprocessor, texts)
     texts["README.md"] = _card(Path(directory).name, run_dir, texts, model, preprocessor)

@@ -16,6 +16,7 @@ from bigkeras.data.bad import reason
 from bigkeras.data.plan import steps_per_epoch
 from bigkeras.data.source import DataError, Source, Splits
 from bigkeras.metrics import NO_SCORE, epoch_score, macro_f1
+from bigkeras.models.lora import merged
 from bigkeras.progress import progress_bar
 from bigkeras.recipe import Recipe
 from bigkeras.run import write_csv
@@ -38,7 +39,7 @@ def write_model(network: keras.Model, path: Path) -> None:
     """The network as `.keras`, written beside and renamed. Raises CheckpointError."""
     beside = path.with_suffix(".part.keras")
     try:
-        network.save(beside)
+        merged(network).save(beside)
         beside.replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):
@@ -176,7 +177,7 @@ class Control(keras.callbacks.Callback):
     def _whole_scores(self, epoch: int) -> dict[str, float]:
         """The scores of the validation split that are no mean over its examples."""
         validation = self.splits.validation
-        if validation is None:
+        if validation is None or self.task.kind == "masked_text":
             return {}
         if self.step.confusion is not None:
             self.confusion = self.step.confusion.result().numpy()

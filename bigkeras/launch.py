@@ -1,8 +1,12 @@
-"""Several workers on this machine: python -m bigkeras.launch N [--restarts R] -- bigkeras train …
+"""Several workers on this machine: python -m bigkeras.launch N [--servers M] [--restarts R] -- bigkeras train …
 
 Every worker is a process with its own TF_CONFIG, on a free port of 127.0.0.1, and its own log. When one falls, all are
 stopped; with --restarts the group is then started again, and goes on from its last checkpoint. Ctrl-C and SIGTERM are
 passed on once, so that the workers save and leave.
+
+With --servers the group is one for asynchronous training: a chief, N workers and M parameter servers. A worker that
+falls comes back alone, and the others go on meanwhile; when a server or the chief falls, all are started again. The
+group has done its work when the chief has.
 """
 
 import argparse
@@ -13,7 +17,10 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 # Seconds that workers get to save and leave before they are killed.
@@ -21,6 +28,8 @@ GRACE = 30.0
 # A group of which one has fallen cannot save any more: its collective operations wait for the fallen one.
 FALLEN_GRACE = 2.0
 POLL = 0.1
+# How often a worker of an asynchronous group comes back: more often, and something else is wrong.
+RETURNS = 20
 # How a worker ends that was asked to stop, has saved and left.
 LEFT = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 
@@ -35,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
         signal.signal(number, lambda signum, frame: asked.append(signum))
     status = 0
     for attempt in range(options.restarts + 1):
-        status = _run(options.command, options.workers, logs, asked, "w" if attempt == 0 else "a")
+        status = _run(options, logs, asked, "w" if attempt == 0 else "a")
         # 2 is a wrong command line: no better the second time.
         if status in (0, 2) or asked:
             break
@@ -48,78 +57,105 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="launch_workers", description=str(__doc__).splitlines()[0])
     parser.add_argument("workers", type=int, help="how many workers")
+    parser.add_argument("--servers", type=int, default=0, help="parameter servers: trains asynchronously (0)")
     parser.add_argument("--restarts", type=int, default=0, help="how often a fallen group is started again (0)")
     parser.add_argument("--logs", default="worker-logs", metavar="DIR", help="where worker-0.log … go (worker-logs)")
     parser.add_argument("command", nargs="+", help="the command, after --")
     return parser
 
 
-def _run(command: list[str], count: int, logs: Path, asked: list[int], mode: str) -> int:
+@dataclass
+class Member:
+    """A process of the group: what it is called, what it was started with, and what it is to the group."""
+
+    name: str
+    process: subprocess.Popen
+    start: Callable[[], subprocess.Popen]
+    comes_back: bool  # alone, without the others
+    ends: bool  # by itself, when the work is done
+    returns: int = 0  # how often it has come back
+
+
+def _run(options: argparse.Namespace, logs: Path, asked: list[int], mode: str) -> int:
     """One life of the group: the exit status of the worker that fell first, or 0."""
     with ExitStack() as files:
-        processes = []
-        for index, environment in enumerate(configurations(count)):
-            log = files.enter_context(open(logs / f"worker-{index}.log", mode, encoding="utf-8"))
+        members = []
+        for environment in configurations(options.workers, options.servers):
+            task = json.loads(environment["TF_CONFIG"])["task"]
+            name = "chief" if task["type"] == "chief" else f"{task['type']} {task['index']}"
+            log = files.enter_context(open(_log(logs, name), mode, encoding="utf-8"))
             # In a session of its own, so that Ctrl-C in the terminal reaches it once, through here.
-            processes.append(
-                subprocess.Popen(
-                    command,
-                    env={**os.environ, **environment},
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                )
+            start = partial(
+                subprocess.Popen,
+                options.command,
+                env={**os.environ, **environment},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
+            alone = options.servers > 0 and task["type"] == "worker"
+            members.append(Member(name, start(), start, alone, not options.servers or task["type"] == "chief"))
         try:
-            return _watch(processes, logs, asked)
+            return _watch(members, logs, asked)
         finally:
-            _stop(processes, FALLEN_GRACE)
+            _stop(members, FALLEN_GRACE)
 
 
-def configurations(count: int) -> list[dict[str, str]]:
-    """TF_CONFIG for each worker, on ports that are free now."""
+def configurations(workers: int, servers: int = 0) -> list[dict[str, str]]:
+    """TF_CONFIG for each process, on ports that are free now; with servers there is a chief, too."""
+    counts = {"chief": 1, "worker": workers, "ps": servers} if servers else {"worker": workers}
     with ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        addresses = [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]
-    cluster = {"worker": addresses}
-    return [
-        {"TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": "worker", "index": index}})}
-        for index in range(count)
-    ]
+        cluster = {job: [_address(held) for _ in range(count)] for job, count in counts.items()}
+    tasks = [{"type": job, "index": index} for job, count in counts.items() for index in range(count)]
+    return [{"TF_CONFIG": json.dumps({"cluster": cluster, "task": task})} for task in tasks]
 
 
-def _watch(processes: list[subprocess.Popen], logs: Path, asked: list[int]) -> int:
-    """Waits until all have left, or one has fallen."""
+def _address(held: ExitStack) -> str:
+    one = held.enter_context(socket.socket())
+    one.bind(("127.0.0.1", 0))
+    return f"127.0.0.1:{one.getsockname()[1]}"
+
+
+def _watch(members: list[Member], logs: Path, asked: list[int]) -> int:
+    """Waits until all that end have left, or one has fallen that does not come back alone."""
     while True:
-        for index, process in enumerate(processes):
-            status = process.poll()
+        for member in members:
+            status = member.process.poll()
+            if status and not asked:
+                _say(f"{member.name} fell ({_spoken(status)}); its log is {_log(logs, member.name)}")
+                # 1 and 2 are a user's mistakes, or a worker's whose chief is gone: no better the second time.
+                if member.comes_back and status not in (1, 2) and member.returns < RETURNS:
+                    member.process, member.returns = member.start(), member.returns + 1
+                    continue
+                # The others may be leaving for the same reason: one that was asked to stop makes all save.
+                _wait(members, GRACE if status in LEFT else FALLEN_GRACE)
             if status:
-                if not asked:
-                    _say(f"worker {index} fell ({_spoken(status)}); its log is {logs / f'worker-{index}.log'}")
-                    # The others may be leaving for the same reason: one that was asked to stop makes all save.
-                    _wait(processes, GRACE if status in LEFT else FALLEN_GRACE)
                 return status if status > 0 else 128 - status
-        if all(process.poll() == 0 for process in processes):
+        if all(member.process.poll() == 0 for member in members if member.ends):
             return 0
         if asked:
             _say(f"{signal.Signals(asked[0]).name}: the workers save and leave")
-            return _stop(processes, GRACE) or 128 + asked[0]
+            chiefs = [member for member in members if member.ends]
+            status = _stop(chiefs, GRACE)
+            return max(status, _stop(members, GRACE)) or 128 + asked[0]
         time.sleep(POLL)
 
 
-def _stop(processes: list[subprocess.Popen], grace: float) -> int:
+def _stop(members: list[Member], grace: float) -> int:
     """Asks all to leave, then kills; the largest exit status."""
-    for process in processes:
-        if process.poll() is None:
-            _signal(process, signal.SIGTERM)
-    _wait(processes, grace)
-    for index, process in enumerate(processes):
-        if process.poll() is None:
-            _say(f"worker {index} did not leave within {grace:g} s and is killed")
-            _signal(process, signal.SIGKILL)
-    return max(process.wait() for process in processes)
+    for member in members:
+        if member.process.poll() is None:
+            _signal(member.process, signal.SIGTERM)
+    _wait(members, grace)
+    for member in members:
+        if member.process.poll() is None:
+            _say(f"{member.name} did not leave within {grace:g} s and is killed")
+            _signal(member.process, signal.SIGKILL)
+    return max(member.process.wait() for member in members)
+
+
+def _log(logs: Path, name: str) -> Path:
+    return logs / f"{name.replace(' ', '-')}.log"
 
 
 def _signal(process: subprocess.Popen, number: int) -> None:
@@ -128,9 +164,9 @@ def _signal(process: subprocess.Popen, number: int) -> None:
         os.killpg(process.pid, number)
 
 
-def _wait(processes: list[subprocess.Popen], seconds: float) -> None:
+def _wait(members: list[Member], seconds: float) -> None:
     deadline = time.monotonic() + seconds
-    while any(process.poll() is None for process in processes) and time.monotonic() < deadline:
+    while any(member.process.poll() is None for member in members) and time.monotonic() < deadline:
         time.sleep(POLL)
 
 

@@ -34,8 +34,9 @@ class Recipe:
     into one optimizer step. `monitor` is the validation metric that decides the best epoch; with a validation split
     of zero the last epoch is the best one. `start_from` gives the first weights (a run, a shipped model, a file or
     "imagenet") and `freeze_until` names the last layer that keeps them; `layer_decay` multiplies the learning rate once
-    for every stage that a layer lies below the top. `patience` counts epochs without a better `monitor`; None never
-    stops. `on_checkpoint_error`: where a checkpoint cannot be written (a full disk), "stop" ends the run, and "go on"
+    for every stage that a layer lies below the top; `lora`, a rank, trains low-rank updates of the attention's layers,
+    and the last layer, alone. `patience` counts epochs without a better `monitor`; None never stops.
+    `on_checkpoint_error`: where a checkpoint cannot be written (a full disk), "stop" ends the run, and "go on"
     says so and tries again at the next one.
     """
 
@@ -65,6 +66,7 @@ class Recipe:
     start_from: str | None = None
     freeze_until: str | None = None
     layer_decay: float = 1.0
+    lora: int | None = None
 
     def __post_init__(self) -> None:
         for name, hint in typing.get_type_hints(type(self)).items():
@@ -82,6 +84,8 @@ class Recipe:
                 raise RecipeError(f"{name}={value}: from {low} to {high}")
         if self.patience is not None and self.patience < 1:
             raise RecipeError(f"patience={self.patience}: at least 1 epoch, or null to go on to the end")
+        if self.lora is not None and self.lora < 1:
+            raise RecipeError(f"lora={self.lora}: a rank of at least 1, or null to train all weights")
         if self.clip_norm is not None and self.clip_norm <= 0:
             raise RecipeError(f"clip_norm={self.clip_norm}: above 0, or null for no clipping")
         if self.batch_size % self.micro_batches:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-STRATEGIES = ("auto", "one", "mirrored", "multiworker", "tpu")
+ON_JAX = ("auto", "one", "data_parallel", "model_parallel")
+STRATEGIES = ("auto", "one", "mirrored", "multiworker", "parameter_server", "tpu")
 
 
 class MachineError(ValueError):
@@ -23,17 +24,20 @@ class Machine:
     """What the command line says of the machine; a recipe means the same training on every one.
 
     `replicas`: how many devices `mirrored` takes; None takes all GPUs, and on a machine without any two virtual CPUs.
+    `shards`: over how many devices `model_parallel`, on JAX, parts a layer; the others part the batch.
     `tpu`: the name or address of the TPU for `tpu`; None takes what the environment names, or the one in this machine.
     `steps_per_call`: train steps in one call from the host. `xla`: compile the step. `checkpoint_seconds`: the time
-    between two checkpoints.
+    between two checkpoints. `patience_seconds`: without a step, after which a worker asks who holds up the others.
     """
 
     strategy: str = "auto"
     replicas: int | None = None
     tpu: str | None = None
+    shards: int = 2
     steps_per_call: int = 1
     xla: bool = False
     checkpoint_seconds: float = 60.0
+    patience_seconds: float = 60.0
     profile: bool = False
 
     def __post_init__(self) -> None:
@@ -41,6 +45,28 @@ class Machine:
             raise MachineError(f"--steps-per-call {self.steps_per_call}: at least 1")
         if not self.checkpoint_seconds >= 0:
             raise MachineError(f"--checkpoint-seconds {self.checkpoint_seconds}: at least 0")
+        if not self.patience_seconds > 0:
+            raise MachineError(f"--patience-seconds {self.patience_seconds}: above 0")
+
+
+def on_jax() -> bool:
+    """Whether Keras runs on JAX."""
+    return keras_backend(os.environ) == "jax"
+
+
+def choose_on_jax(machine: Machine) -> str:
+    """The strategy of a Machine on Keras' JAX backend. Raises MachineError where it cannot be had."""
+    import keras
+
+    count = len(keras.distribution.list_devices())
+    if machine.strategy not in ON_JAX:
+        raise MachineError(f"--strategy {machine.strategy}: on JAX one of {', '.join(ON_JAX)}")
+    chosen = machine.strategy
+    if chosen == "auto":
+        chosen = "data_parallel" if count > 1 else "one"
+    if chosen == "model_parallel" and (machine.shards < 1 or count % machine.shards):
+        raise MachineError(f"--shards {machine.shards}: does not divide the {count} devices that JAX sees")
+    return chosen
 
 
 def check_backend() -> None:
@@ -105,16 +131,23 @@ def strategy(machine: Machine) -> Any:
         return _mirrored(tuple(_mirrored_devices(machine.replicas)))
     if machine.replicas:
         raise MachineError(f"--replicas is for mirrored; {name} takes every device")
+    if name == "parameter_server":
+        return _parameter_server()
     return _multiworker() if name == "multiworker" else _tpu(machine.tpu)
 
 
 def choose(name: str = "auto") -> tuple[str, str]:
     """The strategy that `name` means here, and why."""
+    if name in ("data_parallel", "model_parallel"):
+        raise MachineError(f"--strategy {name}: is for JAX: KERAS_BACKEND=jax bigkeras train …")
     if name not in STRATEGIES:
         raise MachineError(f"--strategy {name}: one of {', '.join(STRATEGIES)}")
     if name != "auto":
         return name, "asked for"
-    workers = sum(map(len, _cluster().values()))
+    cluster = _cluster()
+    if "ps" in cluster:
+        return "parameter_server", "TF_CONFIG names parameter servers"
+    workers = sum(map(len, cluster.values()))
     if workers > 1:
         return "multiworker", f"TF_CONFIG names {workers} workers"
     import tensorflow as tf
@@ -213,10 +246,38 @@ def _cluster() -> dict[str, list[str]]:
     except (ValueError, TypeError, AttributeError, LookupError):
         example = '{"cluster": {"worker": ["host:port", …]}, "task": {"type": "worker", "index": 0}}'
         raise MachineError(f"TF_CONFIG={text}: not of the form {example}") from None
-    others = set(jobs) - {"chief", "worker"}
+    others = set(jobs) - {"chief", "worker", "ps"}
     if others:
-        raise MachineError(f"TF_CONFIG names the job {min(others)}: multiworker has the jobs worker and chief only")
+        raise MachineError(f"TF_CONFIG names the job {min(others)}: there are the jobs chief, worker and ps only")
     return jobs
+
+
+def role() -> str:
+    """What this process is in the cluster of TF_CONFIG: "chief", "worker" or "ps"; "" outside of one."""
+    return str(json.loads(os.environ["TF_CONFIG"])["task"]["type"]) if _cluster() else ""
+
+
+def asynchronous_workers() -> int:
+    """How many workers a cluster with parameter servers has; the chief is none of them."""
+    return len(_cluster().get("worker", []))
+
+
+@functools.cache
+def _parameter_server() -> Any:
+    """For the chief of a cluster with workers and parameter servers; waits until all are there."""
+    import tensorflow as tf
+
+    cluster = _cluster()
+    missing = [job for job in ("chief", "worker", "ps") if job not in cluster]
+    if missing or role() != "chief":
+        raise MachineError(
+            f"--strategy parameter_server: TF_CONFIG names no job {missing[0] if missing else 'of this process'}; "
+            "scripts/launch_workers N --servers M -- bigkeras train … starts a chief, N workers and M servers here"
+        )
+    try:
+        return tf.distribute.ParameterServerStrategy(tf.distribute.cluster_resolver.TFConfigClusterResolver())
+    except (RuntimeError, ValueError, tf.errors.OpError) as error:
+        raise MachineError(f"--strategy parameter_server: {str(error).splitlines()[0]}") from None
 
 
 @functools.cache
@@ -236,6 +297,8 @@ def worker_resolver() -> Any:
     import tensorflow as tf
 
     resolvers = tf.distribute.cluster_resolver
+    if "ps" in _cluster():
+        raise MachineError("--strategy multiworker: TF_CONFIG names the job ps, which parameter_server has")
     if _cluster():
         return resolvers.TFConfigClusterResolver()
     if "SLURM_STEP_NODELIST" in os.environ:

@@ -20,11 +20,18 @@ class Log:
 
     def __init__(self, quiet: bool = False):
         self.quiet = quiet
+        self.said: set[str] = set()
 
     def say(self, text: str) -> None:
         """A line for a person."""
         if not self.quiet:
             print(text, file=sys.stderr, flush=True)
+
+    def say_once(self, text: str) -> None:
+        """A line that is not said again, as of data that several runs of a search read."""
+        if text not in self.said:
+            self.said.add(text)
+            self.say(text)
 
 
 @contextlib.contextmanager

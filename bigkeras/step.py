@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from bigkeras.replicas import own_randomness, sum_over_replicas
+from bigkeras.tasks.cross_entropy import token_nats
 
 
 class ConfusionMatrix(keras.metrics.Metric):
@@ -85,6 +86,10 @@ class Step(keras.Model):
         ]
         self.steps_left = 0  # of the epoch, so that the last call from the host makes no step too many
         self.test_steps_left = 0
+        # Of the step being made, where several are made at a time, not one after the other.
+        self.number: Any = None
+        self.clock: Callable[[Any], None] | None = None  # told what each step of this worker alone has taken, s
+        self.settle: Callable[[], None] = lambda: None  # waits for the steps under way
         self.train_function: Any = None
         self.test_function: Any = None
         self.built = True
@@ -105,7 +110,8 @@ class Step(keras.Model):
         return [*self.trackers.values(), *([] if self.confusion is None else [self.confusion])]
 
     def state(self) -> list[keras.Variable]:
-        """Every variable of the run, in a fixed order: what a checkpoint holds."""
+        """Every variable of the run, in a fixed order: what a checkpoint holds. No step is under way then."""
+        self.settle()
         own = list(self.network.variables)
         for layer in self.augmentation:
             own += layer.variables
@@ -122,10 +128,14 @@ class Step(keras.Model):
         x, labels, weights = data
         total = tf.maximum(sum_over_replicas(tf.reduce_sum(weights)), 1.0)
         variables = self.network.trainable_variables
+        with tf.control_dependencies([total]):
+            began = tf.timestamp() if self.clock else None
         if self.micro_batches == 1:
             loss, gradients = self._gradients(x, labels, weights, total, variables)
         else:
             loss, gradients = self._accumulate(x, labels, weights, total, variables)
+        if self.clock:
+            gradients = self._timed(began, gradients)
         gradients = sum_over_replicas(gradients)
         if self.clip_norm:
             # Where the loss is scaled (mixed_float16) so are its gradients, and the bound with them.
@@ -138,7 +148,7 @@ class Step(keras.Model):
 
     def _gradients(self, x: Any, labels: Any, weights: Any, total: Any, variables: list[Any]) -> tuple[Any, list[Any]]:
         with tf.GradientTape() as tape:
-            with own_randomness([self.network, *self.augmentation]) as updates:
+            with own_randomness([self.network, *self.augmentation], self.number) as updates:
                 x, targets = self._augment(x, self._targets(labels))
                 logits = self(x, training=True)
             updates()
@@ -153,7 +163,10 @@ class Step(keras.Model):
                 shares = tf.distribute.get_replica_context().num_replicas_in_sync * self.micro_batches
                 loss += self.penalty(variables) / shares
             scaled = self._scale(loss)
-        gradients = [tf.convert_to_tensor(g) for g in tape.gradient(scaled, variables)]
+        gradients = tape.gradient(scaled, variables)
+        # On their way to parameter servers, the rows of an embedding stay rows.
+        if self.number is None or self.micro_batches > 1:
+            gradients = [tf.convert_to_tensor(g) for g in gradients]
         self._count(losses, labels if self.num_classes is None else tf.argmax(targets, -1), logits, weights)
         return data_loss, gradients
 
@@ -180,6 +193,19 @@ class Step(keras.Model):
                 sums = [s + g for s, g in zip(sums, gradients, strict=True)]
         return loss, sums
 
+    def _timed(self, began: Any, gradients: list[Any]) -> list[Any]:
+        """The gradients; when they are there, the clock is told how long they have taken since `began`."""
+
+        def tell(seconds: Any) -> Any:
+            if self.clock:
+                self.clock(float(seconds))
+            return np.int64(0)
+
+        with tf.control_dependencies(gradients):
+            told = tf.numpy_function(tell, [tf.timestamp() - began], tf.int64)
+        with tf.control_dependencies([told]):
+            return [tf.identity(gradient) for gradient in gradients]
+
     def _targets(self, labels: Any) -> Any:
         return labels if self.num_classes is None else tf.one_hot(labels, self.num_classes)
 
@@ -199,17 +225,21 @@ class Step(keras.Model):
         return tf.cast(self.optimizer.scale_loss(loss), tf.float32)
 
     def _count(self, losses: Any, labels: Any, logits: Any, weights: Any) -> None:
-        self.trackers["loss"].update_state(losses, weights)
+        for name, values in self._measured(losses, labels, logits).items():
+            self.trackers[name].update_state(values, weights)
+
+    def _measured(self, losses: Any, labels: Any, logits: Any) -> dict[str, Any]:
+        """What each tracker takes the weighted mean of, in the shape of the weights."""
         predictions = tf.argmax(logits, -1, labels.dtype)
-        hits = tf.cast(tf.equal(predictions, labels), tf.float32)  # with ==, batches of free size lose their shape
-        self.trackers["accuracy"].update_state(hits, weights)
+        # With ==, batches of free size lose their shape.
+        values = {"loss": losses, "accuracy": tf.cast(tf.equal(predictions, labels), tf.float32)}
         if "perplexity" in self.trackers:
             # The loss may be smoothed.
-            nats = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-            self.trackers["perplexity"].update_state(nats, weights)
+            values["perplexity"] = token_nats(labels, logits)
         if "top5_accuracy" in self.trackers:
             hits = tf.math.in_top_k(labels, tf.cast(logits, tf.float32), 5)
-            self.trackers["top5_accuracy"].update_state(tf.cast(hits, tf.float32), weights)
+            values["top5_accuracy"] = tf.cast(hits, tf.float32)
+        return values
 
     def test_step(self, data: Any) -> tf.Tensor:
         """Loss and metrics of a batch in a replica, without augmentation."""

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,27 +12,28 @@ import numpy as np
 import tensorflow as tf
 
 from bigkeras import checkpoint, runtime
+from bigkeras.assembly import make_step
+from bigkeras.asynchronous import Asynchronous, lost_servers, serve
 from bigkeras.control import Control, Diverged
 from bigkeras.data import DATASETS
 from bigkeras.data.pipeline import distributed, ordered_plan, plan_rows
-from bigkeras.data.plan import ROWS, class_weights, epoch_plan, steps_per_epoch
-from bigkeras.data.source import DataError, Source, Splits
+from bigkeras.data.plan import ROWS, epoch_plan, steps_per_epoch
+from bigkeras.data.source import DataError, Splits
 from bigkeras.evaluation import finish_run
 from bigkeras.models import MODELS
-from bigkeras.optimization import OPTIMIZERS, OURS, SCHEDULES, layer_rates, make_optimizer, scale_rates
+from bigkeras.optimization import OPTIMIZERS, OURS, SCHEDULES
 from bigkeras.recipe import Recipe, RecipeError, check, known
 from bigkeras.run import opened, read_json, write_bytes, write_json, write_text
 from bigkeras.search import check_auto, fit_best
 from bigkeras.signals import Interrupted, Log, signals
-from bigkeras.step import Step, penalty
+from bigkeras.step import Step
 from bigkeras.tasks import LOSSES, MODEL_ARGUMENTS, MONITORS, TASKS, check_augmentation
 from bigkeras.tasks.task import Task
-from bigkeras.transfer import freeze, inherited, start_from
+from bigkeras.transfer import continued, inherited
+from bigkeras.watch import Watch
 from bigkeras.workers import Workers, lost_workers
 
 AUTO = "auto"
-ADAPT_EXAMPLES = 5000
-COUNTED = 256  # examples that a layer counts at a time
 
 
 def check_recipe(recipe: Recipe, model: Callable | None = None) -> None:
@@ -49,8 +50,8 @@ def check_recipe(recipe: Recipe, model: Callable | None = None) -> None:
     check("schedule", recipe.schedule, SCHEDULES)
     check_augmentation(recipe.task.name, recipe.augmentation)
     known("monitor", recipe.monitor, MONITORS[recipe.task.name])
-    if recipe.task.name == "translation" and recipe.balance != "none":
-        raise RecipeError(f"balance={recipe.balance}: translation has no classes to balance")
+    if recipe.task.name in ("translation", "masked_language_model") and recipe.balance != "none":
+        raise RecipeError(f"balance={recipe.balance}: {recipe.task.name} has no classes to balance")
 
 
 def fit(
@@ -67,10 +68,17 @@ def fit(
     Raises RecipeError, DataError, RunError, MachineError, CheckpointError for what a user can mend, Interrupted after
     a signal (all is saved) and Diverged when the loss is no longer a number (the last good weights stay).
     """
-    runtime.check_backend()
-    check_recipe(recipe, model)
     machine, log = machine or runtime.Machine(), log or Log()
-    if runtime.choose(machine.strategy)[0] == "multiworker":
+    if runtime.on_jax():
+        return _fit_on_jax(recipe, Path(run_dir), model, machine, log)
+    runtime.check_backend()
+    recipe = continued(recipe)
+    check_recipe(recipe, model)
+    chosen = runtime.choose(machine.strategy)[0]
+    asynchronous = chosen == "parameter_server"
+    if asynchronous and runtime.role() in ("worker", "ps"):
+        serve()
+    if asynchronous or chosen == "multiworker":
         log.say("waiting until all workers are there")
     strategy = runtime.strategy(machine)
     workers = Workers(strategy)
@@ -83,13 +91,14 @@ def fit(
         )
     directory = Path(run_dir)
     _check_apart(recipe, directory)
-    with contextlib.ExitStack() as held, lost_workers(workers):
+    with contextlib.ExitStack() as held, lost_servers() if asynchronous else lost_workers(workers):
         workers.by_chief(lambda: _hold(held, directory, recipe))
         done = workers.by_chief(lambda: _finished(directory))
         if done:
             log.say(f"{directory}: this run is complete")
             return done
         splits = load_splits(recipe)
+        _tell(splits, log)
         _check_patience(recipe, splits)
         _check_alike(workers, recipe, splits)
         if recipe.model.name == AUTO:
@@ -98,6 +107,26 @@ def fit(
             again = functools.partial(fit, machine=machine, log=log)
             return fit_best(recipe, directory, splits, again, log)
         return _fit(recipe, directory, splits, model, machine, workers, log)
+
+
+def _fit_on_jax(
+    recipe: Recipe, directory: Path, model: Callable | None, machine: runtime.Machine, log: Log
+) -> dict[str, Any]:
+    from bigkeras.jax_train import check_on_jax, fit_on_jax
+
+    recipe = continued(recipe)
+    check_recipe(recipe, model)
+    check_on_jax(recipe)
+    runtime.choose_on_jax(machine)
+    _check_apart(recipe, directory)
+    with opened(directory, recipe):
+        done = _finished(directory)
+        if done:
+            log.say(f"{directory}: this run is complete")
+            return done
+        splits = load_splits(recipe)
+        _tell(splits, log)
+        return fit_on_jax(recipe, directory, splits, model, machine, log)
 
 
 def _fit(
@@ -120,12 +149,15 @@ def _fit(
         "xla": machine.xla,
         "steps_per_call": machine.steps_per_call,
     }
-    workers.by_chief(lambda: _describe(directory, task, splits, taken))
+    workers.by_chief(lambda: describe(directory, task, splits, taken))
     with workers.strategy.scope(), runtime.precision(recipe.precision):
-        step = _make_step(recipe, splits, task, machine, model)
+        step = make_step(recipe, splits, task, machine, model)
+    if isinstance(workers.strategy, tf.distribute.ParameterServerStrategy):
+        Asynchronous(step, workers.strategy, runtime.asynchronous_workers())
     with signals() as asked:
         control = Control(recipe, directory, step, splits, task, log, asked, machine, workers)
-        _train(recipe, directory, step, splits, task, control, log)
+        with Watch(workers, step, log.say, machine.patience_seconds):
+            _train(recipe, directory, step, splits, task, control, log)
     history = control.position.history
     return workers.by_chief(lambda: finish_run(directory, recipe, validation, history, control.bad))
 
@@ -173,6 +205,15 @@ def load_splits(recipe: Recipe) -> Splits:
     return splits
 
 
+def _tell(splits: Splits, log: Log) -> None:
+    """Says what was found in data of one's own, and how much of it is left out."""
+    if splits.found:
+        log.say_once(splits.found)
+    if splits.bad:
+        name, why = splits.bad[0]
+        log.say_once(f"{len(splits.bad):,} left out, the first {name}: {why}; all are in bad_samples.csv")
+
+
 def datasets(
     recipe: Recipe,
     splits: Splits,
@@ -207,75 +248,12 @@ def _finished(directory: Path) -> dict[str, Any] | None:
     return read_json(path) if path.exists() else None
 
 
-def _describe(directory: Path, task: Task, splits: Splits, machine: dict[str, Any]) -> None:
+def describe(directory: Path, task: Task, splits: Splits, machine: dict[str, Any]) -> None:
     """What export and evaluation need of the data: preprocessor, labels, some examples for the parity gate."""
     write_json(directory / "environment.json", {**runtime.environment(), "run": machine})
     write_text(directory / "labels.txt", "".join(f"{name}\n" for name in task.class_names))
     for name, data in task.files(splits.validation or splits.train).items():
         write_bytes(directory / name, data)
-
-
-def _make_step(recipe: Recipe, splits: Splits, task: Task, machine: runtime.Machine, model: Callable | None) -> Step:
-    keras.utils.set_random_seed(recipe.seed)
-    function = model or MODELS[recipe.model.name]
-    network = _named(f"model {recipe.model.name}", lambda: function(**task.model_arguments, **recipe.model.args))
-    adapting = [layer for layer in network.layers if hasattr(layer, "adapt")]
-    if adapting:
-        sample = task.sample(splits.train, ADAPT_EXAMPLES)
-        for layer in adapting:
-            layer.adapt(sample)
-    for layer in network.layers:
-        if hasattr(layer, "adapt_labelled"):
-            layer.adapt_labelled(_labelled(task, splits.train))
-    if recipe.start_from:
-        start_from(recipe.start_from, network)
-    if recipe.freeze_until:
-        freeze(network, recipe.freeze_until)
-    num_classes = len(splits.class_names) or None
-    step = Step(
-        network,
-        normalise=task.normalise,
-        loss=LOSSES[recipe.task.name][recipe.loss.name](**recipe.loss.args),
-        num_classes=num_classes,
-        class_weights=class_weights(splits.train.labels, len(splits.class_names))
-        if recipe.balance == "class_weights"
-        else None,
-        augmentation=_named("augmentation", lambda: task.step_layers(recipe.seed)),
-        micro_batches=recipe.micro_batches,
-        clip_norm=recipe.clip_norm,
-        ema=recipe.ema,
-        penalty=penalty(recipe.l1, recipe.l2),
-        steps_per_call=machine.steps_per_call,
-        xla=machine.xla,
-    )
-    if step.augmentation:
-        # Keras' augmentation layers make their random state when they first see a batch.
-        step._augment(tf.zeros((2, *task.preprocessor.shape)), tf.one_hot([0, 1], num_classes))
-    lengths = task.lengths(splits.train)
-    steps = steps_per_epoch(splits.train.labels, recipe.batch_size, recipe.balance, lengths)
-    optimizer = _named(f"optimizer {recipe.optimizer.name}", lambda: make_optimizer(recipe, steps))
-    if recipe.layer_decay != 1:
-        scale_rates(optimizer, layer_rates(network, recipe.layer_decay))
-    step.begin(optimizer)
-    return step
-
-
-def _named(what: str, make: Callable[[], Any]) -> Any:
-    """`make()`; where a model or Keras refuses a recipe's value, a RecipeError that says what it belongs to."""
-    try:
-        return make()
-    except RecipeError:
-        raise
-    except (ValueError, TypeError, OSError) as error:
-        raise RecipeError(f"{what}: {str(error).splitlines()[0]}") from None
-
-
-def _labelled(task: Task, source: Source) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """All examples once, as a model takes them, and their labels; for layers that count."""
-    rows = plan_rows(lambda _: ordered_plan(source, COUNTED, task.lengths(source)), range(1))
-    for x, label, weight in task.dataset(source, rows, COUNTED, training=False, on_bad=lambda _: None):
-        real = weight.numpy() > 0
-        yield task.normalise(x).numpy()[real], label.numpy()[real]
 
 
 def _train(

@@ -49,6 +49,8 @@ def run_translator(model: Path, task: Task) -> Translate:
 
 def artifact_translator(directory: Path, signature: str = "serving_default") -> Translate:
     """The same by a signature of a shipped SavedModel, sentences of about one length at a time."""
+    import tensorflow_text  # noqa: F401  registers the operations that the graph has
+
     version = max((p for p in directory.iterdir() if p.name.isdigit()), key=lambda p: int(p.name))
     loaded = tf.saved_model.load(str(version))
     chosen = loaded.signatures[signature]

@@ -99,12 +99,20 @@ def lost_workers(workers: Workers) -> Iterator[None]:
         if workers.count == 1:
             raise
         # The first task that the message names may be this one's own device.
-        found = re.search(r"(?:remote target|alive failed,) /job:(\w+)/replica:\d+/task:(\d+)", str(error))
+        seen = r"(?:remote target|alive failed,|heartbeats\):)\s*/job:(\w+)/replica:\d+/task:(\d+)"
+        found = re.search(seen, str(error))
         who = f"{found[1]} {found[2]}" if found else "another worker"
         raise LostWorker(
             f"{who} is gone or does not answer; start all {workers.count} workers again: "
             "the run goes on from its last checkpoint"
         ) from None
+
+
+def addresses(workers: Workers) -> list[str]:
+    """host:port of each worker, in the order of their numbers."""
+    if workers.count == 1:
+        return ["localhost:0"]
+    return [address for _, tasks in _jobs(workers.strategy.cluster_resolver) for address in tasks]
 
 
 def _jobs(resolver: Any) -> list[tuple[str, list[str]]]:

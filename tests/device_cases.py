@@ -18,6 +18,7 @@ from bigkeras.recipe import Choice, Recipe
 from bigkeras.runtime import Machine, precision, strategy
 from bigkeras.step import Step
 from bigkeras.tasks.classification import LOSSES
+from bigkeras.tasks.cross_entropy import token_cross_entropy
 
 EXAMPLES, BATCH, CLASSES = 22, 8, 3  # the last batch holds 6 examples and 2 that only fill it
 STEPS = -(-EXAMPLES // BATCH)
@@ -50,11 +51,22 @@ def tokens(generator: np.random.Generator) -> np.ndarray:
     return np.where(np.arange(8) < generator.integers(2, 9, (EXAMPLES, 1)), ids, 0).astype(np.int32)
 
 
+def translator() -> keras.Model:
+    sizes = {"depth": 1, "width": 8, "num_heads": 2, "feed_forward": 16, "dropout": 0.0}
+    return MODELS["transformer_translator"](vocabulary_size=20, length=8, **sizes)
+
+
+def pairs(generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Ids of the source, and of the target as the decoder reads it."""
+    return tokens(generator), tokens(generator)
+
+
 # One line for every kind of recipe: its network, and its data.
 KINDS: dict[str, tuple[Callable, Callable]] = {
     "cnn": (cnn, pixels),
     "lstm": (lstm, tokens),
     "encoder": (encoder, tokens),
+    "translator": (translator, pairs),
 }
 OPTIMIZERS = {
     "sgd": Choice("sgd", {"learning_rate": 0.1}),
@@ -78,6 +90,8 @@ def in_float64(network: keras.Model) -> keras.Model:
 
 def loss_in(policy: str, asked: Recipe) -> Callable:
     """The recipe's loss; in float64 where all is: float32's rounding depends on how many examples a replica has."""
+    if asked.model.name == "translator":
+        return token_cross_entropy(**asked.loss.args)
     loss = LOSSES[asked.loss.name](**asked.loss.args)
     return type(loss).from_config({**loss.get_config(), "dtype": "float64"}) if policy == "float64" else loss
 
@@ -114,15 +128,18 @@ def train(asked: Recipe, devices: tf.distribute.Strategy, policy: str, steps: in
     make, data = KINDS[asked.model.name]
     generator = np.random.default_rng(0)
     x, labels = data(generator), generator.integers(0, CLASSES, EXAMPLES).astype(np.int32)
+    classes, words = labels, asked.model.name == "translator"
+    if words:  # the next word of the target at every place
+        labels = np.roll(x[1], -1, axis=1)
     keras.utils.set_random_seed(1)
     with devices.scope(), precision(policy):
         network = make()
         step = Step(
             in_float64(network) if policy == "float64" else network,
-            normalise=lambda x: x,
+            normalise=list if words else lambda x: x,
             loss=loss_in(policy, asked),
-            num_classes=CLASSES,
-            class_weights=np.array([2.0, 1.0, 0.5]),
+            num_classes=None if words else CLASSES,
+            class_weights=None if words else np.array([2.0, 1.0, 0.5]),
             micro_batches=asked.micro_batches,
             clip_norm=asked.clip_norm,
             ema=asked.ema,
@@ -136,12 +153,16 @@ def train(asked: Recipe, devices: tf.distribute.Strategy, policy: str, steps: in
 
     def batches(rows: tf.data.Dataset, batch_size: int) -> tf.data.Dataset:
         def one(row: dict[str, Any]) -> tuple:
-            columns = (tf.gather(x, row["index"]), tf.gather(labels, row["index"]), row["weight"])
+            taken = tf.nest.map_structure(lambda c: tf.gather(c, row["index"]), x)
+            weight = row["weight"]
+            if words:
+                weight = weight[:, None] * tf.cast(taken[1] != 0, tf.float32)
+            columns = (taken, tf.gather(labels, row["index"]), weight)
             return tf.nest.map_structure(lambda c: tf.ensure_shape(c, (batch_size, *c.shape[1:])), columns)
 
         return rows.map(one)
 
-    rows = plan_rows(lambda e: epoch_plan(labels, batch_size=BATCH, seed=0, epoch=e), range(1))
+    rows = plan_rows(lambda e: epoch_plan(classes, batch_size=BATCH, seed=0, epoch=e), range(1))
     counter = keras.callbacks.LambdaCallback(on_epoch_begin=lambda *_: setattr(step, "steps_left", steps))
     logs = step.fit(
         distributed(devices, rows, BATCH, batches), steps_per_epoch=steps, verbose=0, shuffle=False, callbacks=[counter]

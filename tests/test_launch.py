@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import keras
@@ -130,3 +131,30 @@ def test_workers_that_were_stopped_and_killed_end_in_the_weights_of_one_device(t
     one, two = (keras.models.load_model(d / "last.keras", compile=False) for d in (tmp_path / "one", run_dir))
     for a, b in zip(one.get_weights(), two.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_worker_that_hangs_is_named_by_the_others(tmp_path):
+    recipe = tmp_path / "recipe.json"
+    TINY.override(epochs=100, batch_size=50).save(recipe)
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    train = [sys.executable, "-m", "bigkeras", "train", str(recipe), "--run-dir", str(tmp_path / "run")]
+    train += ["--strategy", "multiworker", "--checkpoint-seconds", "1", "--patience-seconds", "2"]
+    command = [sys.executable, "-m", "bigkeras.launch", "2", "--logs", str(tmp_path), "--", *train]
+    group = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path})
+    log = tmp_path / "worker-0.log"
+    try:
+        wait_for(group, lambda: checkpoints(tmp_path / "run"))
+        hung = worker(group, 1)
+        address = json.loads(hung.environ()["TF_CONFIG"])["cluster"]["worker"][1]
+        hung.suspend()
+        wait_for(group, lambda: f"worker 1 ({address}) does not answer" in log.read_text())
+        # Where the machine itself is slow, TensorFlow may have given the group up before.
+        told = log.read_text()
+        assert f"worker 1 ({address}) does not answer" in told or "worker 1 is gone" in told, told
+        with suppress(psutil.NoSuchProcess):
+            hung.kill()  # a stopped one would be waited for
+    finally:
+        group.send_signal(signal.SIGTERM)
+        group.wait(300)

@@ -1,0 +1,93 @@
+"""From a recipe and a task to a network, fitted to its data, and the step that trains it."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from bigkeras import runtime
+from bigkeras.data.pipeline import ordered_plan, plan_rows
+from bigkeras.data.plan import class_weights, steps_per_epoch
+from bigkeras.data.source import Source, Splits
+from bigkeras.models import MODELS, build
+from bigkeras.models.lora import add_lora
+from bigkeras.optimization import layer_rates, make_optimizer, scale_rates
+from bigkeras.recipe import Recipe, RecipeError
+from bigkeras.step import Step, penalty
+from bigkeras.tasks import LOSSES
+from bigkeras.tasks.task import Task
+from bigkeras.transfer import freeze, start_from
+
+ADAPT_EXAMPLES = 5000
+COUNTED = 256  # examples that a layer counts at a time
+
+
+def make_step(recipe: Recipe, splits: Splits, task: Task, machine: runtime.Machine, model: Callable | None) -> Step:
+    """The step that trains the recipe's network, fitted to the data, with its optimizer.
+
+    `model`: a function of one's own in place of that in `MODELS`. Raises RecipeError that names what was refused.
+    """
+    keras.utils.set_random_seed(recipe.seed)
+    function = model or MODELS[recipe.model.name]
+    network = _named(f"model {recipe.model.name}", lambda: build(function, task.model_arguments, recipe.model.args))
+    adapting = [layer for layer in network.layers if hasattr(layer, "adapt")]
+    if adapting:
+        sample = task.sample(splits.train, ADAPT_EXAMPLES)
+        for layer in adapting:
+            layer.adapt(sample)
+    for layer in network.layers:
+        if hasattr(layer, "adapt_labelled"):
+            layer.adapt_labelled(_labelled(task, splits.train))
+    if recipe.start_from:
+        start_from(recipe.start_from, network)
+    if recipe.freeze_until:
+        freeze(network, recipe.freeze_until)
+    if recipe.lora:
+        _named("lora", lambda: add_lora(network, recipe.lora or 0))
+    num_classes = len(splits.class_names) or None
+    step = Step(
+        network,
+        normalise=task.normalise,
+        loss=LOSSES[recipe.task.name][recipe.loss.name](**recipe.loss.args),
+        num_classes=num_classes,
+        class_weights=class_weights(splits.train.labels, len(splits.class_names))
+        if recipe.balance == "class_weights"
+        else None,
+        augmentation=_named("augmentation", lambda: task.step_layers(recipe.seed)),
+        micro_batches=recipe.micro_batches,
+        clip_norm=recipe.clip_norm,
+        ema=recipe.ema,
+        penalty=penalty(recipe.l1, recipe.l2),
+        steps_per_call=machine.steps_per_call,
+        xla=machine.xla,
+    )
+    if step.augmentation:
+        # Keras' augmentation layers make their random state when they first see a batch.
+        step._augment(tf.zeros((2, *task.preprocessor.shape)), tf.one_hot([0, 1], num_classes))
+    lengths = task.lengths(splits.train)
+    steps = steps_per_epoch(splits.train.labels, recipe.batch_size, recipe.balance, lengths)
+    optimizer = _named(f"optimizer {recipe.optimizer.name}", lambda: make_optimizer(recipe, steps))
+    if recipe.layer_decay != 1:
+        scale_rates(optimizer, layer_rates(network, recipe.layer_decay))
+    step.begin(optimizer)
+    return step
+
+
+def _named(what: str, make: Callable[[], Any]) -> Any:
+    """`make()`; where a model or Keras refuses a recipe's value, a RecipeError that says what it belongs to."""
+    try:
+        return make()
+    except RecipeError:
+        raise
+    except (ValueError, TypeError, OSError) as error:
+        raise RecipeError(f"{what}: {str(error).splitlines()[0]}") from None
+
+
+def _labelled(task: Task, source: Source) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """All examples once, as a model takes them, and their labels; for layers that count."""
+    rows = plan_rows(lambda _: ordered_plan(source, COUNTED, task.lengths(source)), range(1))
+    for x, label, weight in task.dataset(source, rows, COUNTED, training=False, on_bad=lambda _: None):
+        real = weight.numpy() > 0
+        yield task.normalise(x).numpy()[real], label.numpy()[real]

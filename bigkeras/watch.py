@@ -1,0 +1,115 @@
+"""Who holds up the others: a worker that does not answer, or takes much longer for its share of a step.
+
+In synchronous training all wait for the last one, and a collective operation does not say for whom. So every worker
+answers, from a thread of its own, how many steps it has done and how long its own part of a step takes, and the others
+ask. A worker that hangs as a whole (stopped, swapped out, cut off) does not answer. Where batch normalisation is
+synchronized, the workers wait for each other within their own parts, too, and a slow one is not told from the others.
+"""
+
+import json
+import re
+import socket
+import statistics
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from bigkeras.step import Step
+from bigkeras.workers import Workers, addresses
+
+ANSWER = 5.0  # seconds that a worker gets to answer, and no more than the patience
+SLOW = 2.0  # times the median of the others
+RECENT = 20  # steps that the time is the mean of
+
+
+class Watch:
+    """Begins with `with`, in every worker at the same place; does nothing where there is one worker only.
+
+    `say` gets a line for each thing found. `patience`: seconds without a step after which the others are asked.
+    """
+
+    def __init__(self, workers: Workers, step: Step, say: Callable[[str], None], patience: float):
+        self.workers, self.step, self.say, self.patience = workers, step, say, patience
+        self.steps, self.at, self.own = 0, time.monotonic(), [0.0] * RECENT
+        self.ended = threading.Event()
+        self.places: list[tuple[str, int]] = []
+        self.told: set[str] = set()
+
+    def __enter__(self) -> "Watch":
+        if self.workers.count == 1:
+            return self
+        names = addresses(self.workers)
+        host = re.sub(r":\d+$", "", names[self.workers.index])
+        # On the address that the others know this worker by, and no other.
+        self.server = socket.create_server((socket.gethostbyname(host), 0))
+        mine = json.dumps([host, self.server.getsockname()[1]]).encode()
+        self.places = [tuple(json.loads(self.workers.told(mine, i))) for i in range(self.workers.count)]
+        if not self.step.xla:  # a compiled step cannot call Python
+            self.step.clock = self.note
+        for function in (self._answer, self._ask):
+            threading.Thread(target=function, daemon=True).start()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.ended.set()
+        if self.places:
+            self.step.clock = None
+            self.server.close()
+
+    def note(self, seconds: Any) -> None:
+        """A step's own part is done."""
+        self.own[self.steps % RECENT] = float(seconds)
+        self.steps, self.at = self.steps + 1, time.monotonic()
+
+    def _answer(self) -> None:
+        while not self.ended.is_set():
+            try:
+                connection, _ = self.server.accept()
+                with connection:
+                    connection.sendall(json.dumps([self.steps, self._mean()]).encode())
+            except OSError:
+                return
+
+    def _mean(self) -> float:
+        done = min(self.steps, RECENT)
+        return sum(self.own[:done]) / done if done else 0.0
+
+    def _ask(self) -> None:
+        while not self.ended.wait(self.patience / 4):
+            answers = {i: self._asked(i) for i in range(self.workers.count) if i != self.workers.index}
+            if self.ended.is_set():
+                return
+            waited = time.monotonic() - self.at
+            for index, answer in answers.items():
+                if answer is None and self.steps and waited > self.patience:
+                    who = self._name(index)
+                    self._once(f"{who} does not answer, and {waited:.0f} s without a step: it hangs or is cut off")
+            if self.workers.chief:
+                self._compare({self.workers.index: (self.steps, self._mean()), **answers})
+
+    def _compare(self, answers: dict[int, tuple[int, float] | None]) -> None:
+        """Says who is slow; the chief does."""
+        times = {i: answer[1] for i, answer in answers.items() if answer and answer[0] >= RECENT}
+        for index, seconds in times.items():
+            others = [t for i, t in times.items() if i != index]
+            if others and seconds > SLOW * statistics.median(others) and seconds > 0.01:
+                usual = statistics.median(others)
+                self._once(f"{self._name(index)} is slow: {seconds:.2g} s for its part of a step, others {usual:.2g} s")
+
+    def _once(self, text: str) -> None:
+        key = re.sub(r"[\d.e-]+ s\b.*", "", text)  # the same, with other times
+        if key not in self.told:
+            self.told.add(key)
+            self.say(text)
+
+    def _name(self, index: int) -> str:
+        return f"worker {index} ({addresses(self.workers)[index]})"
+
+    def _asked(self, index: int) -> tuple[int, float] | None:
+        try:
+            with socket.create_connection(self.places[index], timeout=min(ANSWER, self.patience)) as connection:
+                steps, seconds = json.loads(connection.recv(1000))
+                return int(steps), float(seconds)
+        except (OSError, ValueError):
+            return None

@@ -1,0 +1,70 @@
+"""Trainings on Keras' JAX backend, on one device and on four; as a program it says what they came to, as JSON."""
+
+import json
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from bigkeras import jax_train
+from bigkeras.recipe import Choice
+from bigkeras.recipes import RECIPES
+from bigkeras.runtime import Machine
+from bigkeras.signals import Log
+from bigkeras.train import fit
+
+PLAIN = {"augmentation": (), "ema": None, "clip_norm": 0.5, "batch_size": 32, "epochs": 2, "precision": "float32"}
+
+
+def recipes(folder: Path) -> dict:
+    """A recipe of images, and one of texts with an encoder."""
+    table = folder / "reviews.csv"
+    words = [("good fine lovely", "good"), ("bad awful dull", "bad")]
+    random = np.random.default_rng(0)
+    lines = ["text,label"]
+    for i in range(120):
+        few, label = words[i % 2]
+        lines.append(" ".join(random.choice([*few.split(), "film", "plot", "the", f"w{i}"], 6)) + f",{label}")
+    table.write_text("\n".join(lines) + "\n")
+    encoder = {"depth": 1, "width": 8, "num_heads": 2, "feed_forward": 16, "dropout": 0.0}
+    text = RECIPES["text-csv"].override(
+        **PLAIN,
+        data=Choice("text_table", {"file": str(table)}),
+        task=Choice("text_classification", {"length": 8}),
+        model=Choice("transformer", encoder),
+        optimizer=Choice("adamw", {"learning_rate": 1e-2, "weight_decay": 0.0}),
+    )
+    image = RECIPES["digits"].override(
+        **{**PLAIN, "batch_size": 400},  # few steps: batch normalisation makes much of rounding
+        model=Choice("resnet", {"depth": 8}),
+        optimizer=Choice("sgd", {"learning_rate": 0.01, "momentum": 0.9}),
+    )
+    return {"text": text, "image": image}
+
+
+def main(folder: Path) -> None:
+    """Trains each recipe on one device, data parallel and model parallel."""
+    jax_train._scored = lambda directory: {}  # another process' work, tested by itself
+    told = {}
+    for kind, recipe in recipes(folder).items():
+        for strategy in ("one", "data_parallel", "model_parallel"):
+            run = folder / f"{kind}-{strategy}"
+            networks = []
+            make = jax_train._network
+            jax_train._network = lambda *a, make=make, networks=networks: networks.append(make(*a)) or networks[0]
+            fit(recipe, run, machine=Machine(strategy=strategy), log=Log(quiet=True))
+            jax_train._network = make
+            keras.distribution.set_distribution(None)
+            parts = {
+                v.path: str(getattr(v.value.sharding, "spec", "")) for v in networks[0].variables if strategy != "one"
+            }
+            inner = networks[0].optimizer
+            moments = {v.path: str(getattr(v.value.sharding, "spec", "")) for v in inner.variables if strategy != "one"}
+            history = json.loads((run / "history.json").read_text())
+            told[f"{kind}-{strategy}"] = {"history": history, "parts": parts, "moments": moments}
+    print(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,116 @@
+"""Keras' JAX backend: one device, data parallel and model parallel train the same; TensorFlow reads what they leave."""
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+import bigkeras.models  # noqa: F401  registers the layers
+from bigkeras.layouts import layouts
+from bigkeras.models import MODELS
+from bigkeras.recipe import RecipeError
+from bigkeras.recipes import RECIPES
+
+ROOT = Path(__file__).resolve().parents[1]
+needs_jax = pytest.mark.skipif(find_spec("jax") is None, reason="JAX is not installed")
+
+
+def on_jax(*command: str) -> subprocess.CompletedProcess:
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    flags = "--xla_force_host_platform_device_count=4"
+    environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "PYTHONPATH": path}
+    return subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, timeout=1100)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> tuple[Path, dict]:
+    folder = tmp_path_factory.mktemp("jax")
+    done = on_jax(str(ROOT / "tests" / "jax_cases.py"), str(folder))
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder, json.loads(done.stdout.splitlines()[-1])
+
+
+@needs_jax
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("kind", ["text", "image"])
+@pytest.mark.parametrize("strategy", ["data_parallel", "model_parallel"])
+def test_four_devices_train_as_one_and_are_saved_whole(kind, strategy, trained):
+    folder, told = trained
+    one, four = told[f"{kind}-one"], told[f"{kind}-{strategy}"]
+    for a, b in zip(one["history"], four["history"], strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], abs=1e-5)
+        assert a["val_loss"] == pytest.approx(b["val_loss"], abs=1e-5)
+    networks = [
+        keras.models.load_model(folder / f"{kind}-{s}" / "last.keras", compile=False) for s in ("one", strategy)
+    ]
+    for a, b in zip(networks[0].get_weights(), networks[1].get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)
+    assert any("model" in spec for spec in four["parts"].values()) is (strategy == "model_parallel")
+    # The optimizer's moments are parted over the data's devices.
+    axis = "data" if strategy == "model_parallel" else "batch"
+    assert any(axis in spec for spec in four["moments"].values())
+
+
+@needs_jax
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_run_on_jax_is_scored_and_ends_like_any_other(tmp_path):
+    command = ["-m", "bigkeras", "train", "digits", "--run-dir", str(tmp_path / "run"), "--set", "epochs=2", "--json"]
+    command += ["--set", "ema=null", "--set", "augmentation=[]", "--set", "micro_batches=1"]
+    done = on_jax(*command)
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads(done.stdout)
+    assert metrics["validation"]["examples"] == 270
+    assert (tmp_path / "run" / "report.md").exists()
+    refused = on_jax("-m", "bigkeras", "train", "digits", "--run-dir", str(tmp_path / "no"), "--set", "ema=0.9")
+    assert refused.returncode == 1
+    assert "KERAS_BACKEND=jax: ema=0.9 is for TensorFlow only" in refused.stderr
+
+
+def test_heads_feed_forwards_and_embeddings_are_parted_where_they_divide():
+    sizes = {"vocabulary_size": 30, "length": 12, "num_classes": 4}
+    model = MODELS["transformer"](**sizes, depth=1, width=8, num_heads=2, feed_forward=16)
+    shapes = {v.path: tuple(v.shape) for v in model.variables}
+    two = layouts(shapes, 2)
+    assert two["stage1_attention_query_key_value/kernel"] == (None, "model")
+    assert two["stage1_attention_output/kernel"] == ("model", None)
+    assert two["stage1_feed_forward_1/bias"] == ("model",)
+    assert two["stage1_feed_forward_2/kernel"] == ("model", None)
+    assert two["embedding/embeddings"] == ("model", None)
+    assert two["norm/gamma"] == (None,)
+    assert layouts(shapes, 4)["embedding/embeddings"] == (None, None)  # 30 rows
+
+
+@pytest.mark.parametrize("name", ["resnet", "lstm", "bert", "transformer_translator"])
+def test_every_family_has_parts(name):
+    small = {
+        "resnet": {"input_shape": (8, 8, 3), "num_classes": 4, "depth": 8},
+        "lstm": {"vocabulary_size": 30, "length": 12, "num_classes": 4, "units": 8},
+        "bert": {"vocabulary_size": 30, "length": 12, "num_classes": 4, "size": "tiny"},
+        "transformer_translator": {"vocabulary_size": 30, "length": 12, "depth": 1, "width": 8, "num_heads": 2},
+    }
+    shapes = {v.path: tuple(v.shape) for v in MODELS[name](**small[name]).variables}
+    parted = [path for path, axes in layouts(shapes, 2).items() if "model" in axes]
+    weights = sum(np.prod(shapes[path]) for path in parted)
+    assert weights > 0.7 * sum(np.prod(shape) for shape in shapes.values())
+
+
+def test_jax_strategies_are_named_where_tensorflow_runs(monkeypatch):
+    from bigkeras.runtime import MachineError, choose
+
+    with pytest.raises(MachineError, match="is for JAX: KERAS_BACKEND=jax"):
+        choose("model_parallel")
+
+
+def test_what_only_tensorflow_does_is_named():
+    from bigkeras.jax_train import check_on_jax
+
+    with pytest.raises(RecipeError, match="micro_batches=2 is for TensorFlow only"):
+        check_on_jax(RECIPES["digits"].override(micro_batches=2, ema=None))
