@@ -8,10 +8,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks import text_contenders, train_image, train_text
+from benchmarks import (
+    cold_start,
+    predict_text,
+    text_artifact,
+    text_contenders,
+    train_image,
+    train_text,
+    train_translator,
+    translate,
+    translator_contenders,
+)
 from benchmarks.comparison import markdown, parse, summary
 from benchmarks.contenders import CLASSES, WORKLOADS, examples, stock_model
 from benchmarks.interleave import Worker, WorkerError, ratio_interval, rounds
+from benchmarks.translation_artifacts import batches as sentence_batches
+from benchmarks.translators import up_to_end
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -101,6 +113,7 @@ def test_examples_of_a_class_are_alike_and_always_the_same():
     [
         (train_image.SUITE, "tiny", ["ours", "ours, real input", "stock Keras"]),
         (train_text.SUITE, "tiny-lstm,tiny-encoder", ["ours", "stock Keras"]),
+        (train_translator.SUITE, "toy", ["ours"]),
     ],
 )
 def test_a_small_run_learns_and_reports(suite, models, contenders, tmp_path):
@@ -123,6 +136,146 @@ def test_a_small_run_learns_and_reports(suite, models, contenders, tmp_path):
         assert all(len(values["seconds_per_step"]) == 2 for values in found.values())
         assert all(values["last_loss"] < values["first_loss"] for values in found.values())
     assert "\n".join(markdown(suite, written)) in done.stdout
+
+
+def test_made_words_differ_and_made_texts_have_the_lengths_of_reviews():
+    words = text_artifact.made_words(30_000)
+    texts = text_artifact.made_texts(words, 300, 175)
+    lengths = [len(text.split()) for text in texts]
+    assert len(set(words)) == 30_000
+    assert texts == text_artifact.made_texts(words, 300, 175)
+    assert 150 < np.median(lengths) < 200 and max(lengths) > 500
+
+
+@pytest.mark.parametrize(("count", "batch", "found"), [(9, 4, 2), (4, 4, 1), (3, 7, 1)])
+def test_batches_of_texts_are_whole(count, batch, found):
+    parts = text_artifact.batches(list(range(count)), batch)
+    assert [len(part) for part in parts] == [batch] * found
+    assert [n for part in parts for n in part] == [n % count for n in range(found * batch)]
+
+
+def test_the_app_is_held_to_a_quarter_of_the_time_and_to_less_memory():
+    def told(seconds: float, megabytes: float) -> str:
+        start = cold_start.Start(4.0, 700.0, "positive", 0.9)
+        of = {cold_start.APP: [cold_start.Start(seconds, megabytes, "positive", 0.9)], cold_start.PYTHON: [start]}
+        return predict_text.goals({"model": "tiny", "starts": predict_text.start_summary(of)})
+
+    assert "missed" not in told(1.0, 400.0)
+    assert "missed: more than a quarter of the time of Python TensorFlow." in told(1.1, 400.0)
+    assert "missed: no less memory than Python TensorFlow." in told(1.0, 700.0)
+
+
+@pytest.mark.timeout(900)  # half a minute on a free machine, minutes beside a training
+def test_predictors_of_a_tiny_model_are_measured_without_peers(tmp_path):
+    report = tmp_path / "report.json"
+    command = [sys.executable, "-m", "benchmarks.predict_text", "--models", "tiny", "--rounds", "1", "--batch", "4"]
+    done = subprocess.run(
+        [*command, "--without-peers", "--threads", "1", "--json", str(report)],
+        cwd=ROOT / "scripts",
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=800,
+    )
+    assert done.returncode == 0, done.stderr
+    written = json.loads(report.read_text(encoding="utf-8"))
+    (found,) = written["results"]
+    for kind, calls in predict_text.TURNS.items():
+        assert list(found[kind]) == ["ours", "ours, from texts", "Python TensorFlow"]
+        assert all(len(of["seconds"]) == calls for of in found[kind].values())
+        assert all(of["difference"] <= predict_text.TOLERANCE for of in found[kind].values())
+    assert list(found["starts"]) == [cold_start.APP, cold_start.PYTHON]
+    assert "\n".join(predict_text.markdown(written)) in done.stdout
+
+
+def test_peers_that_are_missing_are_named(monkeypatch, capsys):
+    monkeypatch.setattr(predict_text, "PEERS", ("no_such_peer",))
+    assert predict_text.main(["--models", "tiny"]) == 1
+    assert "no_such_peer not installed" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def translator_run(tmp_path_factory):
+    """A run directory of a translator with weights as they start, and its data."""
+    from bigkeras.models import MODELS
+    from bigkeras.recipes import RECIPES
+    from bigkeras.tasks import TASKS
+    from bigkeras.train import load_splits
+
+    folder = tmp_path_factory.mktemp("translator")
+    draw = np.random.default_rng(0)
+    texts = [" ".join(draw.choice(["one", "two", "red", "cat", "dog"], n % 6 + 2)) for n in range(120)]
+    (folder / "pairs.tsv").write_text("".join(f"{t}\t{t.upper()}\n" for t in texts), encoding="utf-8")
+    recipe = RECIPES["translation-pairs"].override(
+        **{"data.file": str(folder / "pairs.tsv"), "task.vocabulary_size": 300, "task.length": 24}
+    )
+    splits = load_splits(recipe)
+    task = TASKS["translation"](splits, **recipe.task.args)
+    sizes = {"depth": 1, "width": 16, "num_heads": 2, "feed_forward": 16}
+    MODELS["transformer_translator"](**task.model_arguments, **sizes).save(folder / "best.keras")
+    recipe.save(folder / "recipe.json")
+    for name, content in task.preprocessor.files().items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_translator_is_measured_by_both_of_its_signatures(translator_run, tmp_path):
+    report, sentences = tmp_path / "report.json", tmp_path / "sentences.txt"
+    sentences.write_text("one cat\ntwo dogs\n\na red dog\none\ntwo cats\nred\n", encoding="utf-8")
+    command = [sys.executable, "-m", "benchmarks.translate", "--run", str(translator_run), "--without-peers"]
+    options = ["--sentences", str(sentences), "--batch", "4", "--beam", "2", "--rounds", "2", "--threads", "1"]
+    done = subprocess.run(
+        [*command, *options, "--kinds", "many", "--json", str(report)],
+        cwd=ROOT / "scripts",
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=1100,
+    )
+    assert done.returncode == 0, done.stderr
+    written = json.loads(report.read_text(encoding="utf-8"))
+    assert [result["search"] for result in written["results"]] == ["greedy", "beam"]
+    for result in written["results"]:
+        assert list(result["contenders"]) == ["ours", "ours compiled"] and result["sentences"] == 6
+        assert all(len(of["seconds"]) == 2 for of in result["contenders"].values())
+        assert all(of["tokens_per_second"] > 0 for of in result["contenders"].values())
+    assert "\n".join(translate.markdown(written)) in done.stdout
+
+
+def test_our_translator_in_other_libraries_writes_the_same(translator_run, tmp_path):
+    pytest.importorskip("ctranslate2", reason="CTranslate2 is installed by scripts/benchmark only")
+    pytest.importorskip("transformers", reason="transformers is installed by scripts/benchmark only")
+    import keras
+    from benchmarks.translation_peers import write_ctranslate2, write_marian
+    from benchmarks.translators import CONTENDERS, FLOAT32, HUGGING_FACE
+
+    from bigkeras.decoding import greedy
+    from bigkeras.models.stepper import stepper
+
+    model = keras.models.load_model(translator_run / "best.keras")
+    write_ctranslate2(model, tmp_path / "ctranslate2")
+    write_marian(model, tmp_path / "marian")
+    ids = np.random.default_rng(0).integers(4, 250, (5, 9))
+    wanted = [up_to_end(row) for row in greedy(stepper(model), ids.astype(np.int32))[0].numpy()[:, 0].tolist()]
+    options = {"folder": str(tmp_path), "threads": 1, "beams": 1, "length_penalty": 1.0}
+    for name in (FLOAT32, HUGGING_FACE):
+        found = CONTENDERS[name]({**options, "contender": name})([{"ids": row.tolist()} for row in ids])
+        # In the last place that it allows, ours ends a sentence, the others go on.
+        assert [row[:27] for row in found] == [row[:27] for row in wanted]
+
+
+def test_every_turn_of_sentences_has_short_and_long_ones():
+    assert sentence_batches(range(10), 2, 2) == [range(0, 2), range(4, 6), range(8, 10), range(2, 4), range(6, 8)]
+    assert up_to_end([7, 9, 3, 8]) == [7, 9] and up_to_end([7, 0]) == [7] and up_to_end([7]) == [7]
+
+
+def test_a_run_that_is_none_is_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit) as left:
+        translate.main(["--run", str(tmp_path)])
+    assert left.value.code == 2
+    assert "no recipe.json there" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", train_image.SUITE.defaults)
@@ -151,6 +304,18 @@ def test_the_text_models_of_all_three_have_as_many_parameters(name):
     twice = [p for n, p in theirs.named_parameters() if n.startswith("layers.bias_hh")]
     assert sum(p.numel() for p in theirs.parameters()) - sum(p.numel() for p in twice) == ours
     assert torch.isfinite(theirs(torch.ones((2, 5), dtype=torch.int64))).all()
+
+
+@pytest.mark.parametrize("name", translator_contenders.WORKLOADS)
+def test_the_translators_of_both_have_as_many_parameters(name):
+    torch = pytest.importorskip("torch", reason="PyTorch is installed by scripts/benchmark only")
+    from benchmarks.pytorch_translator import Translator
+
+    workload = translator_contenders.WORKLOADS[name]
+    theirs = Translator(workload.vocabulary, **workload.args)
+    assert sum(p.numel() for p in theirs.parameters()) == translator_contenders.our_network(workload).count_params()
+    ids = torch.ones((2, 5), dtype=torch.int64)
+    assert theirs(ids, ids).shape == (2, 5, workload.vocabulary)
 
 
 def test_the_stock_model_has_no_layer_of_ours_and_answers_the_same():

@@ -68,15 +68,14 @@ def parse(suite: Suite, arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command's options. Leaves with exit status 2 for one that is not there."""
     parser = argparse.ArgumentParser(prog=f"scripts/benchmark {suite.program}", description=suite.description)
     parser.add_argument(
-        "--models", type=_names(suite.workloads), default=suite.defaults, help=f"of {', '.join(suite.workloads)}"
+        "--models", type=names_of(suite.workloads), default=suite.defaults, help=f"of {', '.join(suite.workloads)}"
     )
     precisions = ("float32", "bfloat16")
-    parser.add_argument("--precision", type=_names(precisions), default=("float32",), help=" and ".join(precisions))
+    parser.add_argument("--precision", type=names_of(precisions), default=("float32",), help=" and ".join(precisions))
     parser.add_argument("--rounds", type=int, default=10, help="turns of every contender (%(default)s)")
     parser.add_argument("--quick", action="store_true", help="three rounds of half the steps: is it working?")
     parser.add_argument("--without-pytorch", action="store_true", help="ours and stock Keras only")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    parser.add_argument("--threads", type=int, default=cores, help="of every contender (all cores: %(default)s)")
+    parser.add_argument("--threads", type=int, default=cores(), help="of every contender (all cores: %(default)s)")
     parser.add_argument("--json", metavar="FILE", help="where to write the times of all rounds")
     options = parser.parse_args(arguments)
     if options.rounds < 1 or options.threads < 1:
@@ -86,7 +85,14 @@ def parse(suite: Suite, arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def _names(known: Sequence[str] | Mapping[str, Any]) -> Any:
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def names_of(known: Sequence[str] | Mapping[str, Any]) -> Any:
+    """For argparse: names parted by commas, each one of `known`."""
+
     def split(text: str) -> tuple[str, ...]:
         names = tuple(text.split(","))
         for name in names:
@@ -208,14 +214,14 @@ def markdown(suite: Suite, report: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def environment(threads: int) -> dict[str, Any]:
+def environment(threads: int, names: Sequence[str] = ("tensorflow", "keras", "torch")) -> dict[str, Any]:
     """Machine, versions and date, without importing what is measured."""
     from importlib.metadata import PackageNotFoundError, version
 
     from bigkeras.runtime import _processor
 
     packages = {}
-    for name in ("tensorflow", "keras", "torch"):
+    for name in names:
         try:
             packages[name] = version(name)
         except PackageNotFoundError:

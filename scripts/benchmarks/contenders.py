@@ -110,9 +110,9 @@ def _arrays(images: np.ndarray, labels: np.ndarray) -> Any:
 def _our_step(workload: Workload, options: Mapping[str, Any], splits: Any, sizes: Mapping[str, int]) -> tuple:
     tf = start_tensorflow(options["threads"])
     from bigkeras import runtime
+    from bigkeras.assembly import make_step
     from bigkeras.recipe import Choice, Recipe
     from bigkeras.tasks import TASKS
-    from bigkeras.train import _make_step
 
     recipe = Recipe(
         name="benchmark",
@@ -129,7 +129,7 @@ def _our_step(workload: Workload, options: Mapping[str, Any], splits: Any, sizes
     )
     task = TASKS["image_classification"](splits, recipe.augmentation, **sizes)
     with runtime.precision(recipe.precision):
-        step = _make_step(recipe, splits, task, runtime.Machine(), None)
+        step = make_step(recipe, splits, task, runtime.Machine(), None)
     return tf, step, recipe, task
 
 
@@ -238,6 +238,8 @@ def start_pytorch(options: Mapping[str, Any]) -> Any:
     """PyTorch on so many threads, seeded."""
     import torch
 
+    # TensorFlow does so itself. Without it the gradients that vanish over 200 steps make an LSTM's step take ten times.
+    torch.set_flush_denormal(True)
     torch.set_num_threads(options["threads"])
     torch.manual_seed(SEED)
     return torch

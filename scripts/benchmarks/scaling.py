@@ -1,0 +1,170 @@
+"""One training on one device, two replicas and two workers, a thread each: ./scripts/benchmark scaling."""
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.comparison import environment
+from benchmarks.interleave import Worker, WorkerError, ratio_interval, rounds
+from benchmarks.scaling_contenders import ALONE, CONTENDERS, ONE, STOCK, WORKERS
+
+MODULE = "benchmarks.scaling_contenders"
+STEPS = {"resnet20": 2, "encoder": 1, "tiny-encoder": 5, "tiny": 5}
+CHIPS = (1, 8, 64, 512)
+
+
+class Group:
+    """The processes of one contender, which take their turn together; the times are those of the slowest."""
+
+    def __init__(self, contender: str, workload: str):
+        from bigkeras.launch import configurations
+
+        environments = configurations(2) if contender == WORKERS else [{}] * (2 if contender == ALONE else 1)
+        common = {"TF_CPP_MIN_LOG_LEVEL": "2", "OMP_NUM_THREADS": "1"}
+        options = {"contender": contender, "workload": workload}
+        self.workers = [Worker(MODULE, options, {**common, **one}) for one in environments]
+
+    def answer(self) -> dict[str, Any]:
+        """What the slowest says when all have answered."""
+        answers = [worker.answer() for worker in self.workers]
+        return max(answers, key=lambda answer: answer.get("seconds", 0.0))
+
+    def ask(self, steps: int) -> dict[str, Any]:
+        """So many steps of all."""
+        for worker in self.workers:
+            worker.process.stdin.write(f"{steps}\n")
+            worker.process.stdin.flush()
+        return self.answer()
+
+    def close(self) -> None:
+        """Ends all."""
+        for worker in self.workers:
+            worker.close()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measures and prints tables; gives 1 where a contender could not run."""
+    options = _parser().parse_args(arguments)
+    machine = environment(1, ("tensorflow", "keras"))
+    if machine["load"] > 0.5:
+        print(
+            f"Other programs keep {machine['load']} cores busy: what is measured is not this machine.", file=sys.stderr
+        )
+    packages = ", ".join(f"{k} {v}" for k, v in machine["packages"].items())
+    lines = [f"{machine['processor']}, {machine['cores']} cores, a thread each; {machine['date']}; {packages}", ""]
+    lines += ["| model | | ms a step | throughput against one device (95 %) |", "|---|---|---:|---:|"]
+    report: dict[str, Any] = {"environment": machine, "results": {}}
+    for model in options.models.split(","):
+        try:
+            times = measured(model, options.rounds)
+        except WorkerError as error:
+            print(f"{model}: {error}", file=sys.stderr)
+            return 1
+        report["results"][model] = times
+        for name, of in times.items():
+            # How many times as fast: the reference's time over this one's.
+            ratio, low, high = ratio_interval(times[ONE], of)
+            cells = [model, name, f"{np.median(of) * 1000:.4g}", f"{ratio:.2f} ({low:.2f}–{high:.2f})"]
+            lines.append(f"| {' | '.join(cells)} |")
+        over, low, high = ratio_interval(times[ONE], times[STOCK])
+        lines.append(
+            f"| {model} | our step against stock `fit` | | {over - 1:+.1%} time ({low - 1:+.1%} to {high - 1:+.1%}) |"
+        )
+    lines += ["", *checkpoint_cost(options.checkpoint_model), "", *predicted(options)]
+    print("\n".join(lines))
+    if options.json:
+        Path(options.json).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="scripts/benchmark scaling", description=__doc__)
+    parser.add_argument("--models", default="resnet20,encoder", help="of " + ", ".join(STEPS) + " (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=10, help="turns of every contender (%(default)s)")
+    parser.add_argument("--checkpoint-model", default="encoder", help="whose checkpoint is timed (%(default)s)")
+    parser.add_argument("--step", type=float, default=0.1, help="prediction: seconds of a step on a chip (%(default)s)")
+    parser.add_argument(
+        "--parameters", type=float, default=25.6e6, help="prediction: of the model (%(default)g, ResNet-50)"
+    )
+    parser.add_argument("--bandwidth", type=float, default=50e9, help="prediction: bytes/s between chips (%(default)g)")
+    parser.add_argument("--latency", type=float, default=5e-6, help="prediction: s of a message (%(default)g)")
+    parser.add_argument("--json", metavar="FILE", help="where to write the times of all rounds")
+    return parser
+
+
+def measured(model: str, count: int) -> dict[str, list[float]]:
+    """Seconds of a step in each round, by contender. Raises WorkerError."""
+    print(f"{model}: starting …", file=sys.stderr)
+    groups = {name: Group(name, model) for name in CONTENDERS}
+    try:
+        for group in groups.values():
+            group.answer()
+        print(f"{model}: {count} rounds of {STEPS[model]} steps …", file=sys.stderr)
+        answers = rounds(groups, count, STEPS[model])
+    finally:
+        for group in groups.values():
+            group.close()
+    return {name: [a["seconds"] / STEPS[model] for a in of] for name, of in answers.items()}
+
+
+def checkpoint_cost(model: str) -> list[str]:
+    """How long a checkpoint of a model takes, and what share of a run that is at one a minute."""
+    import tensorflow as tf
+
+    from benchmarks.scaling_contenders import begun
+    from bigkeras import checkpoint
+
+    network, *_ = begun(model, tf.distribute.get_strategy())
+    # SGD with momentum: a number for each weight, and one for its speed.
+    variables = [*network.variables, *network.variables]
+    with tempfile.TemporaryDirectory() as folder:
+        times = []
+        for step in range(5):
+            began = time.perf_counter()
+            checkpoint.save(Path(folder), checkpoint.Position(step=step), step, checkpoint.values(variables))
+            times.append(time.perf_counter() - began)
+    seconds = float(np.median(times))
+    size = sum(np.prod(v.shape) for v in variables) * 4 / 1e6
+    share = seconds / 60
+    return [
+        f"A checkpoint of {model} ({size:.0f} MB) takes {seconds * 1000:.0f} ms: {share:.2%} of a run at one a minute."
+    ]
+
+
+def predicted(options: argparse.Namespace) -> list[str]:
+    """What a ring all-reduce leaves of the speed of n chips, each with its own batch of one size, on paper.
+
+    t(n) = t(1) + 2 (n - 1) / n · bytes / bandwidth + 2 (n - 1) · latency, nothing overlapping: the worst case.
+    Source: Patarasuk & Yuan 2009, "Bandwidth optimal all-reduce algorithms for clusters of workstations".
+    """
+    size = 4 * options.parameters
+    lines = [
+        f"Predicted for {options.parameters:.3g} parameters, {options.step:g} s a step, {options.bandwidth:g} bytes/s, "
+        f"{options.latency:g} s a message: t(n) = t(1) + 2(n-1)/n · bytes/bandwidth + 2(n-1) · latency",
+        "",
+        "| chips | s a step | efficiency | if hidden behind the backward pass |",
+        "|---:|---:|---:|---:|",
+    ]
+    for chips in CHIPS:
+        exchange = exchange_seconds(chips, size, options.bandwidth, options.latency)
+        total = options.step + exchange
+        # The backward pass takes two thirds of a step; what is exchanged meanwhile costs nothing.
+        hidden = max(options.step, options.step / 3 + exchange)
+        lines.append(f"| {chips} | {total:.4g} | {options.step / total:.1%} | {options.step / hidden:.1%} |")
+    return lines
+
+
+def exchange_seconds(chips: int, size: float, bandwidth: float, latency: float) -> float:
+    """Seconds of a ring all-reduce of `size` bytes."""
+    return 2 * (chips - 1) / chips * size / bandwidth + 2 * (chips - 1) * latency
+
+
+if __name__ == "__main__":
+    sys.exit(main())

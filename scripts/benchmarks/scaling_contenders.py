@@ -1,0 +1,84 @@
+"""One training spread in different ways over the cores of this machine: a process of a group, or a group alone.
+
+`python -m benchmarks.scaling_contenders '{"contender": "two workers", "workload": "encoder", …}'` is one of scaling's.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from benchmarks import contenders, text_contenders
+from benchmarks.contenders import CLASSES, MOMENTUM, SEED, Run, our_run, start_tensorflow, stock_run
+from benchmarks.interleave import serve
+
+ONE, STOCK, MIRRORED, WORKERS = "one device", "one device, stock fit", "two replicas", "two workers"
+ALONE = "two processes, half the batch each, nothing exchanged"  # what the two cores have to give
+CONTENDERS = (ONE, STOCK, MIRRORED, WORKERS, ALONE)
+
+
+def make(options: Mapping[str, Any]) -> Run:
+    """The process of a contender. Options: contender, workload."""
+    # Two replicas of one process share its threads; each other process has one.
+    mirrored = options["contender"] == MIRRORED
+    tf = start_tensorflow(1)
+    if mirrored:
+        tf.config.threading.set_inter_op_parallelism_threads(2)
+    from bigkeras import runtime
+
+    names = {ONE: "one", STOCK: "one", ALONE: "one", MIRRORED: "mirrored", WORKERS: "multiworker"}
+    strategy = runtime.strategy(runtime.Machine(strategy=names[options["contender"]]))
+    network, batch, workload = begun(options["workload"], strategy)
+    if options["contender"] == ALONE:
+        batch = batch[0][::2], batch[1][::2]
+    if options["contender"] == STOCK:
+        return stock_run(network, batch, workload.learning_rate)
+    return timed_step(tf, strategy, network, batch, workload)
+
+
+def begun(name: str, strategy: Any) -> tuple[Any, tuple[np.ndarray, np.ndarray], Any]:
+    """The network of a workload, made in the strategy's scope, a batch for it, and the workload."""
+    import keras
+
+    from bigkeras.models import MODELS
+
+    text = name in text_contenders.WORKLOADS
+    module: Any = text_contenders if text else contenders
+    workload = module.WORKLOADS[name]
+    shape = {"input_shape": workload.shape, "num_classes": CLASSES, **workload.args}
+    sizes = text_contenders.sizes(workload) if text else shape
+    keras.utils.set_random_seed(SEED)
+    with strategy.scope():
+        network = MODELS[workload.model](**sizes)
+    return network, module.one_batch(workload), workload
+
+
+def timed_step(tf: Any, strategy: Any, network: Any, batch: tuple[np.ndarray, np.ndarray], workload: Any) -> Run:
+    """The step that `bigkeras train` makes, each replica on its share of the one batch that lies ready."""
+    import keras
+
+    from bigkeras.step import Step
+    from bigkeras.tasks import LOSSES
+
+    with strategy.scope():
+        loss = LOSSES["image_classification"]["cross_entropy"]()
+        step = Step(network, normalise=lambda x: x, loss=loss, num_classes=CLASSES)
+        step.begin(keras.optimizers.SGD(workload.learning_rate, momentum=MOMENTUM))
+    replicas = strategy.num_replicas_in_sync
+    whole = *batch, np.ones(len(batch[1]), np.float32)
+
+    def share(context: Any) -> Any:
+        if replicas == context.num_input_pipelines:  # a replica in each process
+            parts = [tuple(a[context.input_pipeline_id :: replicas] for a in whole)]
+        else:
+            parts = [tuple(a[i::replicas] for a in whole) for i in range(replicas)]
+        joined = tuple(np.stack([part[i] for part in parts]) for i in range(3))
+        return tf.data.Dataset.from_tensor_slices(joined).repeat()
+
+    if replicas == 1:
+        return our_run(step, tf.data.Dataset.from_tensors(whole).repeat())
+    return our_run(step, strategy.distribute_datasets_from_function(share))
+
+
+if __name__ == "__main__":
+    serve(make)
