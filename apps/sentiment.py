@@ -19,7 +19,7 @@ if __package__ in (None, ""):  # run as `python apps/sentiment.py`
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from apps.console import complain, finish, leave, model_options, padded, printable, width
-from apps.reviews import Review, ReviewError, Table, lines_of, written
+from apps.reviews import JSON_LINES, Review, ReviewError, Table, lines_of, objects_of, standard_input, written
 
 if TYPE_CHECKING:
     from apps.savedmodel import CModel, PythonModel
@@ -80,7 +80,8 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("texts", nargs="*", metavar="TEXT", help="a text, or - alone for standard input, one a line")
     parser.add_argument("--file", metavar="FILE",
-                        help=".csv, .tsv: a table, copied with two more columns; others: a text a line")  # fmt: skip
+                        help=".csv, .tsv: a table, copied with two more columns; .jsonl: an object a line; "
+                        "others: a text a line")  # fmt: skip
     parser.add_argument("--column", metavar="NAME", help="the table's column of texts (default: text, review, …)")
     parser.add_argument("--delimiter", metavar="C", help="what parts the table's columns (default: found)")
     parser.add_argument("--encoding", metavar="NAME", help="of --file (default: UTF-8, or UTF-16 that says so)")
@@ -95,10 +96,12 @@ def _check_usage(parser: argparse.ArgumentParser, options: argparse.Namespace) -
         parser.error("a TEXT, - or --file FILE, one of them")
     if "-" in options.texts and len(options.texts) > 1:
         parser.error("- stands alone, for standard input")
-    if options.delimiter and len(options.delimiter) != 1:
-        parser.error(f"--delimiter {options.delimiter!r}: one character")
+    if options.delimiter and (len(options.delimiter) != 1 or options.delimiter in '"\r\n\0'):
+        parser.error(f"--delimiter {options.delimiter!r}: one character, such as , or ;")
     if not options.file and (options.column or options.delimiter or options.encoding):
         parser.error("--column, --delimiter and --encoding go with --file")
+    if options.column and not Table.is_one(options.file) and not options.file.lower().endswith(JSON_LINES):
+        parser.error(f"--column goes with .csv, .tsv and .jsonl, not with {options.file}")
     if options.explain and Table.is_one(options.file) and not options.json:
         parser.error("--explain goes with --json, or without a table")
 
@@ -108,9 +111,11 @@ def _reviews(options: argparse.Namespace, files: contextlib.ExitStack) -> tuple[
     if options.file is None:
         if options.texts != ["-"]:
             return None, (Review(str(i), text) for i, text in enumerate(options.texts, 1))
-        return None, lines_of(sys.stdin.buffer, "standard input")
+        return None, standard_input()
     if not Table.is_one(options.file):
-        return None, lines_of(Table.open(options.file, options.encoding, files), options.file)
+        lines = Table.open(options.file, options.encoding, files)
+        objects = options.file.lower().endswith(JSON_LINES)
+        return None, objects_of(lines, options.file, options.column) if objects else lines_of(lines, options.file)
     table = Table(options.file, options.encoding, options.delimiter, options.column, files)
     return table, iter(table)
 
@@ -187,7 +192,7 @@ def _report(results: Results, table: Table | None, options: argparse.Namespace) 
 
 
 def _object(review: Review, result: Answer | str) -> dict[str, Any]:
-    text = review.text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    text = review.encoded().decode("utf-8", "replace")
     if isinstance(result, str):
         return {"text": text, "error": result}
     answers = [{"label": label, "probability": probability} for label, probability in result.labels]

@@ -18,7 +18,7 @@ if __package__ in (None, ""):  # run as `python apps/translation.py`
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from apps.console import complain, finish, leave, model_options, positive
-from apps.reviews import Review, ReviewError, Table, lines_of, written
+from apps.reviews import Review, ReviewError, Table, lines_of, standard_input, written
 from apps.sentences import joined, sentences
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def _lines(options: argparse.Namespace, files: contextlib.ExitStack) -> Iterator
     if options.file is not None:
         return lines_of(Table.open(options.file, options.encoding, files), options.file)
     if options.texts == ["-"]:
-        return lines_of(sys.stdin.buffer, "standard input")
+        return standard_input()
     return (Review(str(i), " ".join(text.split("\n"))) for i, text in enumerate(options.texts, 1))
 
 

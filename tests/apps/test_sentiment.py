@@ -87,6 +87,22 @@ def test_a_table_comes_back_with_two_more_columns(app, tmp_path):
     ]
 
 
+def test_json_lines_have_their_texts_under_a_key(app, tmp_path):
+    lines = ['{"id": 1, "review": "good"}', "", '{"review": 7}', "{broken", '{"review": "bad \\ud83d"}']
+    (tmp_path / "in.jsonl").write_text("\n".join(lines))
+    done = app("--file", "in.jsonl", "--json")
+    assert labels(done) == ["good", None, None, "差"]
+    assert "in.jsonl, line 3: no text under 'review'\nin.jsonl, line 4: not JSON: " in done.stderr.decode()
+    assert "no text under 'id'" in app("--file", "in.jsonl", "--column", "id").stderr.decode()
+
+
+def test_a_file_in_another_encoding_is_read_where_it_is_said(app, tmp_path):
+    (tmp_path / "in.csv").write_bytes("评论,编号\n好 film 很长的评论,1\n".encode("gb18030"))
+    assert app("--file", "in.csv").stderr.decode().startswith("in.csv: not UTF-8 text: --encoding says what it is")
+    done = app("--file", "in.csv", "--encoding", "gb18030")
+    assert done.stdout.decode().splitlines()[1].startswith("好 film 很长的评论,1,good,0.")
+
+
 def test_the_explanation_marks_the_words_that_carried_the_answer(app):
     done = app("--explain", "the film was good, not bad")
     assert done.stdout.decode().splitlines()[1] == "    the film was [-good,] not [+bad]"
@@ -100,6 +116,9 @@ def test_the_explanation_marks_the_words_that_carried_the_answer(app):
     [
         ((), 2, "a TEXT, - or --file FILE"),
         (("a", "--file", "x.csv"), 2, "a TEXT, - or --file FILE"),
+        (("--file", "in.csv", "--delimiter", '"'), 2, "--delimiter '\"': one character"),
+        (("--file", "in.txt", "--column", "said"), 2, "--column goes with .csv, .tsv and .jsonl, not with in.txt"),
+        (("--file", "twice.csv"), 1, "twice.csv: two columns are called 'text': rename one"),
         (("--file", "gone.csv"), 1, "gone.csv: cannot be read: No such file"),
         (("--file", "in.csv", "--column", "body"), 1, "in.csv: no column 'body': --column takes one of 'id', 'said'"),
         (("--file", "in.csv"), 1, "in.csv: which column holds the texts?"),
@@ -111,10 +130,16 @@ def test_the_explanation_marks_the_words_that_carried_the_answer(app):
 def test_what_cannot_be_done_is_one_clear_line(app, arguments, status, message, tmp_path):
     (tmp_path / "in.csv").write_text("id,said\n1,good\n")
     (tmp_path / "empty.csv").touch()
+    (tmp_path / "twice.csv").write_text("text,Text\ngood,bad\n")
     done = app(*arguments)
     assert done.returncode == status
     assert message in done.stderr.decode()
     assert "Traceback" not in done.stderr.decode()
+
+
+def test_a_closed_standard_input_is_named(app):
+    done = app("-", preexec_fn=lambda: os.close(0))
+    assert (done.returncode, done.stderr.decode()) == (1, "standard input is closed\n")
 
 
 def test_a_model_of_pictures_is_refused(app, models):
