@@ -105,10 +105,10 @@ def test_a_recipe_file_that_is_none_is_named(content, message, capsys, tmp_path)
 
 
 def test_another_keras_backend_gets_one_line(run_cli):
-    result = run_cli("train", "digits", KERAS_BACKEND="jax")
+    result = run_cli("train", "digits", KERAS_BACKEND="torch")
     assert result.rc == 1
     assert result.stderr == (
-        "bigkeras: KERAS_BACKEND=jax: this command needs TensorFlow; unset it or set KERAS_BACKEND=tensorflow\n"
+        "bigkeras: KERAS_BACKEND=torch: this command needs TensorFlow; unset it or set KERAS_BACKEND=tensorflow\n"
     )
 
 

@@ -1,10 +1,11 @@
-"""Answers averaged over changed pictures."""
+"""Answers averaged over changed pictures, and labels of data that names its classes in another order."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from bigkeras.evaluation import AVERAGES
+from bigkeras.data.source import ArraySource, DataError
+from bigkeras.evaluation import AVERAGES, numbered
 
 
 @pytest.mark.parametrize(
@@ -20,3 +21,11 @@ def test_one_bright_pixel_is_seen_where_the_changes_bring_it(name, weights):
     pixels[0, 2, 2] = 1
     seen = AVERAGES[name](tf.identity)(tf.constant(pixels)).numpy()[0, ..., 0]
     assert {tuple(map(int, place)): seen[tuple(place)] for place in np.argwhere(seen)} == pytest.approx(weights)
+
+
+def test_labels_of_other_data_are_those_of_the_models_classes():
+    source = ArraySource({"text": np.zeros(3)}, [1, 0, 1], ["a", "b", "c"])
+    assert numbered(source, ("bad", "good"), ("awful", "bad", "good")).labels.tolist() == [2, 1, 2]
+    assert source.labels.tolist() == [1, 0, 1]
+    with pytest.raises(DataError, match="a: class 'good' is none of the model's, 'bad', 'Good': 2 of 3 examples"):
+        numbered(source, ("bad", "good"), ("bad", "Good"))

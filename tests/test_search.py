@@ -122,5 +122,5 @@ def test_candidates_of_texts_are_words_characters_and_with_enough_of_them_an_enc
             check_recipe(candidate)
         return [candidate.name.removeprefix("text-csv-") for candidate in tried]
 
-    assert names(200) == ["ratios", "words", "characters"]
-    assert names(2000) == ["ratios", "words", "characters", "encoder"]
+    assert names(200) == ["ratios", "convolutions", "words", "characters"]
+    assert names(20_000) == ["ratios", "convolutions", "words", "characters", "encoder"]

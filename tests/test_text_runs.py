@@ -9,13 +9,15 @@ import pytest
 import tensorflow as tf
 
 from bigkeras import control
-from bigkeras.artifact import export
+from bigkeras.artifact import export, export_classifier
 from bigkeras.evaluation import evaluate
+from bigkeras.models import MODELS
 from bigkeras.parity import session_loader
 from bigkeras.recipe import Choice, Recipe, RecipeError
 from bigkeras.runtime import Machine
 from bigkeras.signals import Interrupted, Log
-from bigkeras.train import fit
+from bigkeras.tasks import load_preprocessor
+from bigkeras.train import _tell, fit, load_splits
 
 QUIET = Log(quiet=True)
 NOUNS = ("film", "meal", "play", "book", "很好的", "tour")
@@ -75,6 +77,18 @@ def test_a_run_learns_and_says_what_it_got_wrong(run):
     assert (run / "pictures" / "ranking.png").exists()
 
 
+def test_what_was_found_and_left_out_is_said_once(reviews, tmp_path, capsys):
+    (tmp_path / "t.csv").write_text(reviews.read_text("utf-8") + "\nno label,\n", "utf-8")
+    splits = load_splits(recipe_for(tmp_path / "t.csv"))
+    log = Log()
+    for _ in range(2):
+        _tell(splits, log)
+    assert capsys.readouterr().err.splitlines() == [
+        f"{tmp_path}/t.csv: 216 texts in 'review', 2 labels in 'label', parted by ',', read as utf-8",
+        f"1 left out, the first {tmp_path}/t.csv:218: no label (''); all are in bad_samples.csv",
+    ]
+
+
 def test_an_interrupted_run_ends_as_one_that_was_not(run, reviews, tmp_path, monkeypatch):
     original = control.Control.on_train_batch_end
 
@@ -113,10 +127,46 @@ def test_a_run_goes_on_from_another_with_its_vocabulary(run, reviews, tmp_path):
         fit(other.override(**{"task.tokens": "character"}), tmp_path / "wrong", log=QUIET)
 
 
+@pytest.mark.parametrize("origin", ["run", "artifact"])
+def test_model_auto_goes_on_with_the_recipe_of_an_earlier_run(origin, reviews, tmp_path, request):
+    path = request.getfixturevalue(origin)
+    recipe = Recipe(
+        name="own", data=Choice("text_table", {"file": str(reviews)}), task=Choice("text_classification"),
+        model=Choice("auto"), start_from=str(path), epochs=1,
+    )  # fmt: skip
+    assert fit(recipe, tmp_path / "more", log=QUIET)["validation"]["accuracy"] > 0.9
+    told = json.loads((tmp_path / "more" / "recipe.json").read_text())
+    assert (told["name"], told["model"]["args"], told["epochs"]) == ("own", {"width": 8}, 1)
+    assert (tmp_path / "more" / "vocabulary.txt").read_text() == (path / "vocabulary.txt").read_text()
+    with pytest.raises(RecipeError, match=r"start_from=.* is of text_classification, not of image_classification"):
+        fit(recipe.override(**{"task": "image_classification"}), tmp_path / "wrong", log=QUIET)
+    with pytest.raises(RecipeError, match=r"start_from=.*gone: no recipe\.json there"):
+        fit(recipe.override(start_from=str(tmp_path / "gone")), tmp_path / "wrong", log=QUIET)
+
+
 def test_the_artifact_scores_what_the_run_scores(run, artifact):
     ours, theirs = evaluate(run, report=False)["test"], evaluate(artifact)["test"]
     assert ours["confusion"] == theirs["confusion"]
     assert ours["loss"] == pytest.approx(theirs["loss"], abs=1e-5)
+
+
+def test_an_artifact_with_operations_of_tensorflow_text_is_scored_in_a_process_of_its_own(artifact, run_cli):
+    done = run_cli("evaluate", artifact, "--split", "validation")
+    assert done.rc == 0, done.stderr
+    assert "validation: accuracy" in done.stdout
+
+
+def test_low_rank_updates_are_merged_into_what_a_run_leaves(reviews, tmp_path):
+    sizes = {"depth": 1, "width": 8, "num_heads": 2, "feed_forward": 8}
+    recipe = recipe_for(reviews, model=Choice("transformer", sizes), task=Choice("text_classification"), epochs=1)
+    fit(recipe, tmp_path / "whole", log=QUIET)
+    tuned = recipe.override(start_from=str(tmp_path / "whole"), lora=2)
+    fit(tuned, tmp_path / "tuned", log=QUIET)
+    before, after = (keras.models.load_model(tmp_path / n / "best.keras", compile=False) for n in ("whole", "tuned"))
+    changed = {a.path for a, b in zip(before.weights, after.weights, strict=True) if not np.array_equal(a, b)}
+    assert changed == {
+        "stage1_attention_query_key_value/kernel", "stage1_attention_output/kernel", "logits/kernel", "logits/bias"
+    }  # fmt: skip
 
 
 def test_the_vocabulary_lies_in_the_artifact(artifact):
@@ -148,6 +198,38 @@ def test_neighbours_and_padding_change_no_probability(artifact):
     assert np.abs(loaded.signatures["logits"](tokens=short)["logits"] - more).max() <= 1e-5
 
 
+SMALL = {
+    "bert": {"size": "tiny"},
+    "gru": {"units": 8, "embedding_width": 6, "pooling": "max"},
+    "lstm": {"units": 8, "embedding_width": 6, "bidirectional": True, "pooling": "mean"},
+    "nb_cnn": {"filters": 4},
+    "nb_ngrams": {},
+    "rnn": {"units": 8, "embedding_width": 6},
+    "text_cnn": {"embedding_width": 6, "filters": 4},
+    "transformer": {"depth": 2, "width": 8, "num_heads": 2, "feed_forward": 16, "positions": "rotary"},
+}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name not in ("lstm", "transformer"))) for name in SMALL]
+)
+def test_neighbours_and_padding_change_no_answer_of_any_exported_model(name, run, tmp_path):
+    preprocessor = load_preprocessor(run)
+    sizes = {"vocabulary_size": preprocessor.vocabulary_size, "length": preprocessor.shape[0], "num_classes": 2}
+    keras.utils.set_random_seed(0)
+    model = MODELS[name](**sizes, **SMALL[name])
+    model.set_weights([w + 0.3 * np.random.default_rng(0).normal(size=w.shape) for w in model.get_weights()])
+    texts = [t if isinstance(t, bytes) else t.encode() for t in ODD]
+    export_classifier(model, preprocessor, ["bad", "good"], tmp_path / name, examples=texts)
+    answer = tf.saved_model.load(str(tmp_path / name / "1")).signatures["serving_default"]
+    together = answer(text=tf.constant(texts))
+    alone = [answer(text=tf.constant([text])) for text in texts]
+    assert np.array_equal(together["label"], np.concatenate([one["label"] for one in alone]))
+    np.testing.assert_allclose(
+        together["probability"], np.concatenate([one["probability"] for one in alone]), atol=1e-5, rtol=0
+    )
+
+
 def test_the_explanation_names_the_word_that_decided(artifact):
     loaded = tf.saved_model.load(str(artifact / "1"))
     texts = tf.constant(["the film\twas boring, all of it", "", "很好的 lovely tour"])
@@ -176,6 +258,7 @@ def test_a_long_text_is_explained_some_words_at_a_time(artifact):
     [
         ({"augmentation": (Choice("flip"),)}, "augmentation 'flip' is not one of word_dropout"),
         ({"model": Choice("resnet")}, "model resnet: .*vocabulary_size"),
+        ({"freeze_until": "stem"}, "freeze_until='stem': no such layer; embedding, features are among them"),
         ({"model": Choice("bag_of_ngrams", {"length": 9})}, "argument 'length' is not one of"),
     ],
 )
@@ -197,6 +280,6 @@ def test_model_auto_keeps_the_best_of_its_candidates(reviews, tmp_path):
     )  # fmt: skip
     fit(recipe, tmp_path / "run", log=QUIET)
     search = json.loads((tmp_path / "run" / "search.json").read_text())
-    assert set(search["tried"]) == {"own-ratios", "own-words", "own-characters"}
+    assert set(search["tried"]) == {"own-ratios", "own-convolutions", "own-words", "own-characters"}
     export(tmp_path / "run", tmp_path / "own")
     assert (tmp_path / "own" / "1" / "saved_model.pb").exists()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import psutil
 import pytest
 
 from bigkeras import checkpoint, control
@@ -343,36 +344,52 @@ def test_a_model_of_ones_own_trains_under_its_name(tmp_path):
     assert weights(tmp_path / "run")[0].shape == (64, 6)
 
 
+KILLS = 20
+
+
 @pytest.mark.slow
-def test_a_run_killed_again_and_again_ends_as_one_that_was_not(tmp_path):
+@pytest.mark.timeout(1800)
+def test_a_run_killed_twenty_times_ends_as_one_that_was_not(tmp_path):
     generator = np.random.default_rng(0)
     recipe = tmp_path / "recipe.json"
-    TINY.save(recipe)
+    TINY.override(batch_size=64, epochs=6).save(recipe)  # some 120 steps, of which each life makes a few
     # One thread an operation: how several of them share a sum is TensorFlow's affair, and not what is asked here.
+    root = str(Path(__file__).parents[1])
     environment = {**os.environ, "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
+    environment["PYTHONPATH"] = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+    lives = subprocess.Popen(
+        [sys.executable, str(Path(__file__).parent / "lives.py"), str(recipe)],
+        env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
 
-    def start(name: str, *options: str) -> subprocess.Popen:
-        command = [sys.executable, "-m", "bigkeras", "train", str(recipe), "--run-dir", str(tmp_path / name), *options]
-        return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    def begin(name: str) -> int:
+        lives.stdin.write(f"{tmp_path / name}\n")
+        lives.stdin.flush()
+        return int(lives.stdout.readline())
 
-    assert start("whole").wait(300) == 0
+    log = tmp_path / "run" / "checkpoints"
     kills: list[str] = []
-    while not (tmp_path / "run" / "metrics.json").exists():
-        process = start("run", "--checkpoint-seconds", "0")
-        log = tmp_path / "run" / "checkpoints"
+    while len(kills) < KILLS:
         before = {p.name for p in log.glob("*.npz")}
-        # Killed when some checkpoints more are there, or while one is being written.
-        wanted = int(generator.integers(1, 4))
-        deadline = time.monotonic() + 120
-        while process.poll() is None and time.monotonic() < deadline and len(kills) < 6:
+        process = begin("run")
+        # One in four at any moment, of the start, too; the others when a checkpoint has come, or while one is written.
+        early, deadline = generator.random() < 0.25, time.monotonic() + generator.uniform(0, 4)
+        wanted, written = int(generator.integers(1, 3)), generator.random() < 0.5
+        while psutil.pid_exists(process) and psutil.Process(process).status() != psutil.STATUS_ZOMBIE:
             new = {p.name for p in log.glob("*.npz")} - before
-            if len(new) >= min(wanted, 2) or (new and any(log.glob("*.part"))):
-                process.kill()
-                kills.append(", ".join(sorted(p.name for p in log.iterdir())))
+            late = len(new) >= wanted or (written and new and any(log.glob("*.part")))
+            if late or (early and time.monotonic() >= deadline):
+                os.kill(process, signal.SIGKILL)
+                kills.append(", ".join(sorted(p.name for p in log.glob("*"))))
                 break
             time.sleep(0.002)
-        process.wait(300)
-    assert len(kills) >= 3
+        status = int(lives.stdout.readline())
+        assert status == -signal.SIGKILL, f"after {len(kills)} kills the run ended by itself, with {status}"
+    for name in ("run", "whole"):
+        begin(name)
+        assert int(lives.stdout.readline()) == 0
+    lives.stdin.close()
+    lives.wait(60)
     whole, run = tmp_path / "whole", tmp_path / "run"
     differences = [float(np.abs(a - b).max()) for a, b in zip(weights(whole), weights(run), strict=True)]
     assert max(differences) == 0, (differences, kills)

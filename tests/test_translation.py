@@ -13,7 +13,6 @@ from bigkeras.evaluation import evaluate
 from bigkeras.recipe import Choice, Recipe, RecipeError
 from bigkeras.tasks import TASKS, load_task
 from bigkeras.tasks.pairs import clean
-from bigkeras.tasks.translation import token_cross_entropy
 from bigkeras.train import Log, check_recipe, fit
 from bigkeras.translation_metrics import corpus_bleu, translation_metrics
 
@@ -126,14 +125,6 @@ def test_the_decoder_reads_what_it_wrote_and_padding_has_no_weight(task):
         assert np.all(weights.numpy()[labels.numpy() == 0] == 0)
         seen += int(tf.reduce_sum(weights))
     assert seen == fitted.lengths(source)[:, 1].sum()
-
-
-def test_smoothing_is_that_of_keras_for_one_hot_targets():
-    import keras
-
-    logits, labels = tf.random.stateless_normal((2, 3, 5), (0, 1)), tf.constant([[0, 1, 2], [3, 4, 0]])
-    wanted = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1, reduction="none")
-    assert np.allclose(token_cross_entropy(0.1)(labels, logits), wanted(tf.one_hot(labels, 5), logits), atol=1e-6)
 
 
 def test_a_run_has_its_scores_and_translations_in_report_and_log(run):
