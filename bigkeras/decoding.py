@@ -4,8 +4,8 @@ Each takes a stepper (`models.stepper`) and source ids int32 `(batch, length)`, 
 `(batch, n, most)`, each row ending with END and filled with 0, and scores float32 `(batch, n)`. A sentence gets at most
 `RATIO` times as many tokens as its source has, and `EXTRA` more, and never more than `most` or than the model's
 positions allow; in the last place only END may stand. So decoding always ends, and every row is a whole sentence whose
-score is what the model says of it. The loop runs until the last sentence of the batch has ended. All of it runs
-eagerly, in a graph, and compiled by XLA, where shapes are static; there the cache is updated in place.
+score is what the model says of it. Sentences that have ended leave the batch when half of it has. All of it runs
+eagerly and in a graph; compiled by XLA, with a stepper made for that, as shapes are static there.
 """
 
 from collections.abc import Callable
@@ -16,6 +16,9 @@ import tensorflow as tf
 PADDING, UNKNOWN, BEGIN, END = 0, 1, 2, 3
 RATIO, EXTRA = 2, 10
 
+# How often a compiled graph halves its batch: each time costs the compilation of the loop once more.
+HALVINGS = 2
+
 # The log-probability of what cannot be: finite, so that sums and differences of such stay numbers.
 NEVER = -1e9
 
@@ -23,7 +26,7 @@ NEVER = -1e9
 def greedy(stepper: Any, source: tf.Tensor, *, most: int = 256) -> tuple[tf.Tensor, tf.Tensor]:
     """The likeliest token at each step: ids `(batch, 1, most)`, and the sum of their log-probabilities."""
 
-    def likeliest(logits, index):
+    def likeliest(logits, index, rows):
         return tf.argmax(logits, axis=-1, output_type=tf.int32)
 
     return _walk(stepper, source, likeliest, count=1, most=most)
@@ -52,14 +55,19 @@ def sample(
             "count and top_k are at least 1, temperature is above 0, top_p from above 0 to 1"
         )
 
-    def draw(logits, index):
+    batch = tf.shape(source)[0]
+
+    def draw(logits, index, rows):
+        def lots(logits):
+            return _lots(logits, seed, index, rows, batch)
+
         if top_k is None and top_p == 1:
-            return _lots(logits / temperature, seed, index)
+            return lots(logits / temperature)
         size = logits.shape[-1]
         best, tokens = tf.math.top_k(logits / temperature, min(top_k or size, size))
         shares = tf.nn.softmax(best)
         before = tf.cumsum(shares, axis=-1, exclusive=True)
-        places = _lots(tf.where(before < top_p, best, NEVER), seed, index)
+        places = lots(tf.where(before < top_p, best, NEVER))
         return tf.gather(tokens, places, batch_dims=2)
 
     return _walk(stepper, source, draw, count=count, most=most)
@@ -101,8 +109,9 @@ def beam_search(
     def penalty(tokens):
         return ((5.0 + tf.cast(tokens, tf.float32)) / 6.0) ** length_penalty
 
-    def step(index, live, ended, over, state):
-        logits, state = stepper.step(live["last"], index, memory, state)
+    def step(index, now):
+        live, ended, over, ends = (now[name] for name in ("live", "found", "over", "ends"))
+        logits, state = stepper.step(live["last"], index, now["memory"], now["state"])
         following, ending, parents = _continue(live, logits, index)
         last = index + 1 >= ends
         counts = _among_the_best(ending["scores"], following["scores"]) | last[:, None]
@@ -111,11 +120,10 @@ def beam_search(
         ended = _best_of(ended, ending)
         attainable = following["scores"][:, 0] / penalty(ends)
         over |= last | (ended["scores"][:, -1] >= attainable)
-        return index + 1, following, ended, over, stepper.select(state, parents)
+        return {**now, "live": following, "found": ended, "over": over, "state": stepper.select(state, parents)}
 
-    start = (0, live, ended, tf.zeros(batch, tf.bool), state)
-    ended = tf.while_loop(lambda index, live, ended, over, state: ~tf.reduce_all(over), step, start)[2]
-    return ended["ids"], ended["scores"]
+    now = {"live": live, "found": ended, "over": tf.zeros(batch, tf.bool), "ends": ends}
+    return _until_over(step, {**now, "memory": memory, "state": state}, compiled=stepper.compiled)
 
 
 def _continue(live: dict, logits, index) -> tuple[dict, dict, tf.Tensor]:
@@ -156,28 +164,93 @@ def _walk(stepper: Any, source, choose: Callable, *, count: int, most: int) -> t
     ends, width = _bounds(stepper, source, most)
     batch = tf.shape(source)[0]
     memory, state = stepper.start(source, beams=count, steps=width)
-    ids, scores = tf.zeros((batch, count, width), tf.int32), tf.zeros((batch, count))
+    found = {"ids": tf.zeros((batch, count, width), tf.int32), "scores": tf.zeros((batch, count))}
 
-    def step(index, last, ids, scores, over, state):
-        logits, state = stepper.step(last, index, memory, state)
-        tokens = choose(logits[:, :, END:], index) + END
-        tokens = tf.where((index + 1 >= ends)[:, None], END, tokens)
+    def step(index, now):
+        ids, scores, over = now["found"]["ids"], now["found"]["scores"], now["over"]
+        logits, state = stepper.step(now["last"], index, now["memory"], now["state"])
+        tokens = choose(logits[:, :, END:], index, now["row"]) + END
+        tokens = tf.where((index + 1 >= now["ends"])[:, None], END, tokens)
         gained = tf.gather(logits, tokens, batch_dims=2) - tf.reduce_logsumexp(logits, axis=-1)
-        scores += tf.where(over, 0.0, gained)
         tokens = tf.where(over, PADDING, tokens)
-        return index + 1, tokens, _write(ids, index, tokens), scores, over | (tokens == END), state
+        found = {"ids": _write(ids, index, tokens), "scores": scores + tf.where(over, 0.0, gained)}
+        return {**now, "last": tokens, "found": found, "over": over | (tokens == END), "state": state}
 
-    start = (0, tf.fill((batch, count), BEGIN), ids, scores, tf.zeros((batch, count), tf.bool), state)
-    done = tf.while_loop(lambda index, last, ids, scores, over, state: ~tf.reduce_all(over), step, start)
-    return done[2], done[3]
+    now = {"last": tf.fill((batch, count), BEGIN), "found": found, "over": tf.zeros((batch, count), tf.bool)}
+    return _until_over(step, {**now, "ends": ends, "memory": memory, "state": state}, compiled=stepper.compiled)
 
 
-def _lots(logits, seed, index):
-    """Draws a place from each row of logits: the largest after noise (Gumbel), the same in every graph."""
+def _until_over(step: Callable, now: dict, *, compiled: bool) -> tuple[tf.Tensor, tf.Tensor]:
+    """Takes steps until every sentence is over: the ids and scores found for each, in the first order.
+
+    `now`: tensors whose first axis is the sentences, among them `over` and `found`; `row`, which is added, tells a
+    sentence's place in the first order. `step`: (index, now) → now.
+    """
+    batch = tf.shape(now["over"])[0]
+    now, found = {**now, "row": tf.range(batch)}, now["found"]
+    index = tf.constant(0)
+    if compiled:
+        for halving in range(HALVINGS + 1):
+            left = 0 if halving == HALVINGS else tf.shape(now["row"])[0] // 2
+            index, now = tf.while_loop(
+                lambda index, now, left=left: _unfinished(now) > left,
+                lambda index, now: (index + 1, step(index, now)),
+                (index, now),
+            )
+            found = _placed(found, now)
+            if halving < HALVINGS:
+                # Static shapes: as many rows as are left at most, those that are not over first.
+                now = _rows(now, tf.argsort(tf.cast(_over(now), tf.int32), stable=True)[:left])
+        return found["ids"], found["scores"]
+
+    def one(index, now, found):
+        now = step(index, now)
+        few = 2 * _unfinished(now) <= tf.size(now["row"])
+        now, found = tf.cond(
+            few, lambda: (_rows(now, tf.where(~_over(now))[:, 0]), _placed(found, now)), lambda: (now, found)
+        )
+        return index + 1, now, found
+
+    shapes = tf.nest.map_structure(lambda x: tf.TensorShape([None, *x.shape[1:]]), now)
+    same = tf.nest.map_structure(lambda x: x.shape, found)
+    start = (index, now, found)
+    found = tf.while_loop(
+        lambda index, now, found: _unfinished(now) > 0, one, start, shape_invariants=(index.shape, shapes, same)
+    )[2]
+    return found["ids"], found["scores"]
+
+
+def _over(now: dict) -> tf.Tensor:
+    """Whether each sentence is over, all that is looked for of it: bool `(rows,)`."""
+    over = now["over"]
+    return over if over.shape.rank == 1 else tf.reduce_all(over, axis=1)
+
+
+def _unfinished(now: dict) -> tf.Tensor:
+    return tf.reduce_sum(tf.cast(~_over(now), tf.int32))
+
+
+def _rows(now: dict, rows: tf.Tensor) -> dict:
+    return tf.nest.map_structure(lambda x: tf.gather(x, rows), now)
+
+
+def _placed(found: dict, now: dict) -> dict:
+    """`found` with what stands in `now`, each in the row where it was at first."""
+    places = now["row"][:, None]
+    return {name: tf.tensor_scatter_nd_update(all_, places, now["found"][name]) for name, all_ in found.items()}
+
+
+def _lots(logits, seed, index, rows, batch):
+    """Draws a place from each row of logits: the largest after noise (Gumbel); XLA's noise is another.
+
+    `rows`: where each stands in a whole batch of `batch`.
+    """
     seed = tf.stack([tf.cast(seed, tf.int32), tf.cast(index, tf.int32)])
     smallest = 1e-20
-    uniform = tf.random.stateless_uniform(tf.shape(logits), seed, minval=smallest, alg="philox")
-    return tf.argmax(logits - tf.math.log(-tf.math.log(uniform)), axis=-1, output_type=tf.int32)
+    shape = tf.concat([batch[None], tf.shape(logits)[1:]], 0)
+    uniform = tf.random.stateless_uniform(shape, seed, minval=smallest, alg="philox")
+    noise = -tf.math.log(-tf.math.log(tf.gather(uniform, rows)))
+    return tf.argmax(logits + noise, axis=-1, output_type=tf.int32)
 
 
 def _bounds(stepper: Any, source, most: int) -> tuple[tf.Tensor, Any]:

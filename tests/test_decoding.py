@@ -1,5 +1,6 @@
 """Decoding against an exhaustive search and a plain one in Python, and what must hold for any model."""
 
+import functools
 import itertools
 
 import numpy as np
@@ -19,10 +20,10 @@ SOURCE = np.array([[4, 5, 6, 7, 7], [5, 4, 0, 0, 0], [7, 0, 0, 0, 0], [0, 0, 0, 
 class Table:
     """A stepper made by hand: the next token depends on all before it, by way of a number below STATES."""
 
-    longest = None
+    longest, compiled = None, False
 
     def start(self, source, *, beams, steps):
-        return None, tf.repeat(tf.reduce_sum(source, axis=1, keepdims=True), beams, axis=1)
+        return [], tf.repeat(tf.reduce_sum(source, axis=1, keepdims=True), beams, axis=1)
 
     def step(self, tokens, index, memory, state):
         state = following(state, tokens)
@@ -111,6 +112,28 @@ def test_the_loop_ends_when_all_sentences_have_ended():
         assert steps == [0, 1, 2]
 
 
+@pytest.mark.parametrize("decode", [greedy, beam_search])
+def test_sentences_that_have_ended_leave_when_half_of_the_batch_has(decode):
+    rows = []
+
+    class Ends(Table):
+        """A sentence ends in the step that its first word says."""
+
+        def start(self, source, *, beams, steps):
+            return [source[:, 0]], super().start(source, beams=beams, steps=steps)[1]
+
+        def step(self, tokens, index, memory, state):
+            rows.append(len(tokens))
+            logits, state = super().step(tokens, index, memory, state)
+            ends = tf.cast(index >= memory[0], tf.float32)[:, None, None]
+            return logits + 40.0 * tf.one_hot(END, WORDS) * (2 * ends - 1), state
+
+    source = np.array([[5, 4], [1, 4], [0, 4], [2, 4]], "int32")
+    ids, _ = decode(Ends(), source, most=12)
+    assert rows == [4, 4, 2, 1, 1, 1]
+    assert np.count_nonzero(ids, axis=-1).ravel().tolist() == [6, 2, 1, 3]
+
+
 @pytest.fixture(scope="module")
 def taken():
     """A small Transformer with weights that do not always say the same word, and its stepper."""
@@ -118,7 +141,7 @@ def taken():
     model = MODELS["transformer_translator"](**sizes)
     random = np.random.default_rng(3)
     model.set_weights([w + random.normal(size=w.shape, scale=0.3) for w in model.get_weights()])
-    return model, stepper(model)
+    return model, stepper(model), stepper(model, compiled=True)
 
 
 def full_score(model, source, ids):
@@ -186,17 +209,15 @@ def test_neighbours_and_padding_change_no_translation(taken, decode):
 def test_a_graph_and_a_compiled_one_give_what_eager_gives(taken, decode):
     expected, scores = decode(taken[1], SOURCE, most=12)
     anything = [tf.TensorSpec([None, None], tf.int32)]
-    for signature, compiled in ((anything, False), (None, True)):
-        function = tf.function(
-            lambda source: decode(taken[1], source, most=12), input_signature=signature, jit_compile=compiled
-        )
+    for steps, options in ((taken[1], {"input_signature": anything}), (taken[2], {"jit_compile": True})):
+        function = tf.function(functools.partial(decode, steps, most=12), **options)
         ids, given = function(tf.constant(SOURCE))
         np.testing.assert_array_equal(ids, expected)
         np.testing.assert_allclose(given, scores, rtol=1e-4)
 
 
 def test_a_compiled_graph_draws_sentences_too(taken):
-    decode = tf.function(lambda source: sampled(taken[1], source, most=6), jit_compile=True)
+    decode = tf.function(lambda source: sampled(taken[2], source, most=6), jit_compile=True)
     ids, scores = decode(tf.constant(SOURCE))
     for source, sentences, given in zip(SOURCE, rows(ids), scores.numpy(), strict=True):
         for row, score in zip(sentences, given, strict=True):
@@ -205,8 +226,7 @@ def test_a_compiled_graph_draws_sentences_too(taken):
 
 def test_a_stepper_for_compiling_gives_the_same_and_the_plain_one_holds_no_xla_operation(taken):
     expected, _ = beams(taken[1], SOURCE, most=12)
-    quicker = stepper(taken[0], compiled=True)
-    ids, _ = tf.function(lambda source: beams(quicker, source, most=12), jit_compile=True)(tf.constant(SOURCE))
+    ids, _ = tf.function(lambda source: beams(taken[2], source, most=12), jit_compile=True)(tf.constant(SOURCE))
     np.testing.assert_array_equal(ids, expected)
     plain = tf.function(lambda source: beams(taken[1], source, most=12)).get_concrete_function(tf.constant(SOURCE))
     graph = plain.graph.as_graph_def()

@@ -25,9 +25,10 @@ class Stepper:
     `encoder`: source → the memory, and the first states of recurrent layers. `decoder`: the tokens of one step, what
     was remembered → logits, and what is to be remembered. `caches`: for each attention to what was written the heads,
     their width and the type. `states`: how many states recurrent layers have. `longest`: the most steps that the
-    positions allow, None without end. Several hypotheses of one sentence (beams) are steps beside one another: their
-    keys and values lie in one cache that only grows, and a mask, carried over from parent to child, tells each beam
-    which of them are its own past. So no keys are moved, and the memory is not repeated.
+    positions allow, None without end. `compiled`: whether it is for a function that XLA compiles. Several hypotheses of
+    one sentence (beams) are steps beside one another: their keys and values lie in one cache that only grows, and a
+    mask, carried over from parent to child, tells each beam which of them are its own past. So no keys are moved, and
+    the memory is not repeated.
     """
 
     encoder: keras.Model
@@ -35,6 +36,7 @@ class Stepper:
     caches: tuple[tuple[int, int, str], ...]
     states: int
     longest: int | None
+    compiled: bool = False
 
     def start(self, source, *, beams: int, steps) -> tuple[Any, State]:
         """Reads the source `(batch, length)` and gives (memory, state) for `beams` and at most `steps`."""
@@ -71,9 +73,9 @@ class Stepper:
 def stepper(model: keras.Model, *, compiled: bool = False) -> Stepper:
     """Makes the Stepper of a translation model, new or loaded; both share their weights.
 
-    `compiled`: for a function that XLA compiles, where the caches are then written quicker; without it the steps hold
-    no XLA operation, and run compiled or not. The decoder's graph is walked once more, with a cache in the place of
-    what looks back. Raises ValueError for a model that does not turn `source` and `target` into logits.
+    `compiled`: for a function that XLA compiles: the caches are then written quicker, and a search keeps its shapes
+    static; without it the steps hold no XLA operation. The decoder's graph is walked once more, with a cache in the
+    place of what looks back. Raises ValueError for a model that does not turn `source` and `target` into logits.
     """
     if [tensor.name for tensor in model.inputs] != ["source", "target"]:
         raise ValueError(f"{model.name} is not a translation model: its inputs are not source and target")
@@ -89,6 +91,7 @@ def stepper(model: keras.Model, *, compiled: bool = False) -> Stepper:
         caches=tuple((a.num_heads, a.output.shape[-1] // a.num_heads, a.compute_dtype) for a in attentions),
         states=len(starts),
         longest=min(lengths, default=None),
+        compiled=compiled,
     )
 
 
