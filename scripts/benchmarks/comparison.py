@@ -2,6 +2,7 @@
 
 import argparse
 import datetime
+import importlib.util
 import json
 import os
 import sys
@@ -42,10 +43,6 @@ def run(suite: Suite, arguments: Sequence[str] | None = None) -> int:
     """Measures, prints a table and writes JSON; gives 1 where a contender does not learn or could not run."""
     options = parse(suite, arguments)
     machine = environment(options.threads)
-    if machine["load"] > 0.5:
-        print(
-            f"Other programs keep {machine['load']} cores busy: the times will not be this machine's.", file=sys.stderr
-        )
     results = []
     with tempfile.TemporaryDirectory() as folder:
         suite.prepare(Path(folder), [suite.workloads[model] for model in options.models])
@@ -53,10 +50,7 @@ def run(suite: Suite, arguments: Sequence[str] | None = None) -> int:
             for precision in options.precision:
                 results.append(measure(suite, model, precision, options, folder))
     report = {"environment": machine, "results": results}
-    print("\n".join(["", *markdown(suite, report)]))
-    if options.json:
-        Path(options.json).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-        print(f"\nwritten: {options.json}")
+    tell(markdown(suite, report), report, options.json)
     for result in results:
         for name, why in {**result["left_out"], **result["not_learning"]}.items():
             print(f"{result['model']} {result['precision']}: {name} {why}", file=sys.stderr)
@@ -214,8 +208,25 @@ def markdown(suite: Suite, report: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def tell(lines: Sequence[str], report: Mapping[str, Any], file: str | None) -> None:
+    """Prints the lines of a table and, if asked, writes all that was measured."""
+    print("\n".join(["", *lines]))
+    if file:
+        Path(file).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        print(f"\nwritten: {file}")
+
+
+def lacking(program: str, peers: Sequence[str]) -> list[str]:
+    """Which of the peers' packages are not installed; a line says what to do about it."""
+    missing = [name for name in peers if importlib.util.find_spec(name) is None]
+    if missing:
+        print(f"{', '.join(missing)} not installed: ./scripts/benchmark {program} does it; "
+              "--without-peers goes without", file=sys.stderr)  # fmt: skip
+    return missing
+
+
 def environment(threads: int, names: Sequence[str] = ("tensorflow", "keras", "torch")) -> dict[str, Any]:
-    """Machine, versions and date, without importing what is measured."""
+    """Machine, versions and date, without importing what is measured; a line says it where others are at work."""
     from importlib.metadata import PackageNotFoundError, version
 
     from bigkeras.runtime import _processor
@@ -226,11 +237,14 @@ def environment(threads: int, names: Sequence[str] = ("tensorflow", "keras", "to
             packages[name] = version(name)
         except PackageNotFoundError:
             packages[name] = "not installed"
+    load = round(os.getloadavg()[0], 1)
+    if load > 0.5:
+        print(f"Other programs keep {load} cores busy: the times will not be this machine's.", file=sys.stderr)
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),
         "threads": threads,
-        "load": round(os.getloadavg()[0], 1),
+        "load": load,
         "date": datetime.date.today().isoformat(),
         "packages": packages,
     }

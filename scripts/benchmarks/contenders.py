@@ -3,7 +3,7 @@
 `python -m benchmarks.contenders '{"contender": "ours", "workload": "lenet", …}'` is started by train_image.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -231,7 +231,7 @@ def pytorch(workload: Workload, options: Mapping[str, Any], *, compiled: bool = 
     layout = torch.channels_last
     x = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(memory_format=layout)
     network = MODELS[options["workload"]](workload.shape, CLASSES).to(memory_format=layout)
-    return pytorch_run(network, x, labels, workload.learning_rate, options, compiled)
+    return pytorch_run(network, [x], labels, workload.learning_rate, options, compiled)
 
 
 def start_pytorch(options: Mapping[str, Any]) -> Any:
@@ -246,9 +246,15 @@ def start_pytorch(options: Mapping[str, Any]) -> Any:
 
 
 def pytorch_run(
-    network: Any, x: Any, labels: np.ndarray, learning_rate: float, options: Mapping[str, Any], compiled: bool
+    network: Any,
+    x: Sequence[Any],
+    labels: np.ndarray,
+    learning_rate: float,
+    options: Mapping[str, Any],
+    compiled: bool,
+    **loss_args: Any,
 ) -> Run:
-    """PyTorch's training of a network on one batch that lies ready."""
+    """PyTorch's training of a network on one batch that lies ready; `loss_args` are those of its cross entropy."""
     import torch
 
     y = torch.from_numpy(labels.astype(np.int64))
@@ -260,7 +266,7 @@ def pytorch_run(
         total = torch.zeros(())
         for _ in range(count):
             with torch.autocast("cpu", torch.bfloat16, enabled=half):
-                loss = torch.nn.functional.cross_entropy(forward(x), y)
+                loss = torch.nn.functional.cross_entropy(forward(*x).flatten(0, -2), y, **loss_args)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()

@@ -1,7 +1,6 @@
 """Answers to texts beside ONNX Runtime, and the app's first one beside a pipeline: ./scripts/benchmark predict-text."""
 
 import argparse
-import importlib.util
 import json
 import os
 import subprocess
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import cold_start, text_artifact
-from benchmarks.comparison import cores, environment, names_of
+from benchmarks.comparison import cores, environment, lacking, names_of, tell
 from benchmarks.interleave import ROOT, Worker, WorkerError, ratio_interval, rounds
 from benchmarks.text_predictors import CONTENDERS, ONNX_RUNTIME, OURS
 
@@ -28,15 +27,9 @@ GOAL = 0.25
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures, prints two tables and writes JSON; gives 1 where a contender could not run or answers differently."""
     options = parse(arguments)
-    missing = [] if options.without_peers else [name for name in PEERS if importlib.util.find_spec(name) is None]
-    if missing:
-        print(f"{', '.join(missing)} not installed: ./scripts/benchmark predict-text does it; "
-              "--without-peers goes without", file=sys.stderr)  # fmt: skip
+    if not options.without_peers and lacking("predict-text", PEERS):
         return 1
     machine = environment(options.threads, ("tensorflow", "keras", *PEERS))
-    if machine["load"] > 0.5:
-        print(f"Other programs keep {machine['load']} cores busy: the times will not be this machine's.",
-              file=sys.stderr)  # fmt: skip
     results = []
     for model in [options.run] if options.run else options.models:
         with tempfile.TemporaryDirectory() as folder:
@@ -46,10 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(f"{model}: {error}", file=sys.stderr)
                 return 1
     report = {"environment": machine, "batch": options.batch, "results": results}
-    print("\n".join(["", *markdown(report)]))
-    if options.json:
-        Path(options.json).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-        print(f"\nwritten: {options.json}")
+    tell(markdown(report), report, options.json)
     return 0
 
 

@@ -1,7 +1,6 @@
 """One training on one device, two replicas and two workers, a thread each: ./scripts/benchmark scaling."""
 
 import argparse
-import json
 import sys
 import tempfile
 import time
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.comparison import environment
+from benchmarks.comparison import environment, tell
 from benchmarks.interleave import Worker, WorkerError, ratio_interval, rounds
 from benchmarks.scaling_contenders import ALONE, CONTENDERS, ONE, STOCK, WORKERS
 
@@ -53,10 +52,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measures and prints tables; gives 1 where a contender could not run."""
     options = _parser().parse_args(arguments)
     machine = environment(1, ("tensorflow", "keras"))
-    if machine["load"] > 0.5:
-        print(
-            f"Other programs keep {machine['load']} cores busy: what is measured is not this machine.", file=sys.stderr
-        )
     packages = ", ".join(f"{k} {v}" for k, v in machine["packages"].items())
     lines = [f"{machine['processor']}, {machine['cores']} cores, a thread each; {machine['date']}; {packages}", ""]
     lines += ["| model | | ms a step | throughput against one device (95 %) |", "|---|---|---:|---:|"]
@@ -78,9 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"| {model} | our step against stock `fit` | | {over - 1:+.1%} time ({low - 1:+.1%} to {high - 1:+.1%}) |"
         )
     lines += ["", *checkpoint_cost(options.checkpoint_model), "", *predicted(options)]
-    print("\n".join(lines))
-    if options.json:
-        Path(options.json).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    tell(lines, report, options.json)
     return 0
 
 

@@ -149,7 +149,7 @@ def pytorch(workload: Workload, options: Mapping[str, Any], *, compiled: bool = 
 
     ids, labels = one_batch(workload)
     network = MODELS[workload.model](workload.vocabulary, CLASSES, **workload.args)
-    return pytorch_run(network, torch.from_numpy(ids), labels, workload.learning_rate, options, compiled)
+    return pytorch_run(network, [torch.from_numpy(ids)], labels, workload.learning_rate, options, compiled)
 
 
 def pytorch_compile(workload: Workload, options: Mapping[str, Any]) -> Run:

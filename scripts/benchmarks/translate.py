@@ -1,9 +1,7 @@
 """Translations a second beside CTranslate2, Hugging Face and KerasHub: ./scripts/benchmark translate."""
 
 import argparse
-import importlib.util
 import itertools
-import json
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -12,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.comparison import cores, environment, names_of
+from benchmarks.comparison import cores, environment, lacking, names_of, tell
 from benchmarks.interleave import Worker, WorkerError, ratio_interval
 from benchmarks.predict_text import made
 from benchmarks.translation_artifacts import BEAM, GREEDY
@@ -35,15 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measures, prints a table and writes JSON; gives 1 where a contender could not run."""
     options = parse(arguments)
     asked = [name for name in options.contenders if name in OWN or not options.without_peers]
-    missing = [] if options.without_peers else [name for name in PEERS if importlib.util.find_spec(name) is None]
-    if missing:
-        print(f"{', '.join(missing)} not installed: ./scripts/benchmark translate does it; "
-              "--without-peers goes without", file=sys.stderr)  # fmt: skip
+    if not options.without_peers and lacking("translate", PEERS):
         return 1
     machine = environment(options.threads, ("tensorflow", "keras", *(name.replace("_", "-") for name in PEERS)))
-    if machine["load"] > 0.5:
-        print(f"Other programs keep {machine['load']} cores busy: the times will not be this machine's.",
-              file=sys.stderr)  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         print("making the artifacts …", file=sys.stderr)
         values = {"run": str(options.run), "folder": folder, "file": options.sentences, "count": options.count}
@@ -59,10 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 1
     report = {"environment": machine, "run": options.run.name, "parameters": found["parameters"],
               "batch": options.batch, "beam": options.beam, "results": results}  # fmt: skip
-    print("\n".join(["", *markdown(report)]))
-    if options.json:
-        Path(options.json).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-        print(f"\nwritten: {options.json}")
+    tell(markdown(report), report, options.json)
     return 0
 
 

@@ -10,7 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.contenders import MOMENTUM, SEED, Run, keras_precision, our_run, start_pytorch, start_tensorflow
+from benchmarks.contenders import (
+    MOMENTUM,
+    SEED,
+    Run,
+    keras_precision,
+    our_run,
+    pytorch_run,
+    start_pytorch,
+    start_tensorflow,
+)
 from benchmarks.interleave import serve
 
 SMOOTHING = 0.1
@@ -90,26 +99,11 @@ def pytorch(workload: Workload, options: Mapping[str, Any], *, compiled: bool = 
     torch = start_pytorch(options)
     from benchmarks.pytorch_translator import Translator
 
-    source, before, labels = (torch.from_numpy(ids).long() for ids in one_batch(workload))
+    source, before, labels = one_batch(workload)
+    sides = [torch.from_numpy(ids).long() for ids in (source, before)]
     network = Translator(workload.vocabulary, **workload.args)
-    optimizer = torch.optim.SGD(network.train().parameters(), workload.learning_rate, momentum=MOMENTUM, fused=True)
-    forward = torch.compile(network) if compiled else network
-    half = options["precision"] == "bfloat16"
-
-    def run(count: int) -> float:
-        total = torch.zeros(())
-        for _ in range(count):
-            with torch.autocast("cpu", torch.bfloat16, enabled=half):
-                loss = torch.nn.functional.cross_entropy(
-                    forward(source, before).flatten(0, 1), labels.flatten(), ignore_index=0, label_smoothing=SMOOTHING
-                )
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            total += loss.detach()
-        return total.item() / count
-
-    return run
+    loss_args = {"ignore_index": 0, "label_smoothing": SMOOTHING}
+    return pytorch_run(network, sides, labels.ravel(), workload.learning_rate, options, compiled, **loss_args)
 
 
 def pytorch_compile(workload: Workload, options: Mapping[str, Any]) -> Run:
