@@ -42,6 +42,7 @@ def transformer_translator(
     num_heads: int | None = None,
     feed_forward: int | None = None,
     dropout: float | None = None,
+    attention_dropout: float = 0.0,
     positions: str = "sinusoidal",
     norm: str = "post",
     activation: str = "relu",
@@ -51,8 +52,9 @@ def transformer_translator(
     `target` begins with the token of the beginning; the logits, float32 `(batch, target length, vocabulary)`, say at
     each place which token comes next. Without `target_vocabulary_size` both languages share the vocabulary and one
     embedding; the output's kernel is the target's embedding in any case. `depth`, `width`, `num_heads`,
-    `feed_forward` and `dropout` are those of `size` unless given; `depth` counts the blocks of each side. `length`
-    binds learned positions alone. "base" with 37,000 shared words has 63,082,496 parameters.
+    `feed_forward` and `dropout` are those of `size` unless given; `depth` counts the blocks of each side.
+    `attention_dropout`: of the attention's weights, which the paper does not drop (section 5.4). `length` binds learned
+    positions alone. "base" with 37,000 shared words has 63,082,496 parameters.
     `models.stepper` decodes with it, `attention_maps` gives the weights of every attention layer by name.
     Raises ValueError for sizes that do not fit together. Source: Vaswani et al. 2017 (arXiv 1706.03762), section 3;
     norm="pre": Xiong et al. 2020 (arXiv 2002.04745).
@@ -63,9 +65,12 @@ def transformer_translator(
     depth, width, dropout = sizes.pop("depth"), sizes.pop("width"), sizes["dropout"]
     positive(depth=depth, width=width, num_heads=sizes["num_heads"], feed_forward=sizes["feed_forward"])
     check(input_shape=(1, 1, 1), num_classes=1, dropout=dropout)
+    if not 0 <= attention_dropout < 1:
+        raise ValueError(f"attention_dropout={attention_dropout}: from 0 to below 1")
     known("positions", positions, POSITIONS)
     known("norm", norm, NORMS)
     block: dict[str, Any] = {**sizes, "activation": activation, "rotary": positions == "rotary"}
+    block["attention_dropout"] = attention_dropout
     stem: dict[str, Any] = {"width": width, "positions": positions, "length": length, "dropout": dropout}
 
     source, target, mask = translation_inputs(vocabulary_size, target_vocabulary_size, length)
@@ -92,6 +97,7 @@ def decoder_block(
     feed_forward: int,
     activation: str = "relu",
     dropout: float = 0.0,
+    attention_dropout: float = 0.0,
     rotary: bool = False,
     norm: str = "post",
     name: str,
@@ -101,7 +107,7 @@ def decoder_block(
     `memory`: `(batch, source length, width)`; `mask`: bool `(batch, source length)`. The attention layers are called
     `{name}_self_attention` and `{name}_cross_attention`.
     """
-    heads: dict[str, Any] = {"num_heads": num_heads, "dropout": dropout}
+    heads: dict[str, Any] = {"num_heads": num_heads, "dropout": attention_dropout}
 
     def attend_to_written(y):
         return self_attention(y, None, **heads, causal=True, rotary=rotary, name=f"{name}_self_attention")

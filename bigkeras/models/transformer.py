@@ -120,16 +120,19 @@ def pre_norm_block(
     feed_forward: int,
     activation: str = "gelu",
     dropout: float = 0.0,
+    attention_dropout: float | None = None,
     epsilon: float = 1e-6,
     name: str,
     **attention,
 ):
     """Attention, then feed-forward, each normalised before and added to what came in: `(batch, length, width)`.
 
-    `attention`: further arguments of `self_attention` (causal, rotary).
+    `attention_dropout`: of the attention's weights, `dropout` unless given. `attention`: further arguments of
+    `self_attention` (causal, rotary).
     """
+    of_weights = dropout if attention_dropout is None else attention_dropout
     y = L.LayerNormalization(epsilon=epsilon, name=f"{name}_attention_norm")(x)
-    y = self_attention(y, mask, num_heads=num_heads, dropout=dropout, name=f"{name}_attention", **attention)
+    y = self_attention(y, mask, num_heads=num_heads, dropout=of_weights, name=f"{name}_attention", **attention)
     x = residual(x, y, dropout=dropout, name=f"{name}_attention_add")
     y = L.LayerNormalization(epsilon=epsilon, name=f"{name}_feed_forward_norm")(x)
     y = feed(y, feed_forward, activation=activation, name=f"{name}_feed_forward")
@@ -144,14 +147,19 @@ def post_norm_block(
     feed_forward: int,
     activation: str = "gelu",
     dropout: float = 0.0,
+    attention_dropout: float | None = None,
     epsilon: float = 1e-6,
     kernel_initializer=None,
     name: str,
     **attention,
 ):
-    """Attention, then feed-forward, each added to what came in and normalised after: the original, and BERT's."""
+    """Attention, then feed-forward, each added to what came in and normalised after: the original, and BERT's.
+
+    `attention_dropout` and `attention` are as in `pre_norm_block`.
+    """
     start = {"kernel_initializer": kernel_initializer}
-    heads: dict[str, Any] = {"num_heads": num_heads, "dropout": dropout, **attention, **start}
+    of_weights = dropout if attention_dropout is None else attention_dropout
+    heads: dict[str, Any] = {"num_heads": num_heads, "dropout": of_weights, **attention, **start}
     y = self_attention(x, mask, **heads, name=f"{name}_attention")
     x = residual(x, y, dropout=dropout, name=f"{name}_attention_add")
     x = L.LayerNormalization(epsilon=epsilon, name=f"{name}_attention_norm")(x)

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from bigkeras import runtime
+from bigkeras.layers import CrossAttention, SelfAttention
 from bigkeras.models import MODELS
 from bigkeras.models.encoder_decoder import SIZES
 from bigkeras.models.stepper import stepper
@@ -170,6 +171,14 @@ def test_sizes_can_be_set_one_by_one():
     assert model.get_layer("features").output.shape == (None, None, 32)
 
 
+@pytest.mark.parametrize("norm", ["pre", "post"])
+def test_attention_weights_are_dropped_only_where_it_is_said(norm):
+    sizes = {**SHARED, **SMALL["transformer_translator"], "norm": norm, "dropout": 0.3}
+    for args, expected in (({}, 0.0), ({"attention_dropout": 0.2}, 0.2)):
+        layers = MODELS["transformer_translator"](**sizes, **args).layers
+        assert {layer.dropout for layer in layers if isinstance(layer, SelfAttention | CrossAttention)} == {expected}
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
@@ -197,6 +206,7 @@ def test_a_wrong_value_of_the_recurrent_model_is_named(args, message):
         ({"norm": "none"}, "'none' is not one of"),
         ({"positions": "random"}, "'random' is not one of"),
         ({"dropout": 1.0}, "dropout=1.0"),
+        ({"attention_dropout": 1.0}, "attention_dropout=1.0"),
     ],
 )
 def test_a_wrong_value_is_named(args, message):
