@@ -89,7 +89,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     sub = commands.add_parser("evaluate", help="score a run or a shipped model")
     sub.add_argument("path", help="a run directory, or the folder of a shipped model")
-    sub.add_argument("--split", default="test", help="test, validation or train (test)")
+    sub.add_argument("--split", default="test", help="test, validation, train or all (test)")
     sub.add_argument("--data", metavar="PATH", help="another place for the data")
     sub.add_argument("--average", default="none", help="average over flips, shifts or flips-shifts (none)")
     sub.add_argument("--json", action="store_true", help="all metrics as JSON")

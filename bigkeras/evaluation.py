@@ -17,7 +17,7 @@ import tensorflow as tf
 from bigkeras.data import DATASETS
 from bigkeras.data.bad import reason
 from bigkeras.data.pipeline import ordered_plan, plan_rows
-from bigkeras.data.source import DataError, Source
+from bigkeras.data.source import DataError, Source, joined
 from bigkeras.masked_evaluation import MaskedScores, score_hidden, write_masked_report
 from bigkeras.metrics import best_threshold, bootstrap_interval, classification_metrics, scores_at, worst_mistakes
 from bigkeras.recipe import Choice, Recipe, RecipeError, known, load
@@ -80,9 +80,10 @@ def evaluate(
 ) -> dict[str, Any]:
     """The metrics of a run directory or a shipped model's folder on a split of its data set.
 
-    `data`: another place for the data. `average`: average the answers over mirror images ("flips"), moves by one
-    pixel ("shifts"; for digits and letters, which have no mirror image) or both ("flips-shifts"). The metrics.json and
-    report.md of a finished run get the result; the files of another run and of a shipped model stay as they are.
+    `split`: train, validation, test, or "all" of them. `data`: another place for the data. `average`: average the
+    answers over mirror images ("flips"), moves by one pixel ("shifts"; for digits and letters, which have no mirror
+    image) or both ("flips-shifts"). The metrics.json and report.md of a finished run get the result; the files of
+    another run and of a shipped model stay as they are.
     Raises RunError, RecipeError, DataError.
     """
     path = Path(path)
@@ -91,9 +92,9 @@ def evaluate(
     if not artifact:
         check_run(path)
     recipe = with_data(load(path), data)
-    known("split", split, ("train", "validation", "test"))
+    known("split", split, ("train", "validation", "test", "all"))
     splits = DATASETS[recipe.data.name](**recipe.data.args)
-    source = getattr(splits, split)
+    source = joined(splits) if split == "all" else getattr(splits, split)
     if source is None:
         raise RunError(f"data {recipe.data.name} has no {split} split")
     task = load_task(path, read_labels(path))

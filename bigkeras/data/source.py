@@ -109,3 +109,21 @@ class FileSource:
     def take(self, indices: Any) -> "FileSource":
         """The source of some of its examples."""
         return FileSource(self.paths[indices], self.labels[indices], self.column, self.transform)
+
+
+def joined(splits: Splits) -> Source:
+    """All examples of a data set: train, then validation, then test. Raises DataError where they cannot be joined."""
+    parts = [part for part in (splits.train, splits.validation, splits.test) if part is not None and len(part)]
+    if len(parts) == 1:
+        return parts[0]
+    labels = np.concatenate([part.labels for part in parts])
+    arrays = [part for part in parts if isinstance(part, ArraySource)]
+    files = [part for part in parts if isinstance(part, FileSource)]
+    if len(arrays) == len(parts):
+        names = [part.name(i) for part in arrays for i in range(len(part))]
+        columns = {key: np.concatenate([part.columns[key] for part in arrays]) for key in arrays[0].columns}
+        return ArraySource(columns, labels, names)
+    if len(files) == len(parts):
+        paths = [path for part in files for path in part.paths]
+        return FileSource(paths, labels, files[0].column, files[0].transform)
+    raise DataError("the parts of packed data are not joined: name one of train, validation and test")
