@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bigkeras.decoding import BEGIN, END, EXTRA, NEVER, RATIO, beam_search, greedy, sample
+from bigkeras.decoding import BEGIN, END, EXTRA, NEVER, RATIO, _top_k_of_parts, beam_search, greedy, sample
 from bigkeras.models import MODELS
 from bigkeras.models.stepper import stepper
 
@@ -233,6 +233,13 @@ def test_a_stepper_for_compiling_gives_the_same_and_the_plain_one_holds_no_xla_o
     operations = {node.op for function in graph.library.function for node in function.node_def}
     assert "MatMul" in operations
     assert not [operation for operation in operations if operation.startswith("Xla")]
+
+
+@pytest.mark.parametrize(("size", "count"), [(1, 1), (5, 5), (30, 4), (101, 8)])
+def test_the_best_of_parts_are_the_best_of_all(size, count):
+    values = np.random.default_rng(0).permutation(6 * size).reshape(2, 3, size).astype("float32")
+    for found, expected in zip(_top_k_of_parts(tf.constant(values), count), tf.math.top_k(values, count), strict=True):
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_drawing_from_one_token_is_greedy(taken):
