@@ -106,7 +106,6 @@ def beam_search(
         "scores": tf.tile([[0.0] + [NEVER] * (beams - 1)], (batch, 1)),
     }
     ended = {"ids": tf.zeros((batch, count, width), tf.int32), "scores": tf.fill((batch, count), NEVER)}
-
     top_k = _top_k_of_parts if stepper.compiled else tf.math.top_k
 
     def penalty(tokens):

@@ -3,6 +3,7 @@
 `python -m benchmarks.contenders '{"contender": "ours", "workload": "lenet", …}'` is started by train_image.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -276,17 +277,12 @@ def pytorch_run(
     return run
 
 
-def pytorch_compile(workload: Workload, options: Mapping[str, Any]) -> Run:
-    """The same under torch.compile; needs a C++ compiler."""
-    return pytorch(workload, options, compiled=True)
-
-
 CONTENDERS: dict[str, Callable[[Workload, Mapping[str, Any]], Run]] = {
     "ours": ours,
     "ours, real input": ours_input,
     "stock Keras": stock,
     "PyTorch": pytorch,
-    "PyTorch, compiled": pytorch_compile,
+    "PyTorch, compiled": functools.partial(pytorch, compiled=True),  # needs a C++ compiler
 }
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 `python -m benchmarks.text_contenders '{"contender": "ours", "workload": "lstm", …}'` is started by train_text.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -152,16 +153,11 @@ def pytorch(workload: Workload, options: Mapping[str, Any], *, compiled: bool = 
     return pytorch_run(network, [torch.from_numpy(ids)], labels, workload.learning_rate, options, compiled)
 
 
-def pytorch_compile(workload: Workload, options: Mapping[str, Any]) -> Run:
-    """The same under torch.compile; needs a C++ compiler."""
-    return pytorch(workload, options, compiled=True)
-
-
 CONTENDERS: dict[str, Callable[[Workload, Mapping[str, Any]], Run]] = {
     "ours": ours,
     "stock Keras": stock,
     "PyTorch": pytorch,
-    "PyTorch, compiled": pytorch_compile,
+    "PyTorch, compiled": functools.partial(pytorch, compiled=True),  # needs a C++ compiler
 }
 
 if __name__ == "__main__":

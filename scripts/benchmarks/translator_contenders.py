@@ -4,6 +4,7 @@
 train_translator.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -106,15 +107,10 @@ def pytorch(workload: Workload, options: Mapping[str, Any], *, compiled: bool = 
     return pytorch_run(network, sides, labels.ravel(), workload.learning_rate, options, compiled, **loss_args)
 
 
-def pytorch_compile(workload: Workload, options: Mapping[str, Any]) -> Run:
-    """The same under torch.compile; needs a C++ compiler."""
-    return pytorch(workload, options, compiled=True)
-
-
 CONTENDERS: dict[str, Callable[[Workload, Mapping[str, Any]], Run]] = {
     "ours": ours,
     "PyTorch": pytorch,
-    "PyTorch, compiled": pytorch_compile,
+    "PyTorch, compiled": functools.partial(pytorch, compiled=True),  # needs a C++ compiler
 }
 
 if __name__ == "__main__":
