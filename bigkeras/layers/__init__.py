@@ -15,7 +15,7 @@ from bigkeras.layers.naive_bayes import DistinctTokens, NaiveBayesEmbedding, Sum
 from bigkeras.layers.normalization import MOMENTUM, BatchNorm
 from bigkeras.layers.one_hot_conv import EitherOrBoth, LeadingTokens, OneHotConv1D
 from bigkeras.layers.positions import LearnedPositions, SinusoidalPositions, rotate
-from bigkeras.layers.recurrent import LSTM, RecurrentStep
+from bigkeras.layers.recurrent import LSTM, RecurrentStep, RowsAtOnce
 from bigkeras.layers.scaled_bias import ScaledBias
 from bigkeras.layers.sequences import (
     ClassToken,
@@ -52,6 +52,7 @@ __all__ = [
     "PaddingMask",
     "PatchWhitening",
     "RecurrentStep",
+    "RowsAtOnce",
     "ScaledBias",
     "SelfAttention",
     "SelfAttentionMap",

@@ -86,15 +86,20 @@ class CachedSelfAttention(keras.layers.Layer):
         caches, each `(batch, heads, longest, d)`; `index`: the position of the first of these tokens, a scalar.
         `mask`: bool `(batch, longest)` or `(batch, steps, longest)`; what is not yet written is hidden in any case.
         `positions`: int `(steps,)`, the place of each in its sentence where that is not its place in the cache: the
-        beams of a search are written side by side, and the mask tells each its own past.
+        beams of a search are written side by side, and the mask alone tells each its own past.
         """
         query, new_key, new_value = split_heads(inputs, 3, self.num_heads)
         if self.rotary:
             start = index if positions is None else positions
             query, new_key = rotate(query, start), rotate(new_key, start)
-        write = scatter_steps if self.scatter else slice_steps
-        key, value = write(key, new_key, index), write(value, new_value, index)
-        bias = mask_bias(mask) + causal_bias(ops.shape(inputs)[1], ops.shape(key)[2], index)
+        if self.scatter:
+            rows = scatter_rows(key if mask is None else mask, self.num_heads, ops.shape(new_key)[2], index)
+            key, value = scatter_steps(key, new_key, rows), scatter_steps(value, new_value, rows)
+        else:
+            key, value = slice_steps(key, new_key, index), slice_steps(value, new_value, index)
+        bias = mask_bias(mask)
+        if positions is None:
+            bias = bias + causal_bias(ops.shape(inputs)[1], ops.shape(key)[2], index)
         return attend(query, key, value, bias), key, value
 
     def compute_mask(self, inputs, previous_mask) -> None:
@@ -202,13 +207,22 @@ def slice_steps(cache, new, index):
     return ops.slice_update(cache, [0, 0, index, 0], new)
 
 
-def scatter_steps(cache, new, index):
-    """As `slice_steps`, row by row."""
-    shape, steps, size = ops.shape(cache), ops.shape(new)[2], cache.shape[-1]
-    starts = ops.arange(shape[0] * shape[1], dtype="int32") * shape[2] + ops.cast(index, "int32")
-    rows = ops.reshape(starts[:, None] + ops.arange(steps, dtype="int32"), (-1, 1))
+def scatter_rows(like, heads: int, steps, index):
+    """Which rows of a cache, seen as `(batch · heads · longest, d)`, the `steps` from `index` on are: `(any, 1)`.
+
+    `like`: `(batch, …, longest, d)`, the cache, or the mask `(batch, …, longest)`: where all layers have one mask,
+    TensorFlow sees that all their rows are the same.
+    """
+    batch, longest = ops.shape(like)[0], ops.shape(like)[-2 if len(like.shape) == 4 else -1]
+    starts = ops.arange(batch * heads, dtype="int32") * longest + ops.cast(index, "int32")
+    return ops.reshape(starts[:, None] + ops.arange(steps, dtype="int32"), (-1, 1))
+
+
+def scatter_steps(cache, new, rows):
+    """As `slice_steps`, by the rows that `scatter_rows` gives."""
+    size = cache.shape[-1]
     flat = ops.scatter_update(ops.reshape(cache, (-1, size)), rows, ops.reshape(new, (-1, size)))
-    return ops.reshape(flat, shape)
+    return ops.reshape(flat, ops.shape(cache))
 
 
 def check_heads(width: int, num_heads: int) -> None:
@@ -219,16 +233,26 @@ def check_heads(width: int, num_heads: int) -> None:
 
 def split_heads(x, parts: int, num_heads: int) -> list:
     """`(batch, length, parts · width)` → as many `(batch, heads, length, width / heads)`."""
-    batch, length, total = ops.shape(x)[0], ops.shape(x)[1], x.shape[-1]
-    x = ops.reshape(x, (batch, length, parts, num_heads, total // parts // num_heads))
+    if x.shape[1] == 1:
+        # Nothing to turn over; TensorFlow's transposition takes as long as a product on such small tensors.
+        return ops.unstack(ops.reshape(x, (-1, parts, num_heads, 1, x.shape[-1] // parts // num_heads)), parts, axis=1)
+    x = ops.reshape(x, (*_any_batch(x), parts, num_heads, x.shape[-1] // parts // num_heads))
     # Not x[0], x[1] …: the gradient of each such slice is as large as all parts together, and they are added up.
     return ops.unstack(ops.transpose(x, (2, 0, 3, 1, 4)), parts)
 
 
 def merge_heads(x):
     """`(batch, heads, length, d)` → `(batch, length, heads · d)`."""
+    if x.shape[2] == 1:
+        return ops.reshape(x, (-1, 1, x.shape[1] * x.shape[3]))
     x = ops.transpose(x, (0, 2, 1, 3))
-    return ops.reshape(x, (ops.shape(x)[0], ops.shape(x)[1], x.shape[2] * x.shape[3]))
+    return ops.reshape(x, (*_any_batch(x), x.shape[2] * x.shape[3]))
+
+
+def _any_batch(x) -> tuple:
+    """Batch and length of `(batch, length, …)`, to reshape to: where the length is known, without asking for either."""
+    batch, length = ops.shape(x)[:2]
+    return (-1, length) if isinstance(length, int) else (batch, length)
 
 
 def mask_bias(mask):

@@ -11,6 +11,7 @@ from bigkeras.layers import (
     CrossAttention,
     LearnedPositions,
     RecurrentStep,
+    RowsAtOnce,
     SelfAttention,
     SinusoidalPositions,
 )
@@ -86,7 +87,7 @@ def stepper(model: keras.Model, *, compiled: bool = False) -> Stepper:
     memory, starts = _beside_the_first(readers), _beside_the_first(recurrent)
     lengths = [layer.length for layer in model.layers if isinstance(layer, LearnedPositions)]
     return Stepper(
-        encoder=keras.Model(source, [*memory, *starts], name=f"{model.name}_encoder"),
+        encoder=keras.Model(source, [*memory, *starts], name="encoder"),
         decoder=_one_step(model, target, memory, attentions, recurrent, scatter=not compiled),
         caches=tuple((a.num_heads, a.output.shape[-1] // a.num_heads, a.compute_dtype) for a in attentions),
         states=len(starts),
@@ -121,6 +122,9 @@ def _one_step(
             outputs, *after[layer.name] = step(*args, *before[layer.name], slot, mask=seen, positions=places)
         elif layer in recurrent:
             outputs, *after[layer.name] = RecurrentStep(layer.cell, **twin)(args[0], before[layer.name])
+        elif isinstance(layer, keras.layers.Dense) or kwargs.get("reverse"):
+            # Several calls share one layer: embedding and output.
+            outputs = RowsAtOnce(layer, dtype=layer.dtype_policy)(*args, **kwargs)
         else:
             outputs = layer(*args, **kwargs)
         return outputs
@@ -134,7 +138,7 @@ def _one_step(
     # Keras 3.15 gives the input a new origin where inputs and inner tensors are mixed: `model` could not be saved.
     target._keras_history = history
     rest = [x for name in before for x in after[name]]
-    return keras.Model([*inputs[: len(memory) + 1], *own], [walked.output, *rest], name=f"{model.name}_step")
+    return keras.Model([*inputs[: len(memory) + 1], *own], [walked.output, *rest], name="step")
 
 
 def _state(first):
