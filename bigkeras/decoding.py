@@ -23,6 +23,9 @@ HALVINGS = 2
 # The log-probability of what cannot be: finite, so that sums and differences of such stay numbers.
 NEVER = -1e9
 
+# What was looked at less counts as this much: the logarithm stays finite.
+LEAST_COVERED = 1e-6
+
 
 def greedy(stepper: Any, source: tf.Tensor, *, most: int = 256) -> tuple[tf.Tensor, tf.Tensor]:
     """The likeliest token at each step: ids `(batch, 1, most)`, and the sum of their log-probabilities."""
@@ -81,6 +84,7 @@ def beam_search(
     beams: int = 4,
     count: int = 1,
     length_penalty: float | tf.Tensor = 0.6,
+    coverage_penalty: float = 0.0,
     most: int = 256,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """The `count` best sentences that a search with `beams` hypotheses finds: ids `(batch, count, most)`, best first.
@@ -88,14 +92,19 @@ def beam_search(
     A score is the sum of log-probabilities, END's with them, divided by ((5 + tokens) / 6) ** length_penalty: 0 is the
     plain sum, which favours short sentences. A hypothesis ends where END is among the `beams` best continuations. The
     search of a sentence is over when `count` have ended and none that goes on can overtake them, even if it reached the
-    last place without losing anything more. Where fewer were found, a row of 0 has the score -1e9. Raises ValueError
-    for values out of range. Source: Wu et al. 2016 (arXiv 1609.08144), section 7.
+    last place without losing anything more. Where fewer were found, a row of 0 has the score -1e9.
+
+    `coverage_penalty`: a sentence that has ended loses so many times the logarithm of how much it looked at each piece
+    of its source, where that is less than 1 in all; it needs a stepper that `covers`. Raises ValueError for values out
+    of range. Source: Wu et al. 2016 (arXiv 1609.08144), section 7.
     """
     # A tensor's value is not known yet.
     if not 1 <= count <= beams or (isinstance(length_penalty, int | float) and length_penalty < 0):
         raise ValueError(
             f"beams={beams}, count={count}, length_penalty={length_penalty}: 1 ≤ count ≤ beams, length_penalty ≥ 0"
         )
+    if coverage_penalty < 0 or (coverage_penalty and not stepper.covers):
+        raise ValueError(f"coverage_penalty={coverage_penalty}: 0 or, by a stepper that covers, above 0")
     ends, width = _bounds(stepper, source, most)
     batch = tf.shape(source)[0]
     memory, state = stepper.start(source, beams=beams, steps=width)
@@ -118,7 +127,11 @@ def beam_search(
         last = index + 1 >= ends
         counts = _among_the_best(ending["scores"], following["scores"]) | last[:, None]
         counts &= (live["scores"] > NEVER / 2) & ~over[:, None]
-        ending["scores"] = tf.where(counts, ending["scores"] / penalty(index + 1), NEVER)
+        scores = ending["scores"] / penalty(index + 1)
+        if coverage_penalty:
+            covered = tf.clip_by_value(state["coverage"], LEAST_COVERED, 1.0)
+            scores += coverage_penalty * tf.reduce_sum(tf.math.log(covered), axis=-1)
+        ending["scores"] = tf.where(counts, scores, NEVER)
         ended = _best_of(ended, ending)
         attainable = following["scores"][:, 0] / penalty(ends)
         over |= last | (ended["scores"][:, -1] >= attainable)
@@ -209,7 +222,8 @@ def _until_over(step: Callable, now: dict, *, compiled: bool) -> tuple[tf.Tensor
     index = tf.constant(0)
     if compiled:
         for halving in range(HALVINGS + 1):
-            left = 0 if halving == HALVINGS else tf.shape(now["row"])[0] // 2
+            # Never no row at all: some kernels cannot have that.
+            left = 0 if halving == HALVINGS else tf.maximum(tf.shape(now["row"])[0] // 2, 1)
             index, now = tf.while_loop(
                 lambda index, now, left=left: _unfinished(now) > left,
                 lambda index, now: (index + 1, step(index, now)),

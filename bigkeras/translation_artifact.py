@@ -67,7 +67,8 @@ def save(model: keras.Model, preprocessor: PairPreprocessor, directory: Path) ->
 
 def signatures(model: keras.Model, preprocessor: PairPreprocessor, tokenizers: Any) -> dict[str, Callable]:
     """The signatures' graph functions by name."""
-    steps, compiled_steps, beam = stepper(model), stepper(model, compiled=True), preprocessor.beam
+    covers, beam = preprocessor.coverage_penalty > 0, preprocessor.beam
+    steps, compiled_steps = (stepper(model, compiled=compiled, covers=covers) for compiled in (False, True))
 
     def read(text: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Cleaned sentences, and their ids in at least one row."""

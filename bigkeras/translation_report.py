@@ -10,7 +10,7 @@ from bigkeras import pictures
 from bigkeras.recipe import Recipe
 from bigkeras.report import picture_section, plain, shortened, table, write_sections
 
-WORST, RANDOM = 20, 20
+WORST, RANDOM = 20, 50
 SPLITS = ("test", "validation", "train")
 
 

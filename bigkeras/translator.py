@@ -25,7 +25,7 @@ class Translator:
     def __init__(self, network: keras.Model, preprocessor: PairPreprocessor, batch: int = BATCH):
         """`network`: its weights may change between two calls."""
         self.preprocessor, self.batch = preprocessor, batch
-        self.stepper = stepper(network)
+        self.stepper = stepper(network, covers=preprocessor.coverage_penalty > 0)
         self.tokenizers = preprocessor.tokenizers()
         self.answer = tf.function(self._answer, input_signature=[tf.TensorSpec([None, None], tf.int32)])
 
@@ -63,7 +63,10 @@ def best(
     if beams == 1:
         return greedy(steps, source, most=most)
     penalty = preprocessor.length_penalty if length_penalty is None else length_penalty
-    return beam_search(steps, source, beams=beams, count=count, length_penalty=penalty, most=most)
+    return beam_search(
+        steps, source, beams=beams, count=count, length_penalty=penalty, most=most,
+        coverage_penalty=preprocessor.coverage_penalty,
+    )  # fmt: skip
 
 
 def references_of(source: Source) -> list[list[str]]:

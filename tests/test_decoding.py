@@ -10,6 +10,7 @@ import tensorflow as tf
 from bigkeras.decoding import BEGIN, END, EXTRA, NEVER, RATIO, _top_k_of_parts, beam_search, greedy, sample
 from bigkeras.models import MODELS
 from bigkeras.models.stepper import stepper
+from bigkeras.models.transformer import attention_maps
 
 STATES, WORDS = 97, 8
 TABLE = np.random.default_rng(0).normal(size=(STATES, WORDS), scale=1.5).astype("float32")
@@ -20,7 +21,7 @@ SOURCE = np.array([[4, 5, 6, 7, 7], [5, 4, 0, 0, 0], [7, 0, 0, 0, 0], [0, 0, 0, 
 class Table:
     """A stepper made by hand: the next token depends on all before it, by way of a number below STATES."""
 
-    longest, compiled = None, False
+    longest, compiled, covers = None, False, False
 
     def start(self, source, *, beams, steps):
         return [], tf.repeat(tf.reduce_sum(source, axis=1, keepdims=True), beams, axis=1)
@@ -183,6 +184,34 @@ def test_scores_are_what_the_full_pass_gives(taken, decode):
             np.testing.assert_allclose(score, expected, rtol=1e-4)
 
 
+@pytest.fixture(scope="module", params=["transformer_translator", "seq2seq_rnn"])
+def covering(request, taken):
+    """A model, and its steppers that keep coverage, plain and for compiling."""
+    model = taken[0]
+    if request.param == "seq2seq_rnn":
+        model = MODELS["seq2seq_rnn"](vocabulary_size=30, length=40, depth=1, units=8, embedding_width=8)
+        random = np.random.default_rng(3)
+        model.set_weights([w + random.normal(size=w.shape, scale=0.5) for w in model.get_weights()])
+    return model, stepper(model, covers=True), stepper(model, covers=True, compiled=True)
+
+
+def test_coverage_is_what_the_attention_of_the_full_pass_adds_up_to(covering):
+    model, steps, compiled_steps = covering
+    options = {"beams": 3, "count": 2, "coverage_penalty": 0.5, "most": 12}
+    ids, scores = beam_search(steps, SOURCE[:3], **options)
+    for source, sentences, given in zip(SOURCE, rows(ids), scores.numpy(), strict=False):
+        for row, score in zip(sentences, given, strict=True):
+            maps = attention_maps(model)([source[None], np.array([[BEGIN, *row[:-1]]], "int32")])
+            looked = [value.numpy()[0].mean(0) for name, value in maps.items() if "cross" in name]
+            covered = np.clip(np.mean(looked, 0).sum(0), 1e-6, 1)[source > 0]
+            expected = full_score(model, source, row) / penalty(len(row), 0.6) + 0.5 * np.log(covered).sum()
+            np.testing.assert_allclose(score, expected, rtol=1e-4)
+    graph = tf.function(lambda source: beam_search(compiled_steps, source, **options), jit_compile=True)
+    same, and_scores = graph(tf.constant(SOURCE[:3]))
+    np.testing.assert_array_equal(same, ids)
+    np.testing.assert_allclose(and_scores, scores, rtol=1e-4)
+
+
 def test_the_best_of_a_search_come_first(taken):
     _, scores = beams(taken[1], SOURCE)
     assert (np.diff(scores) <= 0).all()
@@ -292,6 +321,8 @@ def test_no_sentences_give_no_translations(taken):
         (beam_search, {"beams": 2, "count": 3}, "beams=2, count=3"),
         (beam_search, {"beams": 0}, "beams=0"),
         (beam_search, {"length_penalty": -0.1}, "length_penalty=-0.1"),
+        (beam_search, {"coverage_penalty": -0.1}, "coverage_penalty=-0.1"),
+        (beam_search, {"coverage_penalty": 0.2}, "by a stepper that covers"),
         (greedy, {"most": 0}, "most=0"),
         (sample, {"seed": 0, "temperature": 0.0}, "temperature=0.0"),
         (sample, {"seed": 0, "top_k": 0}, "top_k=0"),

@@ -28,7 +28,7 @@ def made(tmp_path_factory):
     sources = [" ".join(draw.choice(WORDS, 6)) for _ in range(200)]
     pairs = [Pair(str(i), text, text.upper() + "!") for i, text in enumerate(sources)]
     splits = pair_splits(pairs, ("en", "de"), origin="toy", validation=0, test=0, seed=0, limit_train=None)
-    task = TASKS["translation"](splits, vocabulary_size=320, length=24, beam=2, joint=False)
+    task = TASKS["translation"](splits, vocabulary_size=320, length=24, beam=2, joint=False, coverage_penalty=0.1)
     tf.random.set_seed(0)
     model = MODELS["transformer_translator"](
         **task.model_arguments, depth=1, width=16, num_heads=2, feed_forward=32, dropout=0.0
@@ -50,6 +50,7 @@ def test_the_export_compared_both_loaders_with_the_keras_model(made):
     }  # fmt: skip
     assert min(report["agreement"].values()) >= 0.99
     assert json.loads((directory / "preprocessor.json").read_text())["languages"] == ["en", "de"]
+    assert made[1].coverage_penalty == 0.1
 
 
 def test_the_artifact_translates_as_the_keras_model_and_an_empty_text_stays_empty(made, loaded):

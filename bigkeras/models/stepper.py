@@ -15,6 +15,7 @@ from bigkeras.layers import (
     SelfAttention,
     SinusoidalPositions,
 )
+from bigkeras.models.transformer import attention_map
 
 State = dict[str, Any]
 
@@ -29,7 +30,8 @@ class Stepper:
     positions allow, None without end. `compiled`: whether it is for a function that XLA compiles. Several hypotheses of
     one sentence (beams) are steps beside one another: their keys and values lie in one cache that only grows, and a
     mask, carried over from parent to child, tells each beam which of them are its own past. So no keys are moved, and
-    the memory is not repeated.
+    the memory is not repeated. `covers`: whether the state holds `coverage`, float32 `(batch, beams, source length)`:
+    how much each beam has looked at each piece of the source so far, the mean of all heads and layers; 1 at padding.
     """
 
     encoder: keras.Model
@@ -38,6 +40,7 @@ class Stepper:
     states: int
     longest: int | None
     compiled: bool = False
+    covers: bool = False
 
     def start(self, source, *, beams: int, steps) -> tuple[Any, State]:
         """Reads the source `(batch, length)` and gives (memory, state) for `beams` and at most `steps`."""
@@ -48,7 +51,11 @@ class Stepper:
         written = [
             ops.zeros((batch, heads, slots, size), dtype=dtype) for heads, size, dtype in self.caches for _ in range(2)
         ]
-        return memory, {"seen": ops.zeros((batch, beams, slots), dtype="bool"), "written": written, "states": states}
+        state = {"seen": ops.zeros((batch, beams, slots), dtype="bool"), "written": written, "states": states}
+        if self.covers:
+            padding = ops.cast(ops.equal(source, 0), "float32")
+            state["coverage"] = ops.repeat(padding[:, None], beams, axis=1)
+        return memory, state
 
     def step(self, tokens, index, memory, state: State) -> tuple[Any, State]:
         """The logits after one more token of each beam, float32 `(batch, beams, vocabulary)`, and the next state.
@@ -62,21 +69,25 @@ class Stepper:
         places = ops.broadcast_to(index, (beams,))
         inputs = [tokens, *memory, places, index * beams, seen, *state["written"], *state["states"]]
         logits, *rest = self.decoder(inputs, training=False)
+        following = {"seen": seen}
+        if self.covers:
+            following["coverage"] = state["coverage"] + rest.pop()
         written, states = rest[: len(rest) - self.states], rest[len(rest) - self.states :]
-        return logits, {"seen": seen, "written": written, "states": states}
+        return logits, {**following, "written": written, "states": states}
 
     def select(self, state: State, parents) -> State:
         """The state in which beam i goes on from where beam `parents[:, i]` stood; int32 `(batch, beams)`."""
-        states = [_take_beams(x, parents) for x in state["states"]]
-        return {**state, "seen": _take_beams(state["seen"], parents), "states": states}
+        moved = {name: _take_beams(state[name], parents) for name in ("seen", "coverage") if name in state}
+        return {**state, **moved, "states": [_take_beams(x, parents) for x in state["states"]]}
 
 
-def stepper(model: keras.Model, *, compiled: bool = False) -> Stepper:
+def stepper(model: keras.Model, *, compiled: bool = False, covers: bool = False) -> Stepper:
     """Makes the Stepper of a translation model, new or loaded; both share their weights.
 
     `compiled`: for a function that XLA compiles: the caches are then written quicker, and a search keeps its shapes
-    static; without it the steps hold no XLA operation. The decoder's graph is walked once more, with a cache in the
-    place of what looks back. Raises ValueError for a model that does not turn `source` and `target` into logits.
+    static; without it the steps hold no XLA operation. `covers`: for a search with a coverage penalty. The decoder's
+    graph is walked once more, with a cache in the place of what looks back. Raises ValueError for a model that does not
+    turn `source` and `target` into logits, and for coverage of one that has no attention to the source.
     """
     if [tensor.name for tensor in model.inputs] != ["source", "target"]:
         raise ValueError(f"{model.name} is not a translation model: its inputs are not source and target")
@@ -84,15 +95,18 @@ def stepper(model: keras.Model, *, compiled: bool = False) -> Stepper:
     readers = [layer for layer in model.layers if isinstance(layer, CrossAttention | keras.layers.AdditiveAttention)]
     attentions = [layer for layer in model.layers if isinstance(layer, SelfAttention) and layer.causal]
     recurrent = [a for a in model.layers if isinstance(a, keras.layers.RNN) and a.name.startswith("decoder")]
+    if covers and not readers:
+        raise ValueError(f"{model.name} has no attention to the source: there is no coverage to ask for")
     memory, starts = _beside_the_first(readers), _beside_the_first(recurrent)
     lengths = [layer.length for layer in model.layers if isinstance(layer, LearnedPositions)]
     return Stepper(
         encoder=keras.Model(source, [*memory, *starts], name="encoder"),
-        decoder=_one_step(model, target, memory, attentions, recurrent, scatter=not compiled),
+        decoder=_one_step(model, target, memory, attentions, recurrent, readers if covers else [], not compiled),
         caches=tuple((a.num_heads, a.output.shape[-1] // a.num_heads, a.compute_dtype) for a in attentions),
         states=len(starts),
         longest=min(lengths, default=None),
         compiled=compiled,
+        covers=covers,
     )
 
 
@@ -103,17 +117,23 @@ def _beside_the_first(layers: list) -> list:
 
 
 def _one_step(
-    model: keras.Model, target, memory: list, attentions: list, recurrent: list, *, scatter: bool
+    model: keras.Model, target, memory: list, attentions: list, recurrent: list, observed: list, scatter: bool
 ) -> keras.Model:
-    """The decoder with its beams where the target's length was, and with a memory of its own for what looks back."""
+    """The decoder with its beams where the target's length was, and with a memory of its own for what looks back.
+
+    Its last output is, where there are `observed` layers, the mean of their attention weights.
+    """
     places = keras.Input(batch_shape=(None,), dtype="int32", name="places")
     slot = keras.Input(batch_shape=(), dtype="int32", name="slot")
     seen = keras.Input((None, None), dtype="bool", name="seen")
     before = {layer.name: [_cache(layer, part) for part in ("key", "value")] for layer in attentions}
     before |= {layer.name: [_state(x) for x in keras.tree.flatten(layer.input)[1:]] for layer in recurrent}
-    after = {}
+    after, looked = {}, []
 
     def call(layer, *args, **kwargs):
+        if layer in observed:
+            tensors = [x for x in keras.tree.flatten((args, kwargs)) if isinstance(x, keras.KerasTensor)]
+            looked.append(ops.mean(ops.cast(attention_map(layer, tensors), "float32"), axis=1))
         if isinstance(layer, SinusoidalPositions | LearnedPositions):
             return layer(*args, start=places)
         twin: dict[str, Any] = {"dtype": layer.dtype_policy, "name": f"{layer.name}_step"}
@@ -138,6 +158,8 @@ def _one_step(
     # Keras 3.15 gives the input a new origin where inputs and inner tensors are mixed: `model` could not be saved.
     target._keras_history = history
     rest = [x for name in before for x in after[name]]
+    if looked:
+        rest.append(ops.mean(ops.stack(looked), axis=0))
     return keras.Model([*inputs[: len(memory) + 1], *own], [walked.output, *rest], name="step")
 
 

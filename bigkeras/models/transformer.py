@@ -205,15 +205,18 @@ def attention_maps(model: keras.Model) -> keras.Model:
     attention.
     """
     kinds = SelfAttention | CrossAttention | L.AdditiveAttention
-    maps = {layer.name: _map(layer) for layer in model.layers if isinstance(layer, kinds)}
+    found = [layer for layer in model.layers if isinstance(layer, kinds)]
+    maps = {layer.name: attention_map(layer, keras.tree.flatten(layer.input)) for layer in found}
     if not maps:
         raise ValueError(f"{model.name} has no attention layer")
     return keras.Model(model.inputs, maps, name=f"{model.name}_attention")
 
 
-def _map(layer: keras.layers.Layer):
-    """The weights of the layer, from its own inputs: what it projects, for cross-attention key and value, the mask."""
-    inputs = keras.tree.flatten(layer.input)
+def attention_map(layer: keras.layers.Layer, inputs: list):
+    """The weights of one layer, `(batch, heads, queries, keys)`, for inputs such as its own.
+
+    They are what it projects, for cross-attention key and value, and the mask, if any.
+    """
     if isinstance(layer, L.AdditiveAttention):
         return AdditiveAttentionMap(layer, name=f"{layer.name}_map")(*inputs[:3], mask=inputs[3])
     kind, own = (SelfAttentionMap, 1) if isinstance(layer, SelfAttention) else (CrossAttentionMap, 3)

@@ -26,7 +26,7 @@ class PairPreprocessor:
 
     At most `length` ids of a sentence are kept, its end included. `source_model` and `target_model`: SentencePiece
     models as bytes; equal ones are a joint vocabulary. What is in no piece is spelt in bytes. `languages`: "" is not
-    known. `beam`, `length_penalty`: how translations are looked for.
+    known. `beam`, `length_penalty`, `coverage_penalty`: how translations are looked for (`decoding.beam_search`).
     """
 
     languages: tuple[str, str]
@@ -35,6 +35,7 @@ class PairPreprocessor:
     length_penalty: float
     source_model: bytes
     target_model: bytes
+    coverage_penalty: float = 0.0
 
     @property
     def joint(self) -> bool:

@@ -122,14 +122,17 @@ def translation(
     length: int = LONGEST,
     beam: int = 4,
     length_penalty: float = 1.0,
+    coverage_penalty: float = 0.0,
 ) -> Translation:
     """The task fitted on the training split: its subword vocabularies.
 
     `joint`: one vocabulary for both languages; languages of different scripts are better off with two.
     `vocabulary`: the directory of a run whose vocabularies are taken over, which `start_from` that run needs, or a
-    SentencePiece model for both languages. `beam` and `length_penalty` are those of validation and of the artifact.
+    SentencePiece model for both languages. `beam`, `length_penalty` and `coverage_penalty` (which wants two beams or
+    more) are those of validation and of the artifact.
     """
-    _check(vocabulary_size, algorithm, length, beam, length_penalty)
+    _check(vocabulary_size, algorithm, length, beam)
+    _check_penalties(beam, length_penalty, coverage_penalty)
     texts = _texts(splits.train).columns
     if vocabulary:
         models = _given(Path(vocabulary).expanduser())
@@ -139,7 +142,7 @@ def translation(
         )
     preprocessor = PairPreprocessor(
         languages=splits.languages, length=length, beam=beam, length_penalty=length_penalty,
-        source_model=models[0], target_model=models[1],
+        coverage_penalty=coverage_penalty, source_model=models[0], target_model=models[1],
     )  # fmt: skip
     return Translation(preprocessor)
 
@@ -174,7 +177,7 @@ def _texts(source: Source) -> ArraySource:
     return source
 
 
-def _check(vocabulary_size: int, algorithm: str, length: int, beam: int, length_penalty: float) -> None:
+def _check(vocabulary_size: int, algorithm: str, length: int, beam: int) -> None:
     if algorithm not in ALGORITHMS:
         raise DataError(f"task.algorithm={algorithm!r}: one of {', '.join(ALGORITHMS)}")
     # The bytes and the four special pieces are in every vocabulary.
@@ -184,5 +187,10 @@ def _check(vocabulary_size: int, algorithm: str, length: int, beam: int, length_
         raise DataError(f"task.length={length}: from 4 to {WIDTHS[-1]}")
     if not 1 <= beam <= 32:
         raise DataError(f"task.beam={beam}: from 1 to 32")
+
+
+def _check_penalties(beam: int, length_penalty: float, coverage_penalty: float) -> None:
     if not 0 <= length_penalty <= 5:
         raise DataError(f"task.length_penalty={length_penalty}: from 0 to 5")
+    if not 0 <= coverage_penalty <= 5 or (coverage_penalty and beam == 1):
+        raise DataError(f"task.coverage_penalty={coverage_penalty}: from 0 to 5, and 0 with one beam")
