@@ -9,6 +9,7 @@ import tensorflow as tf
 from bigkeras.data import DATASETS
 from bigkeras.data.pipeline import ordered_plan, plan_rows
 from bigkeras.data.plan import ROWS, epoch_plan, steps_per_epoch
+from bigkeras.data.source import DataError
 from bigkeras.evaluation import evaluate
 from bigkeras.recipe import Choice, Recipe, RecipeError
 from bigkeras.tasks import TASKS, load_task
@@ -37,7 +38,7 @@ def recipe(pairs, **values):
     chosen = Recipe(
         name="toy",
         data=Choice("translation_pairs", {"file": str(pairs), "source_language": "en", "target_language": "de"}),
-        task=Choice("translation", {"vocabulary_size": 340, "length": 48, "beam": 2}),
+        task=Choice("translation", {"vocabulary_size": 340, "length": 48, "beam": 2, "sampling": 0.5}),
         model=Choice("transformer_translator", {"depth": 2, "width": 32, "num_heads": 2, "feed_forward": 64}),
         loss=Choice("cross_entropy", {"label_smoothing": 0.1}),
         optimizer=Choice("adamw", {"learning_rate": 3e-3, "weight_decay": 0.0}),
@@ -85,6 +86,23 @@ def test_the_preprocessor_is_the_same_after_its_files_are_read(task, tmp_path):
     for name, data in fitted.preprocessor.files().items():
         (tmp_path / name).write_bytes(data)
     assert load_task(tmp_path, ()) == fitted
+
+
+@pytest.mark.parametrize("algorithm, alpha", [("unigram", 0.2), ("bpe", 0.3)])
+def test_segmentations_drawn_at_random_are_the_same_text_and_the_first_is_the_likeliest(pairs, algorithm, alpha):
+    splits = DATASETS["translation_pairs"](file=str(pairs))
+    options = {"vocabulary_size": 340, "length": 48, "algorithm": algorithm}
+    fitted = TASKS["translation"](splits, **options, sampling=alpha)
+    train, plain = fitted.ready(splits).train, TASKS["translation"](splits, **options).ready(splits).train
+    index = np.arange(20)
+    shown = [train.fetch(index, place)["target"] for place in range(train.segmentations)]
+    texts = [fitted.preprocessor.tokenizers().sentences(ids.to_tensor()).numpy().tolist() for ids in shown]
+    assert texts == [texts[0]] * len(texts)
+    assert shown[0].to_list() == plain.fetch(index)["target"].to_list()
+    assert sum(ids.to_list() != shown[0].to_list() for ids in shown[1:]) == len(shown) - 1
+    assert (train.lengths >= plain.lengths).all() and train.lengths.max() <= 48
+    again = fitted.ready(splits).train.fetch(index, 3)["target"]
+    assert again.to_list() == shown[3].to_list()
 
 
 def test_chinese_punctuation_stays_as_wide_as_it_is():
@@ -184,3 +202,16 @@ def test_chinese_is_scored_by_its_characters():
 def test_a_recipe_that_means_nothing_for_pairs_is_refused(pairs, change, message):
     with pytest.raises(RecipeError, match=message):
         check_recipe(recipe(pairs, **change))
+
+
+@pytest.mark.parametrize(
+    "args, message",
+    [
+        ({"coverage_penalty": 9}, "task.coverage_penalty=9: from 0 to 5"),
+        ({"coverage_penalty": 0.1, "beam": 1}, "task.coverage_penalty=0.1: from 0 to 5, and 0 with one beam"),
+        ({"sampling": 0}, "task.sampling=0: above 0"),
+    ],
+)
+def test_a_task_that_cannot_be_is_refused(task, args, message):
+    with pytest.raises(DataError, match=message):
+        TASKS["translation"](task[0], vocabulary_size=340, length=48, **args)

@@ -10,16 +10,22 @@ Flat = tuple[np.ndarray, np.ndarray]  # all ids, one after the other, int32; how
 
 
 class TokenPairSource:
-    """Ragged token ids of sources and targets; made of a source of sentence pairs."""
+    """Ragged token ids of sources and targets; made of a source of sentence pairs.
+
+    A pair may have several segmentations into subwords; that at place 0 is the likeliest.
+    """
 
     batched = True
 
-    def __init__(self, source: Flat, target: Flat, texts: Source):
-        """`source`, `target`: the ids of all examples; `texts`: where they come from, in the same order."""
-        self.source, self.target, self.texts = source, target, texts
+    def __init__(self, source: Flat, target: Flat, texts: Source, segmentations: int = 1):
+        """`source`, `target`: the ids of all examples; `texts`: where they come from, in the same order.
+
+        Of an example as many follow one another as there are `segmentations`.
+        """
+        self.source, self.target, self.texts, self.segmentations = source, target, texts, segmentations
         self.labels = texts.labels
-        # `(n, 2)`: the plan batches pairs by tokens.
-        self.lengths = np.stack([source[1], target[1]], 1)
+        # `(n, 2)`, those of the longest segmentations: the plan batches pairs by tokens.
+        self.lengths = np.stack([side[1].reshape(-1, segmentations).max(1) for side in (source, target)], 1)
         self._tokens: Any = None
 
     def __len__(self) -> int:
@@ -28,12 +34,16 @@ class TokenPairSource:
     def name(self, index: int) -> str:
         return self.texts.name(index)
 
-    def fetch(self, index: Any) -> dict[str, Any]:
-        """{"source": ragged int32 `(batch, any)`, "target": the same} at the indices `(batch,)`."""
+    def fetch(self, index: Any, segmentation: Any = 0) -> dict[str, Any]:
+        """{"source": ragged int32 `(batch, any)`, "target": the same} at the indices `(batch,)`.
+
+        `segmentation`: which of each, an int or `(batch,)`.
+        """
         import tensorflow as tf
 
         if self._tokens is None:
             with tf.init_scope(), tf.device("cpu"):
                 both = {"source": self.source, "target": self.target}
                 self._tokens = {key: tf.RaggedTensor.from_row_lengths(*flat) for key, flat in both.items()}
-        return {key: tf.gather(tokens, index) for key, tokens in self._tokens.items()}
+        rows = index * self.segmentations + segmentation
+        return {key: tf.gather(tokens, rows) for key, tokens in self._tokens.items()}

@@ -16,6 +16,8 @@ ALGORITHMS = ("unigram", "bpe")
 # Nearly all characters of the text get a piece of their own; rarer ones are spelt in bytes. For scripts of thousands of
 # signs, SentencePiece's documentation advises less than 1.
 COVERAGE = 0.9995
+# How many ways of cutting a training sentence up are drawn, and shown in turn.
+SEGMENTATIONS = 8
 
 
 def learned(texts: Iterable[bytes], size: int, algorithm: str) -> bytes:
@@ -79,6 +81,31 @@ def given_model(path: Path) -> bytes:
     if found != (PADDING, UNKNOWN, BEGIN, END):
         raise DataError(f"task.vocabulary={path}: padding, unknown, beginning and end have the ids {found}, not 0 to 3")
     return data
+
+
+def sampled(model: bytes, texts: np.ndarray, *, alpha: float, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """As `encoded`, `SEGMENTATIONS` of each text one after the other: the likeliest, then some drawn at random.
+
+    `alpha`: as SentencePiece has it. Of a unigram model the probabilities to this power are drawn from: less is bolder
+    (Kudo 2018, arXiv 1804.10959: 0.1 to 0.5). Of BPE the chance that a merge is skipped: more is bolder (Provilkov et
+    al. 2020, arXiv 1910.13267: 0.1). In the place of one of more than `length` ids the likeliest stands, cut to them.
+    The same texts give the same.
+    """
+    import sentencepiece
+
+    sentencepiece.set_random_generator_seed(0)
+    processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+    sentences = [text.decode() for part in over_batches(clean, texts) for text in part.numpy()]
+    found: list[list[int]] = []
+    for sentence in sentences:
+        best = processor.encode(sentence)
+        drawn = (
+            processor.encode(sentence, enable_sampling=True, alpha=alpha, nbest_size=-1)
+            for _ in range(SEGMENTATIONS - 1)
+        )
+        found += [[*(ids if len(ids) < length else best)[: length - 1], END] for ids in (best, *drawn)]
+    lengths = np.array([len(ids) for ids in found], np.int64)
+    return np.fromiter((token for ids in found for token in ids), np.int32, int(lengths.sum())), lengths
 
 
 def encoded(tokenize: object, texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -15,7 +15,7 @@ from bigkeras.data.source import ArraySource, DataError, Source, Splits
 from bigkeras.data.token_pairs import TokenPairSource
 from bigkeras.recipe import Choice, RecipeError
 from bigkeras.tasks.pairs import BEGIN, PADDING, PairPreprocessor, padded
-from bigkeras.tasks.subwords import ALGORITHMS, encoded, given_model, learned_models
+from bigkeras.tasks.subwords import ALGORITHMS, SEGMENTATIONS, encoded, given_model, learned_models, sampled
 
 EXAMPLES = 100  # sentences that the parity gate translates
 LONGEST = 128  # ids of a sentence
@@ -26,6 +26,7 @@ class Translation:
     """A fitted task: the preprocessor of one run. It has no classes and no augmentation."""
 
     preprocessor: PairPreprocessor
+    sampling: float | None = None
     class_names: tuple[str, ...] = ()
     augmentation: tuple[Choice, ...] = ()
 
@@ -49,6 +50,8 @@ class Translation:
             if not len(whole):
                 raise DataError(f"task.length={most}: all training sentences are longer; set a larger one")
             train = self.opened(_texts(splits.train).take(whole))
+        if self.sampling is not None:
+            train = self._sampled(train, self.sampling)
         validation = splits.validation and self.opened(splits.validation)
         return replace(splits, train=train, validation=validation, ignored=(*splits.ignored, *told))
 
@@ -61,6 +64,14 @@ class Translation:
         source_ids = encoded(tokenizers.source_ids, texts.columns["source"])
         target_ids = encoded(tokenizers.target_ids, texts.columns["target"])
         return TokenPairSource(source_ids, target_ids, texts)
+
+    def _sampled(self, source: TokenPairSource, alpha: float) -> TokenPairSource:
+        texts, models = _texts(source), (self.preprocessor.source_model, self.preprocessor.target_model)
+        sides = [
+            sampled(model, texts.columns[name], alpha=alpha, length=self.preprocessor.length)
+            for name, model in zip(("source", "target"), models, strict=True)
+        ]
+        return TokenPairSource(*sides, texts, SEGMENTATIONS)
 
     def lengths(self, source: Source) -> np.ndarray:
         """How many ids the source and the target of each pair have, `(n, 2)`: batches are counted in tokens."""
@@ -75,7 +86,8 @@ class Translation:
         def batch(row: Batch) -> tuple[Any, tf.Tensor, tf.Tensor]:
             index = tf.boolean_mask(row["index"], row["index"] >= 0)
             weight = row["weight"][: tf.size(index)]
-            tokens = opened.fetch(index)
+            drawn = tf.cast(row["random"][: tf.size(index), 0] * opened.segmentations, index.dtype)
+            tokens = opened.fetch(index, drawn)
             source_ids, labels = padded(tokens["source"], tokens["target"])
             begin = tf.fill([tf.shape(labels)[0], 1], BEGIN)
             weights = weight[:, None] * tf.cast(labels != PADDING, tf.float32)
@@ -123,16 +135,20 @@ def translation(
     beam: int = 4,
     length_penalty: float = 1.0,
     coverage_penalty: float = 0.0,
+    sampling: float | None = None,
 ) -> Translation:
     """The task fitted on the training split: its subword vocabularies.
 
     `joint`: one vocabulary for both languages; languages of different scripts are better off with two.
     `vocabulary`: the directory of a run whose vocabularies are taken over, which `start_from` that run needs, or a
     SentencePiece model for both languages. `beam`, `length_penalty` and `coverage_penalty` (which wants two beams or
-    more) are those of validation and of the artifact.
+    more) are those of validation and of the artifact. `sampling`: training sentences are cut into subwords at random,
+    so bold (`subwords.sampled` says what the number means): a regularisation that suits few pairs.
     """
     _check(vocabulary_size, algorithm, length, beam)
     _check_penalties(beam, length_penalty, coverage_penalty)
+    if sampling is not None and not 0 < sampling <= 1:
+        raise DataError(f"task.sampling={sampling}: above 0, to 1, or null")
     texts = _texts(splits.train).columns
     if vocabulary:
         models = _given(Path(vocabulary).expanduser())
@@ -144,7 +160,7 @@ def translation(
         languages=splits.languages, length=length, beam=beam, length_penalty=length_penalty,
         coverage_penalty=coverage_penalty, source_model=models[0], target_model=models[1],
     )  # fmt: skip
-    return Translation(preprocessor)
+    return Translation(preprocessor, sampling)
 
 
 def check_augmentation(choices: Sequence[Choice]) -> None:
