@@ -77,7 +77,7 @@ class Stepper:
 
     def select(self, state: State, parents) -> State:
         """The state in which beam i goes on from where beam `parents[:, i]` stood; int32 `(batch, beams)`."""
-        moved = {name: _take_beams(state[name], parents) for name in ("seen", "coverage") if name in state}
+        moved: State = {name: _take_beams(state[name], parents) for name in ("seen", "coverage") if name in state}
         return {**state, **moved, "states": [_take_beams(x, parents) for x in state["states"]]}
 
 

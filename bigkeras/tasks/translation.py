@@ -66,12 +66,10 @@ class Translation:
         return TokenPairSource(source_ids, target_ids, texts)
 
     def _sampled(self, source: TokenPairSource, alpha: float) -> TokenPairSource:
-        texts, models = _texts(source), (self.preprocessor.source_model, self.preprocessor.target_model)
-        sides = [
-            sampled(model, texts.columns[name], alpha=alpha, length=self.preprocessor.length)
-            for name, model in zip(("source", "target"), models, strict=True)
-        ]
-        return TokenPairSource(*sides, texts, SEGMENTATIONS)
+        texts, length = _texts(source), self.preprocessor.length
+        source_ids = sampled(self.preprocessor.source_model, texts.columns["source"], alpha=alpha, length=length)
+        target_ids = sampled(self.preprocessor.target_model, texts.columns["target"], alpha=alpha, length=length)
+        return TokenPairSource(source_ids, target_ids, texts, SEGMENTATIONS)
 
     def lengths(self, source: Source) -> np.ndarray:
         """How many ids the source and the target of each pair have, `(n, 2)`: batches are counted in tokens."""
