@@ -21,6 +21,7 @@ from bigkeras.parity import ExportError, difference, gate, quiet, softmax
 from bigkeras.serving import Inputs, explanation, image_inputs, text_inputs
 from bigkeras.tasks.pairs import PairPreprocessor
 from bigkeras.tasks.text import TextPreprocessor
+from bigkeras.warmup import SENTENCE, gray_image, write_requests
 
 TOLERANCE = 1e-4  # of a probability
 # The float32 artifact of a model trained in bfloat16 is the better one; this only finds a wrong rebuilding.
@@ -109,6 +110,8 @@ def export_classifier(
     with placed(directory, contents) as beside:
         inputs = _inputs(plain, preprocessor, beside)
         save(plain, inputs, labels, beside / "1", beside / "labels.txt")
+        image = inputs.raw == "image"
+        write_requests(beside / "1", inputs.raw, gray_image(inputs.spec.shape[1:]) if image else SENTENCE)
         report = {"examples": len(examples), "tolerance": tolerance, "directory": str(directory)}
         report["differences"] = gate(
             beside / "1", labels, examples, prepared, expected, tolerance, names=(inputs.raw, inputs.prepared)

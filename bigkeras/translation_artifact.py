@@ -17,6 +17,7 @@ from bigkeras.models.transformer import attention_maps
 from bigkeras.parity import ExportError, python_loader, quiet, session_loader
 from bigkeras.tasks.pairs import BEGIN, PADDING, PairPreprocessor, clean, padded, pieces
 from bigkeras.translator import Translator, best
+from bigkeras.warmup import SENTENCE, write_requests
 
 COMPILED_SHARE = 0.99  # of the sentences, that XLA's rounding must leave as they are
 TEXT = tf.TensorSpec([None], tf.string, name="text")
@@ -48,6 +49,7 @@ def export_translator(
         expected = Translator(plain, preprocessor, batch=len(examples))(examples)
     with placed(directory, contents) as beside:
         save(plain, preprocessor, beside / "1")
+        write_requests(beside / "1", TEXT.name, SENTENCE)
         report = {"examples": len(examples), "directory": str(directory)}
         report["agreement"] = gate(beside / "1", examples, expected)
         report |= sizes(beside / "1", plain)

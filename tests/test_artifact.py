@@ -69,6 +69,7 @@ def test_layout(artifact):
     assert (directory / "labels.txt").read_text(encoding="utf-8") == "cat\n犬\na bird\n"
     assert (directory / "1" / "assets" / "labels.txt").read_bytes() == (directory / "labels.txt").read_bytes()
     assert (directory / "note.json").read_text() == "{}"
+    assert (directory / "1" / "assets.extra" / "tf_serving_warmup_requests").is_file()
     assert [path.name for path in directory.parent.iterdir()] == ["tiny"]
 
 

@@ -31,6 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "metrics": set(),
     "translation_metrics": set(),
     "pictures": set(),
+    "warmup": set(),
     "models": {"layers"},
     "tasks": set(),
     "recipes": set(),

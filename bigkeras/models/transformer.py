@@ -209,7 +209,7 @@ def attention_maps(model: keras.Model) -> keras.Model:
     maps = {layer.name: attention_map(layer, keras.tree.flatten(layer.input)) for layer in found}
     if not maps:
         raise ValueError(f"{model.name} has no attention layer")
-    return keras.Model(model.inputs, maps, name=f"{model.name}_attention")
+    return keras.Model(model.inputs, maps, name="attention")
 
 
 def attention_map(layer: keras.layers.Layer, inputs: list):

@@ -1,0 +1,59 @@
+"""The warm-up requests of an artifact: real messages, which its signature answers."""
+
+import itertools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from tensorflow.core.framework import tensor_pb2
+
+from bigkeras.warmup import FILE, gray_image, write_requests
+
+# Of TensorFlow Serving's apis/*.proto what a request to `predict` has: (message, field, number, type).
+FIELDS = [
+    ("ModelSpec", "signature_name", 3, "string"),
+    ("Entry", "key", 1, "string"),
+    ("Entry", "value", 2, "bytes"),
+    ("PredictRequest", "model_spec", 1, "ModelSpec"),
+    ("PredictRequest", "inputs", 2, "Entry"),
+    ("PredictLog", "request", 1, "PredictRequest"),
+    ("PredictionLog", "predict_log", 6, "PredictLog"),
+]
+
+
+@pytest.fixture(scope="module")
+def prediction_log():
+    """The class of the messages, made from FIELDS."""
+    file = descriptor_pb2.FileDescriptorProto(name="warmup_test.proto", package="warmup_test", syntax="proto3")
+    kinds = {"string": 9, "bytes": 12}
+    for name, fields in itertools.groupby(FIELDS, lambda field: field[0]):
+        message = file.message_type.add(name=name)
+        for _, field, number, kind in fields:
+            added = message.field.add(name=field, number=number, type=kinds.get(kind, 11))
+            added.label = 3 if field == "inputs" else 1
+            if kind not in kinds:
+                added.type_name = f".warmup_test.{kind}"
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("warmup_test.PredictionLog"))
+
+
+@pytest.mark.parametrize("example", [b"a", b"long " * 60_000])
+def test_the_requests_are_to_the_default_signature_and_hold_the_example(prediction_log, tmp_path, example):
+    write_requests(tmp_path, "text", example, batches=(1, 3))
+    records = [record.numpy() for record in tf.data.TFRecordDataset(str(tmp_path / FILE))]
+    for record, size in zip(records, (1, 3), strict=True):
+        message = prediction_log()
+        message.ParseFromString(record)
+        assert message.SerializeToString() == record  # nothing stands in it that the message does not have
+        request = message.predict_log.request
+        assert request.model_spec.signature_name == "serving_default"
+        (entry,) = request.inputs
+        assert entry.key == "text"
+        tensor = tf.make_ndarray(tensor_pb2.TensorProto.FromString(entry.value))
+        assert tensor.tolist() == [example] * size
+
+
+def test_the_gray_image_is_a_picture_of_the_size():
+    np.testing.assert_array_equal(tf.io.decode_image(gray_image((4, 6, 3))), np.full((4, 6, 3), 127))
