@@ -15,9 +15,11 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from keras import ops
 
 from bigkeras import checkpoint, runtime
 from bigkeras.control import write_model
+from bigkeras.data.plan import class_weights, steps_per_epoch
 from bigkeras.data.source import DataError, Source, Splits
 from bigkeras.evaluation import finish_run
 from bigkeras.layouts import place_optimizer, set_distribution
@@ -25,14 +27,14 @@ from bigkeras.metrics import NO_SCORE, epoch_score
 from bigkeras.models import MODELS, build
 from bigkeras.optimization import layer_rates, make_optimizer, scale_rates
 from bigkeras.progress import progress_bar
-from bigkeras.recipe import Recipe, RecipeError
+from bigkeras.recipe import Recipe, RecipeError, check_smoothing
 from bigkeras.run import load, read_json, write_csv, write_json
 from bigkeras.signals import Log
 from bigkeras.tasks import LOSSES, TASKS
 from bigkeras.tasks.task import Task
 from bigkeras.transfer import freeze, inherited, start_from
 
-CLASSIFICATION = ("image_classification", "text_classification")
+MONITORS = ("val_accuracy", "val_loss")  # what stock fit logs
 
 
 def fit_on_jax(
@@ -60,7 +62,7 @@ def fit_on_jax(
         bad[source.name(index)] = "cannot be read"
 
     train, validation = datasets(recipe, splits, task, position, on_bad, tf.distribute.get_strategy())
-    steps = _steps(recipe, splits.train, task)
+    steps = _steps(recipe, splits.train, task, recipe.balance)
     saver = _Saver(recipe, directory, position, variables, log, steps)
     network.fit(
         _arrays(train, task),
@@ -86,7 +88,6 @@ def fit_on_jax(
 def check_on_jax(recipe: Recipe) -> None:
     """Raises RecipeError for what only TensorFlow's step does."""
     missing = {
-        "task": recipe.task.name not in CLASSIFICATION and recipe.task.name,
         "model": recipe.model.name == "auto" and "auto",
         "micro_batches": recipe.micro_batches > 1 and recipe.micro_batches,
         "ema": recipe.ema,
@@ -94,7 +95,7 @@ def check_on_jax(recipe: Recipe) -> None:
         "l2": recipe.l2,
         "lora": recipe.lora,
         "patience": recipe.patience,
-        "balance": recipe.balance == "class_weights" and recipe.balance,
+        "monitor": recipe.monitor not in MONITORS and recipe.monitor,
         "precision": recipe.precision == "mixed_float16" and recipe.precision,
     }
     for name, value in missing.items():
@@ -121,29 +122,70 @@ def _network(
         start_from(recipe.start_from, network)
     if recipe.freeze_until:
         freeze(network, recipe.freeze_until)
-    optimizer = make_optimizer(recipe, _steps(recipe, splits.train, task))
+    optimizer = make_optimizer(recipe, _steps(recipe, splits.train, task, recipe.balance))
     optimizer.global_clipnorm = recipe.clip_norm
     if recipe.layer_decay != 1:
         scale_rates(optimizer, layer_rates(network, recipe.layer_decay))
     optimizer.build(network.trainable_variables)
     place_optimizer(optimizer)
-    loss = LOSSES[recipe.task.name][recipe.loss.name](**recipe.loss.args)
-    # As ours: the sum over the batch divided by its valid examples.
-    loss.reduction = "mean_with_sample_weight"
-    network.compile(optimizer=optimizer, loss=loss, weighted_metrics=["accuracy"])
+    network.compile(optimizer=optimizer, loss=_loss(recipe, splits, task), weighted_metrics=["accuracy"])
     return network
 
 
-def _steps(recipe: Recipe, source: Source, task: Task) -> int:
-    from bigkeras.data.plan import steps_per_epoch
+def _loss(recipe: Recipe, splits: Splits, task: Task) -> keras.losses.Loss:
+    """As ours: the sum over the batch divided by its valid examples or tokens."""
+    reduction = "mean_with_sample_weight"
+    if not task.class_names:
+        return TokenCrossEntropy(reduction=reduction, **recipe.loss.args)
+    loss = LOSSES[recipe.task.name][recipe.loss.name](**recipe.loss.args)
+    loss.reduction = reduction
+    if recipe.balance != "class_weights":
+        return loss
+    return ClassWeighted(loss, class_weights(splits.train.labels, len(task.class_names)), reduction=reduction)
 
-    return steps_per_epoch(source.labels, recipe.batch_size, recipe.balance, task.lengths(source))
+
+class ClassWeighted(keras.losses.Loss):
+    """A loss of one-hot or mixed targets, times the weight of their class; the batch's mean is not divided by it."""
+
+    def __init__(self, loss: keras.losses.Loss, weights: np.ndarray, **kwargs):
+        super().__init__(**kwargs)
+        self.inner, self.class_weights = loss, weights
+
+    def call(self, y_true, y_pred):
+        """`(batch,)` of targets and logits `(batch, classes)`."""
+        return self.inner.call(y_true, y_pred) * ops.matmul(ops.cast(y_true, "float32"), self.class_weights)
+
+
+class TokenCrossEntropy(keras.losses.Loss):
+    """What `tasks.cross_entropy.token_cross_entropy` computes, by Keras' operations, whose gradients XLA fuses."""
+
+    def __init__(self, label_smoothing: float = 0.0, **kwargs):
+        super().__init__(**kwargs)
+        check_smoothing(label_smoothing)
+        self.label_smoothing = label_smoothing
+
+    def call(self, y_true, y_pred):
+        """Nats `(batch, length)` of int labels and of logits `(batch, length, vocabulary)`."""
+        logits = ops.cast(y_pred, "float32")
+        chosen = ops.take_along_axis(logits, ops.cast(y_true, "int32")[..., None], axis=-1)[..., 0]
+        smoothing = self.label_smoothing * (chosen - ops.mean(logits, axis=-1))
+        return ops.logsumexp(logits, axis=-1) - chosen + smoothing
+
+
+def _steps(recipe: Recipe, source: Source, task: Task, balance: str = "none") -> int:
+    return steps_per_epoch(source.labels, recipe.batch_size, balance, task.lengths(source))
 
 
 def _arrays(batches: Any, task: Task) -> Any:
-    """The batches of the task with normalised inputs and one-hot labels: Keras makes arrays of them."""
+    """The batches of the task with normalised inputs, and one-hot labels where it has classes."""
     classes = len(task.class_names)
-    return batches.map(lambda x, label, weight: (task.normalise(x), tf.one_hot(label, classes), weight))
+
+    def prepared(x: Any, label: Any, weight: Any) -> tuple[Any, Any, Any]:
+        inputs = task.normalise(x)
+        inputs = tuple(inputs) if isinstance(inputs, list) else inputs
+        return inputs, tf.one_hot(label, classes) if classes else label, weight
+
+    return batches.map(prepared)
 
 
 class _Saver(keras.callbacks.Callback):

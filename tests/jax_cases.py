@@ -18,7 +18,7 @@ PLAIN = {"augmentation": (), "ema": None, "clip_norm": 0.5, "batch_size": 32, "e
 
 
 def recipes(folder: Path) -> dict:
-    """A recipe of images, and one of texts with an encoder."""
+    """Recipes of images, of texts with an encoder, of hidden words, and of sentence pairs with a decoder."""
     table = folder / "reviews.csv"
     words = [("good fine lovely", "good"), ("bad awful dull", "bad")]
     random = np.random.default_rng(0)
@@ -34,13 +34,31 @@ def recipes(folder: Path) -> dict:
         task=Choice("text_classification", {"length": 8}),
         model=Choice("transformer", encoder),
         optimizer=Choice("adamw", {"learning_rate": 1e-2, "weight_decay": 0.0}),
+        balance="class_weights",
+    )
+    hidden = text.override(
+        task=Choice("masked_language_model", {"length": 8, "tokens": "word"}),
+        model=Choice("bert_mlm", {"size": "tiny", "dropout": 0.0}),
+        loss=Choice("cross_entropy"),
+        balance="none",
+    )
+    pairs = folder / "pairs.tsv"
+    rows = {" ".join(random.choice(["red", "cat", "sees", "two", "dogs"], 5)) for _ in range(200)}
+    pairs.write_text("".join(f"{row}\t{row.upper()}!\n" for row in sorted(rows)))
+    translation = RECIPES["translation-pairs"].override(
+        **{**PLAIN, "batch_size": 512},
+        data=Choice("translation_pairs", {"file": str(pairs)}),
+        task=Choice("translation", {"vocabulary_size": 320, "length": 32}),
+        model=Choice("transformer_translator", encoder),
+        monitor="val_loss",
+        patience=None,
     )
     image = RECIPES["digits"].override(
         **{**PLAIN, "batch_size": 400},  # few steps: batch normalisation makes much of rounding
         model=Choice("resnet", {"depth": 8}),
         optimizer=Choice("sgd", {"learning_rate": 0.01, "momentum": 0.9}),
     )
-    return {"text": text, "image": image}
+    return {"text": text, "image": image, "hidden": hidden, "pairs": translation}
 
 
 def main(folder: Path) -> None:

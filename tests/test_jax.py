@@ -39,7 +39,7 @@ def trained(tmp_path_factory) -> tuple[Path, dict]:
 @needs_jax
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("kind", ["text", "image"])
+@pytest.mark.parametrize("kind", ["text", "image", "hidden", "pairs"])
 @pytest.mark.parametrize("strategy", ["data_parallel", "model_parallel"])
 def test_four_devices_train_as_one_and_are_saved_whole(kind, strategy, trained):
     folder, told = trained
@@ -109,8 +109,29 @@ def test_jax_strategies_are_named_where_tensorflow_runs(monkeypatch):
         choose("model_parallel")
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_losses_are_those_of_tensorflows_step(smoothing):
+    from bigkeras.jax_train import ClassWeighted, TokenCrossEntropy
+    from bigkeras.tasks.cross_entropy import token_cross_entropy
+
+    random = np.random.default_rng(0)
+    logits, labels = random.normal(size=(3, 5, 7), scale=4).astype("float32"), random.integers(0, 7, (3, 5))
+    expected = token_cross_entropy(smoothing)(keras.ops.convert_to_tensor(labels), logits)
+    np.testing.assert_allclose(TokenCrossEntropy(smoothing).call(labels, logits), expected, rtol=1e-5, atol=1e-6)
+    inner = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing)
+    targets, weights = np.eye(7, dtype="float32")[labels[0]], np.arange(1, 8, dtype="float32")
+    weighted = ClassWeighted(inner, weights, reduction="mean_with_sample_weight")
+    valid = np.array([1, 1, 0, 1, 1], "float32")
+    plain = inner.call(targets, logits[0]).numpy()
+    expected = (plain * weights[labels[0]] * valid).sum() / valid.sum()
+    np.testing.assert_allclose(weighted(targets, logits[0], sample_weight=valid), expected, rtol=1e-5)
+
+
 def test_what_only_tensorflow_does_is_named():
     from bigkeras.jax_train import check_on_jax
+
+    with pytest.raises(RecipeError, match="monitor=val_bleu is for TensorFlow only"):
+        check_on_jax(RECIPES["translation-pairs"].override(ema=None, patience=None))
 
     with pytest.raises(RecipeError, match="micro_batches=2 is for TensorFlow only"):
         check_on_jax(RECIPES["digits"].override(micro_batches=2, ema=None))
