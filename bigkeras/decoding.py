@@ -20,6 +20,10 @@ RATIO, EXTRA = 2, 10
 # How often a compiled graph halves its batch: each time costs the compilation of the loop once more.
 HALVINGS = 2
 
+# A plain graph's caches have room for so many steps at first, and for twice as many whenever they are full; those of a
+# compiled one for half of all at first.
+STEPS_AT_FIRST = 16
+
 # The log-probability of what cannot be: finite, so that sums and differences of such stay numbers.
 NEVER = -1e9
 
@@ -107,7 +111,7 @@ def beam_search(
         raise ValueError(f"coverage_penalty={coverage_penalty}: 0 or, by a stepper that covers, above 0")
     ends, width = _bounds(stepper, source, most)
     batch = tf.shape(source)[0]
-    memory, state = stepper.start(source, beams=beams, steps=width)
+    memory, state = stepper.start(source, beams=beams, steps=_at_first(stepper, width))
     live = {
         "last": tf.fill((batch, beams), BEGIN),
         "ids": tf.zeros((batch, beams, width), tf.int32),
@@ -138,7 +142,7 @@ def beam_search(
         return {**now, "live": following, "found": ended, "over": over, "state": stepper.select(state, parents)}
 
     now = {"live": live, "found": ended, "over": tf.zeros(batch, tf.bool), "ends": ends}
-    return _until_over(step, {**now, "memory": memory, "state": state}, compiled=stepper.compiled)
+    return _until_over(step, {**now, "memory": memory, "state": state}, stepper, width)
 
 
 def _continue(live: dict, logits, index, top_k: Callable) -> tuple[dict, dict, tf.Tensor]:
@@ -194,7 +198,7 @@ def _walk(stepper: Any, source, choose: Callable, *, count: int, most: int) -> t
     """`count` sentences for each source, each on its own: `choose` gives a place in the logits of END and words."""
     ends, width = _bounds(stepper, source, most)
     batch = tf.shape(source)[0]
-    memory, state = stepper.start(source, beams=count, steps=width)
+    memory, state = stepper.start(source, beams=count, steps=_at_first(stepper, width))
     found = {"ids": tf.zeros((batch, count, width), tf.int32), "scores": tf.zeros((batch, count))}
 
     def step(index, now):
@@ -208,34 +212,34 @@ def _walk(stepper: Any, source, choose: Callable, *, count: int, most: int) -> t
         return {**now, "last": tokens, "found": found, "over": over | (tokens == END), "state": state}
 
     now = {"last": tf.fill((batch, count), BEGIN), "found": found, "over": tf.zeros((batch, count), tf.bool)}
-    return _until_over(step, {**now, "ends": ends, "memory": memory, "state": state}, compiled=stepper.compiled)
+    return _until_over(step, {**now, "ends": ends, "memory": memory, "state": state}, stepper, width)
 
 
-def _until_over(step: Callable, now: dict, *, compiled: bool) -> tuple[tf.Tensor, tf.Tensor]:
-    """Takes steps until every sentence is over: the ids and scores found for each, in the first order.
+def _at_first(stepper: Any, width):
+    """How many steps the caches have room for at first, of `width`."""
+    return (width + 1) // 2 if stepper.compiled else tf.minimum(STEPS_AT_FIRST, width)
+
+
+def _until_over(step: Callable, now: dict, stepper: Any, width) -> tuple[tf.Tensor, tf.Tensor]:
+    """Takes at most `width` steps until every sentence is over: ids and scores found for each, in the first order.
 
     `now`: tensors whose first axis is the sentences, among them `over` and `found`; `row`, which is added, tells a
     sentence's place in the first order. `step`: (index, now) → now.
     """
-    batch = tf.shape(now["over"])[0]
-    now, found = {**now, "row": tf.range(batch)}, now["found"]
+    now, found = {**now, "row": tf.range(tf.shape(now["over"])[0])}, now["found"]
+    if stepper.compiled:
+        return _until_over_compiled(step, now, found, stepper, width)
     index = tf.constant(0)
-    if compiled:
-        for halving in range(HALVINGS + 1):
-            # Never no row at all: some kernels cannot have that.
-            left = 0 if halving == HALVINGS else tf.maximum(tf.shape(now["row"])[0] // 2, 1)
-            index, now = tf.while_loop(
-                lambda index, now, left=left: _unfinished(now) > left,
-                lambda index, now: (index + 1, step(index, now)),
-                (index, now),
-            )
-            found = _placed(found, now)
-            if halving < HALVINGS:
-                # Static shapes: as many rows as are left at most, those that are not over first.
-                now = _rows(now, tf.argsort(tf.cast(_over(now), tf.int32), stable=True)[:left])
-        return found["ids"], found["scores"]
 
     def one(index, now, found):
+        room = stepper.room(now["state"])
+        if room is not None:
+            state = tf.cond(
+                index < room,
+                lambda: now["state"],
+                lambda: stepper.grown(now["state"], tf.minimum(2 * room, width)),
+            )
+            now = {**now, "state": state}
         now = step(index, now)
         few = 2 * _unfinished(now) <= tf.size(now["row"])
         now, found = tf.cond(
@@ -244,11 +248,40 @@ def _until_over(step: Callable, now: dict, *, compiled: bool) -> tuple[tf.Tensor
         return index + 1, now, found
 
     shapes = tf.nest.map_structure(lambda x: tf.TensorShape([None, *x.shape[1:]]), now)
+    if stepper.room(now["state"]) is not None:
+        for name in stepper.growing:
+            shapes["state"][name] = tf.nest.map_structure(
+                lambda x: tf.TensorShape([None, x.shape[1], None, *x.shape[3:]]), now["state"][name]
+            )
     same = tf.nest.map_structure(lambda x: x.shape, found)
     start = (index, now, found)
     found = tf.while_loop(
         lambda index, now, found: _unfinished(now) > 0, one, start, shape_invariants=(index.shape, shapes, same)
     )[2]
+    return found["ids"], found["scores"]
+
+
+def _until_over_compiled(step: Callable, now: dict, found: dict, stepper: Any, width) -> tuple[tf.Tensor, tf.Tensor]:
+    """The same in static shapes: with half the room, until half of the sentences are over or it is full; then with all.
+
+    The batch is halved a few times, when half of what is left is over.
+    """
+    index = tf.constant(0)
+    for halving in range(-1, HALVINGS + 1):
+        last = width if halving >= 0 else _at_first(stepper, width)
+        # Never no row at all: some kernels cannot have that.
+        left = 0 if halving == HALVINGS else tf.maximum(tf.shape(now["row"])[0] // 2, 1)
+        index, now = tf.while_loop(
+            lambda index, now, left=left, last=last: (_unfinished(now) > left) & (index < last),
+            lambda index, now: (index + 1, step(index, now)),
+            (index, now),
+        )
+        found = _placed(found, now)
+        if halving < 0:
+            now = {**now, "state": stepper.grown(now["state"], width)}
+        elif halving < HALVINGS:
+            # As many rows as are left at most, those that are not over first.
+            now = _rows(now, tf.argsort(tf.cast(_over(now), tf.int32), stable=True)[:left])
     return found["ids"], found["scores"]
 
 

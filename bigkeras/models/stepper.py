@@ -41,6 +41,8 @@ class Stepper:
     longest: int | None
     compiled: bool = False
     covers: bool = False
+    # What is larger in a `grown` state: its third axis.
+    growing = ("seen", "written")
 
     def start(self, source, *, beams: int, steps) -> tuple[Any, State]:
         """Reads the source `(batch, length)` and gives (memory, state) for `beams` and at most `steps`."""
@@ -56,6 +58,22 @@ class Stepper:
             padding = ops.cast(ops.equal(source, 0), "float32")
             state["coverage"] = ops.repeat(padding[:, None], beams, axis=1)
         return memory, state
+
+    def room(self, state: State):
+        """How many steps the caches of a state have room for; None where there are none, and any number will do."""
+        return ops.shape(state["seen"])[2] // state["seen"].shape[1] if self.caches else None
+
+    def grown(self, state: State, steps) -> State:
+        """The state with room for `steps` steps in all: attention takes time for all that there is room for."""
+        if not self.caches:
+            return state
+        more = steps * state["seen"].shape[1] - ops.shape(state["seen"])[2]
+
+        def longer(x):
+            shape = [*ops.shape(x)]
+            return ops.concatenate([x, ops.zeros((*shape[:2], more, *shape[3:]), dtype=x.dtype)], axis=2)
+
+        return {**state, "seen": longer(state["seen"]), "written": [longer(x) for x in state["written"]]}
 
     def step(self, tokens, index, memory, state: State) -> tuple[Any, State]:
         """The logits after one more token of each beam, float32 `(batch, beams, vocabulary)`, and the next state.
