@@ -4,8 +4,8 @@ Each takes a stepper (`models.stepper`) and source ids int32 `(batch, length)`, 
 `(batch, n, most)`, each row ending with END and filled with 0, and scores float32 `(batch, n)`. A sentence gets at most
 `RATIO` times as many tokens as its source has, and `EXTRA` more, and never more than `most` or than the model's
 positions allow; in the last place only END may stand. So decoding always ends, and every row is a whole sentence whose
-score is what the model says of it. Sentences that have ended leave the batch when half of it has. All of it runs
-eagerly and in a graph; compiled by XLA, with a stepper made for that, as shapes are static there.
+score is what the model says of it. All of it runs eagerly and in a graph; compiled by XLA, with a stepper made for
+that, as shapes are static there.
 """
 
 import math
@@ -14,15 +14,10 @@ from typing import Any
 
 import tensorflow as tf
 
+from bigkeras.decoding_loop import steps_at_first, until_over
+
 PADDING, UNKNOWN, BEGIN, END = 0, 1, 2, 3
 RATIO, EXTRA = 2, 10
-
-# How often a compiled graph halves its batch: each time costs the compilation of the loop once more.
-HALVINGS = 2
-
-# A plain graph's caches have room for so many steps at first, and for twice as many whenever they are full; those of a
-# compiled one for half of all at first.
-STEPS_AT_FIRST = 16
 
 # The log-probability of what cannot be: finite, so that sums and differences of such stay numbers.
 NEVER = -1e9
@@ -111,7 +106,7 @@ def beam_search(
         raise ValueError(f"coverage_penalty={coverage_penalty}: 0 or, by a stepper that covers, above 0")
     ends, width = _bounds(stepper, source, most)
     batch = tf.shape(source)[0]
-    memory, state = stepper.start(source, beams=beams, steps=_at_first(stepper, width))
+    memory, state = stepper.start(source, beams=beams, steps=steps_at_first(stepper, width))
     live = {
         "last": tf.fill((batch, beams), BEGIN),
         "ids": tf.zeros((batch, beams, width), tf.int32),
@@ -142,7 +137,7 @@ def beam_search(
         return {**now, "live": following, "found": ended, "over": over, "state": stepper.select(state, parents)}
 
     now = {"live": live, "found": ended, "over": tf.zeros(batch, tf.bool), "ends": ends}
-    return _until_over(step, {**now, "memory": memory, "state": state}, stepper, width)
+    return until_over(step, {**now, "memory": memory, "state": state}, stepper, width)
 
 
 def _continue(live: dict, logits, index, top_k: Callable) -> tuple[dict, dict, tf.Tensor]:
@@ -198,7 +193,7 @@ def _walk(stepper: Any, source, choose: Callable, *, count: int, most: int) -> t
     """`count` sentences for each source, each on its own: `choose` gives a place in the logits of END and words."""
     ends, width = _bounds(stepper, source, most)
     batch = tf.shape(source)[0]
-    memory, state = stepper.start(source, beams=count, steps=_at_first(stepper, width))
+    memory, state = stepper.start(source, beams=count, steps=steps_at_first(stepper, width))
     found = {"ids": tf.zeros((batch, count, width), tf.int32), "scores": tf.zeros((batch, count))}
 
     def step(index, now):
@@ -212,97 +207,7 @@ def _walk(stepper: Any, source, choose: Callable, *, count: int, most: int) -> t
         return {**now, "last": tokens, "found": found, "over": over | (tokens == END), "state": state}
 
     now = {"last": tf.fill((batch, count), BEGIN), "found": found, "over": tf.zeros((batch, count), tf.bool)}
-    return _until_over(step, {**now, "ends": ends, "memory": memory, "state": state}, stepper, width)
-
-
-def _at_first(stepper: Any, width):
-    """How many steps the caches have room for at first, of `width`."""
-    return (width + 1) // 2 if stepper.compiled else tf.minimum(STEPS_AT_FIRST, width)
-
-
-def _until_over(step: Callable, now: dict, stepper: Any, width) -> tuple[tf.Tensor, tf.Tensor]:
-    """Takes at most `width` steps until every sentence is over: ids and scores found for each, in the first order.
-
-    `now`: tensors whose first axis is the sentences, among them `over` and `found`; `row`, which is added, tells a
-    sentence's place in the first order. `step`: (index, now) → now.
-    """
-    now, found = {**now, "row": tf.range(tf.shape(now["over"])[0])}, now["found"]
-    if stepper.compiled:
-        return _until_over_compiled(step, now, found, stepper, width)
-    index = tf.constant(0)
-
-    def one(index, now, found):
-        room = stepper.room(now["state"])
-        if room is not None:
-            state = tf.cond(
-                index < room,
-                lambda: now["state"],
-                lambda: stepper.grown(now["state"], tf.minimum(2 * room, width)),
-            )
-            now = {**now, "state": state}
-        now = step(index, now)
-        few = 2 * _unfinished(now) <= tf.size(now["row"])
-        now, found = tf.cond(
-            few, lambda: (_rows(now, tf.where(~_over(now))[:, 0]), _placed(found, now)), lambda: (now, found)
-        )
-        return index + 1, now, found
-
-    shapes = tf.nest.map_structure(lambda x: tf.TensorShape([None, *x.shape[1:]]), now)
-    if stepper.room(now["state"]) is not None:
-        for name in stepper.growing:
-            shapes["state"][name] = tf.nest.map_structure(
-                lambda x: tf.TensorShape([None, x.shape[1], None, *x.shape[3:]]), now["state"][name]
-            )
-    same = tf.nest.map_structure(lambda x: x.shape, found)
-    start = (index, now, found)
-    found = tf.while_loop(
-        lambda index, now, found: _unfinished(now) > 0, one, start, shape_invariants=(index.shape, shapes, same)
-    )[2]
-    return found["ids"], found["scores"]
-
-
-def _until_over_compiled(step: Callable, now: dict, found: dict, stepper: Any, width) -> tuple[tf.Tensor, tf.Tensor]:
-    """The same in static shapes: with half the room, until half of the sentences are over or it is full; then with all.
-
-    The batch is halved a few times, when half of what is left is over.
-    """
-    index = tf.constant(0)
-    for halving in range(-1, HALVINGS + 1):
-        last = width if halving >= 0 else _at_first(stepper, width)
-        # Never no row at all: some kernels cannot have that.
-        left = 0 if halving == HALVINGS else tf.maximum(tf.shape(now["row"])[0] // 2, 1)
-        index, now = tf.while_loop(
-            lambda index, now, left=left, last=last: (_unfinished(now) > left) & (index < last),
-            lambda index, now: (index + 1, step(index, now)),
-            (index, now),
-        )
-        found = _placed(found, now)
-        if halving < 0:
-            now = {**now, "state": stepper.grown(now["state"], width)}
-        elif halving < HALVINGS:
-            # As many rows as are left at most, those that are not over first.
-            now = _rows(now, tf.argsort(tf.cast(_over(now), tf.int32), stable=True)[:left])
-    return found["ids"], found["scores"]
-
-
-def _over(now: dict) -> tf.Tensor:
-    """Whether each sentence is over, all that is looked for of it: bool `(rows,)`."""
-    over = now["over"]
-    return over if over.shape.rank == 1 else tf.reduce_all(over, axis=1)
-
-
-def _unfinished(now: dict) -> tf.Tensor:
-    return tf.reduce_sum(tf.cast(~_over(now), tf.int32))
-
-
-def _rows(now: dict, rows: tf.Tensor) -> dict:
-    return tf.nest.map_structure(lambda x: tf.gather(x, rows), now)
-
-
-def _placed(found: dict, now: dict) -> dict:
-    """`found` with what stands in `now`, each in the row where it was at first."""
-    places = now["row"][:, None]
-    return {name: tf.tensor_scatter_nd_update(all_, places, now["found"][name]) for name, all_ in found.items()}
+    return until_over(step, {**now, "ends": ends, "memory": memory, "state": state}, stepper, width)
 
 
 def _lots(logits, seed, index, rows, batch):

@@ -13,12 +13,12 @@ from bigkeras.decoding import (
     EXTRA,
     NEVER,
     RATIO,
-    STEPS_AT_FIRST,
     _top_k_of_parts,
     beam_search,
     greedy,
     sample,
 )
+from bigkeras.decoding_loop import STEPS_AT_FIRST
 from bigkeras.models import MODELS
 from bigkeras.models.stepper import stepper
 from bigkeras.models.transformer import attention_maps
