@@ -26,9 +26,9 @@ class Translation:
     """A fitted task: the preprocessor of one run. It has no classes and no augmentation."""
 
     preprocessor: PairPreprocessor
-    sampling: float | None = None
     class_names: tuple[str, ...] = ()
     augmentation: tuple[Choice, ...] = ()
+    sampling: float | None = None
 
     kind = "pairs"
 
@@ -158,7 +158,7 @@ def translation(
         languages=splits.languages, length=length, beam=beam, length_penalty=length_penalty,
         coverage_penalty=coverage_penalty, source_model=models[0], target_model=models[1],
     )  # fmt: skip
-    return Translation(preprocessor, sampling)
+    return Translation(preprocessor, sampling=sampling)
 
 
 def check_augmentation(choices: Sequence[Choice]) -> None:
