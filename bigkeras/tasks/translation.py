@@ -138,10 +138,11 @@ def translation(
     """The task fitted on the training split: its subword vocabularies.
 
     `joint`: one vocabulary for both languages; languages of different scripts are better off with two.
-    `vocabulary`: the directory of a run whose vocabularies are taken over, which `start_from` that run needs, or a
-    SentencePiece model for both languages. `beam`, `length_penalty` and `coverage_penalty` (which wants two beams or
-    more) are those of validation and of the artifact. `sampling`: training sentences are cut into subwords at random,
-    so bold (`subwords.sampled` says what the number means): a regularisation that suits few pairs.
+    `vocabulary`: the directory of a run whose vocabularies are taken over, or a SentencePiece model for both languages;
+    null: learned, but those of the translator that `start_from` names, where its languages are the same. `beam`,
+    `length_penalty` and `coverage_penalty` (which wants two beams or more) are those of validation and of the artifact.
+    `sampling`: training sentences are cut into subwords at random, so bold (`subwords.sampled` says what the number
+    means): a regularisation that suits few pairs.
     """
     _check(vocabulary_size, algorithm, length, beam)
     _check_penalties(beam, length_penalty, coverage_penalty)
