@@ -323,7 +323,7 @@ def _card(name: str, run_dir: Path, texts: Mapping[str, str], model: keras.Model
         metrics=json.loads(texts.get("metrics.json", "{}")),
         environment=json.loads(_text(environment)) if environment.is_file() else {},
         data_notes=(source.__doc__ or "") if source else "",
-        labels=texts["labels.txt"].removesuffix("\n").split("\n"),
+        labels=texts["labels.txt"].removesuffix("\n").split("\n") if texts["labels.txt"] else [],
         parameters=model.count_params(),
         use=_use(name, model, preprocessor),
     )

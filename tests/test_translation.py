@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from bigkeras.artifact import export
 from bigkeras.data import DATASETS
 from bigkeras.data.pipeline import ordered_plan, plan_rows
 from bigkeras.data.plan import ROWS, epoch_plan, steps_per_epoch
@@ -180,6 +181,15 @@ def test_micro_batches_train_the_same_weights(pairs, tmp_path):
 def test_a_toy_language_is_learned(pairs, tmp_path):
     metrics = fit(recipe(pairs, epochs=30, model__dropout=0.0), tmp_path / "run", log=Log(quiet=True))
     assert metrics["validation"]["bleu"] > 40
+
+
+@pytest.mark.slow
+def test_a_run_becomes_an_artifact_with_its_card(run, tmp_path):
+    export(run, tmp_path / "toy")
+    card = (tmp_path / "toy" / "README.md").read_text(encoding="utf-8")
+    assert "\nIt translates sentences from en to de.\n" in card and "classes" not in card.lower()
+    assert "| validation | " in card and "bigkeras evaluate saved_models/toy --split validation" in card
+    assert not (tmp_path / "toy" / "labels.txt").exists()
 
 
 def test_a_translator_goes_on_from_another_with_its_vocabulary(pairs, run, tmp_path):

@@ -32,14 +32,15 @@ MULTI30K_EN_DE = Recipe(
 
 TATOEBA_EN_DE = Recipe(
     name="tatoeba-en-de",
-    claim="Tatoeba, everyday sentences from English to German: 169,197 pairs; not measured yet",
+    claim="Tatoeba, everyday sentences from English to German: 169,197 pairs; BLEU 44.5 and chrF 62.3 of 2,698 test "
+    "sentences, 86 minutes on two cores with bfloat16 (--set precision=mixed_bfloat16)",
     data=Choice("tatoeba", {"target_language": "de"}),
     task=Choice("translation", {"vocabulary_size": 8000, "length": 96}),
     model=Choice("transformer_translator", {**SMALL.args, "dropout": 0.1}),
     loss=SMOOTHED,
     optimizer=Choice("adamw", {"learning_rate": 1e-3, **ADAM}),
     schedule=Choice("linear", {"warmup_epochs": 0.5}),
-    epochs=8,
+    epochs=13,
     batch_size=4096,
     ema=0.999,
     monitor="val_bleu",
