@@ -4,11 +4,10 @@ import pytest
 
 from apps.sentences import LONGEST, columns, joined, sentences
 
-LONG = "This sentence stands before all others, so that the text is longer than a line."
 
-
-def test_a_short_text_is_one_sentence():
-    assert sentences(" Go away! I mean it. ") == ["Go away! I mean it."]
+def test_a_short_text_is_parted_too():
+    assert sentences(" Go away! I mean it. ") == ["Go away!", "I mean it."]
+    assert sentences("Well") == ["Well"]
 
 
 @pytest.mark.parametrize(
@@ -20,7 +19,7 @@ def test_a_short_text_is_one_sentence():
     ],
 )
 def test_a_paragraph_is_parted_at_the_ends_of_its_sentences(rest):
-    assert sentences(" ".join([LONG, *rest])) == [LONG, *rest]
+    assert sentences(" ".join(rest)) == rest
 
 
 def test_chinese_sentences_end_without_spaces_and_are_joined_without():
