@@ -9,12 +9,13 @@ import ctypes
 import importlib.util
 import os
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from apps.pruning import pruned
 from apps.remarks import FirstRuns
 from apps.signatures import (
     DTYPES,
@@ -42,7 +43,14 @@ class CModel:
 
     runtime = "c"
 
-    def __init__(self, directory: Path, op_libraries: Sequence[str | Path], threads: int | None, optimise: bool):
+    def __init__(
+        self,
+        directory: Path,
+        op_libraries: Sequence[str | Path],
+        threads: int | None,
+        optimise: bool,
+        only: Collection[str] = (),
+    ):
         if not optimise:
             # oneDNN's pass over the graph is a sixth of the time to a first answer. Read when the library loads.
             os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
@@ -58,15 +66,16 @@ class CModel:
             with _status(c) as status:
                 c.TF_SetConfig(options, config, len(config), status)
             tags = (ctypes.c_char_p * 1)(b"serve")
-            path = os.fsencode(directory)
-            with _status(c, f"{directory}: cannot be loaded: ") as status:
-                session = c.TF_LoadSessionFromSavedModel(options, None, path, tags, 1, graph, None, status)
+            with pruned(directory, self.signatures, only) as folder:
+                path = os.fsencode(folder)
+                with _status(c, f"{directory}: cannot be loaded: ") as status:
+                    session = c.TF_LoadSessionFromSavedModel(options, None, path, tags, 1, graph, None, status)
         except ModelError:
             c.TF_DeleteGraph(graph)
             raise
         finally:
             c.TF_DeleteSessionOptions(options)
-        self._graph, self._session, self._first_runs = graph, session, FirstRuns()
+        self._graph, self._session, self._first_runs, self._only = graph, session, FirstRuns(), only
         self.close = weakref.finalize(self, _close, c, session, graph)
         # At exit the system takes everything back, and faster.
         self.close.atexit = False
@@ -74,6 +83,8 @@ class CModel:
     def run(self, signature: str, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """The outputs of a signature by name; see `load`. May be called from several threads."""
         c, chosen = self._c, signature_named(self.signatures, signature)
+        if self._only and signature not in self._only:
+            raise ModelError(f"signature {signature!r} was left out when the model was loaded")
         arrays = fitting_arrays(signature, chosen, inputs)
         feeds = (_Output * len(arrays))(*(self._output(chosen.inputs[key]) for key in arrays))
         fetches = (_Output * len(chosen.outputs))(*(self._output(tensor) for tensor in chosen.outputs.values()))

@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _report(((picture, picture.problem) for picture in pictures), options)
     try:
         optimise = len(pictures) >= MANY_PICTURES
-        model = savedmodel.load(directory, options.runtime or "auto", optimise=optimise)
+        model = savedmodel.load(directory, options.runtime or "auto", optimise=optimise, only=[SIGNATURE])
         _check(directory, model)
     except savedmodel.ModelError as error:
         complain(str(error))

@@ -59,7 +59,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             table, reviews = _reviews(options, files)
             # Many reviews repay the seconds that optimising the graph takes.
-            model = savedmodel.load(directory, options.runtime or "auto", optimise=options.file is not None)
+            wanted = [SIGNATURE, *["explain"] * options.explain]
+            model = savedmodel.load(
+                directory, options.runtime or "auto", optimise=options.file is not None, only=wanted
+            )
             _check(directory, model, options.explain)
         except (savedmodel.ModelError, ReviewError) as error:
             complain(str(error))

@@ -46,14 +46,14 @@ def read_graph(directory: Path) -> tuple[dict[str, Signature], set[str]]:
     """The signatures, and the names of all operations that the graph and its functions use."""
     path = directory / "saved_model.pb"
     try:
-        graphs = [value for field, value in _fields(memoryview(path.read_bytes())) if field == 2]
+        graphs = [value for field, value in fields(memoryview(path.read_bytes())) if field == 2]
         for graph in graphs:
-            info = [tag for field, value in _fields(graph) if field == 1 for tag in _fields(value)]
+            info = [tag for field, value in fields(graph) if field == 1 for tag in fields(value)]
             if any(field == 4 and bytes(tag) == b"serve" for field, tag in info):
-                entries = [_entry(value) for field, value in _fields(graph) if field == 5]
+                entries = [entry(value) for field, value in fields(graph) if field == 5]
                 signatures = {key: _read_signature(value) for key, value in entries if not key.startswith("__")}
-                definitions = [op for field, value in info if field == 2 for _, op in _fields(value)]
-                return signatures, {str(dict(_fields(op))[1], "utf-8") for op in definitions}
+                definitions = [op for field, value in info if field == 2 for _, op in fields(value)]
+                return signatures, {str(dict(fields(op))[1], "utf-8") for op in definitions}
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
     except (IndexError, TypeError, UnicodeDecodeError):
@@ -63,33 +63,34 @@ def read_graph(directory: Path) -> tuple[dict[str, Signature], set[str]]:
 
 def _read_signature(message: memoryview) -> Signature:
     tensors: dict[int, dict[str, Tensor]] = {1: {}, 2: {}}
-    for field, value in _fields(message):
+    for field, value in fields(message):
         if field in tensors:
-            key, tensor = _entry(value)
+            key, tensor = entry(value)
             tensors[field][key] = _read_tensor(tensor)
     return Signature(tensors[1], tensors[2])
 
 
 def _read_tensor(message: memoryview) -> Tensor:
-    fields = dict(_fields(message))
+    found = dict(fields(message))
     shape: list[int | None] | None = []
-    for field, value in _fields(fields.get(3, memoryview(b""))):
+    for field, value in fields(found.get(3, memoryview(b""))):
         if field == 3 and value:
             shape = None
         elif field == 2 and shape is not None:
-            size = dict(_fields(value)).get(1, 0)
+            size = dict(fields(value)).get(1, 0)
             shape.append(None if size >= 1 << 63 else size)  # -1 says "any"
-    number = fields.get(2, 0)
-    return Tensor(str(fields[1], "utf-8") if 1 in fields else "", DTYPES.get(number, f"type {number}"),
+    number = found.get(2, 0)
+    return Tensor(str(found[1], "utf-8") if 1 in found else "", DTYPES.get(number, f"type {number}"),
                   None if shape is None else tuple(shape))  # fmt: skip
 
 
-def _entry(message: memoryview) -> tuple[str, memoryview]:
-    fields = dict(_fields(message))
-    return str(fields.get(1, b""), "utf-8"), fields.get(2, memoryview(b""))
+def entry(message: memoryview) -> tuple[str, memoryview]:
+    """The key and the value of a protobuf map's entry."""
+    found = dict(fields(message))
+    return str(found.get(1, b""), "utf-8"), found.get(2, memoryview(b""))
 
 
-def _fields(message: memoryview) -> Iterator[tuple[int, Any]]:
+def fields(message: memoryview) -> Iterator[tuple[int, Any]]:
     """(field number, int or memoryview) for each field of a protobuf message."""
     at = 0
     while at < len(message):

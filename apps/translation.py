@@ -56,7 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             lines = _lines(options, files)
             # Many lines repay the seconds that optimising the graph takes.
-            model = savedmodel.load(directory, options.runtime or "auto", optimise=options.file is not None)
+            wanted = [_signature(options), *["attention"] * bool(options.attention)]
+            model = savedmodel.load(
+                directory, options.runtime or "auto", optimise=options.file is not None, only=wanted
+            )
             _check(directory, model, options)
             if options.runtime or model.runtime == "python":
                 complain(f"runtime: {model.runtime}")
@@ -107,6 +110,12 @@ def _check_usage(parser: argparse.ArgumentParser, options: argparse.Namespace) -
         parser.error("--beam and --n-best: one of them")
     if not 0 <= options.length_penalty <= 10:
         parser.error(f"--length-penalty {options.length_penalty}: from 0 to 10")
+
+
+def _signature(options: argparse.Namespace) -> str:
+    if options.n_best:
+        return "n_best"
+    return "greedy" if options.beam == 1 else SIGNATURE
 
 
 def _lines(options: argparse.Namespace, files: contextlib.ExitStack) -> Iterator[Review]:
@@ -180,7 +189,7 @@ def _run(model: "CModel | PythonModel", texts: list[bytes], options: argparse.Na
 
     try:
         if not options.n_best:
-            outputs = model.run("greedy" if options.beam == 1 else SIGNATURE, {"text": texts})
+            outputs = model.run(_signature(options), {"text": texts})
             return [Answer([(_decoded(text), None)]) for text in outputs["translation"]]
         outputs = model.run("n_best", {"text": texts, "length_penalty": _scalar(options.length_penalty)})
     except ModelError as error:

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from apps import savedmodel
 from apps.c_api import library_path
+from apps.pruning import pruned
 from apps.signatures import ModelError, one_line, read_signatures
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,6 +72,51 @@ def test_every_dtype_goes_in_and_out(everything, runtime):
         "count": ("int64", ()),
         "empty": ("object", (0,)),
     }
+
+
+class Several(tf.Module):
+    """Signatures that share a variable, a file of words and a loop, and one that has them for itself."""
+
+    def __init__(self, words):
+        self.weight = tf.Variable([2.0, 3.0])
+        start = tf.lookup.TextFileInitializer(
+            str(words), tf.string, tf.lookup.TextFileIndex.WHOLE_LINE, tf.int64, tf.lookup.TextFileIndex.LINE_NUMBER
+        )
+        self.table = tf.lookup.StaticHashTable(start, -1)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")])
+    def twice(self, text):
+        number = tf.cast(self.table.lookup(text), tf.float32)
+        for _ in tf.range(3):
+            number = number * self.weight[0]
+        return {"number": number}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")])
+    def thrice(self, text):
+        number = tf.cast(self.table.lookup(text), tf.float32)
+        while tf.reduce_max(number) < 1000:
+            number = (number + 1) * self.weight[1]
+        return {"number": number, "again": self.twice(text)["number"]}
+
+
+@needs_library
+def test_a_model_without_the_other_signatures_answers_the_same_and_is_smaller(tmp_path):
+    (tmp_path / "words.txt").write_text("one\ntwo\nthree\n")
+    module, folder, text = Several(tmp_path / "words.txt"), tmp_path / "model" / "1", [b"three", b"two", b"none"]
+    tf.saved_model.save(module, str(folder), signatures={"twice": module.twice, "thrice": module.thrice})
+    whole = savedmodel.load(folder, "c")
+    for name in ("twice", "thrice"):
+        with pruned(folder, whole.signatures, [name]) as smaller:
+            assert (smaller / "saved_model.pb").stat().st_size < (folder / "saved_model.pb").stat().st_size
+            assert set(read_signatures(smaller)) == {name}
+        assert not smaller.exists()
+        model = savedmodel.load(folder, "c", only=[name])
+        for key, wanted in whole.run(name, {"text": text}).items():
+            np.testing.assert_array_equal(model.run(name, {"text": text})[key], wanted)
+    with pytest.raises(ModelError, match="'twice' was left out when the model was loaded"):
+        model.run("twice", {"text": text})
+    with pruned(folder, whole.signatures, ["twice", "thrice"]) as same:
+        assert same == folder
 
 
 @needs_library
