@@ -110,14 +110,16 @@ def read_json(path: Path) -> Any:
 
 
 def read_labels(directory: str | Path) -> tuple[str, ...]:
-    """The class names in labels.txt, a line each, in the order of the logits."""
-    path = Path(directory) / "labels.txt"
+    """The class names in labels.txt, a line each, in the order of the logits; of a translator none."""
+    path, told = Path(directory) / "labels.txt", Path(directory) / "preprocessor.json"
+    if not path.exists() and told.is_file() and read_json(told).get("kind") == "pairs":
+        return ()
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         raise RunError(f"{path}: cannot be read: {error}") from None
     # Not splitlines: a label may hold one of the other separators that Unicode knows.
-    return tuple(text.removesuffix("\n").split("\n"))
+    return tuple(text.removesuffix("\n").split("\n")) if text else ()
 
 
 def check_run(run_dir: str | Path) -> Path:

@@ -17,6 +17,7 @@ from bigkeras.recipe import Choice, Recipe, RecipeError
 from bigkeras.tasks import TASKS, load_preprocessor, load_task
 from bigkeras.tasks.pairs import clean, pieces
 from bigkeras.train import Log, check_recipe, fit
+from bigkeras.transfer import artifact_model
 from bigkeras.translation_metrics import corpus_bleu, translation_metrics
 
 WORDS = {
@@ -190,6 +191,10 @@ def test_a_run_becomes_an_artifact_with_its_card(run, tmp_path):
     assert "\nIt translates sentences from en to de.\n" in card and "classes" not in card.lower()
     assert "| validation | " in card and "bigkeras evaluate saved_models/toy --split validation" in card
     assert not (tmp_path / "toy" / "labels.txt").exists()
+    found, given = evaluate(tmp_path / "toy", split="test")["test"], evaluate(run, split="test")["test"]
+    assert {key: found[key] for key in ("bleu", "chrf")} == {key: given[key] for key in ("bleu", "chrf")}
+    for w, v in zip(model_of(run).get_weights(), artifact_model(tmp_path / "toy").get_weights(), strict=True):
+        np.testing.assert_array_equal(w, v)
 
 
 def test_a_translator_goes_on_from_another_with_its_vocabulary(pairs, run, tmp_path):
