@@ -1,12 +1,10 @@
 """The picture of an alignment: which pieces of the source each piece of a translation looked at."""
 
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
-from apps.reviews import ReviewError
+from apps.reviews import replaced
 
 # The first that is there draws what the others lack.
 FONTS = ("DejaVu Sans", "Noto Sans CJK SC", "Noto Sans CJK JP", "WenQuanYi Micro Hei", "Droid Sans Fallback")
@@ -30,14 +28,8 @@ def save_attention(outputs: Mapping[str, np.ndarray], path: str) -> None:
     axes.set_xticks(range(len(source)), source, rotation=90, family=_fonts())
     axes.set_yticks(range(len(target)), target, family=_fonts())
     axes.xaxis.tick_top()
-    beside = Path(f"{path}.part")
-    try:
-        figure.savefig(beside, format="png", dpi=120)
-        os.replace(beside, path)
-    except OSError as error:
-        raise ReviewError(f"{path}: cannot be written: {error.strerror}") from None
-    finally:
-        beside.unlink(missing_ok=True)
+    with replaced(path) as place:
+        figure.savefig(place, format="png", dpi=120)
 
 
 def _shown(pieces: Sequence[bytes]) -> list[str]:

@@ -59,22 +59,13 @@ class CModel:
         for library in op_libraries:
             with _status(c, f"{library}: ") as status:
                 c.TF_LoadLibrary(os.fsencode(library), status)
-        options = c.TF_NewSessionOptions()
-        graph = c.TF_NewGraph()
+        config = _session_config(threads, optimise)
         try:
-            config = _session_config(threads, optimise)
-            with _status(c) as status:
-                c.TF_SetConfig(options, config, len(config), status)
-            tags = (ctypes.c_char_p * 1)(b"serve")
             with pruned(directory, self.signatures, only) as folder:
-                path = os.fsencode(folder)
-                with _status(c, f"{directory}: cannot be loaded: ") as status:
-                    session = c.TF_LoadSessionFromSavedModel(options, None, path, tags, 1, graph, None, status)
+                session, graph = _load(c, folder, config)
         except ModelError:
-            c.TF_DeleteGraph(graph)
-            raise
-        finally:
-            c.TF_DeleteSessionOptions(options)
+            # What is wrong with the file, or something in the graph that was cut out and is needed all the same.
+            session, graph = _load(c, directory, config)
         self._graph, self._session, self._first_runs, self._only = graph, session, FirstRuns(), only
         self.close = weakref.finalize(self, _close, c, session, graph)
         # At exit the system takes everything back, and faster.
@@ -109,6 +100,22 @@ class CModel:
         if not pointer:
             raise ModelError(f"the graph has no operation {operation!r}, which its signature names")
         return _Output(pointer, int(index or 0))
+
+
+def _load(c: ctypes.CDLL, directory: Path, config: bytes) -> tuple[Any, Any]:
+    """The session and the graph of a SavedModel. Raises ModelError."""
+    options, graph = c.TF_NewSessionOptions(), c.TF_NewGraph()
+    try:
+        with _status(c) as status:
+            c.TF_SetConfig(options, config, len(config), status)
+        tags, path = (ctypes.c_char_p * 1)(b"serve"), os.fsencode(directory)
+        with _status(c, f"{directory}: cannot be loaded: ") as status:
+            return c.TF_LoadSessionFromSavedModel(options, None, path, tags, 1, graph, None, status), graph
+    except ModelError:
+        c.TF_DeleteGraph(graph)
+        raise
+    finally:
+        c.TF_DeleteSessionOptions(options)
 
 
 def library_path() -> Path | None:

@@ -6,7 +6,7 @@ they stand there; graph.proto, function.proto and meta_graph.proto say which fie
 
 import contextlib
 import tempfile
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from apps.signatures import Signature, entry, fields
@@ -26,7 +26,7 @@ def pruned(directory: Path, signatures: Mapping[str, Signature], only: Collectio
         if only:
             # Of a damaged file TensorFlow says more than this could.
             with contextlib.suppress(IndexError, KeyError, TypeError, StopIteration, UnicodeDecodeError):
-                smaller = _without(directory, {name: s for name, s in signatures.items() if name not in only})
+                smaller = _without(directory, signatures, only)
         if smaller is not None:
             try:
                 folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="savedmodel-")))
@@ -40,8 +40,9 @@ def pruned(directory: Path, signatures: Mapping[str, Signature], only: Collectio
         yield directory
 
 
-def _without(directory: Path, dropped: Mapping[str, Signature]) -> bytes | None:
-    """saved_model.pb without some signatures and without what only they use; None where nothing can go."""
+def _without(directory: Path, signatures: Mapping[str, Signature], only: Collection[str]) -> bytes | None:
+    """saved_model.pb without the other signatures and without what only they use; None where nothing can go."""
+    dropped = {name: signature for name, signature in signatures.items() if name not in only}
     model = list(fields(memoryview((directory / "saved_model.pb").read_bytes())))
     if not dropped or sum(field == 2 for field, _ in model) != 1:
         return None
@@ -53,9 +54,9 @@ def _without(directory: Path, dropped: Mapping[str, Signature]) -> bytes | None:
         return None
     nodes = {_name(value): value for field, value in graph if field == 1}
     inputs = {name: [_node(str(i, "utf-8")) for f, i in fields(node) if f == 3] for name, node in nodes.items()}
-    tensors = [t.name for s in dropped.values() for t in (*s.inputs.values(), *s.outputs.values())]
-    # What no dropped signature reaches stays, whatever it may be for, and what it needs.
-    kept = _reached(set(nodes) - _reached({_node(name) for name in tensors}, inputs), inputs)
+    # What no dropped signature reaches stays, whatever it may be for, and what that and the others need.
+    rest = set(nodes) - _reached(_nodes(dropped.values()), inputs)
+    kept = _reached(rest | _nodes(s for name, s in signatures.items() if name not in dropped), inputs)
     if len(kept) == len(nodes):
         return None
     needed = _mentioned(b"".join(bytes(nodes[name]) for name in kept), functions)
@@ -94,6 +95,10 @@ def _mentioned(code: bytes, functions: Mapping[str, bytes]) -> set[str]:
         found.update(new)
         stack += [functions[name] for name in new]
     return found
+
+
+def _nodes(signatures: Iterable[Signature]) -> set[str]:
+    return {_node(t.name) for s in signatures for t in (*s.inputs.values(), *s.outputs.values())}
 
 
 def _name(message: memoryview) -> str:

@@ -21,7 +21,7 @@ USUAL_COLUMNS = (
     "text", "review", "sentence", "comment", "content", "body", "message",
     "tweet", "reviewtext", "评论", "内容", "文本",
 )  # fmt: skip
-MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
+MARKS = {b"\xff\xfe\0\0": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
 LOOKED_AT = 2**16  # bytes that tell whether a file is UTF-8
 BLANK = "\0 \t\r\n\v\f\u00a0\u3000\ufeff"
 csv.field_size_limit(2**31 - 1)
@@ -56,6 +56,8 @@ class Review:
 def lines_of(stream: BinaryIO | TextIO, name: str) -> Iterator[Review]:
     """A review for every line."""
     for number, line in enumerate(_checked(stream, name), 1):
+        if number == 1 and isinstance(line, bytes) and len(line) > 3 and _is_wide(line):
+            raise ReviewError(f"{name}: UTF-16 or UTF-32, where UTF-8 is read")
         text = line.decode("utf-8", "surrogateescape") if isinstance(line, bytes) else line
         if number == 1:
             text = text.removeprefix("\ufeff")
@@ -98,7 +100,7 @@ class Table:
         self, path: str, encoding: str | None, delimiter: str | None, column: str | None, files: contextlib.ExitStack
     ):
         self.path = path
-        self.file = self.open(path, encoding, files)
+        self.file = self.open(path, encoding, files, table=True)
         first = next(_checked(self.file, path), "")
         self.end = "\r\n" if first.endswith("\r\n") else "\n"
         self.delimiter = delimiter or TABLES[Path(path).suffix.lower()] or max(",;\t|", key=first.count)
@@ -114,18 +116,20 @@ class Table:
         return path is not None and Path(path).suffix.lower() in TABLES
 
     @staticmethod
-    def open(path: str, encoding: str | None, files: contextlib.ExitStack) -> TextIO:
-        """The file, to be read as text; `files` closes it."""
+    def open(path: str, encoding: str | None, files: contextlib.ExitStack, table: bool = False) -> TextIO:
+        """The file or pipe, to be read as text; `files` closes it."""
         try:
-            with open(path, "rb") as file:
-                start = file.read(LOOKED_AT)
+            # Opened once, since what a pipe has given does not come again.
+            file = files.enter_context(io.BufferedReader(io.FileIO(path), LOOKED_AT))
+            start = file.peek(LOOKED_AT)
             found = next((name for mark, name in MARKS.items() if start.startswith(mark)), "utf-8")
-            if encoding is None and found == "utf-8" and not _is_utf8(start):
+            if encoding is None and found == "utf-8" and (not _is_utf8(start) or _is_wide(start)):
                 raise ReviewError(f"{path}: not UTF-8 text: --encoding says what it is, such as gb18030 or cp1252")
             # Broken bytes of UTF-8 pass; of another encoding they have no form in which they could.
             chosen = encoding or found
             errors = "surrogateescape" if chosen.startswith("utf-8") else "replace"
-            return files.enter_context(open(path, encoding=chosen, errors=errors, newline=""))
+            newline = "" if table else "\n"  # a table's cells may hold ends of lines
+            return files.enter_context(io.TextIOWrapper(file, encoding=chosen, errors=errors, newline=newline))
         except OSError as error:
             raise ReviewError(f"{path}: cannot be read: {error.strerror}") from None
         except LookupError:
@@ -197,15 +201,37 @@ def written(path: str | None, table: Table | None, plain: bool) -> Iterator[Text
             sys.stdout.reconfigure(encoding=None if plain else "utf-8", errors=errors, newline=newline)
         yield sys.stdout
         return
-    beside = Path(path + ".part")
+    with replaced(path) as place, open(place, "w", encoding="utf-8", errors="surrogateescape", newline="") as out:
+        yield out
+
+
+@contextlib.contextmanager
+def replaced(path: str) -> Iterator[Path]:
+    """A name beside `path` to write to, which `path` gets when all is written: whole, or as it was before.
+
+    A link stays one; a device or a pipe is written to itself. Raises ReviewError.
+    """
     try:
-        with open(beside, "w", encoding="utf-8", errors="surrogateescape", newline="") as out:
-            yield out
-        os.replace(beside, path)
+        if not path or Path(path).is_dir():
+            raise ReviewError(f"{path!r}: cannot be written: the name of a file is needed")
+        if Path(path).exists() and not Path(path).is_file():
+            yield Path(path)
+            return
+        final = Path(path).resolve()
+        beside = final.with_name(final.name + ".part")
+        try:
+            yield beside
+            os.replace(beside, final)
+        finally:
+            with contextlib.suppress(OSError):
+                beside.unlink(missing_ok=True)
     except OSError as error:
         raise ReviewError(f"{path}: cannot be written: {error.strerror}") from None
-    finally:
-        beside.unlink(missing_ok=True)
+
+
+def _is_wide(data: bytes) -> bool:
+    """Whether bytes are UTF-16 or UTF-32 rather than UTF-8: their zeros tell."""
+    return data.startswith((b"\xff\xfe", b"\xfe\xff")) or data.count(0) * 4 > len(data)
 
 
 def _is_utf8(data: bytes) -> bool:

@@ -5,14 +5,16 @@ import unicodedata
 
 LONGEST = 320  # columns of a sentence; of longer ones the model would not read the end
 
-END = r"[.!?…]+[\"'’”»)\]]*"
-WIDE_END = r"[。！？]+[」』”’）]*"
+# Nothing here goes back over what it has read, however long a row of dots may be.
+END = r"(?<![.!?…])[.!?…]++[\"'’”»)\]]*+"
+WIDE_END = r"[。！？]++[」』”’）]*+"
 # After a full stop that ends an abbreviation, an initial or a number, the sentence goes on.
 GOES_ON = re.compile(
-    r"(?:^|[\s(])(?:[^\W\d_]|\d+|[A-Z]\.[A-Z]|Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|vs|etc|e\.g|i\.e|cf|No|Fig|bzw|usw|ca|vgl"
+    r"(?<![^\s(])(?:[^\W\d_]|\d+|[A-Z]\.[A-Z]|Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|vs|etc|e\.g|i\.e|cf|No|Fig|bzw|usw|ca|vgl"
     r"|Nr|Hr|Fr|z\.\s?B|d\.\s?h|u\.\s?a)\.$"
 )
-BREAKS = re.compile(rf"{WIDE_END}\s*|{END}\s+(?=[^\W_a-z]|[\"'‘’“”„«»(\[¿¡])")
+BREAKS = re.compile(rf"{WIDE_END}\s*+|{END}\s++(?=[^\W_a-z]|[\"'‘’“”„«»(\[¿¡])")
+ABBREVIATION = 40  # letters of one, or of a number, at most
 CLAUSES = re.compile(r"[;:；：]\s*|,\s+|，\s*|、|\s[–—-]\s")
 
 
@@ -43,7 +45,8 @@ def columns(text: str) -> int:
 def _parted(text: str, breaks: re.Pattern[str], abbreviations: bool = False) -> list[str]:
     parts, start = [], 0
     for found in breaks.finditer(text):
-        if abbreviations and GOES_ON.search(text[start : found.end()].rstrip()):
+        end = found.start() + len(found[0].rstrip())
+        if abbreviations and GOES_ON.search(text, max(start, end - ABBREVIATION), end):
             continue
         parts.append(text[start : found.end()])
         start = found.end()

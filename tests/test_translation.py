@@ -1,6 +1,7 @@
 """A translator from pairs to scores: subwords, batches, the step, decoding, evaluation."""
 
 import json
+import shutil
 
 import keras
 import numpy as np
@@ -17,7 +18,7 @@ from bigkeras.recipe import Choice, Recipe, RecipeError
 from bigkeras.tasks import TASKS, load_preprocessor, load_task
 from bigkeras.tasks.pairs import clean, pieces
 from bigkeras.train import Log, check_recipe, fit
-from bigkeras.transfer import artifact_model
+from bigkeras.transfer import artifact_model, inherited, start_from
 from bigkeras.translation_metrics import corpus_bleu, translation_metrics
 
 WORDS = {
@@ -230,11 +231,28 @@ def test_a_translator_of_another_language_takes_the_layers_and_the_subwords_that
                 np.testing.assert_array_equal(w, v)
 
 
+def test_a_file_of_weights_has_the_vocabulary_beside_it(pairs, run, tmp_path):
+    asked = recipe(pairs, start_from=str(run / "best.keras"))
+    assert inherited(asked, ("en-GB", "de"))["vocabulary"] == str(run)
+    assert "vocabulary" not in inherited(asked, ("en", "fr"))
+    assert "vocabulary" not in inherited(asked.override(start_from=None), ("en", "de"))
+    shutil.copytree(run, tmp_path / "damaged")
+    (tmp_path / "damaged" / "source.model").write_bytes(b"no model")
+    for origin, message in ((tmp_path / "damaged", "damaged"), (tmp_path, "holds no preprocessor.json")):
+        network = model_of(run)
+        with pytest.raises(RecipeError, match=f"start_from=.*{message}"):
+            start_from(str(origin), network, load_preprocessor(run))
+    with pytest.raises(RecipeError, match=r"start_from=.*damaged"):
+        inherited(recipe(pairs, start_from=str(tmp_path / "damaged")), ("en", "de"))
+
+
 def test_a_translator_cannot_start_from_one_of_another_width(pairs, run, tmp_path):
     small = Choice("transformer_translator", {"depth": 2, "width": 16, "num_heads": 2, "feed_forward": 64})
     asked = recipe(pairs, start_from=str(run), model=small)
     with pytest.raises(RecipeError, match=r"start_from=.*: layer embedding is of shapes"):
         fit(asked, tmp_path / "same", log=Log(quiet=True))
+    with pytest.raises(RecipeError, match=r"has 2 heads in the source and 4 in the target"):
+        fit(recipe(pairs, start_from=str(run), model__num_heads=4), tmp_path / "heads", log=Log(quiet=True))
     asked = asked.override(task=Choice("translation", {"vocabulary": None, "algorithm": "bpe"}))
     with pytest.raises(RecipeError, match=r"start_from=.*: its embeddings are 32 wide, the model's 16"):
         fit(asked, tmp_path / "other", log=Log(quiet=True))

@@ -6,6 +6,7 @@
 import gzip
 import io
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -158,5 +159,5 @@ def unpacked(data: bytes, path: Path) -> bytes:
     """The content of a gzip file. Raises DataError."""
     try:
         return gzip.decompress(data)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: not a whole gzip file: {error}") from None

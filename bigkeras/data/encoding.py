@@ -46,11 +46,12 @@ def found_encoding(data: bytes) -> str:
     for mark, name in MARKS:
         if data.startswith(mark):
             return name
+    zeros = (data[:SAMPLE:2].count(0), data[1:SAMPLE:2].count(0))
+    # Before UTF-8, which pure ASCII in 16 bits is, too.
+    if max(zeros) > 0.3 * min(len(data), SAMPLE) / 2 > min(zeros):
+        return "utf-16-be" if zeros[0] > zeros[1] else "utf-16-le"
     if _reads(data, "utf-8"):
         return "utf-8"
-    zeros = (data[:SAMPLE:2].count(0), data[1:SAMPLE:2].count(0))
-    if max(zeros) > 0.3 * min(len(data), SAMPLE) / 2:
-        return "utf-16-be" if zeros[0] > zeros[1] else "utf-16-le"
     broken = data.decode("utf-8", "replace").count("�")
     high = sum(byte > 127 for byte in data[:SAMPLE])
     if broken <= len(data) / 1000 and broken * 20 < high:

@@ -14,13 +14,15 @@ SIDES = (
     "source", "target", "src", "tgt", "trg", "english", "german", "deutsch",
     "french", "spanish", "chinese", "translation", "原文", "译文",
 )  # fmt: skip
+# Endings of aligned files that are as long as a language's code.
+NO_LANGUAGES = ("txt", "tsv", "csv", "tok", "doc", "raw", "src", "tgt", "trg", "ref", "hyp")
 
 
 def translation_pairs(
     *,
     file: str,
-    source: str = "1",
-    target: str = "2",
+    source: int | str = 1,
+    target: int | str = 2,
     source_language: str = "",
     target_language: str = "",
     encoding: str | None = None,
@@ -89,9 +91,7 @@ def aligned_files(
         counts = " and ".join(f"{path} {len(lines)}" for path, lines in zip(paths, sides, strict=True))
         raise DataError(f"aligned files have the same number of lines, these have: {counts}")
     endings = [path.name.removesuffix(".gz").rpartition(".")[2] for path in paths]
-    codes = [
-        ending if 2 <= len(base(ending)) <= 3 and ending not in ("txt", "tsv", "tok") else "" for ending in endings
-    ]
+    codes = [ending if 2 <= len(base(ending)) <= 3 and ending not in NO_LANGUAGES else "" for ending in endings]
     languages = (source_language or codes[0], target_language or codes[1])
     pairs = [
         Pair(f"{paths[0]}:{number}", tidy(s), tidy(t)) for number, (s, t) in enumerate(zip(*sides, strict=True), 1)
@@ -120,6 +120,7 @@ def tmx(
     path = Path(file).expanduser()
     units, languages = read_tmx(path, source_language, target_language)
     pairs = [Pair(f"{path}:{line}", tidy(source), tidy(target)) for line, source, target in units]
+    check_order(pairs, languages, str(path), "exchange the two languages")
     return pair_splits(
         pairs, languages, origin=str(path), validation=validation, test=test, seed=seed, limit_train=limit_train
     )
@@ -134,20 +135,21 @@ def _lines(path: Path, encoding: str | None) -> list[str]:
     if not content.strip():
         raise DataError(f"{path}: the file is empty: a sentence pair a line is needed")
     # Only these end a line: a sentence may hold signs that Unicode takes for ends of lines, too.
-    return content.replace("\r\n", "\n").removesuffix("\n").split("\n")
+    end = "\n" if "\n" in content else "\r"
+    return content.replace("\r\n", "\n").removesuffix(end).split(end)
 
 
 def _columns(
-    path: Path, line: str, source: str, target: str, languages: tuple[str, str]
+    path: Path, line: str, source: int | str, target: int | str, languages: tuple[str, str]
 ) -> tuple[tuple[int, int], tuple[str, str], int]:
     """Places of source and target, their languages, and how many lines the names of columns take."""
     names = [cell.strip() for cell in line.split("\t")]
-    places = []
-    for key, wanted in (("source", source), ("target", target)):
-        if wanted.isdigit() and int(wanted) > 0:
-            places.append(int(wanted) - 1)
-        elif names.count(wanted) == 1:
-            places.append(names.index(wanted))
+    places, numbers = [], [_number(source), _number(target)]
+    for key, wanted, number in zip(("source", "target"), (source, target), numbers, strict=True):
+        if number is not None:
+            places.append(number - 1)
+        elif names.count(str(wanted)) == 1:
+            places.append(names.index(str(wanted)))
         else:
             raise DataError(
                 f"{path}, line 1: no column {wanted!r} among {', '.join(map(repr, names))}: "
@@ -157,11 +159,17 @@ def _columns(
         raise DataError(f"data.source={source} and data.target={target} are one column; they are two")
     told = [names[place] if place < len(names) else "" for place in places]
     codes = [name if _is_language(name) else "" for name in told]
-    named = not (source.isdigit() and target.isdigit())
+    named = None in numbers
     header = named or all(name.lower() in SIDES or code for name, code in zip(told, codes, strict=True))
     if not header:
         codes = ["", ""]
     return (places[0], places[1]), (languages[0] or codes[0], languages[1] or codes[1]), int(header)
+
+
+def _number(column: int | str) -> int | None:
+    """A column's number, from 1; None for a name."""
+    text = str(column)
+    return int(text) if text.isdecimal() and len(text) < 7 and int(text) else None
 
 
 def _is_language(name: str) -> bool:

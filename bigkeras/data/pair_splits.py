@@ -30,6 +30,8 @@ def pair_splits(
     cleaning, stands in `ignored`: it was read well, and counts as no damage.
     """
     check_fractions(validation=validation, test=test)
+    if seed < 0:
+        raise DataError(f"seed={seed}: 0 or more")
     if limit_train is not None and limit_train < 1:
         raise DataError(f"limit_train={limit_train}: at least 1, or null for all")
     kept, ignored = cleaned(pairs, languages)

@@ -1,5 +1,8 @@
 """TMX, the file format of translation memories, read as a stream and without entities of its own."""
 
+import gzip
+import html
+import zlib
 from pathlib import Path
 from xml.parsers import expat
 
@@ -16,14 +19,20 @@ def read_tmx(path: Path, source_language: str, target_language: str) -> tuple[li
     """The translation units that have both languages, and these; "" takes what the file says. Raises DataError."""
     reader = _Reader()
     try:
-        with open(path, "rb") as file:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
             reader.parser.ParseFile(file)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: not a whole gzip file: {error}") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     except _Entity as error:
-        raise DataError(f"{path}: declares the entity {error}: a translation memory needs none") from None
+        raise DataError(f"{path}: needs the entity {error} of its own: a translation memory has none") from None
+    except (LookupError, ValueError) as error:
+        raise DataError(f"{path}: its encoding cannot be read here ({error}): save it as UTF-8") from None
     except expat.ExpatError as error:
         raise DataError(f"{path}, line {error.lineno}: not whole XML: {expat.ErrorString(error.code)}") from None
+    if not reader.units:
+        raise DataError(f"{path}: holds no unit of a translation memory (tu): is it TMX?")
     languages = _chosen(path, reader, source_language, target_language)
     units = []
     for line, segments in reader.units:
@@ -55,6 +64,8 @@ class _Reader:
         self.parser.EndElementHandler = self._end
         self.parser.CharacterDataHandler = self._characters
         self.parser.EntityDeclHandler = self._entity
+        # Where a DOCTYPE names a file, which is not read, expat leaves out what that may have declared.
+        self.parser.SkippedEntityHandler = self._skipped
 
     def _start(self, name: str, attributes: dict[str, str]) -> None:
         if name == "header":
@@ -82,13 +93,21 @@ class _Reader:
         if self.text is not None and not self.codes:
             self.text.append(data)
 
+    def _skipped(self, name: str, is_parameter: bool) -> None:
+        text = html.unescape(f"&{name};")
+        if not is_parameter and text == f"&{name};":
+            raise _Entity(name)
+        if not is_parameter:
+            self._characters(text)
+
     def _entity(self, name: str, *rest: object) -> None:
         raise _Entity(name)
 
 
 def _chosen(path: Path, reader: _Reader, source: str, target: str) -> tuple[str, str]:
     found = list(reader.languages)
-    source = source or next((name for name in found if base(name) == base(reader.source)), "") or (found or [""])[0]
+    free = [name for name in found if not target or base(name) != base(target)]
+    source = source or next((name for name in free if base(name) == base(reader.source)), "") or (free or [""])[0]
     others = [name for name in found if base(name) != base(source)]
     if not target:
         if len({base(name) for name in others}) != 1:

@@ -94,7 +94,12 @@ def copy_weights_by_name(
     sources, copied = {layer.name: layer for layer in source_model.layers}, []
     for target in target_model.layers:
         source = sources.get(target.name)
-        if source is None or not target.weights or target.name in besides:
+        if source is None:
+            continue
+        heads = [getattr(layer, "num_heads", None) for layer in (source, target)]
+        if heads[0] != heads[1]:
+            raise ValueError(f"layer {target.name} has {heads[0]} heads in the source and {heads[1]} in the target")
+        if not target.weights or target.name in besides:
             continue
         theirs, ours = ([tuple(w.shape) for w in layer.weights] for layer in (source, target))
         if theirs == ours:

@@ -120,6 +120,34 @@ def test_a_model_without_the_other_signatures_answers_the_same_and_is_smaller(tm
 
 
 @needs_library
+def test_what_two_signatures_of_a_graph_share_stays(tmp_path):
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float32, [None, 2], name="x")
+        y = tf.linalg.matmul(x, v1.get_variable("w", initializer=[[1.0], [2.0]]), name="y")
+        signatures = {
+            "plain": v1.saved_model.predict_signature_def({"x": x}, {"y": y}),
+            "more": v1.saved_model.predict_signature_def({"x": x}, {"z": tf.exp(y)}),
+        }
+        session.run(v1.global_variables_initializer())
+        builder = v1.saved_model.Builder(str(tmp_path / "1"))
+        builder.add_meta_graph_and_variables(session, ["serve"], signatures)
+        builder.save()
+    for name, key, wanted in (("plain", "y", 3.0), ("more", "z", np.exp(3.0))):
+        model = savedmodel.load(tmp_path, "c", only=[name])
+        np.testing.assert_allclose(model.run(name, {"x": [[1.0, 1.0]]})[key], [[wanted]], rtol=1e-5)
+
+
+@needs_library
+def test_a_model_without_weights_is_told_by_its_own_name(models, tmp_path):
+    shutil.copytree(models / "colours", tmp_path / "model")
+    for file in (tmp_path / "model").rglob("variables.data*"):
+        file.unlink()
+    with pytest.raises(ModelError, match=f"^{tmp_path}/model/.*: cannot be loaded: (?!.*savedmodel-)"):
+        savedmodel.load(tmp_path / "model", "c", only=["serving_default"])
+
+
+@needs_library
 def test_both_runtimes_answer_alike(models, pictures):
     images = [(pictures / name).read_bytes() for name in ("blue.png", "red.jpg")]
     fast, plain = (savedmodel.load(models / "colours", runtime) for runtime in ("c", "python"))

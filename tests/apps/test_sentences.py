@@ -38,7 +38,9 @@ def test_joined_sentences_have_single_spaces_and_empty_ones_vanish():
     assert joined([]) == ""
 
 
-@pytest.mark.parametrize("text", ["word " * 500, "x" * 2000, "字" * 900, "one, two; three " * 100, "😀" * 400])
+@pytest.mark.parametrize(
+    "text", ["word " * 500, "x" * 2000, "字" * 900, "." * 30_000, "A. " * 9000, "one, two; three " * 100, "😀" * 400]
+)
 def test_what_never_ends_is_parted_and_nothing_is_lost(text):
     parts = sentences(text)
     assert all(columns(part) <= LONGEST for part in parts)

@@ -87,8 +87,21 @@ def test_columns_have_numbers_or_names_and_languages(tmp_path):
     named = DATASETS["translation_pairs"](
         file=table(tmp_path / "a.tsv", rows, "id\tde\ten\n"), source="en", target="de"
     )
-    numbered = DATASETS["translation_pairs"](file=table(tmp_path / "b.tsv", rows), source="3", target="2")
+    numbered = DATASETS["translation_pairs"](file=table(tmp_path / "b.tsv", rows), source=3, target="2")
     assert named.languages == ("en", "de") and texts(named.train) == texts(numbered.train)
+
+
+@pytest.mark.parametrize("wanted", [0, -1, "²", "9" * 5000])
+def test_a_column_that_cannot_be_is_told(tmp_path, wanted):
+    with pytest.raises(DataError, match=r"no column .* among .*data.source is a column's number from 1, or its name"):
+        DATASETS["translation_pairs"](file=table(tmp_path / "p.tsv", GOOD), source=wanted)
+
+
+@pytest.mark.parametrize("change", [lambda t: t.replace("\n", "\r").encode(), lambda t: t.encode("utf-16-le")])
+def test_old_ends_of_lines_and_wide_characters_are_read(tmp_path, change):
+    path = tmp_path / "p.tsv"
+    path.write_bytes(change("".join(f"{s}\t{t}\n" for s, t in GOOD)))
+    assert sorted(every(DATASETS["translation_pairs"](file=str(path)))) == sorted(source for source, _ in GOOD)
 
 
 def test_columns_in_each_others_language_are_told(tmp_path):
@@ -141,6 +154,7 @@ TMX = """<?xml version="1.0" encoding="UTF-8"?>
 {doctype}<tmx version="1.4"><header srclang="en-US"/><body>
 {units}</body></tmx>
 """
+DTD = '<!DOCTYPE tmx SYSTEM "tmx14.dtd">'
 UNIT = '<tu><tuv xml:lang="de"><seg>{de}</seg></tuv><tuv xml:lang="en-GB"><seg>{en}</seg></tuv></tu>\n'
 
 
@@ -153,12 +167,22 @@ def test_a_translation_memory_is_read_without_the_codes_of_its_markup(tmp_path):
     assert splits.languages == ("en-GB", "de") and "A bold word." in every(splits)
 
 
+def test_a_translation_memory_may_use_the_names_of_html(tmp_path):
+    path = tmp_path / "m.tmx"
+    units = [UNIT.format(en=f"Coffee {i}", de=f"K{i} f&uuml;r Ren&eacute;e") for i in range(40)]
+    path.write_text(TMX.format(doctype=DTD, units="".join(units)))
+    splits = DATASETS["tmx"](file=str(path), target_language="en")
+    assert splits.languages == ("de", "en") and "K7 für Renée" in every(splits)
+
+
 @pytest.mark.parametrize(
     "content, message",
     [
         (TMX.format(doctype='<!DOCTYPE tmx [<!ENTITY a "aaaa">]>', units=UNIT.format(en="&a;", de="b")), "entity a"),
         (TMX.format(doctype="", units="<tu><tuv>"), "line 3: not whole XML: mismatched tag"),
-        (TMX.format(doctype="", units=""), "which of none"),
+        (TMX.format(doctype="", units=""), r"holds no unit of a translation memory \(tu\)"),
+        (TMX.format(doctype=DTD, units=UNIT.format(en="&mine;", de="b")), "needs the entity mine of its own"),
+        (TMX.format(doctype="", units="").replace("UTF-8", "gb18030"), "save it as UTF-8"),
     ],
 )
 def test_a_translation_memory_that_is_none_is_told_in_one_line(tmp_path, content, message):

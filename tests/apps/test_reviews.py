@@ -1,0 +1,75 @@
+"""Texts are read from files and pipes alike, and answers replace a file whole or not at all."""
+
+import contextlib
+import os
+
+import pytest
+
+from apps.reviews import ReviewError, Table, lines_of, replaced, written
+
+TEXT = "".join(f"line {i}\n" for i in range(20_000))
+
+
+def texts(path, encoding=None):
+    with contextlib.ExitStack() as files:
+        return [review.text for review in lines_of(Table.open(str(path), encoding, files), str(path))]
+
+
+def test_a_pipe_is_read_from_its_beginning():
+    reading, writing = os.pipe()
+    if os.fork() == 0:
+        with open(writing, "w") as out:
+            out.write(TEXT)
+        os._exit(0)
+    os.close(writing)
+    assert texts(f"/dev/fd/{reading}") == TEXT.splitlines()
+    os.close(reading)
+    os.wait()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_lines_end_where_they_end(tmp_path, encoding):
+    (tmp_path / "f.txt").write_bytes("a\rb\r\n\r\r\nc".encode(encoding))
+    assert texts(tmp_path / "f.txt") == ["a\rb", "", "c"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le"])
+def test_wide_characters_without_a_mark_are_told(tmp_path, encoding):
+    (tmp_path / "f.txt").write_bytes("Good morning.\n".encode(encoding))
+    with pytest.raises(ReviewError, match=r"f\.txt: not UTF-8 text: --encoding says what it is"):
+        texts(tmp_path / "f.txt")
+    with pytest.raises(ReviewError, match="standard input: UTF-16 or UTF-32"), open(tmp_path / "f.txt", "rb") as file:
+        list(lines_of(file, "standard input"))
+
+
+def test_a_link_stays_a_link_and_a_pipe_a_pipe(tmp_path):
+    (tmp_path / "kept.txt").write_text("before")
+    (tmp_path / "link").symlink_to(tmp_path / "kept.txt")
+    with written(str(tmp_path / "link"), None, plain=False) as out:
+        out.write("after")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "kept.txt").read_text() == "after"
+    reading, writing = os.pipe()
+    with written(f"/dev/fd/{writing}", None, plain=False) as out:
+        out.write("all")
+    assert os.read(reading, 9) == b"all"
+
+
+def test_what_fails_leaves_the_file_as_it_was(tmp_path):
+    path = tmp_path / "kept.txt"
+    path.write_text("before")
+    with pytest.raises(KeyError), replaced(str(path)) as place:
+        place.write_text("half")
+        raise KeyError
+    assert path.read_text() == "before" and [file.name for file in tmp_path.iterdir()] == ["kept.txt"]
+
+
+@pytest.mark.parametrize("name", ["", "folder", "kept.txt/x", "x" * 300])
+def test_what_cannot_be_written_is_named(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "kept.txt").touch()
+    (tmp_path / "folder").mkdir()
+    with (
+        pytest.raises(ReviewError, match=f"{name[:20]}.*: cannot be written: "),
+        written(name, None, plain=False) as out,
+    ):
+        out.write("text")
