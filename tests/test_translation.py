@@ -289,7 +289,7 @@ def test_a_recipe_that_means_nothing_for_pairs_is_refused(pairs, change, message
     "args, message",
     [
         ({"coverage_penalty": 9}, "task.coverage_penalty=9: from 0 to 5"),
-        ({"coverage_penalty": 0.1, "beam": 1}, "task.coverage_penalty=0.1: from 0 to 5, and 0 with one beam"),
+        ({"coverage_penalty": 5.1}, "task.coverage_penalty=5.1: from 0 to 5"),
         ({"sampling": 0}, "task.sampling=0: above 0"),
     ],
 )

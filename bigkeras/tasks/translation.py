@@ -140,12 +140,12 @@ def translation(
     `joint`: one vocabulary for both languages; languages of different scripts are better off with two.
     `vocabulary`: the directory of a run whose vocabularies are taken over, or a SentencePiece model for both languages;
     null: learned, but those of the translator that `start_from` names, where its languages are the same. `beam`,
-    `length_penalty` and `coverage_penalty` (which wants two beams or more) are those of validation and of the artifact.
+    `length_penalty` and `coverage_penalty` (both nothing to one beam) are those of validation and of the artifact.
     `sampling`: training sentences are cut into subwords at random, so bold (`subwords.sampled` says what the number
     means): a regularisation that suits few pairs.
     """
     _check(vocabulary_size, algorithm, length, beam)
-    _check_penalties(beam, length_penalty, coverage_penalty)
+    _check_penalties(length_penalty, coverage_penalty)
     if sampling is not None and not 0 < sampling <= 1:
         raise DataError(f"task.sampling={sampling}: above 0, to 1, or null")
     texts = _texts(splits.train).columns
@@ -204,8 +204,8 @@ def _check(vocabulary_size: int, algorithm: str, length: int, beam: int) -> None
         raise DataError(f"task.beam={beam}: from 1 to 32")
 
 
-def _check_penalties(beam: int, length_penalty: float, coverage_penalty: float) -> None:
+def _check_penalties(length_penalty: float, coverage_penalty: float) -> None:
     if not 0 <= length_penalty <= 5:
         raise DataError(f"task.length_penalty={length_penalty}: from 0 to 5")
-    if not 0 <= coverage_penalty <= 5 or (coverage_penalty and beam == 1):
-        raise DataError(f"task.coverage_penalty={coverage_penalty}: from 0 to 5, and 0 with one beam")
+    if not 0 <= coverage_penalty <= 5:
+        raise DataError(f"task.coverage_penalty={coverage_penalty}: from 0 to 5")
