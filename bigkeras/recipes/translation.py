@@ -49,10 +49,14 @@ TATOEBA_EN_DE = Recipe(
 
 TATOEBA_EN_ZH = TATOEBA_EN_DE.override(
     name="tatoeba-en-zh",
-    claim="Tatoeba, everyday sentences from English to Chinese: 29,155 pairs; not measured yet",
+    claim="Tatoeba, everyday sentences from English to Chinese: 28,187 pairs, beginning with translate-en-de; BLEU "
+    "40.0 (zh) and chrF 34.1 of 553 test sentences, 30 minutes on two cores with bfloat16 (--set "
+    "precision=mixed_bfloat16)",
     data=Choice("tatoeba", {"target_language": "zh"}),
     # The languages share no words: a vocabulary for each.
-    task=Choice("translation", {"vocabulary_size": 4000, "joint": False, "length": 64, "sampling": 0.2}),
+    task=Choice(
+        "translation", {"vocabulary_size": 4000, "joint": False, "length": 64, "sampling": 0.2, "coverage_penalty": 0.1}
+    ),
     model=Choice("transformer_translator", {**SMALL.args, "dropout": 0.25}),
     # Few pairs: what reads English, and how a translation is written, comes from a pair of languages with many.
     start_from="saved_models/translate-en-de",
