@@ -25,7 +25,7 @@ from bigkeras.signals import Interrupted, Log
 from bigkeras.step import Step
 from bigkeras.tasks.task import Task
 from bigkeras.tensorboard import tensorboard_callbacks
-from bigkeras.translator import Translator, validation_scores
+from bigkeras.translator import ALIGNED, Translator, texts_of, validation_scores
 from bigkeras.workers import ChiefError, Workers
 
 SCORED_EVERY = 2  # epochs: whole translations take longer than a step
@@ -196,6 +196,12 @@ class Control(keras.callbacks.Callback):
         finally:
             self.step.swap_averages()
         return scores
+
+    def alignments(self) -> list[tuple]:
+        """What the pieces of some translations of the validation split looked at; before the first validation none."""
+        if self.translator is None or self.splits.validation is None:
+            return []
+        return self.translator.alignments(texts_of(self.splits.validation).columns["source"][:ALIGNED])
 
     # ------------------------------------------------------------------ saving
 

@@ -110,6 +110,22 @@ def confusion_matrix(matrix: Any, class_names: Sequence[str]) -> Figure:
     return figure
 
 
+def alignment(source: Sequence[str], target: Sequence[str], weight: np.ndarray) -> Figure:
+    """What each piece of a translation looked at: rows are its pieces, columns the source's, dark is much.
+
+    `weight` (target pieces, source pieces), from 0 to 1.
+    """
+    figure = Figure((min(20, 1.6 + 0.34 * len(source)), min(20, 1.2 + 0.3 * len(target))), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(weight, cmap="Greys", vmin=0, aspect="auto", interpolation="nearest")
+    names, font = _readable([piece.replace("\u2581", " ") for piece in (*source, *target)])
+    axes.set_xticks(range(len(source)), names[: len(source)], rotation=90, fontproperties=font)
+    axes.set_yticks(range(len(target)), names[len(source) :], fontproperties=font)
+    axes.xaxis.tick_top()
+    _frameless(axes)
+    return figure
+
+
 def reliability(rows: Sequence[Mapping[str, Any]], error: float | None = None) -> Figure:
     """How often answers of each confidence are right, above how many there are; on the diagonal is well calibrated.
 

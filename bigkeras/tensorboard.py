@@ -31,7 +31,7 @@ class TensorBoardExtras(keras.callbacks.Callback):
     `position()` gives the optimizer steps done since the run began. `predict_samples()` gives some images, uint8
     (n, height, width, channels), their labels (n,) and probabilities (n, classes). `confusion()` gives the counts of
     the epoch's validation, (classes, classes), or None. `texts()` gives Markdown to show, or "".
-    `network`: whose graph is written when the run begins.
+    `alignments()` gives of some sentences the arguments of `pictures.alignment`. `network`: whose graph is written when the run begins.
     Keras' TensorBoard callback knows neither pictures nor the examples per second, counts steps by a variable of its
     own that a resumed run has lost, and draws the training graph from a function that a step of one's own lacks.
     """
@@ -45,6 +45,7 @@ class TensorBoardExtras(keras.callbacks.Callback):
         predict_samples: Callable[[], Samples] | None = None,
         confusion: Callable[[], np.ndarray | None] | None = None,
         texts: Callable[[], str] | None = None,
+        alignments: Callable[[], Sequence[tuple]] | None = None,
         network: keras.Model | None = None,
         profile: bool = False,
         every_steps: int = EVERY_STEPS,
@@ -52,7 +53,7 @@ class TensorBoardExtras(keras.callbacks.Callback):
         super().__init__()
         self.directory, self.class_names, self.position = Path(directory), tuple(class_names), position
         self.predict_samples, self.confusion, self.network = predict_samples, confusion, network
-        self.texts = texts
+        self.texts, self.alignments = texts, alignments
         self.profile, self.every_steps = profile, every_steps
         self.written_at = self.calls = 0
         self.profiling = False
@@ -113,6 +114,8 @@ class TensorBoardExtras(keras.callbacks.Callback):
             images, labels, probabilities = self.predict_samples()
             if len(images):
                 shown["samples"] = pictures.answers(images, labels, probabilities, self.class_names)
+        for number, aligned in enumerate(self.alignments() if self.alignments else (), 1):
+            shown[f"attention {number}"] = pictures.alignment(*aligned)
         if shown:
             with self._writer("validation").as_default(step=self.epoch):
                 for name, figure in shown.items():
@@ -152,6 +155,7 @@ def tensorboard_callbacks(control: Any) -> list[keras.callbacks.Callback]:
             predict_samples=samples,
             confusion=(lambda: control.confusion) if counted else None,
             texts=lambda: control.samples,
+            alignments=control.alignments,
             network=control.step.network,
             profile=control.machine.profile,
         )

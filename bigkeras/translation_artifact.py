@@ -15,8 +15,8 @@ from bigkeras.artifact import in_float32, placed, sizes, unoptimised_calls
 from bigkeras.models.stepper import stepper
 from bigkeras.models.transformer import attention_maps
 from bigkeras.parity import ExportError, python_loader, quiet, session_loader
-from bigkeras.tasks.pairs import BEGIN, PADDING, PairPreprocessor, clean, padded, pieces
-from bigkeras.translator import Translator, best
+from bigkeras.tasks.pairs import PADDING, PairPreprocessor, clean, padded, pieces
+from bigkeras.translator import Translator, alignment, best
 from bigkeras.warmup import SENTENCE, write_requests
 
 COMPILED_SHARE = 0.99  # of the sentences, that XLA's rounding must leave as they are
@@ -122,10 +122,7 @@ def signatures(model: keras.Model, preprocessor: PairPreprocessor, tokenizers: A
 
 
 def _attention(maps: keras.Model, preprocessor: PairPreprocessor, read: Any, written: Any, steps: Any) -> Callable:
-    """The signature that says what each piece of the translation looked at.
-
-    The weights are the mean over the heads and layers that attend to the source.
-    """
+    """The signature that says what each piece of the translation looked at."""
     names = [tf.constant(pieces(model)) for model in (preprocessor.source_model, preprocessor.target_model)]
 
     @tf.function(input_signature=[TEXT])
@@ -134,11 +131,7 @@ def _attention(maps: keras.Model, preprocessor: PairPreprocessor, read: Any, wri
         target = best(steps, preprocessor, source, preprocessor.beam)[0][:, 0]
         longest = tf.reduce_max(tf.reduce_sum(tf.cast(target != PADDING, tf.int32), 1))
         target = target[:, :longest]
-        before = tf.concat([tf.fill([tf.shape(target)[0], 1], BEGIN), target[:, :-1]], 1)
-        layers = maps([source, before], training=False)
-        looked = [tf.cast(value, tf.float32) for name, value in layers.items() if "cross" in name]
-        weight = tf.add_n([tf.reduce_mean(value, 1) for value in looked]) / len(looked)
-        weight *= tf.cast(target != PADDING, tf.float32)[:, :, None]
+        weight = alignment(maps, source, target)
         shown = [
             tf.where(ids == PADDING, "", tf.gather(table, ids))
             for ids, table in zip((source, target), names, strict=True)

@@ -11,12 +11,14 @@ from bigkeras.data.source import Source
 from bigkeras.data.token_pairs import TokenPairSource
 from bigkeras.decoding import beam_search, greedy
 from bigkeras.models.stepper import Stepper, stepper
-from bigkeras.tasks.pairs import PairPreprocessor, clean, padded
+from bigkeras.models.transformer import attention_maps
+from bigkeras.tasks.pairs import BEGIN, PADDING, PairPreprocessor, clean, padded, pieces
 from bigkeras.translation_metrics import corpus_bleu
 
 BATCH = 64
 VALIDATED = 500  # sentences that are translated to watch a training
 SAMPLES = 20  # of them, shown in TensorBoard
+ALIGNED = 3  # of them, drawn there with what each piece looked at
 
 
 class Translator:
@@ -24,7 +26,7 @@ class Translator:
 
     def __init__(self, network: keras.Model, preprocessor: PairPreprocessor, batch: int = BATCH):
         """`network`: its weights may change between two calls."""
-        self.preprocessor, self.batch = preprocessor, batch
+        self.network, self.preprocessor, self.batch = network, preprocessor, batch
         self.stepper = stepper(network, covers=preprocessor.coverage_penalty > 0)
         self.tokenizers = preprocessor.tokenizers()
         self.answer = tf.function(self._answer, input_signature=[tf.TensorSpec([None, None], tf.int32)])
@@ -41,6 +43,26 @@ class Translator:
             for row, answer in zip(rows, self.answer(source).numpy(), strict=True):
                 answers[row] = answer.decode("utf-8", "replace") if sentences[row] != b"" else ""
         return answers
+
+    def alignments(self, texts: Sequence[bytes]) -> list[tuple[list[str], list[str], np.ndarray]]:
+        """Of each text its pieces, those of its translation, and how much each of these looked at each of those.
+
+        The weights are `(pieces of the translation, pieces of the text)`. Of a model without attention nothing.
+        """
+        try:
+            maps = attention_maps(self.network)
+        except ValueError:
+            return []
+        names = [pieces(model) for model in self.preprocessor.models]
+        found = []
+        for text in texts:
+            (source,) = padded(self.tokenizers.source_ids(clean(tf.constant([text]))))
+            target = best(self.stepper, self.preprocessor, source, self.preprocessor.beam)[0][:, 0]
+            weight = alignment(maps, source, target).numpy()[0]
+            sides = [ids.numpy()[0][ids.numpy()[0] != PADDING] for ids in (source, target)]
+            shown = [[names[side][id] for id in ids] for side, ids in enumerate(sides)]
+            found.append((shown[0], shown[1], weight[: len(sides[1]), : len(sides[0])]))
+        return found
 
     def _answer(self, source: tf.Tensor) -> tf.Tensor:
         found, _ = best(self.stepper, self.preprocessor, source, self.preprocessor.beam)
@@ -67,6 +89,18 @@ def best(
         steps, source, beams=beams, count=count, length_penalty=penalty, most=most,
         coverage_penalty=preprocessor.coverage_penalty,
     )  # fmt: skip
+
+
+def alignment(maps: keras.Model, source: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
+    """How much each id of the target `(batch, n)` looked at each of the source `(batch, m)`: `(batch, n, m)`.
+
+    The mean over the heads and layers that attend to the source, of `attention_maps`; of padding 0.
+    """
+    before = tf.concat([tf.fill([tf.shape(target)[0], 1], BEGIN), target[:, :-1]], 1)
+    layers = maps([source, before], training=False)
+    looked = [tf.cast(value, tf.float32) for name, value in layers.items() if "cross" in name]
+    weight = tf.add_n([tf.reduce_mean(value, 1) for value in looked]) / len(looked)
+    return weight * tf.cast(target != PADDING, tf.float32)[:, :, None]
 
 
 def references_of(source: Source) -> list[list[str]]:

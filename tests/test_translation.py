@@ -20,6 +20,7 @@ from bigkeras.tasks.pairs import clean, pieces
 from bigkeras.train import Log, check_recipe, fit
 from bigkeras.transfer import artifact_model, inherited, start_from
 from bigkeras.translation_metrics import corpus_bleu, translation_metrics
+from bigkeras.translator import Translator
 
 WORDS = {
     "one": "eins", "two": "zwei", "red": "rot", "green": "grün", "cat": "Katze", "dog": "Hund",
@@ -159,6 +160,23 @@ def test_a_run_has_its_scores_and_translations_in_report_and_log(run):
     report = (run / "report.md").read_text()
     assert "The worst sentences" in report and "## By length" in report
     assert "val_bleu" in (run / "log.csv").read_text().splitlines()[0]
+
+
+def test_tensorboard_has_translations_and_what_they_looked_at(run):
+    events = [
+        value.tag
+        for file in sorted((run / "tensorboard" / "validation").iterdir())
+        for event in tf.compat.v1.train.summary_iterator(str(file))
+        for value in event.summary.value
+    ]
+    assert "translations" in events and {"attention 1", "attention 2", "attention 3"} <= set(events)
+
+
+def test_what_a_translation_looked_at_adds_up_to_one(run):
+    found = Translator(model_of(run), load_preprocessor(run)).alignments([b"the small cat", b"two dogs"])
+    for source, target, weight in found:
+        assert weight.shape == (len(target), len(source)) and source[-1] == target[-1] == "</s>"
+        np.testing.assert_allclose(weight.sum(1), 1, rtol=1e-5)
 
 
 def test_evaluate_scores_the_test_split_of_a_run(run):
