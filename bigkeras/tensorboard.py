@@ -31,7 +31,8 @@ class TensorBoardExtras(keras.callbacks.Callback):
     `position()` gives the optimizer steps done since the run began. `predict_samples()` gives some images, uint8
     (n, height, width, channels), their labels (n,) and probabilities (n, classes). `confusion()` gives the counts of
     the epoch's validation, (classes, classes), or None. `texts()` gives Markdown to show, or "".
-    `alignments()` gives of some sentences the arguments of `pictures.alignment`. `network`: whose graph is written when the run begins.
+    `alignments()` gives of some sentences the arguments of `pictures.alignment`. `network`: whose graph is written
+    when the run begins.
     Keras' TensorBoard callback knows neither pictures nor the examples per second, counts steps by a variable of its
     own that a resumed run has lost, and draws the training graph from a function that a step of one's own lacks.
     """
