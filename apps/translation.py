@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "translate-en-de"
 SIGNATURE = "serving_default"
+LENGTH_PENALTY = 1.0  # with which --n-best sorts unless told
 NOT_FOUND = -1e8  # scores below are those of places that a search has not filled
 
 
@@ -89,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--n-best", type=positive, metavar="N", help="the N best of each, a line each: number, score, text"
     )
-    parser.add_argument("--length-penalty", type=float, default=1.0, metavar="X",
+    parser.add_argument("--length-penalty", type=float, metavar="X",
                         help="with --n-best: above 1 favours long ones, below short ones (default: 1)")  # fmt: skip
     parser.add_argument("--attention", metavar="PNG", help="of one text, a picture of what each piece looked at")
     return parser
@@ -110,7 +111,9 @@ def _check_usage(parser: argparse.ArgumentParser, options: argparse.Namespace) -
         parser.error(f"--attention {options.attention}: the name of a .png file")
     if options.beam and options.n_best:
         parser.error("--beam and --n-best: one of them")
-    if not 0 <= options.length_penalty <= 10:
+    if options.length_penalty is not None and not options.n_best:
+        parser.error("--length-penalty goes with --n-best")
+    if options.length_penalty is not None and not 0 <= options.length_penalty <= 10:
         parser.error(f"--length-penalty {options.length_penalty}: from 0 to 10")
 
 
@@ -193,7 +196,8 @@ def _run(model: "CModel | PythonModel", texts: list[bytes], options: argparse.Na
         if not options.n_best:
             outputs = model.run(_signature(options), {"text": texts})
             return [Answer([(_decoded(text), None)]) for text in outputs["translation"]]
-        outputs = model.run("n_best", {"text": texts, "length_penalty": _scalar(options.length_penalty)})
+        penalty = LENGTH_PENALTY if options.length_penalty is None else options.length_penalty
+        outputs = model.run("n_best", {"text": texts, "length_penalty": _scalar(penalty)})
     except ModelError as error:
         if len(texts) == 1:
             return [f"cannot be translated: {error}"]
@@ -201,7 +205,11 @@ def _run(model: "CModel | PythonModel", texts: list[bytes], options: argparse.Na
     answers: list[Answer | str] = []
     for row, scores in zip(outputs["translation"], outputs["score"], strict=True):
         pairs = [(_decoded(text), float(score)) for text, score in zip(row, scores, strict=True) if score > NOT_FOUND]
-        answers.append(Answer([*pairs[: options.n_best]]))
+        # One sentence in two subdivisions is two hypotheses, and one translation: the likelier.
+        best: dict[str, float] = {}
+        for text, score in pairs:
+            best.setdefault(text, score)
+        answers.append(Answer([*best.items()][: options.n_best]))
     return answers
 
 

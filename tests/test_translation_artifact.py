@@ -154,3 +154,20 @@ def test_the_app_tells_the_n_best_as_json_and_draws_attention(made, monkeypatch,
 def test_what_the_app_cannot_do_is_one_line(made, arguments, message, capsys):
     status, out, err = app(*arguments, "--model", made[2], "--runtime", "python", capsys=capsys)
     assert status == 1 and not out and message in err and "Traceback" not in err
+
+
+def test_a_length_penalty_that_nothing_would_heed_is_wrong_usage(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        translation.main(["x", "--length-penalty", "2"])
+    assert stopped.value.code == 2 and "--length-penalty goes with --n-best" in capsys.readouterr().err
+
+
+def test_the_app_tells_a_translation_once_however_the_model_cut_it_up():
+    class Model:
+        def run(self, signature, inputs):
+            assert (signature, inputs["length_penalty"]) == ("n_best", 1.0)
+            return {"translation": [[b"eins", b"zwei", b"eins", b"drei"]], "score": [[-1.0, -2.0, -3.0, -1e9]]}
+
+    options = translation._parser().parse_args(["one", "--n-best", "3"])
+    (answer,) = translation._run(Model(), [b"one"], options)
+    assert answer.translations == [("eins", -1.0), ("zwei", -2.0)]
