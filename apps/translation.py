@@ -206,7 +206,7 @@ def _run(model: "CModel | PythonModel", texts: list[bytes], options: argparse.Na
     for row, scores in zip(outputs["translation"], outputs["score"], strict=True):
         pairs = [(_decoded(text), float(score)) for text, score in zip(row, scores, strict=True) if score > NOT_FOUND]
         # One sentence in two subdivisions is two hypotheses, and one translation: the likelier.
-        best: dict[str, float] = {}
+        best: dict[str, float | None] = {}
         for text, score in pairs:
             best.setdefault(text, score)
         answers.append(Answer([*best.items()][: options.n_best]))
