@@ -15,7 +15,7 @@ from bigkeras import checkpoint
 from bigkeras.data.bad import reason
 from bigkeras.data.plan import steps_per_epoch
 from bigkeras.data.source import DataError, Source, Splits
-from bigkeras.metrics import NO_SCORE, epoch_score, macro_f1
+from bigkeras.metrics import NO_SCORE, epoch_score, had_enough, macro_f1
 from bigkeras.models.lora import merged
 from bigkeras.progress import progress_bar
 from bigkeras.recipe import Recipe
@@ -306,10 +306,7 @@ class Control(keras.callbacks.Callback):
     # ------------------------------------------------------------------ the history
 
     def _enough(self) -> bool:
-        """Whether the last `patience` epochs brought nothing better."""
-        scores = [epoch_score(row, self.recipe.monitor) for row in self.position.history]
-        patience = self.recipe.patience
-        return bool(patience and scores and len(scores) - 1 - scores.index(max(scores)) >= patience)
+        return had_enough(self.position.history, self.recipe.monitor, self.recipe.patience)
 
     def _rate_of_step(self, step: int) -> Any:
         optimizer: Any = getattr(self.step.optimizer, "inner_optimizer", self.step.optimizer)

@@ -22,8 +22,9 @@ from bigkeras.control import write_model
 from bigkeras.data.plan import class_weights, steps_per_epoch
 from bigkeras.data.source import DataError, Source, Splits
 from bigkeras.evaluation import finish_run
+from bigkeras.jax_averages import Averaging
 from bigkeras.layouts import place_optimizer, set_distribution
-from bigkeras.metrics import NO_SCORE, epoch_score
+from bigkeras.metrics import NO_SCORE, epoch_score, had_enough
 from bigkeras.models import MODELS, build
 from bigkeras.optimization import layer_rates, make_optimizer, scale_rates
 from bigkeras.progress import progress_bar
@@ -66,7 +67,7 @@ def fit_on_jax(
     saver = _Saver(recipe, directory, position, variables, log, steps)
     network.fit(
         _arrays(train, task),
-        epochs=recipe.epochs,
+        epochs=position.epoch if saver.enough() else recipe.epochs,
         initial_epoch=position.epoch,
         steps_per_epoch=steps,
         validation_data=None if validation is None else _arrays(validation, task),
@@ -78,9 +79,9 @@ def fit_on_jax(
     if bad:
         name = next(iter(bad))
         raise DataError(f"{len(bad)} examples cannot be read, the first: {name}")
-    write_model(network, directory / "last.keras")
+    saver.write("last.keras")
     if not (directory / "best.keras").exists():
-        write_model(network, directory / "best.keras")
+        saver.write("best.keras")
     write_json(directory / "history.json", list(saver.history))
     return _scored(directory)
 
@@ -90,11 +91,9 @@ def check_on_jax(recipe: Recipe) -> None:
     missing = {
         "model": recipe.model.name == "auto" and "auto",
         "micro_batches": recipe.micro_batches > 1 and recipe.micro_batches,
-        "ema": recipe.ema,
         "l1": recipe.l1,
         "l2": recipe.l2,
         "lora": recipe.lora,
-        "patience": recipe.patience,
         "monitor": recipe.monitor not in MONITORS and recipe.monitor,
         "precision": recipe.precision == "mixed_float16" and recipe.precision,
     }
@@ -127,8 +126,12 @@ def _network(
     if recipe.layer_decay != 1:
         scale_rates(optimizer, layer_rates(network, recipe.layer_decay))
     optimizer.build(network.trainable_variables)
-    place_optimizer(optimizer)
+    if recipe.ema:
+        network = Averaging(inputs=network.inputs, outputs=network.outputs, name=network.name)
     network.compile(optimizer=optimizer, loss=_loss(recipe, splits, task), weighted_metrics=["accuracy"])
+    if recipe.ema:
+        network.begin(recipe.ema)
+    place_optimizer(optimizer)
     return network
 
 
@@ -211,7 +214,27 @@ class _Saver(keras.callbacks.Callback):
         done = len(self.history) * self.steps
         return [self, progress_bar(self.recipe.epochs, self.steps, self.recipe.batch_size, done=done)]
 
+    def enough(self) -> bool:
+        """Whether the recipe's patience has run out."""
+        return had_enough(self.history, self.recipe.monitor, self.recipe.patience)
+
+    def write(self, name: str) -> None:
+        """The network as `.keras`, with averaged weights where the recipe has `ema`."""
+        averaging = self.model if isinstance(self.model, Averaging) else None
+        if averaging is None:
+            write_model(self.model, self.directory / name)
+            return
+        averaging.swap_averages()
+        try:
+            # Without the class that averages.
+            network = keras.Model(averaging.inputs, averaging.outputs, name=averaging.name)
+            write_model(network, self.directory / name)
+        finally:
+            averaging.swap_averages()
+
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        # Keras holds the state elsewhere while it fits.
+        self.model.jax_state_sync()
         # Keras names the metrics of weighted batches otherwise.
         named = {key.replace("weighted_", ""): float(value) for key, value in (logs or {}).items()}
         if not np.isfinite(named["loss"]):
@@ -219,11 +242,10 @@ class _Saver(keras.callbacks.Callback):
         row = {"epoch": epoch + 1, **named}
         best = max([epoch_score(one, self.recipe.monitor) for one in self.history], default=NO_SCORE)
         if epoch_score(row, self.recipe.monitor) > best:
-            write_model(self.model, self.directory / "best.keras")
+            self.write("best.keras")
         self.history.append(row)
         write_csv(self.directory / "log.csv", self.history, list(row))
-        # Keras holds the state elsewhere while it fits.
-        self.model.jax_state_sync()
+        self.model.stop_training = self.enough()
         position = checkpoint.Position(epoch + 1, 0, tuple(self.history))
         checkpoint.save(self.directory / "checkpoints", position, epoch + 1, checkpoint.values(self.variables))
 

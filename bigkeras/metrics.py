@@ -114,6 +114,12 @@ def epoch_score(row: Mapping[str, Any], monitor: str) -> tuple[float, float]:
     return -value if monitor == "val_loss" else value, -float(row["val_loss"])
 
 
+def had_enough(history: Sequence[Mapping[str, Any]], monitor: str, patience: int | None) -> bool:
+    """Whether the last `patience` epochs of the log brought nothing better."""
+    scores = [epoch_score(row, monitor) for row in history]
+    return bool(patience and scores and len(scores) - 1 - scores.index(max(scores)) >= patience)
+
+
 def worst_mistakes(labels: Any, probabilities: Any, count: int) -> np.ndarray:
     """The indices (at most `count`,) of wrong answers, the surest one first."""
     labels, probabilities = np.asarray(labels), np.asarray(probabilities)

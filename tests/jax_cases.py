@@ -46,7 +46,7 @@ def recipes(folder: Path) -> dict:
     rows = {" ".join(random.choice(["red", "cat", "sees", "two", "dogs"], 5)) for _ in range(200)}
     pairs.write_text("".join(f"{row}\t{row.upper()}!\n" for row in sorted(rows)))
     translation = RECIPES["translation-pairs"].override(
-        **{**PLAIN, "batch_size": 512},
+        **{**PLAIN, "batch_size": 512, "ema": 0.9},
         data=Choice("translation_pairs", {"file": str(pairs)}),
         task=Choice("translation", {"vocabulary_size": 320, "length": 32}),
         model=Choice("transformer_translator", encoder),
@@ -54,11 +54,60 @@ def recipes(folder: Path) -> dict:
         patience=None,
     )
     image = RECIPES["digits"].override(
-        **{**PLAIN, "batch_size": 400},  # few steps: batch normalisation makes much of rounding
+        **{**PLAIN, "batch_size": 400, "ema": 0.9},  # few steps: batch normalisation makes much of rounding
         model=Choice("resnet", {"depth": 8}),
         optimizer=Choice("sgd", {"learning_rate": 0.01, "momentum": 0.9}),
     )
     return {"text": text, "image": image, "hidden": hidden, "pairs": translation}
+
+
+def interrupted(folder: Path) -> dict:
+    """How far averages are from those added up here, and a run that broke off after an epoch from one that did not."""
+    jax_train._scored = lambda directory: {}
+    recipe = recipes(folder)["image"]
+    seen: list = []
+
+    class Watch(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            self.model.jax_state_sync()
+            seen.append([np.asarray(v) for v in self.model._averaged()])
+
+    class Broken(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            raise KeyboardInterrupt
+
+    networks = []
+    make, callbacks = jax_train._network, jax_train._Saver.callbacks
+
+    def made(*args):
+        networks.append(make(*args))
+        seen.append([np.asarray(v) for v in networks[-1]._averaged()])
+        return networks[-1]
+
+    def run(name: str, *extra: keras.callbacks.Callback) -> dict[str, np.ndarray]:
+        jax_train._Saver.callbacks = lambda self: [*callbacks(self), *extra]
+        fit(recipe, folder / name, machine=Machine(strategy="one"), log=Log(quiet=True))
+        network = keras.models.load_model(folder / name / "last.keras", compile=False)
+        return {v.path: np.asarray(v) for v in network.variables}
+
+    jax_train._network = made
+    whole = run("whole", Watch())
+    averages, *later = seen
+    for n, weights in enumerate(later, 1):
+        decay = min(recipe.ema, (1 + n) / (10 + n))
+        averages = [a + (1 - decay) * (w - a) for a, w in zip(averages, weights, strict=True)]
+    expected = {v.path: a for v, a in zip(networks[0]._averaged(), averages, strict=True)}
+    jax_train._network = make
+    try:
+        run("broken", Broken())
+    except KeyboardInterrupt:
+        resumed = run("broken")
+    return {
+        "steps": len(later),
+        "moved": max(float(abs(a - b).max()) for a, b in zip(averages, seen[0], strict=True)),
+        "averages": max(float(abs(whole[path] - value).max()) for path, value in expected.items()),
+        "resumed": max(float(abs(whole[path] - resumed[path]).max()) for path in whole),
+    }
 
 
 def main(folder: Path) -> None:
@@ -85,4 +134,7 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    if sys.argv[2:] == ["interrupted"]:
+        print(json.dumps(interrupted(Path(sys.argv[1]))))
+    else:
+        main(Path(sys.argv[1]))

@@ -63,15 +63,27 @@ def test_four_devices_train_as_one_and_are_saved_whole(kind, strategy, trained):
 @pytest.mark.timeout(1200)
 def test_a_run_on_jax_is_scored_and_ends_like_any_other(tmp_path):
     command = ["-m", "bigkeras", "train", "digits", "--run-dir", str(tmp_path / "run"), "--set", "epochs=2", "--json"]
-    command += ["--set", "ema=null", "--set", "augmentation=[]", "--set", "micro_batches=1"]
+    command += ["--set", "augmentation=[]", "--set", "micro_batches=1"]
     done = on_jax(*command)
     assert done.returncode == 0, done.stderr
     metrics = json.loads(done.stdout)
     assert metrics["validation"]["examples"] == 270
     assert (tmp_path / "run" / "report.md").exists()
-    refused = on_jax("-m", "bigkeras", "train", "digits", "--run-dir", str(tmp_path / "no"), "--set", "ema=0.9")
+    refused = on_jax("-m", "bigkeras", "train", "digits", "--run-dir", str(tmp_path / "no"), "--set", "l2=0.1")
     assert refused.returncode == 1
-    assert "KERAS_BACKEND=jax: ema=0.9 is for TensorFlow only" in refused.stderr
+    assert "KERAS_BACKEND=jax: l2=0.1 is for TensorFlow only" in refused.stderr
+
+
+@needs_jax
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_averages_on_jax_are_those_of_tensorflows_step_and_outlive_a_break(tmp_path):
+    done = on_jax(str(ROOT / "tests" / "jax_cases.py"), str(tmp_path), "interrupted")
+    assert done.returncode == 0, done.stderr[-3000:]
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["steps"] > 4 and told["moved"] > 1e-3
+    assert told["averages"] < 1e-6
+    assert told["resumed"] == 0
 
 
 def test_heads_feed_forwards_and_embeddings_are_parted_where_they_divide():
@@ -131,7 +143,7 @@ def test_what_only_tensorflow_does_is_named():
     from bigkeras.jax_train import check_on_jax
 
     with pytest.raises(RecipeError, match="monitor=val_bleu is for TensorFlow only"):
-        check_on_jax(RECIPES["translation-pairs"].override(ema=None, patience=None))
+        check_on_jax(RECIPES["translation-pairs"].override(patience=None))
 
     with pytest.raises(RecipeError, match="micro_batches=2 is for TensorFlow only"):
-        check_on_jax(RECIPES["digits"].override(micro_batches=2, ema=None))
+        check_on_jax(RECIPES["digits"].override(micro_batches=2))

@@ -87,8 +87,9 @@ def sampled(model: bytes, texts: np.ndarray, *, alpha: float, length: int) -> tu
     """As `encoded`, `SEGMENTATIONS` of each text one after the other: the likeliest, then some drawn at random.
 
     `alpha`: as SentencePiece has it. Of a unigram model the probabilities to this power are drawn from: less is bolder
-    (Kudo 2018, arXiv 1804.10959: 0.1 to 0.5). Of BPE the chance that a merge is skipped: more is bolder (Provilkov et
-    al. 2020, arXiv 1910.13267: 0.1). In the place of one of more than `length` ids the likeliest stands, cut to them.
+    (Kudo 2018, arXiv 1804.10959: 0.1 to 0.5), and longer: of captions in 4,000 subwords 0.3 makes a seventh more ids,
+    0.2 a third, 0.1 nearly twice as many. Of BPE the chance that a merge is skipped: more is bolder (Provilkov et al.
+    2020, arXiv 1910.13267: 0.1). In the place of one of more than `length` ids the likeliest stands, cut to them.
     The same texts give the same.
     """
     import sentencepiece
