@@ -37,7 +37,7 @@ class BatchNorm(keras.layers.BatchNormalization):
         """Takes and gives `(batch, height, width, channels)`; a mask, or another rank, takes the stock way."""
         training = bool(training) and self.trainable
         if mask is None and training and not self.renorm and _replicas() > 1:
-            return self._synchronised(inputs)
+            return self._synchronised_fused(inputs) if self._fusible(inputs) else self._synchronised(inputs)
         if mask is not None or not self._fusible(inputs):
             return super().call(inputs, training=training, mask=mask)
         return self._fused(inputs, training)
@@ -54,9 +54,7 @@ class BatchNorm(keras.layers.BatchNormalization):
         count = totals[-1]
         mean = totals[:channels] / count
         variance = tf.maximum(totals[channels:-1] / count - mean * mean, 0.0)
-        old, new = self.momentum, 1 - self.momentum
-        self.moving_mean.assign(self.moving_mean * old + tf.cast(mean, self.moving_mean.dtype) * new)
-        self.moving_variance.assign(self.moving_variance * old + tf.cast(variance, self.moving_variance.dtype) * new)
+        self._move(tf.cast(mean, self.moving_mean.dtype), tf.cast(variance, self.moving_variance.dtype))
         scale = tf.math.rsqrt(variance + self.epsilon)
         if self.scale:
             scale *= keras.ops.cast(self.gamma, wide.dtype)
@@ -65,6 +63,16 @@ class BatchNorm(keras.layers.BatchNormalization):
             offset += keras.ops.cast(self.beta, wide.dtype)
         shape = [channels if i == axis else 1 for i in range(len(inputs.shape))]
         outputs = wide * tf.reshape(scale, shape) + tf.reshape(offset, shape)
+        return tf.cast(outputs, self.compute_dtype)
+
+    def _synchronised_fused(self, inputs):
+        import tensorflow as tf
+
+        channels = inputs.shape[-1]
+        gamma = self.gamma.value if self.scale else tf.ones(channels)
+        beta = self.beta.value if self.center else tf.zeros(channels)
+        outputs, mean, variance = _synchronised_kernel(inputs, gamma, beta, self.epsilon)
+        self._move(mean, variance)
         return tf.cast(outputs, self.compute_dtype)
 
     def _fusible(self, inputs) -> bool:
@@ -97,10 +105,71 @@ class BatchNorm(keras.layers.BatchNormalization):
     def _update(self, mean, variance, count) -> None:
         count = keras.ops.cast(count, "float32")
         # The kernel gives the unbiased variance, Keras keeps the biased one.
-        variance = variance * (count - 1) / count
+        self._move(mean, variance * (count - 1) / count)
+
+    def _move(self, mean, variance) -> None:
         old, new = self.momentum, 1 - self.momentum
         self.moving_mean.assign(self.moving_mean * old + mean * new)
         self.moving_variance.assign(self.moving_variance * old + variance * new)
+
+
+def _synchronised_kernel(inputs, gamma, beta, epsilon: float):
+    """Normalised inputs `(batch, height, width, channels)`, and mean and variance of the batch of all replicas.
+
+    By the fused kernels: their statistics of the replica's own part are joined, then they normalise with what is given.
+    Backwards, x̂ being what is normalised, dx = γ/σ (dy - mean(dy) - x̂ mean(dy x̂)), with means over all replicas; the
+    kernel for given statistics makes the first term and the local sums of dy and of dy x̂ in one pass, and what is left
+    is an x + b for each channel. Source: Ioffe & Szegedy 2015 (arXiv 1502.03167), section 3.
+    """
+    import tensorflow as tf
+
+    channels = inputs.shape[-1]
+    context = tf.distribute.get_replica_context()
+
+    def total(*vectors):
+        summed = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.concat(vectors, 0))
+        return tf.split(summed, [v.shape[0] for v in vectors])
+
+    def given(x, scale, offset, mean, variance):
+        return tf.raw_ops.FusedBatchNormV3(
+            x=x, scale=scale, offset=offset, mean=mean, variance=variance, epsilon=epsilon, is_training=False
+        ).y
+
+    @tf.custom_gradient
+    def normalised(x, gamma, beta):
+        none = tf.zeros(0)
+        own = tf.raw_ops.FusedBatchNormV3(
+            x=x, scale=gamma, offset=beta, mean=none, variance=none, epsilon=epsilon, is_training=True
+        )
+        count = tf.cast(tf.size(x) // channels, tf.float32)
+        # The kernel gives the unbiased variance.
+        squares = own.batch_variance * (count - 1) + own.batch_mean * own.batch_mean * count
+        sums, squares, counts = total(own.batch_mean * count, squares, count[None])
+        mean = sums / counts
+        variance = tf.maximum(squares / counts - mean * mean, 0.0)
+
+        def gradient(dy, *_):
+            local = tf.raw_ops.FusedBatchNormGradV3(
+                y_backprop=dy,
+                x=x,
+                scale=gamma,
+                reserve_space_1=mean,
+                reserve_space_2=variance,
+                reserve_space_3=none,
+                epsilon=epsilon,
+                is_training=False,
+            )
+            dgamma, dbeta = total(local.scale_backprop, local.offset_backprop)
+            spread = tf.math.rsqrt(variance + epsilon)
+            slope = -gamma * spread * spread * dgamma / counts
+            offset = -gamma * spread * dbeta / counts - slope * mean
+            # The kernel multiplies by 1/√(1 - ε + ε).
+            rest = given(x, slope, offset, tf.zeros(channels), tf.fill([channels], 1.0 - epsilon))
+            return local.x_backprop + rest, local.scale_backprop, local.offset_backprop
+
+        return (given(x, gamma, beta, mean, variance), mean, variance), gradient
+
+    return normalised(inputs, gamma, beta)
 
 
 def _replicas() -> int:

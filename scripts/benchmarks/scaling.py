@@ -22,12 +22,12 @@ CHIPS = (1, 8, 64, 512)
 class Group:
     """The processes of one contender, which take their turn together; the times are those of the slowest."""
 
-    def __init__(self, contender: str, workload: str):
+    def __init__(self, contender: str, workload: str, times: int):
         from bigkeras.launch import configurations
 
         environments = configurations(2) if contender == WORKERS else [{}] * (2 if contender == ALONE else 1)
         common = {"TF_CPP_MIN_LOG_LEVEL": "2", "OMP_NUM_THREADS": "1"}
-        options = {"contender": contender, "workload": workload}
+        options = {"contender": contender, "workload": workload, "times": times}
         self.workers = [Worker(MODULE, options, {**common, **one}) for one in environments]
 
     def answer(self) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     report: dict[str, Any] = {"environment": machine, "results": {}}
     for model in options.models.split(","):
         try:
-            times = measured(model, options.rounds)
+            times = measured(model, options.rounds, options.batch_times)
         except WorkerError as error:
             print(f"{model}: {error}", file=sys.stderr)
             return 1
@@ -81,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="scripts/benchmark scaling", description=__doc__)
     parser.add_argument("--models", default="resnet20,encoder", help="of " + ", ".join(STEPS) + " (%(default)s)")
     parser.add_argument("--rounds", type=int, default=10, help="turns of every contender (%(default)s)")
+    parser.add_argument("--batch-times", type=int, default=1, help="batches so many times as large (%(default)s)")
     parser.add_argument("--checkpoint-model", default="encoder", help="whose checkpoint is timed (%(default)s)")
     parser.add_argument("--step", type=float, default=0.1, help="prediction: seconds of a step on a chip (%(default)s)")
     parser.add_argument(
@@ -92,10 +93,10 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def measured(model: str, count: int) -> dict[str, list[float]]:
+def measured(model: str, count: int, times: int = 1) -> dict[str, list[float]]:
     """Seconds of a step in each round, by contender. Raises WorkerError."""
     print(f"{model}: starting …", file=sys.stderr)
-    groups = {name: Group(name, model) for name in CONTENDERS}
+    groups = {name: Group(name, model, times) for name in CONTENDERS}
     try:
         for group in groups.values():
             group.answer()

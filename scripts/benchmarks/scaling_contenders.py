@@ -18,7 +18,7 @@ CONTENDERS = (ONE, STOCK, MIRRORED, WORKERS, ALONE)
 
 
 def make(options: Mapping[str, Any]) -> Run:
-    """The process of a contender. Options: contender, workload."""
+    """The process of a contender. Options: contender, workload, times (how many batches in the place of one)."""
     # Two replicas of one process share its threads; each other process has one.
     mirrored = options["contender"] == MIRRORED
     tf = start_tensorflow(1)
@@ -29,6 +29,7 @@ def make(options: Mapping[str, Any]) -> Run:
     names = {ONE: "one", STOCK: "one", ALONE: "one", MIRRORED: "mirrored", WORKERS: "multiworker"}
     strategy = runtime.strategy(runtime.Machine(strategy=names[options["contender"]]))
     network, batch, workload = begun(options["workload"], strategy)
+    batch = np.concatenate([batch[0]] * options["times"]), np.concatenate([batch[1]] * options["times"])
     if options["contender"] == ALONE:
         batch = batch[0][::2], batch[1][::2]
     if options["contender"] == STOCK:
