@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from bigkeras.layers import noted_waits
 from bigkeras.replicas import own_randomness, sum_over_replicas
 from bigkeras.tasks.cross_entropy import token_nats
 
@@ -130,12 +131,14 @@ class Step(keras.Model):
         variables = self.network.trainable_variables
         with tf.control_dependencies([total]):
             began = tf.timestamp() if self.clock else None
-        if self.micro_batches == 1:
-            loss, gradients = self._gradients(x, labels, weights, total, variables)
-        else:
-            loss, gradients = self._accumulate(x, labels, weights, total, variables)
+        waits: list[Any] = []
+        with noted_waits(waits if self.clock else None):
+            if self.micro_batches == 1:
+                loss, gradients = self._gradients(x, labels, weights, total, variables)
+            else:
+                loss, gradients = self._accumulate(x, labels, weights, total, variables)
         if self.clock:
-            gradients = self._timed(began, gradients)
+            gradients = self._timed(began, waits, gradients)
         gradients = sum_over_replicas(gradients)
         if self.clip_norm:
             # Where the loss is scaled (mixed_float16) so are its gradients, and the bound with them.
@@ -193,8 +196,8 @@ class Step(keras.Model):
                 sums = [s + g for s, g in zip(sums, gradients, strict=True)]
         return loss, sums
 
-    def _timed(self, began: Any, gradients: list[Any]) -> list[Any]:
-        """The gradients; when they are there, the clock is told how long they have taken since `began`."""
+    def _timed(self, began: Any, waits: list[Any], gradients: list[Any]) -> list[Any]:
+        """The gradients; when they are there, the clock is told how long they have taken since `began`, waits apart."""
 
         def tell(seconds: Any) -> Any:
             if self.clock:
@@ -202,7 +205,7 @@ class Step(keras.Model):
             return np.int64(0)
 
         with tf.control_dependencies(gradients):
-            told = tf.numpy_function(tell, [tf.timestamp() - began], tf.int64)
+            told = tf.numpy_function(tell, [tf.timestamp() - began - sum(waits)], tf.int64)
         with tf.control_dependencies([told]):
             return [tf.identity(gradient) for gradient in gradients]
 

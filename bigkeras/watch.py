@@ -3,7 +3,7 @@
 In synchronous training all wait for the last one, and a collective operation does not say for whom. So every worker
 answers, from a thread of its own, how many steps it has done and how long its own part of a step takes, and the others
 ask. A worker that hangs as a whole (stopped, swapped out, cut off) does not answer. Where batch normalisation is
-synchronized, the workers wait for each other within their own parts, too, and a slow one is not told from the others.
+synchronized, the workers wait for each other within their own parts, too: these waits do not count (`noted_waits`).
 """
 
 import json

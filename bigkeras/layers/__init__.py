@@ -12,7 +12,7 @@ from bigkeras.layers.attention import (
 )
 from bigkeras.layers.depthwise import DepthwiseConv
 from bigkeras.layers.naive_bayes import DistinctTokens, NaiveBayesEmbedding, SumOverRoot
-from bigkeras.layers.normalization import MOMENTUM, BatchNorm
+from bigkeras.layers.normalization import MOMENTUM, BatchNorm, noted_waits
 from bigkeras.layers.one_hot_conv import EitherOrBoth, LeadingTokens, OneHotConv1D
 from bigkeras.layers.positions import LearnedPositions, SinusoidalPositions, rotate
 from bigkeras.layers.recurrent import LSTM, RecurrentStep, RowsAtOnce
@@ -62,5 +62,6 @@ __all__ = [
     "SumOverRoot",
     "TokenType",
     "ZeroPadded",
+    "noted_waits",
     "rotate",
 ]

@@ -1,5 +1,10 @@
 """Batch normalisation that is one kernel on TensorFlow, and synchronised over the replicas."""
 
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import Any
+
 import keras
 
 # Keras' 0.99 needs thousands of steps before the moving statistics mean anything; 0.9 needs dozens.
@@ -7,6 +12,18 @@ MOMENTUM = 0.9
 
 # TensorFlow's fused kernel (cuDNN) takes no smaller epsilon: it would silently use this one.
 SMALLEST_FUSED_EPSILON = 1.001e-5
+
+_waits: ContextVar[list[Any] | None] = ContextVar("waits", default=None)
+
+
+@contextlib.contextmanager
+def noted_waits(waits: list[Any] | None) -> Iterator[None]:
+    """Inside, what is traced adds to `waits` how long each exchange of statistics takes, in s; None: it does not."""
+    token = _waits.set(waits)
+    try:
+        yield
+    finally:
+        _waits.reset(token)
 
 
 @keras.saving.register_keras_serializable(package="bigkeras")
@@ -50,7 +67,7 @@ class BatchNorm(keras.layers.BatchNormalization):
         rest = [i for i in range(len(inputs.shape)) if i != axis]
         count = tf.cast(tf.size(wide), wide.dtype) / channels
         sums = [tf.reduce_sum(wide, rest), tf.reduce_sum(wide * wide, rest), count[None]]
-        totals = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, tf.concat(sums, 0))
+        totals = tf.custom_gradient(lambda x: (_total(x), _total))(tf.concat(sums, 0))
         count = totals[-1]
         mean = totals[:channels] / count
         variance = tf.maximum(totals[channels:-1] / count - mean * mean, 0.0)
@@ -124,11 +141,9 @@ def _synchronised_kernel(inputs, gamma, beta, epsilon: float):
     import tensorflow as tf
 
     channels = inputs.shape[-1]
-    context = tf.distribute.get_replica_context()
 
     def total(*vectors):
-        summed = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.concat(vectors, 0))
-        return tf.split(summed, [v.shape[0] for v in vectors])
+        return tf.split(_total(tf.concat(vectors, 0)), [v.shape[0] for v in vectors])
 
     def given(x, scale, offset, mean, variance):
         return tf.raw_ops.FusedBatchNormV3(
@@ -170,6 +185,22 @@ def _synchronised_kernel(inputs, gamma, beta, epsilon: float):
         return (given(x, gamma, beta, mean, variance), mean, variance), gradient
 
     return normalised(inputs, gamma, beta)
+
+
+def _total(vector):
+    """Summed over all replicas; how long that takes is noted where `noted_waits` asks for it."""
+    import tensorflow as tf
+
+    context, noted = tf.distribute.get_replica_context(), _waits.get()
+    if noted is None:
+        return context.all_reduce(tf.distribute.ReduceOp.SUM, vector)
+    with tf.control_dependencies([vector]):
+        began = tf.timestamp()
+    with tf.control_dependencies([began]):
+        summed = context.all_reduce(tf.distribute.ReduceOp.SUM, tf.identity(vector))
+    with tf.control_dependencies([summed]):
+        noted.append(tf.timestamp() - began)
+    return summed
 
 
 def _replicas() -> int:

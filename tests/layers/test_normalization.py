@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from bigkeras import runtime
-from bigkeras.layers import MOMENTUM, BatchNorm
+from bigkeras.layers import MOMENTUM, BatchNorm, noted_waits
 
 IMAGES = np.random.default_rng(0).normal(1.5, 2.0, (6, 5, 4, 3)).astype("float32")
 WEIGHTS = np.random.default_rng(1).normal(size=IMAGES.shape).astype("float32")
@@ -80,20 +80,49 @@ def test_dense_inputs_and_masks_take_the_stock_way():
     np.testing.assert_allclose(ours.moving_variance, stock.moving_variance)
 
 
-def test_two_replicas_have_the_statistics_of_the_whole_batch():
-    single, _ = pair()
-    expected = single(IMAGES, training=True)
+@pytest.mark.parametrize("args", [{}, {"scale": False}, {"center": False}])
+@pytest.mark.parametrize("rank", [4, 2])
+def test_two_replicas_normalise_and_learn_by_the_whole_batch(rank, args):
+    """Also where one of them has more of it. The exchanges, one forwards and one backwards, are noted."""
+    images, factors = (data.reshape(-1, 3) if rank == 2 else data for data in (IMAGES, WEIGHTS))
+    waits: list = []
+
+    @tf.function
+    def step(layer, images, factors):
+        with noted_waits(waits), tf.GradientTape() as tape:
+            tape.watch(images)
+            loss = tf.reduce_sum(tf.tanh(outputs := layer(images, training=True)) * factors)
+            gradients = tape.gradient(loss, [images, *[w.value for w in layer.trainable_variables]])
+        return outputs, *gradients
+
+    def made():
+        layer = BatchNorm(**args)
+        layer.build(images.shape)
+        layer.set_weights([np.random.default_rng(i).uniform(0.5, 2.0, w.shape) for i, w in enumerate(layer.weights)])
+        return layer
+
+    single = made()
+    expected = step(single, tf.constant(images), tf.constant(factors))
+    assert not waits
     strategy = runtime.strategy(runtime.Machine(strategy="mirrored", replicas=2))
     with strategy.scope():
-        layer, _ = pair()
-    parts = strategy.experimental_distribute_values_from_function(
-        lambda context: tf.constant(np.split(IMAGES, 2)[context.replica_id_in_sync_group])
-    )
-    results = strategy.run(tf.function(lambda x: layer(x, training=True)), (parts,))
-    together = np.concatenate(strategy.experimental_local_results(results))
-    np.testing.assert_allclose(together, expected, rtol=1e-4, atol=1e-5)
+        layer = made()
+
+    def parted(data):
+        parts = data[:4], data[4:]
+        return strategy.experimental_distribute_values_from_function(
+            lambda context: tf.constant(parts[context.replica_id_in_sync_group])
+        )
+
+    found = [
+        strategy.experimental_local_results(v) for v in strategy.run(step, (layer, *map(parted, (images, factors))))
+    ]
+    together = [np.concatenate(v) for v in found[:2]] + [sum(v) for v in found[2:]]
+    for mine, theirs in zip(together, expected, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-5)
     for mine, theirs in zip(layer.get_weights(), single.get_weights(), strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-5)
+    assert len(waits) == 2 * 2
 
 
 def test_config_round_trip():
