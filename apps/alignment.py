@@ -1,9 +1,11 @@
 """The picture of an alignment: which pieces of the source each piece of a translation looked at."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from apps.console import complain
 from apps.reviews import replaced
 
 # The first that is there draws what the others lack.
@@ -28,8 +30,11 @@ def save_attention(outputs: Mapping[str, np.ndarray], path: str) -> None:
     axes.set_xticks(range(len(source)), source, rotation=90, family=_fonts())
     axes.set_yticks(range(len(target)), target, family=_fonts())
     axes.xaxis.tick_top()
-    with replaced(path) as place:
+    with replaced(path) as place, warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
         figure.savefig(place, format="png", dpi=120)
+    if any("missing from" in str(warning.message) for warning in found):
+        complain(f"{path}: no font of this machine has all signs; Noto Sans CJK has them")
 
 
 def _shown(pieces: Sequence[bytes]) -> list[str]:

@@ -4,9 +4,11 @@ Everything is read and written row by row, so that files may be larger than memo
 through unchanged: the model replaces them, and a copy of a table keeps them.
 """
 
+import collections
 import contextlib
 import csv
 import io
+import itertools
 import json
 import os
 import sys
@@ -16,13 +18,15 @@ from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
 TABLES = {".csv": None, ".tsv": "\t", ".tab": "\t"}
-JSON_LINES = (".jsonl", ".ndjson")
+JSON_LINES = (".jsonl", ".ndjson", ".json")
 USUAL_COLUMNS = (
     "text", "review", "sentence", "comment", "content", "body", "message",
     "tweet", "reviewtext", "评论", "内容", "文本",
 )  # fmt: skip
 MARKS = {b"\xff\xfe\0\0": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
-LOOKED_AT = 2**16  # bytes that tell whether a file is UTF-8
+LOOKED_AT = 2**16  # bytes that tell whether a file is UTF-8, and whether a TSV has quotes
+LONGEST_CELL = 10_000  # lines; a quotation mark that is open for more is a character
+END = "\0end of the table"  # what no cell ends with
 BLANK = "\0 \t\r\n\v\f\u00a0\u3000\ufeff"
 csv.field_size_limit(2**31 - 1)
 
@@ -101,11 +105,15 @@ class Table:
     ):
         self.path = path
         self.file = self.open(path, encoding, files, table=True)
+        buffer: Any = self.file.buffer
+        start = buffer.peek(LOOKED_AT).decode(self.file.encoding, "replace")
         first = next(_checked(self.file, path), "")
         self.end = "\r\n" if first.endswith("\r\n") else "\n"
         self.delimiter = delimiter or TABLES[Path(path).suffix.lower()] or max(",;\t|", key=first.count)
-        self.rows = csv.reader(self._lines(first), delimiter=self.delimiter)
-        self.header = [name.strip() for name in next(self.rows, [])]
+        # A TSV has no quotes, but spreadsheets write some that have.
+        self.plain = self.delimiter == "\t" and not _closes_quotes(start)
+        self.rows = _rows(itertools.chain([first], _checked(self.file, path)), path, self.delimiter, self.plain)
+        self.header = [name.strip() for name in next(self.rows, (0, [], False))[1]]
         if not self.header:
             raise ReviewError(f"{path}: the file is empty: its first line names the columns, such as id,review")
         self.place = self._column(column)
@@ -136,31 +144,28 @@ class Table:
             raise ReviewError(f"--encoding {encoding}: no such encoding; utf-8, utf-16 and gb18030 are some") from None
 
     def __iter__(self) -> Iterator[Review]:
-        while True:
-            name = f"{self.path}, line {self.rows.line_num + 1}"
-            try:
-                row = next(self.rows, None)
-            except csv.Error as error:
-                raise ReviewError(f"{name}: not CSV: {error}") from None
-            if row is None:
-                return
+        for number, row, unclosed in self.rows:
             if not row:
                 continue
-            cells = len(row)
+            name, cells = f"{self.path}, line {number}", len(row)
             wrong = "" if cells == len(self.header) else f"{cells} cells where the first line names {len(self.header)}"
+            if unclosed:
+                wrong = "a quotation mark that is never closed"
             yield Review(name, row[self.place] if self.place < cells else "", tuple(row), wrong)
 
     def writer(self, out: TextIO) -> "Rows":
         """Writes the table's header to `out`; what it gives writes the rows with their answers."""
         taken = {"label", "probability"} & set(self.header)
         names = ["predicted_label", "predicted_probability"] if taken else ["label", "probability"]
-        rows = csv.writer(out, delimiter=self.delimiter, lineterminator=self.end)
+        rows = csv.writer(
+            out,
+            delimiter=self.delimiter,
+            lineterminator=self.end,
+            quoting=csv.QUOTE_NONE if self.plain else csv.QUOTE_MINIMAL,
+            quotechar=None if self.plain else '"',
+        )
         rows.writerow([*self.header, *names])
         return Rows(rows, len(self.header))
-
-    def _lines(self, first: str) -> Iterator[str]:
-        yield first
-        yield from _checked(self.file, self.path)
 
     def _column(self, name: str | None) -> int:
         told = ", ".join(map(repr, self.header))
@@ -227,6 +232,47 @@ def replaced(path: str) -> Iterator[Path]:
                 beside.unlink(missing_ok=True)
     except OSError as error:
         raise ReviewError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def _rows(lines: Iterator[str], name: str, delimiter: str, plain: bool) -> Iterator[tuple[int, list[str], bool]]:
+    """The line on which each row begins, its cells, and whether it has a quotation mark that is closed nowhere.
+
+    Such a mark would make the rest of the file one cell: it costs its line only, which is given as one cell.
+    """
+    again: collections.deque[str] = collections.deque()  # lines that are read once more
+    number = 1
+    while True:
+        taken: list[str] = []
+
+        def following(taken: list[str] = taken) -> Iterator[str]:
+            while len(taken) < LONGEST_CELL and (line := again.popleft() if again else next(lines, None)) is not None:
+                taken.append(line)
+                yield line
+            if taken:
+                yield from ("\n", END)  # a last line without its end must not run into it
+
+        try:
+            reader = csv.reader(
+                following(), delimiter=delimiter, quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL
+            )
+            row = next(reader, None)
+        except csv.Error as error:
+            raise ReviewError(f"{name}, line {number}: not CSV: {error}") from None
+        if row is None:
+            return
+        unclosed = bool(row) and row[-1].endswith(END)
+        if unclosed:
+            again.extendleft(reversed(taken[1:]))
+            taken, row = taken[:1], [taken[0].rstrip("\r\n")]
+        yield number, row, unclosed
+        number += len(taken)
+
+
+def _closes_quotes(start: str) -> bool:
+    """Whether the cells of a TSV's beginning that begin with a quotation mark end with one, too."""
+    cells = [cell for line in start.split("\n")[:-1] for cell in line.rstrip("\r").split("\t")]
+    quoted = [cell for cell in cells if cell.startswith('"')]
+    return bool(quoted) and all(len(cell) > 1 and cell.endswith('"') for cell in quoted)
 
 
 def _is_wide(data: bytes) -> bool:

@@ -11,7 +11,6 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -20,6 +19,7 @@ if __package__ in (None, ""):  # run as `python apps/sentiment.py`
 
 from apps.console import complain, finish, leave, model_options, padded, printable, width
 from apps.reviews import JSON_LINES, Review, ReviewError, Table, lines_of, objects_of, standard_input, written
+from apps.streams import groups, is_live
 
 if TYPE_CHECKING:
     from apps.savedmodel import CModel, PythonModel
@@ -136,10 +136,9 @@ def _check(directory: Path, model: "CModel | PythonModel", explain: bool) -> Non
 
 def _answers(model: "CModel | PythonModel", reviews: Iterable[Review], options: argparse.Namespace) -> Results:
     """Each review with its answer, or with what was wrong; read and answered some at a time."""
-    reviews = iter(reviews)
-    # Who types or explains waits for every single answer.
-    size = 1 if options.explain or (options.texts == ["-"] and sys.stdin.isatty()) else options.batch
-    while part := list(islice(reviews, size)):
+    # Who has an answer explained waits for every single one.
+    size = 1 if options.explain else options.batch
+    for part in groups(iter(reviews), size, live=is_live(options.texts)):
         good = [review for review in part if not review.problem]
         answers = dict(zip(map(id, good), _classify(model, [r.encoded() for r in good], options.explain), strict=True))
         yield from ((review, review.problem or answers[id(review)]) for review in part)

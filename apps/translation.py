@@ -19,7 +19,8 @@ if __package__ in (None, ""):  # run as `python apps/translation.py`
 
 from apps.console import complain, finish, leave, model_options, positive
 from apps.reviews import Review, ReviewError, Table, lines_of, standard_input, written
-from apps.sentences import joined, sentences
+from apps.sentences import LONGEST, joined, sentences
+from apps.streams import groups, is_live
 
 if TYPE_CHECKING:
     from apps.savedmodel import CModel, PythonModel
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 DEFAULT_MODEL = "translate-en-de"
 SIGNATURE = "serving_default"
 LENGTH_PENALTY = 1.0  # with which --n-best sorts unless told
+COLUMNS = 3  # of a subword, or less: names, numbers and rare words are cut up more than others
 NOT_FOUND = -1e8  # scores below are those of places that a search has not filled
 
 
@@ -152,14 +154,24 @@ def _check(directory: Path, model: "CModel | PythonModel", options: argparse.Nam
 
 def _answers(model: "CModel | PythonModel", lines: Iterator[Review], options: argparse.Namespace) -> Results:
     """Each line with its translations, or with what was wrong; read and translated some at a time."""
-    # Who types waits for every single line.
-    size = 1 if options.texts == ["-"] and sys.stdin.isatty() else options.batch
-    while part := list(islice(lines, size)):
-        parted = [sentences(line.text) if line.text.strip() else [] for line in part]
+    longest = _longest(options)
+    for part in groups(lines, options.batch, live=is_live(options.texts)):
+        parted = [sentences(line.text, longest) if line.text.strip() else [] for line in part]
         texts = [sentence for some in parted for sentence in some]
         found = iter(_translated(model, texts, options))
         for line, some in zip(part, parted, strict=True):
             yield line, _together(list(islice(found, len(some))))
+
+
+def _longest(options: argparse.Namespace) -> int:
+    """Columns of a sentence that the model reads to its end, as far as its folder says how many subwords it reads."""
+    from apps import savedmodel
+
+    try:
+        told = json.loads((savedmodel.find_model(options.model) / "preprocessor.json").read_text(encoding="utf-8"))
+        return max(20, min(LONGEST, COLUMNS * int(told["length"])))
+    except (OSError, ValueError, LookupError, TypeError):
+        return LONGEST
 
 
 def _together(parts: list[Answer | str]) -> Answer | str:

@@ -152,16 +152,26 @@ def placed(directory: Path, contents: Mapping[str, bytes]) -> Iterator[Path]:
 
 
 def in_float32(model: keras.Model) -> keras.Model:
-    """`model` itself if all of it computes in float32, else the same layers and weights in float32."""
+    """`model` itself if all of it computes in float32, else the same layers and weights in float32.
+
+    Its recurrent layers do without NVIDIA's kernels, which would stand in the graph and run on no other device.
+    """
     config = model.get_config()
     plain_config = _float32_config(config)
     if plain_config == config:
-        return model
+        return _without_cudnn(model)
     plain = type(model).from_config(plain_config)
     if [(w.path, w.shape) for w in plain.weights] != [(w.path, w.shape) for w in model.weights]:
         raise ExportError(f"model {model.name}: its float32 twin has other weights; is a layer's get_config complete?")
     plain.set_weights(model.get_weights())
-    return plain
+    return _without_cudnn(plain)
+
+
+def _without_cudnn(model: keras.Model) -> keras.Model:
+    for layer in model._flatten_layers():
+        if hasattr(layer, "use_cudnn"):
+            layer.use_cudnn = False
+    return model
 
 
 def reference(

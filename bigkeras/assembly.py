@@ -41,7 +41,7 @@ def make_step(recipe: Recipe, splits: Splits, task: Task, machine: runtime.Machi
         if hasattr(layer, "adapt_labelled"):
             layer.adapt_labelled(_labelled(task, splits.train))
     if recipe.start_from:
-        start_from(recipe.start_from, network, task.preprocessor)
+        start_from(recipe.start_from, network, task.preprocessor, splits.class_names)
     if recipe.freeze_until:
         freeze(network, recipe.freeze_until)
     if recipe.lora:

@@ -118,7 +118,7 @@ def _network(
         if hasattr(layer, "adapt") or hasattr(layer, "adapt_labelled"):
             raise RecipeError(f"KERAS_BACKEND=jax: model {recipe.model.name} adapts to the data on TensorFlow only")
     if recipe.start_from:
-        start_from(recipe.start_from, network, task.preprocessor)
+        start_from(recipe.start_from, network, task.preprocessor, splits.class_names)
     if recipe.freeze_until:
         freeze(network, recipe.freeze_until)
     optimizer = make_optimizer(recipe, _steps(recipe, splits.train, task, recipe.balance))

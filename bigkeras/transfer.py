@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import zipfile
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from bigkeras.data.cleaning import base
 from bigkeras.models.pretrained import copy_weights_by_name, load_pretrained
 from bigkeras.models.pretrained_text import bert_sizes
 from bigkeras.recipe import Choice, Recipe, RecipeError, load
+from bigkeras.run import read_labels
 from bigkeras.tasks import load_preprocessor
 from bigkeras.tasks.pairs import PairPreprocessor, pieces
 
@@ -40,12 +42,15 @@ FINE_TUNED = Recipe(
 )
 
 
-def start_from(origin: str, network: keras.Model, preprocessor: Any = None) -> list[str]:
+def start_from(
+    origin: str, network: keras.Model, preprocessor: Any = None, class_names: Sequence[str] = ()
+) -> list[str]:
     """Copies into `network` the weights of every layer that `origin` has under the same name and shape.
 
     `origin`: a run directory, the folder of a shipped model or of published BERT weights, a `.keras`, `.weights.h5` or
     `.safetensors` file, "imagenet" or "minilm". `preprocessor`: the network's; of a translator whose vocabularies are
-    not the origin's, the pieces that both have keep their embeddings. Gives the names of the layers copied (of a
+    not the origin's, the pieces that both have keep their embeddings. `class_names`: the network's; where the origin
+    says that it has others, the weights of single classes keep their start. Gives the names of the layers copied (of a
     `.weights.h5`, of all layers); raises RecipeError where nothing fits.
     """
     origin = start_folder(origin)
@@ -67,7 +72,7 @@ def start_from(origin: str, network: keras.Model, preprocessor: Any = None) -> l
         if theirs and theirs.models != preprocessor.models:
             embedded = copy_embeddings(model, theirs, network, preprocessor)
             return [*embedded, *copy_weights_by_name(model, network, besides=embedded)]
-        return copy_weights_by_name(model, network)
+        return copy_weights_by_name(model, network, same_classes=_same_classes(path, class_names))
     except (*UNREADABLE, ImportError) as error:
         raise RecipeError(f"start_from={origin}: {_first_line(error)}") from None
 
@@ -175,6 +180,12 @@ def inherited(recipe: Recipe, languages: tuple[str, str]) -> dict[str, Any]:
     return {"vocabulary": str(origin), "length": theirs["length"], **{k: v for k, v in own.items() if k == "rate"}}
 
 
+def _same_classes(origin: Path, class_names: Sequence[str]) -> bool:
+    """Whether an origin's classes are these in this order, as far as it says."""
+    labels = _folder(origin) / "labels.txt"
+    return not class_names or not labels.is_file() or read_labels(labels.parent) == tuple(class_names)
+
+
 def _folder(origin: Path) -> Path:
     """Where the files of an origin lie: the folder itself, or the one that a weights' file is in."""
     return origin.parent if origin.is_file() else origin
@@ -241,7 +252,6 @@ def _origin_model(path: Path) -> keras.Model:
 def artifact_model(directory: Path) -> keras.Model:
     """The Keras model of a shipped artifact: built by its recipe, with the SavedModel's own weights."""
     from bigkeras.models import MODELS, build
-    from bigkeras.run import read_labels
     from bigkeras.tasks import load_task
 
     recipe = load(directory)

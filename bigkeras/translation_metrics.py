@@ -1,5 +1,6 @@
 """Scores of translations by sacrebleu (Post 2018, arXiv 1804.08771), and how they were computed. No TensorFlow."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,16 +9,19 @@ import numpy as np
 # Sentences are told apart by the words of their first reference, characters in Chinese and Japanese.
 LENGTHS = (5, 10, 15, 20, 30, 50)
 UNSPACED = ("zh", "ja", "th")
+HAN, KANA, THAI = (re.compile(f"[{signs}]") for signs in ("\u3400-\u9fff", "\u3040-\u30ff", "\u0e00-\u0e7f"))
 References = Sequence[Sequence[str]]  # all known translations of each sentence
 
 
 def translation_metrics(translations: Sequence[str], references: References, language: str) -> dict[str, Any]:
     """BLEU and chrF of a corpus, from 0 to 100, as plain values that JSON can hold.
 
-    `references`: all known translations of each sentence, at least one. `language`: the target's, "" if it is not
-    known. Gives `bleu`, `chrf`, each also of lower-cased text (`_lower`), `signatures`, `sentences`, `by_length`
-    (the same scores of the sentences of each length) and `exact`, the share of sentences equal to a reference.
+    `references`: all known translations of each sentence, at least one. `language`: the target's; of "", whether it is
+    written without spaces is seen in the references. Gives `bleu`, `chrf`, each also of lower-cased text (`_lower`),
+    `signatures`, `sentences`, `by_length` (the same scores of the sentences of each length) and `exact`, the share of
+    sentences equal to a reference.
     """
+    language = language or unspaced_language(references)
     scores = {
         "bleu": corpus_bleu(translations, references, language),
         "chrf": corpus_chrf(translations, references),
@@ -42,10 +46,13 @@ class Found:
 
 
 def corpus_bleu(translations: Sequence[str], references: References, language: str, lower: bool = False) -> Found:
-    """BLEU (Papineni et al. 2002), with sacrebleu's tokeniser for Chinese where the target is Chinese."""
+    """BLEU (Papineni et al. 2002), with sacrebleu's tokeniser for Chinese where the target is Chinese.
+
+    `language` as in `translation_metrics`.
+    """
     from sacrebleu.metrics.bleu import BLEU
 
-    metric = BLEU(tokenize=tokeniser(language), lowercase=lower)
+    metric = BLEU(tokenize=tokeniser(language or unspaced_language(references)), lowercase=lower)
     return Found(metric.corpus_score(list(translations), _streams(references)).score, str(metric.get_signature()))
 
 
@@ -64,6 +71,16 @@ def sentence_scores(translations: Sequence[str], references: References) -> np.n
     metric = CHRF()
     pairs = zip(translations, references, strict=True)
     return np.array([metric.sentence_score(translation, list(known)).score for translation, known in pairs])
+
+
+def unspaced_language(references: References) -> str:
+    """zh, ja or th, where most letters of the references are of its script; "" for all others."""
+    text = "".join(known[0] for known in references)
+    han, kana, thai = (len(signs.findall(text)) for signs in (HAN, KANA, THAI))
+    half = sum(map(str.isalpha, text)) / 2
+    if thai > half:
+        return "th"
+    return "" if han + kana <= half else "ja" if kana > han / 10 else "zh"
 
 
 def tokeniser(language: str) -> str:

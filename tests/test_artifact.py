@@ -1,5 +1,6 @@
 """The artifact: equal to the Keras model in both loaders, stored once, and never half written."""
 
+import importlib
 import json
 
 import keras
@@ -8,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from bigkeras.artifact import ExportError, export, export_classifier, in_float32
+from bigkeras.models import MODELS
 from bigkeras.parity import softmax
 
 LABELS = ["cat", "犬", "a bird"]
@@ -222,3 +224,15 @@ def test_a_run_that_lacks_something_is_named(run_dir, tmp_path, missing):
     with pytest.raises(ExportError, match=missing):
         export(run_dir, tmp_path / "tiny")
     assert not (tmp_path / "tiny").exists()
+
+
+def test_recurrent_layers_are_exported_without_the_kernels_of_one_maker(monkeypatch):
+    kernels = importlib.import_module("keras.src.backend.tensorflow.rnn")
+    monkeypatch.setattr(kernels, "_is_gpu_available", lambda: True)
+
+    def graph(model):
+        return str(tf.function(model).get_concrete_function(tf.TensorSpec((None, 12), tf.int32)).graph.as_graph_def())
+
+    model = MODELS["gru"](vocabulary_size=30, length=12, num_classes=4, units=8)
+    assert "CudnnRNN" in graph(model)
+    assert "CudnnRNN" not in graph(in_float32(model))

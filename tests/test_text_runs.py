@@ -127,6 +127,33 @@ def test_a_run_goes_on_from_another_with_its_vocabulary(run, reviews, tmp_path):
         fit(other.override(**{"task.tokens": "character"}), tmp_path / "wrong", log=QUIET)
 
 
+@pytest.mark.parametrize(
+    "names", [{"good": "approve", "bad": "reject"}, {"good": "good", "bad": "bad", "lovely": "so"}]
+)
+@pytest.mark.parametrize("model", [Choice("bag_of_ngrams", {"width": 8}), Choice("nb_cnn", {"filters": 2})])
+def test_what_belongs_to_classes_begins_anew_where_they_are_others(model, names, reviews, tmp_path):
+    """The first two are in the other order than those of the earlier run: by their places each would be the other."""
+    fit(recipe_for(reviews, model=model, epochs=1), tmp_path / "first", log=QUIET)
+    header, *lines = reviews.read_text().splitlines()
+    for word, name in names.items():
+        lines = [f"{line.rpartition(',')[0]},{name}" if word in line else line for line in lines]
+    (tmp_path / "other.csv").write_text("\n".join([header, *lines]))
+    still = recipe_for(
+        tmp_path / "other.csv", model=model, epochs=1, optimizer=Choice("sgd", {"learning_rate": 0.0}),
+        task=Choice("text_classification", {"vocabulary": str(tmp_path / "first")}),
+    )  # fmt: skip
+    fit(still, tmp_path / "fresh", log=QUIET)
+    fit(still.override(start_from=str(tmp_path / "first"), task="text_classification"), tmp_path / "more", log=QUIET)
+    first, fresh, more = (keras.models.load_model(tmp_path / n / "last.keras") for n in ("first", "fresh", "more"))
+    kept = [layer for layer in more.layers if layer.name == "stage1" or type(layer) is keras.layers.Embedding]
+    anew = [layer for layer in more.layers if "logits" in layer.name or hasattr(layer, "adapt_labelled")]
+    assert kept and anew
+    for layers, origin in ((kept, first), (anew, fresh)):
+        for layer in layers:
+            for a, b in zip(layer.get_weights(), origin.get_layer(layer.name).get_weights(), strict=True):
+                np.testing.assert_array_equal(a, b)
+
+
 @pytest.mark.parametrize("origin", ["run", "artifact"])
 def test_model_auto_goes_on_with_the_recipe_of_an_earlier_run(origin, reviews, tmp_path, request):
     path = request.getfixturevalue(origin)

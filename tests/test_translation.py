@@ -19,7 +19,7 @@ from bigkeras.tasks import TASKS, load_preprocessor, load_task
 from bigkeras.tasks.pairs import clean, pieces
 from bigkeras.train import Log, check_recipe, fit
 from bigkeras.transfer import artifact_model, inherited, start_from
-from bigkeras.translation_metrics import corpus_bleu, translation_metrics
+from bigkeras.translation_metrics import corpus_bleu, translation_metrics, unspaced_language
 from bigkeras.translator import Translator
 
 WORDS = {
@@ -285,6 +285,14 @@ def test_several_references_and_lower_case_raise_the_score():
 
 
 def test_chinese_is_scored_by_its_characters():
+    for text, language in (
+        ("我喜欢小狗。", "zh"),
+        ("この犬が好きです。", "ja"),
+        ("ฉันชอบสุนัข", "th"),
+        ("Ich mag 狗.", ""),
+    ):
+        assert unspaced_language([[text]]) == language
+    assert corpus_bleu(["我喜欢小猫。"], [["我喜欢小狗。"]], "").signature.count("tok:zh") == 1
     found = corpus_bleu(["我喜欢小猫。"], [["我喜欢小狗。"]], "zh-CN")
     assert found.score > 0 and "tok:zh" in found.signature
 

@@ -11,6 +11,7 @@ MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+BLANK = "\0 \t\r\n\v\f\u00a0\u3000\ufeff"  # a text of these says nothing
 SAMPLE = 20_000  # bytes that tell an encoding
 # What people's tables are saved in, beside UTF-8; rarer ones can be named.
 LIKELY = ("gb18030", "big5", "cp932", "cp949", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "koi8_r")

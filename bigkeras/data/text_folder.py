@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bigkeras.data.encoding import SAMPLE, decoded, found_encoding, is_clear
+from bigkeras.data.encoding import BLANK, SAMPLE, decoded, found_encoding, is_clear
 from bigkeras.data.files import part_splits
 from bigkeras.data.folder import class_files
 from bigkeras.data.reviews import text_array
@@ -40,7 +40,7 @@ def text_folder(
         except (OSError, DataError) as error:
             bad.append((path, getattr(error, "strerror", None) or str(error)))
             continue
-        if not text.strip():
+        if not text.strip(BLANK):
             bad.append((path, "an empty text"))
             continue
         kept.append(place)

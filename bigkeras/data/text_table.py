@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bigkeras.data.encoding import decoded
+from bigkeras.data.encoding import BLANK, decoded
 from bigkeras.data.files import SPLIT_NAMES, part_splits
 from bigkeras.data.reviews import text_array
 from bigkeras.data.rows import LOOKED_AT, bytes_of, csv_rows, is_json, json_rows
@@ -21,7 +21,7 @@ LABEL_NAMES = (
     "label", "sentiment", "class", "category", "target", "rating", "stars",
     "score", "polarity", "y", "标签", "类别", "情感",
 )  # fmt: skip
-NO_LABEL = ("", "nan", "null", "none", "n/a", "na", "<na>")
+NO_LABEL = ("nan", "null", "none", "n/a", "na", "<na>")
 
 
 def text_table(
@@ -33,6 +33,7 @@ def text_table(
     delimiter: str | None = None,
     encoding: str | None = None,
     header: bool | None = None,
+    no_label: Sequence[str] = NO_LABEL,
     validation: float = 0.1,
     test: float = 0.1,
     seed: int = 0,
@@ -43,8 +44,9 @@ def text_table(
     What is None is found. `text` and `label` are names of columns, or their numbers from 1 where there is no `header`;
     a column called text or review, label or sentiment, … is taken, else the longest cells are texts and the fewest
     different ones labels. `split`: a column of train, validation and test, if there is one; else the seed decides a
-    stratified split. Rows of another number of cells, without a text or without a label (NaN is none) are left out
-    and stand in `bad`. Classes are sorted, as numbers where all are. Raises DataError that names file and line.
+    stratified split. Rows of another number of cells, without a text or without a label (`no_label`, in any case, is
+    none) are left out and stand in `bad`. Classes are sorted, as numbers where all are. Raises DataError that names
+    file and line.
     """
     path = Path(file).expanduser()
     content, found = decoded(bytes_of(path), str(path), encoding)
@@ -56,13 +58,14 @@ def text_table(
         names, lines, rows = _named(path, lines, rows, header, (text, label))
     columns = _columns(path, names, rows, text, label)
     place = names.index(split) if split in names else None
+    missing = {name.lower() for name in no_label}
     texts: list[bytes] = []
     labels: list[str] = []
     parts: list[str] = []
     kept: list[str] = []
     for line, row in zip(lines, rows, strict=True):
         origin = f"{path}:{line}"
-        problem = _problem(row, names, columns, place)
+        problem = _problem(row, names, columns, place, missing)
         if problem:
             bad.append((origin, problem))
             continue
@@ -71,6 +74,7 @@ def text_table(
         labels.append(name.encode("utf-8", "replace").decode())  # JSON may hold half a character
         parts.append(SPLIT_NAMES.get(row[place].strip().lower(), "") if place is not None else "")
         kept.append(origin)
+    labels = _one_spelling(labels)
     class_names = _class_names(path, labels, bad, names[columns[1]], found)
     number = {name: i for i, name in enumerate(class_names)}
     whole = ArraySource({"text": text_array(texts)}, [number[name] for name in labels], kept)
@@ -162,16 +166,30 @@ def _fewest(rows: list[list[str]], but: int | None = None) -> int:
     return min(places, key=lambda i: (kinds[i] < 2, kinds[i], sum(len(row[i]) for row in rows)))
 
 
-def _problem(row: list[str], names: list[str], columns: tuple[int, int], place: int | None) -> str:
+def _problem(row: list[str], names: list[str], columns: tuple[int, int], place: int | None, no_label: set[str]) -> str:
     if len(row) != len(names):
         return f"{len(row)} cells where there are {len(names)} columns"
-    if not row[columns[0]].strip("\0 \t\r\n\u00a0\u3000\ufeff"):
+    if not row[columns[0]].strip(BLANK):
         return "an empty text"
-    if row[columns[1]].strip().lower() in NO_LABEL:
-        return f"no label ({row[columns[1]].strip()!r})"
+    label = row[columns[1]].strip()
+    if not label or label.lower() in no_label:
+        hint = "" if label.lower() in ("", "nan") else "; if it is a class: --set data.no_label=[]"
+        return f"no label ({label!r}){hint}"
     if place is not None and row[place].strip() and row[place].strip().lower() not in SPLIT_NAMES:
         return f"split {row[place].strip()!r} is not one of train, validation, test"
     return ""
+
+
+def _one_spelling(labels: list[str]) -> list[str]:
+    """The labels; where all are numbers, equal ones as they are written most often: 1 and 1.0 are one class."""
+    times: dict[float, Counter[str]] = {}
+    try:
+        for label in labels:
+            times.setdefault(float(label), Counter())[label] += 1
+    except ValueError:
+        return labels
+    usual = {number: found.most_common(1)[0][0] for number, found in times.items()}
+    return [usual[float(label)] for label in labels]
 
 
 def _class_names(

@@ -67,6 +67,12 @@ class NaiveBayesEmbedding(keras.layers.Layer):
         ratios = np.where(total > 0, ratios, 0.0)
         self.ratios.assign(ratios[:, -self.columns :])
 
+    def continue_from(self, other: "NaiveBayesEmbedding") -> None:
+        """Takes over another's tables; a token that its texts did not have keeps the ratio counted here."""
+        ratios, theirs = np.asarray(self.ratios), np.asarray(other.ratios)
+        self.ratios.assign(np.where(theirs == 0, ratios, theirs))
+        self.embeddings.assign(np.asarray(other.embeddings))
+
     def get_config(self) -> dict:
         """The constructor's arguments."""
         own = {"vocabulary_size": self.vocabulary_size, "num_classes": self.num_classes}

@@ -84,12 +84,13 @@ def keras_application(
 
 
 def copy_weights_by_name(
-    source_model: keras.Model, target_model: keras.Model, besides: Sequence[str] = ()
+    source_model: keras.Model, target_model: keras.Model, besides: Sequence[str] = (), same_classes: bool = True
 ) -> list[str]:
     """Copies the weights of every layer that both models have by name; gives the names, in the target's order.
 
-    Layers named in `besides` are left as they are. The last layer, `logits`, keeps its start where the number of
-    classes differs. Raises ValueError where another layer differs in shape, or where no layer matches.
+    Layers named in `besides` are left as they are. What belongs to single classes, the last layer and the ratios of
+    naive Bayes, keeps its start where the classes are others, or their number. Raises ValueError where another layer
+    differs in shape, or where no layer matches.
     """
     sources, copied = {layer.name: layer for layer in source_model.layers}, []
     for target in target_model.layers:
@@ -99,13 +100,17 @@ def copy_weights_by_name(
         heads = [getattr(layer, "num_heads", None) for layer in (source, target)]
         if heads[0] != heads[1]:
             raise ValueError(f"layer {target.name} has {heads[0]} heads in the source and {heads[1]} in the target")
-        if not target.weights or target.name in besides:
+        of_classes = target.name == HEAD or target.name.endswith(f"_{HEAD}") or hasattr(target, "adapt_labelled")
+        if not target.weights or target.name in besides or (of_classes and not same_classes):
             continue
         theirs, ours = ([tuple(w.shape) for w in layer.weights] for layer in (source, target))
         if theirs == ours:
-            target.set_weights(source.get_weights())
+            if hasattr(target, "continue_from"):
+                target.continue_from(source)
+            else:
+                target.set_weights(source.get_weights())
             copied.append(target.name)
-        elif target.name != HEAD:
+        elif not of_classes:
             raise ValueError(f"layer {target.name} is of shapes {theirs} in the source and {ours} in the target")
     if not copied:
         raise ValueError(f"no layer of {target_model.name} has the name of a layer with weights in {source_model.name}")

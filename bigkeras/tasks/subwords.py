@@ -10,7 +10,7 @@ import tensorflow as tf
 from bigkeras.data.source import DataError
 from bigkeras.tasks.pairs import BEGIN, END, PADDING, UNKNOWN, clean
 from bigkeras.tasks.text import over_batches
-from bigkeras.tasks.vocabulary import LONGEST_SENTENCE, SENTENCES
+from bigkeras.tasks.vocabulary import LONGEST_SENTENCE, SENTENCES, not_learned
 
 ALGORITHMS = ("unigram", "bpe")
 # Nearly all characters of the text get a piece of their own; rarer ones are spelt in bytes. For scripts of thousands of
@@ -51,8 +51,7 @@ def learned(texts: Iterable[bytes], size: int, algorithm: str) -> bytes:
             minloglevel=2,
         )
     except RuntimeError as error:
-        told = str(error).splitlines()[0].strip()
-        raise DataError(f"task.vocabulary_size={size}: SentencePiece cannot learn it: {told}") from None
+        raise not_learned(size, error) from None
     return model.getvalue()
 
 

@@ -1,6 +1,7 @@
 """Vocabularies, made from the texts of the training split."""
 
 import io
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -74,8 +75,17 @@ def learned_sentencepiece(preprocessor: TextPreprocessor, texts: np.ndarray, siz
             minloglevel=2,
         )
     except RuntimeError as error:
-        raise DataError(f"task.vocabulary_size={size}: SentencePiece cannot learn it: {error}") from None
+        raise not_learned(size, error) from None
     return sentencepiece_fields(model.getvalue())
+
+
+def not_learned(size: int, error: RuntimeError) -> DataError:
+    """What SentencePiece says of a vocabulary, in the words of a recipe."""
+    told = str(error).splitlines()[0].strip()
+    needed = re.search(r"smaller than required_chars\. \d+ vs (\d+)", told)
+    if needed:
+        return DataError(f"task.vocabulary_size={size}: the characters of these texts alone need {needed[1]} pieces")
+    return DataError(f"task.vocabulary_size={size}: SentencePiece cannot learn it: {told}")
 
 
 def given_fields(tokens: str, path: Path) -> dict[str, Any]:

@@ -41,7 +41,8 @@ def make(run: Path, folder: Path, *, file: str | None, count: int, beam: int, pe
     (folder / SENTENCES).write_text(json.dumps(sorted(rows, key=_length)), encoding="utf-8")
     (folder / TARGET).write_bytes(preprocessor.target_model)
     compared = [text.encode() for text in texts[:COMPARED]]
-    for name, how in ((GREEDY, greedy), (BEAM, replace(preprocessor, beam=beam))):
+    # The peers' searches have no coverage penalty.
+    for name, how in ((GREEDY, greedy), (BEAM, replace(preprocessor, beam=beam, coverage_penalty=0.0))):
         export_translator(network, how, folder / name, examples=compared)
     if peers:
         write_ctranslate2(network, folder / CTRANSLATE2)

@@ -1,6 +1,7 @@
 """Texts are read from files and pipes alike, and answers replace a file whole or not at all."""
 
 import contextlib
+import io
 import os
 
 import pytest
@@ -73,3 +74,31 @@ def test_what_cannot_be_written_is_named(tmp_path, monkeypatch, name):
         written(name, None, plain=False) as out,
     ):
         out.write("text")
+
+
+def rows(path, content):
+    """The texts of a table, what is wrong with them, and the table copied with an answer x beside each."""
+    path.write_text(content)
+    with contextlib.ExitStack() as files:
+        table, copy = Table(str(path), None, None, None, files), io.StringIO()
+        writer = table.writer(copy)
+        found = [(review.name.rpartition(" ")[2], review.text, review.problem) for review in table]
+        for review in Table(str(path), None, None, None, files):
+            writer.write(review, ("x", "1"))
+    return found, copy.getvalue()
+
+
+def test_a_quotation_mark_that_is_never_closed_costs_its_line_only(tmp_path):
+    found, copy = rows(tmp_path / "t.csv", 'id,review\n1,"two\nlines"\n2,"never\n\n3,third\n4,last')
+    unclosed = "a quotation mark that is never closed"
+    assert found == [("2", "two\nlines", ""), ("4", "", unclosed), ("6", "third", ""), ("7", "last", "")]
+    assert copy.splitlines()[3:] == ['"2,""never"', "3,third,x,1", "4,last,x,1"]
+
+
+def test_a_tsv_has_quotes_only_where_all_that_begin_a_cell_end_one(tmp_path):
+    found, copy = rows(tmp_path / "t.tsv", 'id\treview\n1\t"bare\n2\tsay "hi"\n')
+    assert [text for _, text, _ in found] == ['"bare', 'say "hi"']
+    assert copy == 'id\treview\tlabel\tprobability\n1\t"bare\tx\t1\n2\tsay "hi"\tx\t1\n'
+    found, copy = rows(tmp_path / "t.tsv", 'id\treview\n1\t"say ""hi"""\n')
+    assert found[0][1] == 'say "hi"'
+    assert copy.endswith('1\t"say ""hi"""\tx\t1\n')

@@ -44,4 +44,5 @@ def test_joined_sentences_have_single_spaces_and_empty_ones_vanish():
 def test_what_never_ends_is_parted_and_nothing_is_lost(text):
     parts = sentences(text)
     assert all(columns(part) <= LONGEST for part in parts)
+    assert all(columns(part) <= 50 for part in sentences(text, 50))
     assert "".join("".join(parts).split()) == "".join(text.split())

@@ -35,9 +35,9 @@ def everything(splits):
     }
 
 
-def table(path, text):
+def table(path, text, **arguments):
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return text_table(file=str(path), validation=0.2, test=0.2)
+    return text_table(file=str(path), validation=0.2, test=0.2, **arguments)
 
 
 def rows(texts, times=5, delimiter=","):
@@ -118,6 +118,21 @@ def test_bad_rows_are_left_out_and_listed_with_their_lines(tmp_path):
         ("6", "no label ('NaN')"),
         ("7", "1 cells where there are 2 columns"),
     ]
+
+
+def test_what_is_no_label_may_be_said(tmp_path):
+    lines = [f"text {i},{('none', 'against')[i % 2]}" for i in range(20)]
+    content = "\n".join(["review,label", *lines])
+    with pytest.raises(DataError, match=r"no label \('none'\); if it is a class: --set data.no_label=\[\]"):
+        table(tmp_path / "t.csv", content)
+    assert table(tmp_path / "t.csv", content, no_label=[]).class_names == ("against", "none")
+    assert table(tmp_path / "t.csv", content + "\n?,?", no_label=["?"]).class_names == ("against", "none")
+
+
+def test_equal_numbers_are_one_class_however_they_are_written(tmp_path):
+    labels = ["1", "1.0", "2", "1", "10"] * 4
+    splits = table(tmp_path / "t.csv", "\n".join(["review,label", *(f"text {i},{n}" for i, n in enumerate(labels))]))
+    assert splits.class_names == ("1", "2", "10")
 
 
 def test_a_quotation_mark_in_a_tsv_is_a_character(tmp_path):

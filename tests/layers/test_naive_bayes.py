@@ -33,3 +33,18 @@ def test_ratios_are_those_of_smoothed_shares_and_zero_where_nothing_was_seen():
     expected = np.log(one / one.sum()) - np.log(zero / zero.sum())
     expected[[0, 1, 6]] = 0
     np.testing.assert_allclose(np.asarray(layer.ratios)[:, 0], expected, atol=1e-6)
+
+
+def test_tokens_that_an_earlier_run_did_not_see_keep_the_ratios_of_the_new_one():
+    old, new = NaiveBayesEmbedding(7, 2), NaiveBayesEmbedding(7, 2)
+    for layer in (old, new):
+        layer.build((None, None))
+    old.adapt_labelled([(TOKENS[:2], np.array([0, 1]))])
+    old.embeddings.assign(np.full((7, 1), 0.5))
+    new.adapt_labelled([(TOKENS[1:], np.array([0, 1]))])
+    counted = np.array(new.ratios)
+    new.continue_from(old)
+    seen = [2, 3, 4]
+    np.testing.assert_array_equal(np.asarray(new.ratios)[seen], np.asarray(old.ratios)[seen])
+    assert np.asarray(new.ratios)[5] == counted[5] != 0
+    np.testing.assert_array_equal(new.embeddings, old.embeddings)
