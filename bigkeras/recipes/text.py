@@ -1,6 +1,6 @@
 """Recipes for texts, and for pictures read as sequences.
 
-Each claim says data, time, machine and score; the command is `bigkeras train NAME`.
+Claims say data, time, machine and score of those that were measured; the command is `bigkeras train NAME`.
 """
 
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Recipes for translation. Each claim says data, time, machine and score; the command is `bigkeras train NAME`.
+"""Recipes for translation. Claims say data, time, machine and score; the command is `bigkeras train NAME`.
 
 `batch_size` counts target tokens, padding included.
 """
@@ -32,7 +32,7 @@ MULTI30K_EN_DE = Recipe(
 
 TATOEBA_EN_DE = Recipe(
     name="tatoeba-en-de",
-    claim="Tatoeba, everyday sentences from English to German: 169,197 pairs; BLEU 44.5 and chrF 62.3 of 2,698 test "
+    claim="Tatoeba, everyday sentences from English to German: 169,197 pairs, 164,133 of them to train on; BLEU 44.5 and chrF 62.3 of 2,698 test "
     "sentences, 86 minutes on two cores with bfloat16 (--set precision=mixed_bfloat16)",
     data=Choice("tatoeba", {"target_language": "de"}),
     task=Choice("translation", {"vocabulary_size": 8000, "length": 96}),
@@ -69,7 +69,8 @@ TATOEBA_EN_ZH = TATOEBA_EN_DE.override(
 
 TRANSLATION_PAIRS = Recipe(
     name="translation-pairs",
-    claim="your own sentence pairs, a TSV of source and target (--data FILE): a small Transformer that suits 20,000",
+    claim="your own sentence pairs, a TSV of source and target (--data FILE): a small Transformer that suits 20,000, "
+    "of which captions (18,800 to train on) gave BLEU 34.5 in 43 minutes on two cores",
     data=Choice("translation_pairs"),
     task=Choice("translation", {"vocabulary_size": 4000, "length": 96, "coverage_penalty": 0.1}),
     model=Choice("transformer_translator", {**SMALL.args, "dropout": 0.2}),
