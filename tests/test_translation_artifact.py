@@ -60,6 +60,24 @@ def test_the_artifact_translates_as_the_keras_model_and_an_empty_text_stays_empt
     assert found[1] == b""
 
 
+@pytest.mark.parametrize(("cell", "attention"), [("gru", "additive"), ("lstm", "multiplicative")])
+def test_recurrent_translators_are_exported_with_all_signatures(made, cell, attention, tmp_path):
+    _, preprocessor, _, _ = made
+    source, target = preprocessor.vocabulary_sizes()
+    tf.random.set_seed(0)
+    model = MODELS["seq2seq_rnn"](
+        vocabulary_size=source, target_vocabulary_size=target, length=24, cell=cell, attention=attention, units=16,
+        embedding_width=16, dropout=0.0,
+    )  # fmt: skip
+    examples = [b"the red cat", b"one dog sees two green cats"] * 4
+    report = export_translator(model, preprocessor, tmp_path / "toy", examples=examples)
+    assert min(report["agreement"].values()) >= 0.99
+    signatures = tf.saved_model.load(str(tmp_path / "toy" / "1")).signatures
+    assert set(signatures) >= {"serving_default", "greedy", "compiled", "n_best", "attention"}
+    found = signatures["serving_default"](text=tf.constant(TEXTS))["translation"].numpy()
+    assert [text.decode() for text in found] == Translator(model, preprocessor)(TEXTS)
+
+
 def test_no_signature_but_the_compiled_one_asks_for_xla(made):
     _, _, directory, _ = made
     from tensorflow.core.protobuf import saved_model_pb2

@@ -27,14 +27,18 @@ def pair_splits(
 
     Sources are compared in lower case and without regard to spaces. A training pair whose source stands in another
     part is left out, a validation pair whose source stands in the test part too. What is left out, here and by the
-    cleaning, stands in `ignored`: it was read well, and counts as no damage.
+    cleaning, stands in `ignored`: it was read well, and counts as no damage. Pairs that come as validation or test ones
+    are not cleaned.
     """
     check_fractions(validation=validation, test=test)
     if seed < 0:
         raise DataError(f"seed={seed}: 0 or more")
     if limit_train is not None and limit_train < 1:
         raise DataError(f"limit_train={limit_train}: at least 1, or null for all")
-    kept, ignored = cleaned(pairs, languages)
+    # A published test set stays as it is.
+    published = {i for i, pair in enumerate(pairs) if pair.part in PARTS[1:] and pair.source and pair.target}
+    kept, ignored = cleaned([pair for i, pair in enumerate(pairs) if i not in published], languages)
+    kept += [pairs[i] for i in sorted(published)]
     if not kept:
         told = f"; the first left out: {ignored[0][0]}: {ignored[0][1]}" if ignored else ""
         raise DataError(f"{origin}: no sentence pair that can be used{told}")

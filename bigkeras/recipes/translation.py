@@ -32,8 +32,8 @@ MULTI30K_EN_DE = Recipe(
 
 TATOEBA_EN_DE = Recipe(
     name="tatoeba-en-de",
-    claim="Tatoeba, everyday sentences from English to German: 169,197 pairs, 164,133 of them to train on; BLEU 44.5 and "
-    "chrF 62.3 of 2,698 test sentences, 86 minutes on two cores with bfloat16 (--set precision=mixed_bfloat16)",
+    claim="Tatoeba, everyday sentences from English to German: 169,197 pairs, 164,133 of them to train on; BLEU 44.5 "
+    "and chrF 62.3 of 2,698 test sentences, 86 minutes on two cores with bfloat16 (--set precision=mixed_bfloat16)",
     data=Choice("tatoeba", {"target_language": "de"}),
     task=Choice("translation", {"vocabulary_size": 8000, "length": 96}),
     model=Choice("transformer_translator", {**SMALL.args, "dropout": 0.1}),

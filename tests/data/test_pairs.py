@@ -1,10 +1,11 @@
 """Sentence pairs: own files, published ones, cleaning, splits by source sentence."""
 
 import gzip
+from types import SimpleNamespace
 
 import pytest
 
-from bigkeras.data import DATASETS
+from bigkeras.data import DATASETS, corpora
 from bigkeras.data.cleaning import Pair, cleaned
 from bigkeras.data.source import DataError
 
@@ -80,6 +81,24 @@ def test_cleaning_is_listed_but_does_not_count_as_damage(tmp_path):
     splits = DATASETS["translation_pairs"](file=table(tmp_path / "p.tsv", [*GOOD, ("Same.", "Same."), ("alone",)]))
     assert [why for _, why in splits.ignored] == ["source and target are equal"]
     assert [name.rpartition(":")[2] for name, _ in splits.bad] == ["42"]
+
+
+def test_a_set_of_tensorflow_datasets_keeps_its_own_test_part(monkeypatch):
+    parts = {"train": [*GOOD, ("Same.", "Same.")], "test": [("Yes.", "Yes."), ("No.", "Nein, " * 50)]}
+    rows = {name: [{"en": a.encode(), "de": b.encode()} for a, b in part] for name, part in parts.items()}
+    dataset = SimpleNamespace(
+        info=SimpleNamespace(features=("en", "de"), splits=tuple(parts)),
+        as_dataset=lambda split: SimpleNamespace(as_numpy_iterator=lambda: iter(rows[split])),
+    )
+    monkeypatch.setattr(corpora, "prepared", lambda name, root: dataset if name == "toy/de-en" else None)
+    asked = {"source_language": "en", "target_language": "de", "validation": 0.1}
+    splits = DATASETS["tfds_translation"](dataset="toy/de-en", **asked)
+    assert splits.languages == ("en", "de") and len(splits.test) == 2
+    assert len(splits.train) + len(splits.validation) == len(GOOD)
+    assert splits.ignored == (("train[40]", "source and target are equal"),)
+    for name, changed, told in (("wmt", {}, "tfds build wmt"), ("toy/de-en", {"target_language": "fr"}, "not 'fr'")):
+        with pytest.raises(DataError, match=told):
+            DATASETS["tfds_translation"](dataset=name, **{**asked, **changed})
 
 
 def test_columns_have_numbers_or_names_and_languages(tmp_path):
