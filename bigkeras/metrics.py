@@ -115,8 +115,8 @@ def epoch_score(row: Mapping[str, Any], monitor: str) -> tuple[float, float]:
 
 
 def had_enough(history: Sequence[Mapping[str, Any]], monitor: str, patience: int | None) -> bool:
-    """Whether the last `patience` epochs of the log brought nothing better."""
-    scores = [epoch_score(row, monitor) for row in history]
+    """Whether the last `patience` epochs of the log that were scored brought nothing better; BLEU is not always."""
+    scores = [score for score in (epoch_score(row, monitor) for row in history) if score > NO_SCORE]
     return bool(patience and scores and len(scores) - 1 - scores.index(max(scores)) >= patience)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as scores
 
-from bigkeras.metrics import bootstrap_interval, classification_metrics, macro_f1, worst_mistakes
+from bigkeras.metrics import bootstrap_interval, classification_metrics, had_enough, macro_f1, worst_mistakes
 
 
 def example(classes=10, n=500, seed=0):
@@ -130,3 +130,10 @@ def test_macro_f1_of_a_confusion_matrix_is_that_of_the_labels():
     result = classification_metrics(labels, probabilities, names)
     assert macro_f1(result["confusion"]) == pytest.approx(result["macro"]["f1"])
     assert macro_f1(np.zeros((3, 3))) == 0
+
+
+def test_patience_waits_for_scores_and_not_for_epochs_in_which_none_was_measured():
+    log = [{"val_loss": 1.0}, {"val_loss": 1.0, "val_bleu": 5.0}, {"val_loss": 0.5}, {"val_loss": 0.4, "val_bleu": 4.0}]
+    assert [had_enough(log[:epochs], "val_bleu", 1) for epochs in range(5)] == [False] * 4 + [True]
+    assert not had_enough(log, "val_bleu", 2) and not had_enough(log, "val_loss", 1)
+    assert not had_enough(log, "val_bleu", None) and not had_enough(log[:1], "val_bleu", 1)
