@@ -10,13 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.comparison import environment, tell
+from benchmarks.comparison import environment, names_of, tell
 from benchmarks.interleave import Worker, WorkerError, ratio_interval, rounds
-from benchmarks.scaling_contenders import ALONE, CONTENDERS, ONE, STOCK, WORKERS
+from benchmarks.scaling_contenders import ALONE, CONTENDERS, ONE, STOCK, WORKERS, exchanged
 
 MODULE = "benchmarks.scaling_contenders"
 STEPS = {"resnet20": 2, "encoder": 1, "tiny-encoder": 5, "tiny": 5}
 CHIPS = (1, 8, 64, 512)
+# 25.6 million parameters in float32; 53 layers of batch normalisation; a step of a chip with 256 images, assumed.
+RESNET50_STEP, RESNET50_BYTES, RESNET50_EXCHANGES = 0.1, 4 * 25.6e6, 3 + 2 * 53
 
 
 class Group:
@@ -55,10 +57,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     packages = ", ".join(f"{k} {v}" for k, v in machine["packages"].items())
     lines = [f"{machine['processor']}, {machine['cores']} cores, a thread each; {machine['date']}; {packages}", ""]
     lines += ["| model | | ms a step | throughput against one device (95 %) |", "|---|---|---:|---:|"]
-    report: dict[str, Any] = {"environment": machine, "results": {}}
-    for model in options.models.split(","):
+    report: dict[str, Any] = {"environment": machine, "batch_times": options.batch_times, "results": {}}
+    predictions: list[str] = []
+    for model in options.models:
         try:
-            times = measured(model, options.rounds, options.batch_times)
+            times = measured(model, options)
         except WorkerError as error:
             print(f"{model}: {error}", file=sys.stderr)
             return 1
@@ -68,40 +71,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
             ratio, low, high = ratio_interval(times[ONE], of)
             cells = [model, name, f"{np.median(of) * 1000:.4g}", f"{ratio:.2f} ({low:.2f}–{high:.2f})"]
             lines.append(f"| {' | '.join(cells)} |")
-        over, low, high = ratio_interval(times[ONE], times[STOCK])
-        lines.append(
-            f"| {model} | our step against stock `fit` | | {over - 1:+.1%} time ({low - 1:+.1%} to {high - 1:+.1%}) |"
-        )
-    lines += ["", *checkpoint_cost(options.checkpoint_model), "", *predicted(options)]
+        if STOCK in times:
+            over, low, high = (value - 1 for value in ratio_interval(times[ONE], times[STOCK]))
+            lines.append(f"| {model} | our step against stock `fit` | | {over:+.1%} time ({low:+.1%} to {high:+.1%}) |")
+        numbers, exchanges = exchanged(model)
+        predictions += predicted(model, float(np.median(times[ONE])), 4.0 * numbers, exchanges, options)
+    predictions += predicted("ResNet-50", RESNET50_STEP, RESNET50_BYTES, RESNET50_EXCHANGES, options)
+    lines += ["", *checkpoint_cost(options.checkpoint_model), "", *prediction_head(options), *predictions]
     tell(lines, report, options.json)
     return 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="scripts/benchmark scaling", description=__doc__)
-    parser.add_argument("--models", default="resnet20,encoder", help="of " + ", ".join(STEPS) + " (%(default)s)")
+    parser.add_argument("--models", type=names_of(tuple(STEPS)), default=("resnet20", "encoder"),
+                        help="of " + ", ".join(STEPS) + " (resnet20,encoder)")  # fmt: skip
+    parser.add_argument("--contenders", type=names_of(tuple(CONTENDERS)), default=tuple(CONTENDERS),
+                        help="of " + ", ".join(CONTENDERS) + " (all)")  # fmt: skip
     parser.add_argument("--rounds", type=int, default=10, help="turns of every contender (%(default)s)")
     parser.add_argument("--batch-times", type=int, default=1, help="batches so many times as large (%(default)s)")
     parser.add_argument("--checkpoint-model", default="encoder", help="whose checkpoint is timed (%(default)s)")
-    parser.add_argument("--step", type=float, default=0.1, help="prediction: seconds of a step on a chip (%(default)s)")
-    parser.add_argument(
-        "--parameters", type=float, default=25.6e6, help="prediction: of the model (%(default)g, ResNet-50)"
-    )
     parser.add_argument("--bandwidth", type=float, default=50e9, help="prediction: bytes/s between chips (%(default)g)")
     parser.add_argument("--latency", type=float, default=5e-6, help="prediction: s of a message (%(default)g)")
     parser.add_argument("--json", metavar="FILE", help="where to write the times of all rounds")
     return parser
 
 
-def measured(model: str, count: int, times: int = 1) -> dict[str, list[float]]:
+def measured(model: str, options: argparse.Namespace) -> dict[str, list[float]]:
     """Seconds of a step in each round, by contender. Raises WorkerError."""
     print(f"{model}: starting …", file=sys.stderr)
-    groups = {name: Group(name, model, times) for name in CONTENDERS}
+    names = {CONTENDERS[key] for key in ("one", *options.contenders)}
+    groups = {name: Group(name, model, options.batch_times) for name in CONTENDERS.values() if name in names}
     try:
         for group in groups.values():
             group.answer()
-        print(f"{model}: {count} rounds of {STEPS[model]} steps …", file=sys.stderr)
-        answers = rounds(groups, count, STEPS[model])
+        print(f"{model}: {options.rounds} rounds of {STEPS[model]} steps …", file=sys.stderr)
+        answers = rounds(groups, options.rounds, STEPS[model])
     finally:
         for group in groups.values():
             group.close()
@@ -132,32 +137,34 @@ def checkpoint_cost(model: str) -> list[str]:
     ]
 
 
-def predicted(options: argparse.Namespace) -> list[str]:
-    """What a ring all-reduce leaves of the speed of n chips, each with its own batch of one size, on paper.
-
-    t(n) = t(1) + 2 (n - 1) / n · bytes / bandwidth + 2 (n - 1) · latency, nothing overlapping: the worst case.
-    Source: Patarasuk & Yuan 2009, "Bandwidth optimal all-reduce algorithms for clusters of workstations".
-    """
-    size = 4 * options.parameters
-    lines = [
-        f"Predicted for {options.parameters:.3g} parameters, {options.step:g} s a step, {options.bandwidth:g} bytes/s, "
-        f"{options.latency:g} s a message: t(n) = t(1) + 2(n-1)/n · bytes/bandwidth + 2(n-1) · latency",
+def prediction_head(options: argparse.Namespace) -> list[str]:
+    """What the predictions are made of: the formula, and the head of their table."""
+    return [
+        f"Predicted, each chip with the batch and the step of one device: t(n) = t(1) + 2(n-1)/n · bytes/bandwidth + "
+        f"exchanges · 2 log2(n) · latency; {options.bandwidth:g} bytes/s, {options.latency:g} s a message. ResNet-50: "
+        f"{RESNET50_STEP:g} s a step is assumed.",
         "",
-        "| chips | s a step | efficiency | if hidden behind the backward pass |",
-        "|---:|---:|---:|---:|",
+        "| model | t(1), s | MB | exchanges | chips | s a step | efficiency | bytes hidden behind the backward pass |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
+
+
+def predicted(name: str, step: float, size: float, exchanges: int, options: argparse.Namespace) -> list[str]:
+    """What exchanging leaves of the speed of n chips, a row for each of `CHIPS`; nothing overlapping is the worst case.
+
+    Bandwidth is that of a ring (Patarasuk & Yuan 2009), latency that of recursive halving and doubling (Thakur et al.
+    2005, "Optimization of collective communication operations in MPICH", section 4.5), as short exchanges are made.
+    """
+    lines = []
     for chips in CHIPS:
-        exchange = exchange_seconds(chips, size, options.bandwidth, options.latency)
-        total = options.step + exchange
-        # The backward pass takes two thirds of a step; what is exchanged meanwhile costs nothing.
-        hidden = max(options.step, options.step / 3 + exchange)
-        lines.append(f"| {chips} | {total:.4g} | {options.step / total:.1%} | {options.step / hidden:.1%} |")
+        time_of_bytes = 2 * (chips - 1) / chips * size / options.bandwidth
+        time_of_messages = exchanges * 2 * np.log2(chips) * options.latency
+        total = step + time_of_bytes + time_of_messages
+        # The backward pass takes two thirds of a step; gradients that are exchanged meanwhile cost nothing.
+        hidden = step + max(0.0, time_of_bytes - 2 / 3 * step) + time_of_messages
+        cells = [name, f"{step:.4g}", f"{size / 1e6:.1f}", str(exchanges), str(chips), f"{total:.4g}"]
+        lines.append(f"| {' | '.join([*cells, f'{step / total:.1%}', f'{step / hidden:.1%}'])} |")
     return lines
-
-
-def exchange_seconds(chips: int, size: float, bandwidth: float, latency: float) -> float:
-    """Seconds of a ring all-reduce of `size` bytes."""
-    return 2 * (chips - 1) / chips * size / bandwidth + 2 * (chips - 1) * latency
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 `python -m benchmarks.scaling_contenders '{"contender": "two workers", "workload": "encoder", …}'` is one of scaling's.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +15,7 @@ from benchmarks.interleave import serve
 
 ONE, STOCK, MIRRORED, WORKERS = "one device", "one device, stock fit", "two replicas", "two workers"
 ALONE = "two processes, half the batch each, nothing exchanged"  # what the two cores have to give
-CONTENDERS = (ONE, STOCK, MIRRORED, WORKERS, ALONE)
+CONTENDERS = {"one": ONE, "stock": STOCK, "mirrored": MIRRORED, "workers": WORKERS, "alone": ALONE}
 
 
 def make(options: Mapping[str, Any]) -> Run:
@@ -52,6 +53,21 @@ def begun(name: str, strategy: Any) -> tuple[Any, tuple[np.ndarray, np.ndarray],
     with strategy.scope():
         network = MODELS[workload.model](**sizes)
     return network, module.one_batch(workload), workload
+
+
+def exchanged(name: str) -> tuple[int, int]:
+    """What the replicas of a workload exchange in a step: how many numbers, gradients mostly, in how many exchanges.
+
+    The number of examples, the gradients and the loss are three; each synchronised batch normalisation has two more.
+    """
+    import tensorflow as tf
+
+    from bigkeras.layers import BatchNorm
+
+    network, *_ = begun(name, tf.distribute.get_strategy())
+    layers = [layer for layer in network.layers if isinstance(layer, BatchNorm)]
+    numbers = sum(math.prod(v.shape) for v in network.trainable_variables)
+    return numbers + 2 + sum(4 * layer.gamma.shape[0] + 1 for layer in layers), 3 + 2 * len(layers)
 
 
 def timed_step(tf: Any, strategy: Any, network: Any, batch: tuple[np.ndarray, np.ndarray], workload: Any) -> Run:
