@@ -120,7 +120,7 @@ def strategy(machine: Machine) -> Any:
     """The tf.distribute strategy of a Machine. Raises MachineError where it cannot be had."""
     import tensorflow as tf
 
-    name, _ = choose(machine.strategy)
+    name = chosen(machine)
     if machine.tpu and name != "tpu":
         raise MachineError(f"--tpu {machine.tpu} is for --strategy tpu; this run takes {name}")
     if name == "one" and (machine.replicas or 1) != 1:
@@ -134,6 +134,21 @@ def strategy(machine: Machine) -> Any:
     if name == "parameter_server":
         return _parameter_server()
     return _multiworker() if name == "multiworker" else _tpu(machine.tpu)
+
+
+def chosen(machine: Machine) -> str:
+    """The strategy that a Machine takes here. Raises MachineError for what that strategy would not heed."""
+    import tensorflow as tf
+
+    name, _ = choose(machine.strategy)
+    if name == "parameter_server" and machine.steps_per_call > 1:
+        raise MachineError(f"--steps-per-call {machine.steps_per_call}: parameter_server hands out one step in a call")
+    if name == "parameter_server" and machine.xla:
+        raise MachineError("--xla: parameter_server compiles no step; leave it out")
+    between = name == "multiworker" or (name == "mirrored" and machine.replicas != 1)
+    if machine.xla and between and not tf.config.list_physical_devices("GPU"):
+        raise MachineError(f"--xla: on CPUs XLA cannot add up over the replicas of {name}; leave it out")
+    return name
 
 
 def choose(name: str = "auto") -> tuple[str, str]:

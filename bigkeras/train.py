@@ -74,7 +74,7 @@ def fit(
     runtime.check_backend()
     recipe = continued(recipe)
     check_recipe(recipe, model)
-    chosen = runtime.choose(machine.strategy)[0]
+    chosen = runtime.chosen(machine)
     asynchronous = chosen == "parameter_server"
     if asynchronous and runtime.role() in ("worker", "ps"):
         serve()
