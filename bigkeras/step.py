@@ -6,7 +6,8 @@ global batch divided once by its number of valid examples; gradients are summed 
 clipped, then applied.
 """
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -134,7 +135,7 @@ class Step(keras.Model):
         waits: list[Any] = []
         with noted_waits(waits if self.clock else None):
             if self.micro_batches == 1:
-                loss, gradients = self._gradients(x, labels, weights, total, variables)
+                loss, gradients = self._gradients(x, labels, weights, total, variables, self.number)
             else:
                 loss, gradients = self._accumulate(x, labels, weights, total, variables)
         if self.clock:
@@ -149,9 +150,12 @@ class Step(keras.Model):
             self._average()
         return sum_over_replicas(loss)
 
-    def _gradients(self, x: Any, labels: Any, weights: Any, total: Any, variables: list[Any]) -> tuple[Any, list[Any]]:
+    def _gradients(
+        self, x: Any, labels: Any, weights: Any, total: Any, variables: list[Any], number: Any = None
+    ) -> tuple[Any, list[Any]]:
+        """Loss and gradients of one part of a batch; `number` is its own among all parts of all steps, if it has one."""
         with tf.GradientTape() as tape:
-            with own_randomness([self.network, *self.augmentation], self.number) as updates:
+            with own_randomness([self.network, *self.augmentation], number) as updates:
                 x, targets = self._augment(x, self._targets(labels))
                 logits = self(x, training=True)
             updates()
@@ -191,7 +195,8 @@ class Step(keras.Model):
         for k in range(parts):
             with tf.control_dependencies([loss, *sums]):
                 px, plabels, pweights = tf.nest.map_structure(lambda d: tf.identity(d[:, k]), split)  # noqa: B023
-                part_loss, gradients = self._gradients(px, plabels, pweights, total, variables)
+                number = None if self.number is None else self.number * parts + k
+                part_loss, gradients = self._gradients(px, plabels, pweights, total, variables, number)
                 loss += part_loss
                 sums = [s + g for s, g in zip(sums, gradients, strict=True)]
         return loss, sums
@@ -290,7 +295,8 @@ class Step(keras.Model):
 
         @tf.function(jit_compile=self.xla or None)
         def one(data: Any) -> Any:
-            return strategy.experimental_local_results(strategy.run(function, args=(data,)))[0]
+            with synchronised(self.network, strategy):
+                return strategy.experimental_local_results(strategy.run(function, args=(data,)))[0]
 
         @tf.function
         def several(iterator: Any, count: Any) -> Any:
@@ -325,6 +331,24 @@ class Step(keras.Model):
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
         """Nothing to build: the network and the optimizer are. Keras' own fails on many workers."""
+
+
+@contextlib.contextmanager
+def synchronised(network: keras.Model, strategy: tf.distribute.Strategy) -> Iterator[None]:
+    """What is traced inside has stock batch normalisation take the statistics of all replicas, as our own does.
+
+    Afterwards the layers are as they were: other backends would refuse a saved model that says `synchronized`.
+    """
+    several = strategy.num_replicas_in_sync > 1
+    stock = [layer for layer in network._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
+    changed = [layer for layer in stock if several and not layer.synchronized]
+    for layer in changed:
+        layer.synchronized = True
+    try:
+        yield
+    finally:
+        for layer in changed:
+            layer.synchronized = False
 
 
 def penalty(l1: float, l2: float) -> Callable[[list[Any]], Any] | None:

@@ -114,6 +114,30 @@ def test_micro_batches_on_two_replicas_train_what_they_train_on_one_device(split
     assert difference(train(splits, changed), train(splits, changed, two_replicas)) < 2e-6
 
 
+def test_stock_batch_normalisation_on_two_replicas_trains_what_it_trains_on_one_device(
+    splits, two_replicas, monkeypatch
+):
+    monkeypatch.setattr(f"{__name__}.BatchNorm", keras.layers.BatchNormalization)
+    changed = recipe(micro_batches=2)
+    one, two = train(splits, changed), train(splits, changed, two_replicas)
+    assert difference(one, two) < 1e-5
+    # Other backends load no layer that is said to be synchronized.
+    assert two.network.get_layer("bn").get_config()["synchronized"] is False
+
+
+def test_micro_batches_of_a_numbered_step_drop_other_places():
+    inputs = keras.Input((32,))
+    x = keras.layers.Dropout(0.5, seed=1)(inputs)
+    network = keras.Model(inputs, keras.layers.Dense(2, kernel_initializer="zeros", name="logits")(x))
+    loss = LOSSES["image_classification"]["cross_entropy"]()
+    step = Step(network, normalise=lambda x: x, loss=loss, num_classes=2, micro_batches=2)
+    step.begin(keras.optimizers.SGD(1.0))
+    object.__setattr__(step, "number", tf.constant(1, tf.int64))
+    step.train_step((tf.ones((2, 32)), tf.constant([0, 0]), tf.ones(2)))
+    # A kernel's row has moved as often as its input was kept: in none of the two micro-batches, in one, or in both.
+    assert len(np.unique(network.get_weights()[0][:, 0].round(4))) == 3
+
+
 def test_micro_batches_of_a_model_without_batch_statistics_change_nothing(splits, monkeypatch):
     monkeypatch.setattr(f"{__name__}.BatchNorm", lambda name: keras.layers.LayerNormalization(name=name))
     assert difference(train(splits, recipe()), train(splits, recipe(micro_batches=4))) < 2e-6
