@@ -109,11 +109,16 @@ class Table:
         start = buffer.peek(LOOKED_AT).decode(self.file.encoding, "replace")
         first = next(_checked(self.file, path), "")
         self.end = "\r\n" if first.endswith("\r\n") else "\n"
+        self.before = ""
+        told = first.strip().lower()
+        if told.startswith("sep=") and len(told) <= 5:  # what Excel writes, or wants to read, in front of a table
+            delimiter = delimiter or told[4:] or "\t"
+            self.before, first = first, self.end
         self.delimiter = delimiter or TABLES[Path(path).suffix.lower()] or max(",;\t|", key=first.count)
         # A TSV has no quotes, but spreadsheets write some that have.
         self.plain = self.delimiter == "\t" and not _closes_quotes(start)
         self.rows = _rows(itertools.chain([first], _checked(self.file, path)), path, self.delimiter, self.plain)
-        self.header = [name.strip() for name in next(self.rows, (0, [], False))[1]]
+        self.header = [name.strip() for name in next((row for _, row, _ in self.rows if row), [])]
         if not self.header:
             raise ReviewError(f"{path}: the file is empty: its first line names the columns, such as id,review")
         self.place = self._column(column)
@@ -164,6 +169,7 @@ class Table:
             quoting=csv.QUOTE_NONE if self.plain else csv.QUOTE_MINIMAL,
             quotechar=None if self.plain else '"',
         )
+        out.write(self.before)
         rows.writerow([*self.header, *names])
         return Rows(rows, len(self.header))
 
@@ -172,8 +178,10 @@ class Table:
         if name is None:
             lower = [column.lower() for column in self.header]
             usual = [lower.index(column) for column in USUAL_COLUMNS if column in lower]
-            if usual and lower.count(lower[usual[0]]) > 1:
-                raise ReviewError(f"{self.path}: two columns are called {lower[usual[0]]!r}: rename one")
+            alike = [column for column in self.header if usual and column.lower() == lower[usual[0]]]
+            if len(alike) > 1:
+                way = f"--column takes one of {', '.join(map(repr, alike))}" if len(set(alike)) > 1 else "rename one"
+                raise ReviewError(f"{self.path}: two columns are called {lower[usual[0]]!r}: {way}")
             if not usual and len(self.header) > 1:
                 raise ReviewError(f"{self.path}: which column holds the texts? --column takes one of {told}")
             return usual[0] if usual else 0

@@ -90,7 +90,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--encoding", metavar="NAME", help="of --file (default: UTF-8, or UTF-16 that says so)")
     parser.add_argument("--output", metavar="FILE", help="written instead of standard output, whole or not at all")
     model_options(parser, DEFAULT_MODEL, "texts", 32)
-    parser.add_argument("--explain", action="store_true", help="mark the words that carried the answer")
+    parser.add_argument(
+        "--explain",
+        action="store_true",
+        help="mark the words that carried the answer: without them it is less probable (occlusion)",
+    )
     return parser
 
 

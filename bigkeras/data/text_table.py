@@ -1,5 +1,7 @@
 """Own texts in a table: CSV, TSV or JSON lines, whose columns, delimiter and encoding are found or said."""
 
+import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,6 +24,7 @@ LABEL_NAMES = (
     "score", "polarity", "y", "标签", "类别", "情感",
 )  # fmt: skip
 NO_LABEL = ("nan", "null", "none", "n/a", "na", "<na>")
+FILLED = 0.9  # of the rows, at least, have a label
 
 
 def text_table(
@@ -42,11 +45,11 @@ def text_table(
     """Texts and labels in a table, a row each: CSV, TSV, or JSON lines (.jsonl, .ndjson). All in memory.
 
     What is None is found. `text` and `label` are names of columns, or their numbers from 1 where there is no `header`;
-    a column called text or review, label or sentiment, … is taken, else the longest cells are texts and the fewest
-    different ones labels. `split`: a column of train, validation and test, if there is one; else the seed decides a
-    stratified split. Rows of another number of cells, without a text or without a label (`no_label`, in any case, is
-    none) are left out and stand in `bad`. Classes are sorted, as numbers where all are. Raises DataError that names
-    file and line.
+    a column called text or review, label or sentiment, … is taken, or one whose name has such a word (review_body,
+    starRating, 情感标签), else the longest cells are texts and the fewest different ones labels. `split`: a column of
+    train, validation and test, if there is one; else the seed decides a stratified split. Rows of another number of
+    cells, without a text or without a label (`no_label`, in any case, is none) are left out and stand in `bad`. Classes
+    are sorted, as numbers where all are. Raises DataError that names file and line.
     """
     path = Path(file).expanduser()
     content, found = decoded(bytes_of(path), str(path), encoding)
@@ -113,13 +116,19 @@ def _has_header(rows: list[list[str]], wanted: Sequence[str | None]) -> bool:
     first = [cell.strip().lower() for cell in rows[0]]
     if any(name is not None and not name.isdigit() for name in wanted):
         return True
-    if set(first) & {*TEXT_NAMES, *LABEL_NAMES}:
-        return True
     below = [row for row in rows[1:LOOKED_AT] if len(row) == len(first)]
-    if not below or not all(first):
+
+    def recurs(place: int) -> bool:  # as the label y does, or class
+        return first[place] in {row[place].strip().lower() for row in below}
+
+    known = [place for place, cell in enumerate(first) if cell in (*TEXT_NAMES, *LABEL_NAMES)]
+    if not below or not all(map(recurs, known)):
+        return bool(known)
+    text = _text_column(rows[0], below)
+    label = _label_column(rows[0], below, but=text)
+    if label is None or not first[text] or not first[label]:
         return False
-    label = _fewest(below)
-    return first[label] not in {row[label].strip().lower() for row in below} and len(rows[0][_longest(below)]) < 30
+    return not recurs(label) and len(rows[0][text]) < 30
 
 
 def _columns(
@@ -134,36 +143,65 @@ def _columns(
             )
             raise DataError(f"{path}: {told}: the first line should name the columns, or be a row")
         raise DataError(f"{path}: one column, {names[0]!r}: text and label are needed; is it another delimiter?")
-    lower = [name.lower() for name in names]
-    found: list[int | None] = []
-    for asked, usual, argument in ((text, TEXT_NAMES, "text"), (label, LABEL_NAMES, "label")):
-        if asked is not None and asked not in names:
-            told = ", ".join(map(repr, names))
-            raise DataError(f"{path}: no column {asked!r} among {told}: --set data.{argument}=NAME takes one of these")
-        known = [lower.index(name) for name in usual if name in lower]
-        found.append(names.index(asked) if asked is not None else known[0] if known else None)
+    first = _named_column(path, names, text, TEXT_NAMES, "text")
+    second = _named_column(path, names, label, LABEL_NAMES, "label")
     looked = [row for row in rows[:LOOKED_AT] if len(row) == len(names)]
     if not looked:
         raise DataError(f"{path}: no row has the {len(names)} cells of the first line")
-    first, second = found
     if first is None:
-        first = _longest(looked, but=second)
+        first = _text_column(names, looked, but=second)
     if second is None:
-        second = _fewest(looked, but=first)
+        second = _label_column(names, looked, but=first)
+    if second is None:
+        told = ", ".join(map(repr, names))
+        raise DataError(f"{path}: which column holds the labels? --set data.label=NAME takes one of {told}")
     if first == second:
         raise DataError(f"{path}: {names[first]!r} cannot be both text and label")
     return first, second
 
 
-def _longest(rows: list[list[str]], but: int | None = None) -> int:
-    return max((i for i in range(len(rows[0])) if i != but), key=lambda i: sum(len(row[i]) for row in rows))
+def _named_column(path: Path, names: list[str], asked: str | None, usual: Sequence[str], argument: str) -> int | None:
+    """The column that was asked for, or one of a usual name; None without."""
+    told = f"--set data.{argument}=NAME takes one of"
+    if asked is not None and asked not in names:
+        raise DataError(f"{path}: no column {asked!r} among {', '.join(map(repr, names))}: {told} these")
+    if asked is not None:
+        return names.index(asked)
+    lower = [name.lower() for name in names]
+    known = next((name for name in usual if name in lower), None)
+    if known is not None and lower.count(known) > 1:
+        alike = ", ".join(repr(name) for name in names if name.lower() == known)
+        raise DataError(f"{path}: two columns are called {known!r}: {told} {alike}")
+    return None if known is None else lower.index(known)
 
 
-def _fewest(rows: list[list[str]], but: int | None = None) -> int:
-    """The column of the fewest different cells, more than one; the shorter ones among equals."""
-    places = [i for i in range(len(rows[0])) if i != but]
-    kinds = {i: len({row[i].strip() for row in rows}) for i in places}
-    return min(places, key=lambda i: (kinds[i] < 2, kinds[i], sum(len(row[i]) for row in rows)))
+def _text_column(names: list[str], rows: list[list[str]], but: int | None = None) -> int:
+    """The column of the longest cells; of one whose name speaks of texts, a third as long are enough."""
+    sizes = {i: sum(len(row[i]) for row in rows) for i in range(len(names)) if i != but}
+    least = max(sizes.values()) / 3  # review_id is none
+    spoken = [i for i in sizes if sizes[i] >= least and _speaks_of(names[i], TEXT_NAMES)]
+    return max(spoken or sizes, key=lambda i: sizes[i])
+
+
+def _label_column(names: list[str], rows: list[list[str]], but: int) -> int | None:
+    """The column of the fewest different cells, more than one, the shorter ones among equals; None where there is none.
+
+    Those whose name speaks of labels go before. Where only one column is left, it is that.
+    """
+    places = [i for i in range(len(names)) if i != but]
+    if len(places) == 1:
+        return places[0]
+    cells = {i: [cell for row in rows if (cell := row[i].strip())] for i in places}
+    fit = [i for i in places if len(set(cells[i])) > 1 and len(cells[i]) >= FILLED * len(rows)]
+    spoken = [i for i in fit if _speaks_of(names[i], LABEL_NAMES)]
+    return min(spoken or fit, key=lambda i: (len(set(cells[i])), sum(map(len, cells[i]))), default=None)
+
+
+def _speaks_of(name: str, usual: Sequence[str]) -> bool:
+    """Whether a name like review_body, starRating or 情感标签 has one of the usual names in it."""
+    words = re.split(r"[\W_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())
+    # One letter, as in pos_y, says nothing.
+    return any(known in words if known.isascii() else known in name for known in usual if len(known) > 1)
 
 
 def _problem(row: list[str], names: list[str], columns: tuple[int, int], place: int | None, no_label: set[str]) -> str:
@@ -182,14 +220,20 @@ def _problem(row: list[str], names: list[str], columns: tuple[int, int], place: 
 
 def _one_spelling(labels: list[str]) -> list[str]:
     """The labels; where all are numbers, equal ones as they are written most often: 1 and 1.0 are one class."""
-    times: dict[float, Counter[str]] = {}
-    try:
-        for label in labels:
-            times.setdefault(float(label), Counter())[label] += 1
-    except ValueError:
+    if not _are_numbers(labels):
         return labels
+    times: dict[float, Counter[str]] = {}
+    for label in labels:
+        times.setdefault(float(label), Counter())[label] += 1
     usual = {number: found.most_common(1)[0][0] for number, found in times.items()}
     return [usual[float(label)] for label in labels]
+
+
+def _are_numbers(labels: list[str]) -> bool:
+    try:
+        return not any(math.isnan(float(label)) for label in labels)
+    except ValueError:
+        return False
 
 
 def _class_names(
@@ -205,7 +249,4 @@ def _class_names(
             f"{path}: {len(names)} different labels in {len(labels)} rows of column {column!r} (read as {encoding}): "
             "is that the label? --set data.label=NAME names another column"
         )
-    try:
-        return tuple(sorted(names, key=float))
-    except ValueError:
-        return tuple(names)
+    return tuple(sorted(names, key=float) if _are_numbers(names) else names)

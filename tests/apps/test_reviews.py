@@ -102,3 +102,9 @@ def test_a_tsv_has_quotes_only_where_all_that_begin_a_cell_end_one(tmp_path):
     found, copy = rows(tmp_path / "t.tsv", 'id\treview\n1\t"say ""hi"""\n')
     assert found[0][1] == 'say "hi"'
     assert copy.endswith('1\t"say ""hi"""\tx\t1\n')
+
+
+def test_excels_first_line_tells_what_parts_the_columns_and_is_kept(tmp_path):
+    found, copy = rows(tmp_path / "t.csv", "sep=;\r\nid;review\r\n1;so, then\r\n")
+    assert found == [("3", "so, then", "")]
+    assert copy == "sep=;\r\nid;review;label;probability\r\n1;so, then;x;1\r\n"

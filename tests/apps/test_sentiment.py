@@ -118,7 +118,7 @@ def test_the_explanation_marks_the_words_that_carried_the_answer(app):
         (("a", "--file", "x.csv"), 2, "a TEXT, - or --file FILE"),
         (("--file", "in.csv", "--delimiter", '"'), 2, "--delimiter '\"': one character"),
         (("--file", "in.txt", "--column", "said"), 2, "--column goes with .csv, .tsv and .jsonl, not with in.txt"),
-        (("--file", "twice.csv"), 1, "twice.csv: two columns are called 'text': rename one"),
+        (("--file", "twice.csv"), 1, "two columns are called 'text': --column takes one of 'text', 'Text'"),
         (("--file", "gone.csv"), 1, "gone.csv: cannot be read: No such file"),
         (("--file", "in.csv", "--column", "body"), 1, "in.csv: no column 'body': --column takes one of 'id', 'said'"),
         (("--file", "in.csv"), 1, "in.csv: which column holds the texts?"),

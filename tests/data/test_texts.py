@@ -72,6 +72,48 @@ def test_columns_of_unknown_names_are_found_by_what_is_in_them(tmp_path):
     assert everything(splits)["so viel Text wie hier 3"] == "ja"
 
 
+LONG = "so much was said here and not a word more"
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "text", "label"),
+    [
+        # What pandas writes: its index has no name.
+        (",kommentar,urteil", "{i},{word} {i},{kind}", "kommentar", "urteil"),
+        # The SMS spam collection, as it lies around.
+        ("v1,v2,,,", "{kind},{word} {i},,,", "v2", "v1"),
+        ("review_id,star_rating,vine,review_body", "R{i},{kind},N,{word} {i}", "review_body", "star_rating"),
+        ("verified_purchase,starRating,reviewBody", "{half},{kind},{word} {i}", "reviewBody", "starRating"),
+        # Hardly any row has a gold label.
+        ("airline_sentiment,sentiment_gold,text", "{kind},{gold},{word} {i}", "text", "airline_sentiment"),
+        ("review_id,notes,kommentar,urteil", "R{i},,{word} {i},{kind}", "kommentar", "urteil"),
+        ("是否匿名,评论内容,情感标签", "{half},{word} {i},{kind}", "评论内容", "情感标签"),
+    ],
+)
+def test_columns_are_found_by_words_in_their_names_and_by_being_filled(header, row, text, label, tmp_path):
+    # Two in `half`, three in `kind`: fewer different cells alone would be the wrong column.
+    cells = [row.format(i=i, word=LONG, kind=f"k{i % 3}", half=i % 2, gold="k1" * (i == 3)) for i in range(30)]
+    splits = table(tmp_path / "t.csv", "\n".join([header, *cells]))
+    assert f" in {text!r}, 3 labels in {label!r}" in splits.found
+    assert not splits.bad
+
+
+@pytest.mark.parametrize("labels", [("y", "n"), ("class", "order")])
+def test_a_label_that_is_called_like_a_column_is_no_header(labels, tmp_path):
+    lines = [f"well now {i},{labels[i % 2]}" for i in range(20)]
+    assert everything(table(tmp_path / "t.csv", "\n".join(lines)))["well now 0"] == labels[0]
+
+
+def test_columns_that_cannot_be_told_are_asked_for(tmp_path):
+    lines = ["kommentar,a,b", *(f"so viel Text wie hier {i},{'' if i % 2 else i},eins" for i in range(20))]
+    with pytest.raises(DataError, match=r"which column holds the labels.*one of 'kommentar', 'a', 'b'"):
+        table(tmp_path / "t.csv", "\n".join(lines), header=True)
+    lines = ["text,Text,label", *(f"so {i},and so {i},{i % 2}" for i in range(20))]
+    with pytest.raises(DataError, match=r"called 'text': --set data\.text=NAME takes one of 'text', 'Text'"):
+        table(tmp_path / "t.csv", "\n".join(lines))
+    assert everything(text_table(file=str(tmp_path / "t.csv"), text="Text"))["and so 3"] == "1"
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "gb18030", "big5"])
 def test_the_encoding_of_chinese_is_found(encoding, tmp_path):
     words = TRADITIONAL if encoding == "big5" else CHINESE
@@ -133,6 +175,11 @@ def test_equal_numbers_are_one_class_however_they_are_written(tmp_path):
     labels = ["1", "1.0", "2", "1", "10"] * 4
     splits = table(tmp_path / "t.csv", "\n".join(["review,label", *(f"text {i},{n}" for i, n in enumerate(labels))]))
     assert splits.class_names == ("1", "2", "10")
+
+
+def test_nan_may_be_a_class_among_numbers(tmp_path):
+    lines = [f"text {i},{('1', 'nan', '0')[i % 3]}" for i in range(30)]
+    assert table(tmp_path / "t.csv", "\n".join(["review,label", *lines]), no_label=[]).class_names == ("0", "1", "nan")
 
 
 def test_a_quotation_mark_in_a_tsv_is_a_character(tmp_path):
