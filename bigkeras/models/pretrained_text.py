@@ -27,11 +27,22 @@ def bert_sizes(folder: str | Path) -> dict[str, Any]:
     config = _config(path)
     keys = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")
     depth, width, heads, feed_forward = (config[key] for key in keys)
-    names = [name for name, sizes in SIZES.items() if sizes == (depth, width, heads) and feed_forward == 4 * width]
-    if not names:
-        found = f"{depth} layers, {width} wide, {heads} heads, feed-forward {feed_forward}"
-        raise ValueError(f"{path}: {found}; BERT is published as {SIZES}, feed-forward four times as wide")
-    return {"vocabulary_size": config["vocab_size"], "length": config["max_position_embeddings"], "size": names[0]}
+    size = _size(path, depth, width, heads, feed_forward)
+    return {"vocabulary_size": config["vocab_size"], "length": config["max_position_embeddings"], "size": size}
+
+
+def preset_size(name: str) -> str:
+    """The `size` that `bert` must be called with for the weights of a KerasHub preset; downloads its description."""
+    return _backbone_size(name, keras_hub_preset("BertBackbone", name, load_weights=False))
+
+
+def preset_vocabulary(name: str) -> tuple[tuple[str, ...], bool]:
+    """The words of a KerasHub preset by id, and whether it makes lower case; downloads them where they are not cached.
+
+    Raises what `keras_hub_preset` raises.
+    """
+    tokenizer = keras_hub_preset("BertTokenizer", name)
+    return tuple(tokenizer.get_vocabulary()), bool(tokenizer.lowercase)
 
 
 def load_bert(model: keras.Model, origin: str | Path) -> list[str]:
@@ -46,9 +57,12 @@ def load_bert(model: keras.Model, origin: str | Path) -> list[str]:
     if path.suffix == ".safetensors" or path.is_dir():
         path = path / WEIGHTS if path.is_dir() else path
         tensors = _read(path)
-        _check_config(model, path.parent / CONFIG)
+        # The number of heads is in no tensor's shape: other heads would load and answer nonsense.
+        _check_size(model, path.parent / CONFIG, bert_sizes(path.parent)["size"])
     else:
-        tensors = preset_tensors(str(origin))
+        backbone = keras_hub_preset("BertBackbone", str(origin))
+        _check_size(model, origin, _backbone_size(str(origin), backbone))
+        tensors = preset_tensors(backbone)
     loaded = []
     for name, parts in _tensor_names(model).items():
         missing = [part for part in parts if part not in tensors]
@@ -60,17 +74,24 @@ def load_bert(model: keras.Model, origin: str | Path) -> list[str]:
     return loaded
 
 
-def preset_tensors(name: str) -> dict[str, np.ndarray]:
-    """The tensors of a KerasHub BERT preset under Hugging Face's names; downloads them where they are not cached."""
+def keras_hub_preset(kind: str, name: str, **args: Any) -> Any:
+    """KerasHub's `kind`, such as "BertBackbone", of a preset, by name or in a folder; downloads what is not cached.
+
+    Raises ImportError without KerasHub; ValueError where there is no such preset, or no way to it.
+    """
     try:
         import keras_hub
     except ImportError:
         raise ImportError(f"the preset {name!r} needs KerasHub: pip install keras-hub") from None
     try:
-        backbone = keras_hub.models.BertBackbone.from_preset(name)
+        return getattr(keras_hub.models, kind).from_preset(name, **args)
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{name!r}: neither a folder with {WEIGHTS} nor a preset to be had ({reason})") from None
+
+
+def preset_tensors(backbone: Any) -> dict[str, np.ndarray]:
+    """The tensors of a KerasHub BertBackbone under Hugging Face's names."""
     tensors: dict[str, np.ndarray] = {}
     for layer, prefix in _preset_names(backbone).items():
         for weight in layer.weights:
@@ -96,11 +117,21 @@ def _config(path: Path) -> dict[str, Any]:
     return config
 
 
-def _check_config(model: keras.Model, path: Path) -> None:
-    """The number of heads is in no tensor's shape: other heads would load and answer nonsense."""
-    sizes = bert_sizes(path.parent)
-    if model.name not in (f"bert_{sizes['size']}", f"bert_mlm_{sizes['size']}"):
-        raise ValueError(f"{path}: weights of size {sizes['size']!r}, the model is {model.name!r}")
+def _size(origin: str | Path, depth: int, width: int, heads: int, feed_forward: int) -> str:
+    names = [name for name, sizes in SIZES.items() if sizes == (depth, width, heads) and feed_forward == 4 * width]
+    if not names:
+        found = f"{depth} layers, {width} wide, {heads} heads, feed-forward {feed_forward}"
+        raise ValueError(f"{origin}: {found}; BERT is published as {SIZES}, feed-forward four times as wide")
+    return names[0]
+
+
+def _backbone_size(name: str, backbone: Any) -> str:
+    return _size(name, backbone.num_layers, backbone.hidden_dim, backbone.num_heads, backbone.intermediate_dim)
+
+
+def _check_size(model: keras.Model, origin: str | Path, size: str) -> None:
+    if model.name not in (f"bert_{size}", f"bert_mlm_{size}"):
+        raise ValueError(f"{origin}: weights of size {size!r}, the model is {model.name!r}")
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:

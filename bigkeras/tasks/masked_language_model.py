@@ -115,7 +115,7 @@ def masked_language_model(
     tokens: str = "sentencepiece",
     length: int = 256,
     truncation: str = "head",
-    vocabulary: str | None = None,
+    vocabulary: str | tuple[str, ...] | None = None,
     vocabulary_size: int = 8000,
     min_count: int = 2,
     lower: bool = True,

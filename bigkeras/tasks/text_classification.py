@@ -15,7 +15,7 @@ from bigkeras.data.source import ArraySource, DataError, Source, Splits
 from bigkeras.data.tokens import TokenSource
 from bigkeras.recipe import Choice, check
 from bigkeras.tasks.text import TOKENS, TRUNCATIONS, TextPreprocessor, over_batches, word_dropout
-from bigkeras.tasks.vocabulary import given_fields, learned_sentencepiece, learned_words
+from bigkeras.tasks.vocabulary import given_fields, learned_sentencepiece, learned_wordpiece, learned_words
 
 EXAMPLES = 16  # texts that the parity gate compares
 # Tokens of a text, where a recipe does not say how many.
@@ -110,7 +110,7 @@ def text_classification(
     buckets: int = 2**17,
     length: int | None = None,
     truncation: str = "head",
-    vocabulary: str | None = None,
+    vocabulary: str | tuple[str, ...] | None = None,
     vocabulary_size: int = 20_000,
     min_count: int = 2,
     lower: bool = True,
@@ -118,11 +118,12 @@ def text_classification(
 ) -> TextClassification:
     """The task fitted on the training split: its vocabulary and, where `length` is not given, a length.
 
-    `vocabulary`: a vocabulary file, or the directory of a run whose preprocessor is taken over as it is. `nfkc`: None
+    `vocabulary`: a vocabulary file, the directory of a run whose preprocessor is taken over as it is, or the words by
+    id. `nfkc`: None
     normalises words and characters; subwords have a normaliser of their own. The rest: TextPreprocessor.
     """
     _check(tokens=tokens, truncation=truncation, ngrams=ngrams, length=length, size=vocabulary_size, buckets=buckets)
-    if vocabulary and Path(vocabulary).is_dir():
+    if isinstance(vocabulary, str) and vocabulary and Path(vocabulary).is_dir():
         from bigkeras.tasks import load_preprocessor
 
         found = load_preprocessor(vocabulary)
@@ -131,8 +132,6 @@ def text_classification(
         return TextClassification(found, splits.class_names, augmentation)
     if nfkc is None:
         nfkc = tokens in ("word", "character")
-    if tokens == "wordpiece" and not vocabulary:
-        raise DataError("task.tokens=wordpiece needs a vocabulary: --set task.vocabulary=vocab.txt")
     if ngrams == 1:
         buckets = 0
     values = TextPreprocessor(
@@ -141,11 +140,12 @@ def text_classification(
     )  # fmt: skip
     texts = texts_of(splits.train)
     if vocabulary:
-        fields = given_fields(tokens, Path(vocabulary).expanduser())
+        fields = given_fields(tokens, Path(vocabulary).expanduser() if isinstance(vocabulary, str) else vocabulary)
     elif tokens == "sentencepiece":
         fields = learned_sentencepiece(values, texts, vocabulary_size, seed=0)
     else:
-        fields = {"vocabulary": learned_words(values, texts, vocabulary_size, min_count)}
+        learn = learned_wordpiece if tokens == "wordpiece" else learned_words
+        fields = {"vocabulary": learn(values, texts, vocabulary_size, min_count)}
     values = replace(values, **fields)
     if length is None:
         _, lengths = encoded(values, texts)

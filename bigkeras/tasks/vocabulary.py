@@ -20,6 +20,7 @@ from bigkeras.tasks.text import (
 )
 
 SENTENCES = 500_000  # that SentencePiece learns from; more bring nothing but time
+SPECIAL = (PAD_WORD, UNKNOWN_WORD, "[CLS]", "[SEP]", "[MASK]")  # of WordPiece
 LONGEST_SENTENCE = 4000  # characters; SentencePiece leaves longer ones out, so they are cut
 
 
@@ -88,21 +89,39 @@ def not_learned(size: int, error: RuntimeError) -> DataError:
     return DataError(f"task.vocabulary_size={size}: SentencePiece cannot learn it: {told}")
 
 
-def given_fields(tokens: str, path: Path) -> dict[str, Any]:
-    """The vocabulary in a file of one's own, as fields of a TextPreprocessor. Raises DataError."""
+def learned_wordpiece(preprocessor: TextPreprocessor, texts: np.ndarray, size: int, min_count: int) -> tuple[str, ...]:
+    """[PAD], [UNK], [CLS], [SEP], [MASK], characters and pieces of words that stand `min_count` times or more.
+
+    About `size` in all, fewer of little data; characters are at most half of them, the most frequent ones. By
+    TensorFlow Text's learner, from the words that BERT's tokenizer finds.
+    """
+    from tensorflow_text.tools.wordpiece_vocab.bert_vocab_from_dataset import bert_vocab_from_dataset
+
+    # Each character is two pieces: at the beginning of a word, and within.
+    options = {"lower_thresh": min_count, "max_unique_chars": max(1, size // 4)}
+    cleaned = over_batches(preprocessor.clean, texts)
+    return tuple(bert_vocab_from_dataset(cleaned, size, list(SPECIAL), {"lower_case": preprocessor.lower}, options))
+
+
+def given_fields(tokens: str, given: Path | tuple[str, ...]) -> dict[str, Any]:
+    """A vocabulary of one's own, a file or the words by id, as fields of a TextPreprocessor. Raises DataError."""
+    words, origin = given, "the words given"
     try:
-        if tokens == "sentencepiece":
-            return sentencepiece_fields(path.read_bytes())
-        words = read_vocabulary(path)
+        if isinstance(given, Path):
+            if tokens == "sentencepiece":
+                return sentencepiece_fields(given.read_bytes())
+            words, origin = read_vocabulary(given), str(given)
+        elif tokens == "sentencepiece":
+            raise DataError("task.vocabulary: SentencePiece takes the file of a model")
     except (OSError, UnicodeDecodeError, RuntimeError) as error:
         wanted = "a UTF-8 text, a token a line, or a SentencePiece model"
         told = getattr(error, "strerror", None) or f"not a vocabulary: {wanted}"
-        raise DataError(f"task.vocabulary={path}: {told}") from None
+        raise DataError(f"task.vocabulary={given}: {told}") from None
     if words[0] != PAD_WORD:
-        raise DataError(f"task.vocabulary={path}: its first line is {words[0]!r}; {PAD_WORD} must have id 0")
+        raise DataError(f"task.vocabulary={origin}: its first line is {words[0]!r}; {PAD_WORD} must have id 0")
     missing = [word for word in (("[UNK]", "[CLS]", "[SEP]") if tokens == "wordpiece" else ()) if word not in words]
     if missing:
-        raise DataError(f"task.vocabulary={path}: lacks {missing[0]}, which WordPiece needs")
+        raise DataError(f"task.vocabulary={origin}: lacks {missing[0]}, which WordPiece needs")
     if tokens != "wordpiece" and words[1:2] != (UNKNOWN_WORD,):
-        raise DataError(f"task.vocabulary={path}: its second line is not {UNKNOWN_WORD}")
+        raise DataError(f"task.vocabulary={origin}: its second line is not {UNKNOWN_WORD}")
     return {"vocabulary": words}

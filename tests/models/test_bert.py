@@ -1,17 +1,23 @@
 """BERT: the published sizes, published weights against KerasHub's, masked language model and classifier."""
 
+import csv
 import importlib.util
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
 
-from bigkeras.models import MODELS
+from bigkeras.models import MODELS, pretrained_text
 from bigkeras.models.bert import SIZES, bert_mlm
 from bigkeras.models.pretrained import copy_weights_by_name, load_pretrained
 from bigkeras.models.pretrained_text import bert_sizes, load_bert
+from bigkeras.recipe import Choice, Recipe, RecipeError
+from bigkeras.recipes import RECIPES
+from bigkeras.signals import Log
+from bigkeras.train import fit
 
 TINY = {"vocabulary_size": 30, "length": 12, "size": "tiny"}
 TOKENS = np.array([[7, 3, 9, 29, 1], [4, 8, 0, 0, 0]], "int32")
@@ -81,13 +87,11 @@ def test_hidden_states_of_published_weights_equal_keras_hubs():
 @needs_minilm
 @needs_keras_hub
 def test_a_keras_hub_preset_gives_the_same_weights_as_the_folder(monkeypatch):
-    from bigkeras.models import pretrained_text
-
     folder, preset = bert(**bert_sizes(MINILM)), bert(**bert_sizes(MINILM))
     load_bert(folder, MINILM)
     # A preset may be a folder too: so its way is tested without a network.
-    tensors = pretrained_text.preset_tensors(str(MINILM))
-    monkeypatch.setattr(pretrained_text, "preset_tensors", lambda name: tensors)
+    backbone = pretrained_text.keras_hub_preset("BertBackbone", str(MINILM))
+    monkeypatch.setattr(pretrained_text, "keras_hub_preset", lambda kind, name: backbone)
     load_bert(preset, "a_preset")
     for layer in folder.layers:
         if layer.name != "logits":
@@ -214,3 +218,141 @@ def test_a_classifier_starts_from_the_language_model_by_the_layers_names(tmp_pat
     states = keras.Model(language_model.input, language_model.get_layer("stage2").output)
     expected = states([TOKENS, np.zeros((2, 1), "int32")])
     np.testing.assert_allclose(hidden_states(model)(TOKENS)[-1], expected, atol=1e-6)
+
+
+WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "film", "Film", "good", "##s", *"bcdefghijklmnopqrstu")
+
+
+@pytest.fixture
+def table(tmp_path):
+    rows = [f"a {('good', 'bad')[i % 2]} Film {'b' * (i % 3)},{i % 2}" for i in range(40)]
+    (tmp_path / "t.csv").write_text("\n".join(["text,label", *rows]), encoding="utf-8")
+    return tmp_path / "t.csv"
+
+
+def tuned(table, origin, **values):
+    """A recipe whose learning rate of 0 leaves the weights as they came."""
+    return Recipe(
+        name="tuned",
+        data=Choice("text_table", {"file": str(table)}),
+        task=Choice("text_classification"),
+        start_from=str(origin),
+        **{
+            "model": Choice("bert", {"size": "tiny", "dropout": 0.0}),
+            "optimizer": Choice("sgd", {"learning_rate": 0.0}),
+            "epochs": 1,
+            "batch_size": 16,
+            **values,
+        },
+    )
+
+
+@pytest.mark.parametrize("lower", [True, False])
+def test_fine_tuning_takes_weights_vocabulary_and_case_of_a_published_folder(lower, table, tmp_path):
+    tensors = published(tmp_path / "bert")
+    (tmp_path / "bert" / "vocab.txt").write_text("".join(f"{word}\n" for word in WORDS), encoding="utf-8")
+    (tmp_path / "bert" / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": lower}), encoding="utf-8")
+    # With a model that is said, and one that follows from the weights.
+    for name, recipe in (("said", tuned(table, tmp_path / "bert")), ("found", RECIPES["text-csv"])):
+        if name == "found":
+            recipe = recipe.override(**{"data.file": str(table), "start_from": str(tmp_path / "bert"), "epochs": 1})
+            recipe = recipe.override(freeze_until="stage2")
+        fit(recipe, tmp_path / name, log=Log(quiet=True))
+        model = keras.models.load_model(tmp_path / name / "best.keras", compile=False)
+        assert (tmp_path / name / "vocabulary.txt").read_text("utf-8").split() == list(WORDS)
+        assert json.loads((tmp_path / name / "preprocessor.json").read_text())["lower"] is lower
+        np.testing.assert_array_equal(
+            model.get_layer("embedding").get_weights()[0], tensors["embeddings.word_embeddings.weight"]
+        )
+
+
+@needs_keras_hub
+def test_a_preset_by_name_gives_weights_vocabulary_and_size(table, tmp_path, monkeypatch):
+    import keras_hub
+
+    backbone = keras_hub.models.BertBackbone(30, 2, 2, 128, 512, max_sequence_length=20)
+    kinds = {"BertBackbone": backbone, "BertTokenizer": SimpleNamespace(get_vocabulary=lambda: WORDS, lowercase=True)}
+    monkeypatch.setattr(pretrained_text, "keras_hub_preset", lambda kind, name, **args: kinds[kind])
+    with pytest.raises(ValueError, match="weights of size 'tiny', the model is 'bert_mini'"):
+        load_bert(bert(size="mini"), "bert_tiny_en_uncased")
+    fit(tuned(table, "bert_tiny_en_uncased"), tmp_path / "run", log=Log(quiet=True))
+    model = keras.models.load_model(tmp_path / "run" / "best.keras", compile=False)
+    np.testing.assert_array_equal(
+        model.get_layer("embedding").get_weights()[0], backbone.token_embedding.get_weights()[0]
+    )
+    assert (tmp_path / "run" / "vocabulary.txt").read_text("utf-8").split() == list(WORDS)
+    assert json.loads((tmp_path / "run" / "preprocessor.json").read_text())["lower"] is True
+
+
+@needs_keras_hub
+@pytest.mark.parametrize("model", ["bert", "auto"])
+def test_a_preset_that_cannot_be_had_is_one_line(model, table, tmp_path, monkeypatch):
+    import keras_hub
+
+    def offline(*_, **__):
+        raise OSError("no network\nmore")
+
+    monkeypatch.setattr(keras_hub.models.Backbone, "from_preset", offline)
+    monkeypatch.setattr(keras_hub.models.Tokenizer, "from_preset", offline)
+    with pytest.raises(RecipeError, match=r"start_from='bert_tiny': neither a folder .* nor a preset .*no network\)$"):
+        fit(tuned(table, "bert_tiny", model=Choice(model)), tmp_path / "run", log=Log(quiet=True))
+
+
+def exact_states(folder, tokens):
+    """The last states `(batch, length, width)` of published weights by NumPy alone, with GELU by the error function."""
+    from safetensors.numpy import load_file
+    from scipy.special import erf, softmax
+
+    w, config = load_file(folder / "model.safetensors"), json.loads((folder / "config.json").read_text())
+    heads = config["num_attention_heads"]
+
+    def dense(x, name):
+        return x @ w[f"{name}.weight"].T + w[f"{name}.bias"]
+
+    def norm(x, name):
+        x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-12)
+        return x * w[f"{name}.LayerNorm.weight"] + w[f"{name}.LayerNorm.bias"]
+
+    def split(x):
+        return x.reshape(*x.shape[:2], heads, -1).swapaxes(1, 2)
+
+    words, places, kinds = (w[f"embeddings.{n}_embeddings.weight"] for n in ("word", "position", "token_type"))
+    x = norm(words[tokens] + places[: tokens.shape[1]] + kinds[0], "embeddings")
+    hidden = np.where(tokens == 0, -1e9, 0)[:, None, None]
+    for i in range(config["num_hidden_layers"]):
+        layer = f"encoder.layer.{i}"
+        query, key, value = (split(dense(x, f"{layer}.attention.self.{n}")) for n in ("query", "key", "value"))
+        weights = softmax(query @ key.swapaxes(-1, -2) / np.sqrt(query.shape[-1]) + hidden, -1)
+        found = (weights @ value).swapaxes(1, 2).reshape(x.shape)
+        x = norm(x + dense(found, f"{layer}.attention.output.dense"), f"{layer}.attention.output")
+        inner = dense(x, f"{layer}.intermediate.dense")
+        inner = inner * (1 + erf(inner / np.sqrt(2))) / 2
+        x = norm(x + dense(inner, f"{layer}.output.dense"), f"{layer}.output")
+    return x
+
+
+@needs_minilm
+def test_minilm_answers_what_its_authors_do_as_far_as_gelu_by_tanh_can():
+    """Its config says GELU by the error function; `bert` has the one by tanh, as KerasHub has for it, too."""
+    words = {word: number for number, word in enumerate((MINILM / "vocab.txt").read_text("utf-8").split("\n"))}
+    told = ["the cat sat outside", "he signed the treaty of peace with a heavy heart", "not bad at all !"]
+    ragged = [[words[w] for w in ("[CLS]", *text.split(), "[SEP]")] for text in told]
+    tokens = np.array([row + [0] * (12 - len(row)) for row in ragged], "int32")
+    model = bert(**bert_sizes(MINILM) | {"length": 12}, pooling="mean")
+    load_bert(model, MINILM)
+    expected, real = exact_states(MINILM, tokens), tokens != 0
+    states = keras.Model(model.input, [model.get_layer("stage6").output, model.get_layer("features").output])(tokens)
+    np.testing.assert_allclose(states[0].numpy()[real], expected[real], atol=5e-3)
+    mean = (expected * real[..., None]).sum(1) / real.sum(1, keepdims=True)
+    np.testing.assert_allclose(states[1], mean, atol=5e-3)
+
+
+@pytest.mark.slow
+@needs_minilm
+def test_minilm_learns_in_a_few_steps(table, tmp_path):
+    recipe = RECIPES["text-csv"].override(
+        **{"data.file": str(table), "start_from": "minilm", "epochs": 4, "batch_size": 8}
+    )
+    fit(recipe, tmp_path / "run", log=Log(quiet=True))
+    losses = [float(line["loss"]) for line in csv.DictReader((tmp_path / "run" / "log.csv").open())]
+    assert losses[-1] < 0.8 * losses[0]

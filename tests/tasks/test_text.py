@@ -159,6 +159,21 @@ def test_wordpiece_stands_between_cls_and_sep_and_takes_accents_away(tmp_path):
     assert ids(task.preprocessor, "Cafés!", "", "cafe cafe cafe cafe") == [[2, 4, 5, 6, 3], [2, 3], [2, 4, 4, 4, 3]]
 
 
+def test_wordpiece_is_learned_from_the_training_texts():
+    words = ["unhappy", "unhappily", "happily", "happy", "so", "Sö"] * 4
+    first, again = (
+        text_classification(splits_of(*words), tokens="wordpiece", vocabulary_size=60, length=12) for _ in range(2)
+    )
+    vocabulary = first.preprocessor.vocabulary
+    assert vocabulary[:5] == ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+    assert vocabulary == again.preprocessor.vocabulary and len(set(vocabulary)) == len(vocabulary) <= 60
+    assert {"happy", "so"} <= set(vocabulary) and "Sö" not in vocabulary
+    known, spelt, unknown = ids(first.preprocessor, "Happy", "yah", "汉")
+    assert known == [2, vocabulary.index("happy"), 3]
+    assert [vocabulary[i] for i in spelt] == ["[CLS]", "y", "##a", "##h", "[SEP]"]
+    assert unknown == [2, 1, 3]
+
+
 def test_sentencepiece_knows_every_character():
     task = text_classification(splits_of(*TRAINING), tokens="sentencepiece", vocabulary_size=320, length=64)
     assert 1 not in ids(task.preprocessor, "ẞ 😀 ж")[0]
@@ -171,7 +186,7 @@ def test_sentencepiece_knows_every_character():
         ({"truncation": "tail"}, "task.truncation='tail'"),
         ({"tokens": "sentencepiece", "ngrams": 2}, "task.ngrams=2"),
         ({"length": 2}, "task.length=2: at least 4"),
-        ({"tokens": "wordpiece"}, "needs a vocabulary"),
+        ({"tokens": "sentencepiece", "vocabulary": ("[PAD]", "[UNK]")}, "takes the file of a model"),
         ({"vocabulary": "nowhere.txt"}, "nowhere.txt: No such file"),
         ({"tokens": "wordpiece", "vocabulary": __file__}, r"\[PAD\] must have id 0"),
     ],
