@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from benchmarks import (
     cold_start,
+    own_texts,
     predict_text,
     text_artifact,
     text_contenders,
@@ -135,7 +136,10 @@ def test_a_small_run_learns_and_reports(suite, models, contenders, tmp_path):
         assert list(found) == contenders
         assert all(len(values["seconds_per_step"]) == 2 for values in found.values())
         assert all(values["last_loss"] < values["first_loss"] for values in found.values())
-    assert "\n".join(markdown(suite, written)) in done.stdout
+    table = markdown(suite, written)
+    assert "\n".join(table) in done.stdout
+    cells = table[4].split(" | ")
+    assert f" | steps/s | {suite.units}/s | " in table[2] and float(cells[5].replace(",", "")) > float(cells[4])
 
 
 def test_made_words_differ_and_made_texts_have_the_lengths_of_reviews():
@@ -186,6 +190,30 @@ def test_predictors_of_a_tiny_model_are_measured_without_peers(tmp_path):
         assert all(of["difference"] <= predict_text.TOLERANCE for of in found[kind].values())
     assert list(found["starts"]) == [cold_start.APP, cold_start.PYTHON]
     assert "\n".join(predict_text.markdown(written)) in done.stdout
+
+
+@pytest.mark.timeout(900)
+def test_own_texts_are_scored_beside_a_linear_machine_on_the_same_split(tmp_path, monkeypatch, capsys):
+    rows = [
+        f"the {('film', 'meal', 'tour')[i % 3]} was {('great', 'awful')[i % 2]} {i % 7},{i % 2}" for i in range(120)
+    ]
+    (tmp_path / "t.csv").write_text("\n".join(["text,label", *rows]), encoding="utf-8")
+    monkeypatch.setattr(own_texts, "COSTS", (0.3, 1.0))
+    settings = ["--set", "model=nb_ngrams", "--set", "epochs=3", "--set", "data.test=0.25"]
+    report = tmp_path / "report.json"
+    assert own_texts.main(["--data", str(tmp_path / "t.csv"), *settings, "--json", str(report)]) == 0
+    written = json.loads(report.read_text(encoding="utf-8"))
+    assert written["rows"] == {"train": 90, "test": 30}
+    for found in written["contenders"].values():
+        low, high = found["accuracy_95"]
+        assert low <= found["accuracy"] <= high and found["accuracy"] > 0.9 and found["seconds"] > 0
+    assert "\n".join(own_texts.markdown(written)) in capsys.readouterr().out
+
+
+def test_own_texts_that_cannot_be_used_are_one_line(tmp_path, capsys):
+    (tmp_path / "t.csv").write_text("text,label\na,1\nb,1\n", encoding="utf-8")
+    assert own_texts.main(["--data", str(tmp_path / "t.csv")]) == 1
+    assert "only one class" in capsys.readouterr().err
 
 
 def test_peers_that_are_missing_are_named(monkeypatch, capsys):

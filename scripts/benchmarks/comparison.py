@@ -25,8 +25,9 @@ ALLOCATOR = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "68719476736", "
 class Suite:
     """One benchmark: the module whose workers train, what they can train, and who they are.
 
-    A workload has at least `batch`, `steps` (of a turn) and `shape`; `described` names it in the table. `prepare` is
-    called with a folder and the workloads that will be measured, before anything is.
+    A workload has at least `batch`, `steps` (of a turn) and `shape`; `described` names it in the table, and `counted`
+    says how many `units` a step sees, such as texts. `prepare` is called with a folder and the workloads that will be
+    measured, before anything is.
     """
 
     program: str
@@ -36,6 +37,8 @@ class Suite:
     defaults: tuple[str, ...]
     contenders: tuple[str, ...]
     described: Callable[[str, Any], str]
+    units: str
+    counted: Callable[[Any], float] = lambda workload: workload.batch
     prepare: Callable[[Path, Sequence[Any]], None] = lambda folder, workloads: None
 
 
@@ -187,8 +190,9 @@ def markdown(suite: Suite, report: Mapping[str, Any]) -> list[str]:
         f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} threads each; {machine['date']}; "
         f"load before {machine['load']}; {', '.join(f'{k} {v}' for k, v in machine['packages'].items())}",
         "",
-        "| model | precision | | ms a step | steps/s | CPU ms a step | time against ours (95 %) | peak MB | loss |",
-        "|---|---|---|---:|---:|---:|---:|---:|---:|",
+        f"| model | precision | | ms a step | steps/s | {suite.units}/s | CPU ms a step | time against ours (95 %) "
+        "| peak MB | loss |",
+        "|---|---|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for result in report["results"]:
         for name, values in result["contenders"].items():
@@ -199,6 +203,7 @@ def markdown(suite: Suite, report: Mapping[str, Any]) -> list[str]:
                 name,
                 f"{values['median'] * 1000:.4g}",
                 f"{values['steps_per_second']:.3g}",
+                f"{values['steps_per_second'] * suite.counted(suite.workloads[result['model']]):,.0f}",
                 f"{values['cpu_seconds_per_step'] * 1000:.4g}",
                 "1" if name == OURS else f"{ratio[0]:.2f} ({ratio[1]:.2f}–{ratio[2]:.2f})" if ratio else "–",
                 f"{values['peak_mb']:.0f}" if values["peak_mb"] else "–",

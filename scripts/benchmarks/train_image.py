@@ -36,6 +36,7 @@ SUITE = Suite(
     defaults=("lenet", "resnet20", "efficientnet-b0"),
     contenders=tuple(CONTENDERS),
     described=described,
+    units="images",
     prepare=write_pictures,
 )
 

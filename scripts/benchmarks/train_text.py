@@ -19,6 +19,7 @@ SUITE = Suite(
     defaults=("lstm", "encoder"),
     contenders=tuple(CONTENDERS),
     described=described,
+    units="texts",
 )
 
 if __name__ == "__main__":

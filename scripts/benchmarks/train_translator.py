@@ -3,7 +3,7 @@
 import sys
 
 from benchmarks.comparison import Suite, run
-from benchmarks.translator_contenders import CONTENDERS, WORKLOADS, Workload
+from benchmarks.translator_contenders import CONTENDERS, WORKLOADS, Workload, one_batch
 
 
 def described(model: str, workload: Workload) -> str:
@@ -19,6 +19,8 @@ SUITE = Suite(
     defaults=("tiny", "small"),
     contenders=tuple(CONTENDERS),
     described=described,
+    units="target tokens",
+    counted=lambda workload: (one_batch(workload)[2] > 0).sum(),
 )
 
 if __name__ == "__main__":

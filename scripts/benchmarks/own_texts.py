@@ -1,0 +1,154 @@
+"""Own texts beside the usual baseline, TF-IDF and a linear SVM, on one split: ./scripts/benchmark own-texts."""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.comparison import cores, environment, tell
+from benchmarks.interleave import ROOT
+from bigkeras.data.source import DataError
+from bigkeras.metrics import bootstrap_interval
+from bigkeras.recipe import RecipeError, parse_setting
+
+OURS, BASELINE = "bigkeras train text-csv", "TF-IDF, linear SVM"
+# What cross-validation chooses from: n-grams of words and of characters, and how much a mistake costs.
+NGRAMS = {"words 1–2": ("word", (1, 2)), "characters 1–3": ("char", (1, 3)), "characters 2–5": ("char", (2, 5))}
+COSTS = (0.1, 0.3, 1.0, 3.0)
+FOLDS = 5
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Trains both, prints a table and writes JSON; gives 1 where the data or our training fails."""
+    options = parse(arguments)
+    try:
+        parts = split(options.data, options.set)
+    except (DataError, RecipeError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    machine = environment(cores(), ("tensorflow", "keras", "scikit-learn"))
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            found = {BASELINE: baseline(*parts["train"], *parts["test"], Path(folder))}
+            found[OURS] = ours(options, Path(folder))
+        except subprocess.CalledProcessError as error:
+            print((error.stderr.strip().splitlines() or [str(error)])[-1], file=sys.stderr)
+            return 1
+    rows = {part: len(labels) for part, (_, labels) in parts.items()}
+    report = {"environment": machine, "data": options.data, "rows": rows, "contenders": found}
+    tell(markdown(report), report, options.json)
+    return 0
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The command's options. Leaves with exit status 2 for one that is not there."""
+    parser = argparse.ArgumentParser(prog="scripts/benchmark own-texts", description=__doc__)
+    parser.add_argument("--data", metavar="FILE", required=True, help="CSV, TSV or JSON lines of text and label")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as of train: another recipe")
+    parser.add_argument("--json", metavar="FILE", help="where to write what was measured")
+    return parser.parse_args(arguments)
+
+
+def split(file: str, settings: Sequence[str]) -> dict[str, tuple[list[str], np.ndarray]]:
+    """Texts and labels as the recipe parts them; "train" has those of validation, too. Raises DataError."""
+    from bigkeras.recipes import RECIPES
+    from bigkeras.train import load_splits
+
+    splits = load_splits(RECIPES["text-csv"].override(**dict(map(parse_setting, settings)), **{"data.file": file}))
+    if splits.test is None:
+        raise DataError(f"{file}: no test split to score on")
+    parts = {"train": [splits.train, splits.validation], "test": [splits.test]}
+    found = {}
+    for name, sources in parts.items():
+        there = [source for source in sources if source is not None]
+        texts = [text.decode() for source in there for text in source.columns["text"]]
+        found[name] = (texts, np.concatenate([source.labels for source in there]))
+    return found
+
+
+def baseline(
+    texts: list[str], labels: np.ndarray, test_texts: list[str], test_labels: np.ndarray, folder: Path
+) -> dict[str, Any]:
+    """Scikit-learn's, with n-grams and cost by cross-validation on all rows that are not for testing."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.model_selection import GridSearchCV, StratifiedKFold
+    from sklearn.pipeline import Pipeline
+    from sklearn.svm import LinearSVC
+
+    begin = time.perf_counter()
+    vectors = TfidfVectorizer(sublinear_tf=True, min_df=2)
+    # The memory: n-grams are counted once for each fold, not for each cost again.
+    pipeline = Pipeline([("ngrams", vectors), ("svm", LinearSVC(random_state=0))], memory=str(folder / "counted"))
+    grids = [
+        {"ngrams__analyzer": [analyzer], "ngrams__ngram_range": [sizes], "svm__C": COSTS}
+        for analyzer, sizes in NGRAMS.values()
+    ]
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
+    search = GridSearchCV(pipeline, grids, cv=folds, n_jobs=cores()).fit(texts, labels)
+    seconds = time.perf_counter() - begin
+    right = search.predict(test_texts) == test_labels
+    best = search.best_params_
+    chosen = next(name for name, ngrams in NGRAMS.items() if ngrams[1] == best["ngrams__ngram_range"])
+    return {
+        "seconds": seconds,
+        "accuracy": float(right.mean()),
+        "accuracy_95": bootstrap_interval(right, seed=0),
+        "chosen": f"{chosen}, C {best['svm__C']:g}",
+    }
+
+
+def ours(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """The command line's training, timed from its start to its end, and its test score. Raises CalledProcessError."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "2"}
+    settings = [part for setting in options.set for part in ("--set", setting)]
+
+    def command(*words: str) -> None:
+        # In the folder of whoever calls, which the data's path may begin from.
+        subprocess.run([sys.executable, "-m", "bigkeras", *words], env=environment, check=True,
+                       capture_output=True, text=True)  # fmt: skip
+
+    run = folder / "run"
+    begin = time.perf_counter()
+    command("train", "text-csv", "--data", options.data, "--run-dir", str(run), *settings)
+    seconds = time.perf_counter() - begin
+    command("evaluate", str(run))
+    test = json.loads((run / "metrics.json").read_text(encoding="utf-8"))["test"]
+    recipe = json.loads((run / "recipe.json").read_text(encoding="utf-8"))
+    return {
+        "seconds": seconds,
+        "accuracy": test["accuracy"],
+        "accuracy_95": test["accuracy_95"],
+        "chosen": f"{recipe['name']}: {recipe['model']['name']}",
+    }
+
+
+def markdown(report: Mapping[str, Any]) -> list[str]:
+    """The table, a row for each of both, and what it was measured on."""
+    machine, rows = report["environment"], report["rows"]
+    lines = [
+        f"{machine['processor']}, {machine['cores']} cores; {machine['date']}; load before {machine['load']}; "
+        + ", ".join(f"{k} {v}" for k, v in machine["packages"].items()),
+        "",
+        f"{Path(report['data']).name}: {rows['train']:,} texts to train and to choose on, {rows['test']:,} to test on.",
+        "",
+        "| | seconds | test accuracy (95 %) | chosen |",
+        "|---|---:|---:|---|",
+    ]
+    for name, of in report["contenders"].items():
+        low, high = of["accuracy_95"]
+        lines.append(
+            f"| {name} | {of['seconds']:.0f} | {of['accuracy']:.2%} ({low:.2%} to {high:.2%}) | {of['chosen']} |"
+        )
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main())
