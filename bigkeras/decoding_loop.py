@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
-# How often a compiled graph halves its batch: each time costs the compilation of the loop once more.
+# How often a compiled graph halves its batch at most: each time costs the compilation of the loop once more.
 HALVINGS = 2
 
 # A plain graph's caches have room for so many steps at first, and for twice as many whenever they are full; those of a
@@ -69,23 +69,40 @@ def _until_over_compiled(step: Callable, now: dict, found: dict, stepper: Any, w
 
     The batch is halved a few times, when half of what is left is over.
     """
-    index = tf.constant(0)
-    for halving in range(-1, HALVINGS + 1):
-        last = width if halving >= 0 else steps_at_first(stepper, width)
-        # Never no row at all: some kernels cannot have that.
-        left = 0 if halving == HALVINGS else tf.maximum(tf.shape(now["row"])[0] // 2, 1)
-        index, now = tf.while_loop(
-            lambda index, now, left=left, last=last: (_unfinished(now) > left) & (index < last),
-            lambda index, now: (index + 1, step(index, now)),
-            (index, now),
-        )
-        found = _placed(found, now)
-        if halving < 0:
-            now = {**now, "state": stepper.grown(now["state"], width)}
-        elif halving < HALVINGS:
-            # As many rows as are left at most, those that are not over first.
-            now = _rows(now, tf.argsort(tf.cast(_over(now), tf.int32), stable=True)[:left])
+    index, now = _until(_half(now), steps_at_first(stepper, width), step, tf.constant(0), now)
+    now = {**now, "state": stepper.grown(now["state"], width)}
+    found = _halving(HALVINGS, step, index, now, _placed(found, now), width)
     return found["ids"], found["scores"]
+
+
+def _halving(halvings: int, step: Callable, index, now: dict, found: dict, width) -> dict:
+    """What is found when all are over; the batch is halved so often at most, and one sentence not at all."""
+    left = _half(now) if halvings else 0
+    index, now = _until(left, width, step, index, now)
+    found = _placed(found, now)
+    if not halvings:
+        return found
+
+    def halved():
+        # As many rows as are left at most, those that are not over first.
+        rows = tf.argsort(tf.cast(_over(now), tf.int32), stable=True)[:left]
+        return _halving(halvings - 1, step, index, _rows(now, rows), found, width)
+
+    # Not `tf.cond`: of a case whose number it knows, as here from the shape, XLA compiles nothing but that one.
+    return tf.switch_case(tf.cast(left > 0, tf.int32), [lambda: found, halved])
+
+
+def _until(left, last, step: Callable, index, now: dict) -> tuple[tf.Tensor, dict]:
+    """Takes steps until at most `left` sentences are not over, or the step `last` is reached."""
+    return tf.while_loop(
+        lambda index, now: (_unfinished(now) > left) & (index < last),
+        lambda index, now: (index + 1, step(index, now)),
+        (index, now),
+    )
+
+
+def _half(now: dict) -> tf.Tensor:
+    return tf.shape(now["row"])[0] // 2
 
 
 def _over(now: dict) -> tf.Tensor:

@@ -264,6 +264,35 @@ def test_a_graph_and_a_compiled_one_give_what_eager_gives(taken, decode):
         np.testing.assert_allclose(given, scores, rtol=1e-4)
 
 
+def test_a_compiled_graph_translates_batches_that_cannot_be_halved_too(taken):
+    anything = [tf.TensorSpec([None, None], tf.int32)]
+    function = tf.function(functools.partial(beams, taken[2], most=12), jit_compile=True, input_signature=anything)
+    for few in (SOURCE[:1], SOURCE[:3]):
+        expected, scores = beams(taken[1], few, most=12)
+        ids, given = function(tf.constant(few))
+        np.testing.assert_array_equal(ids, expected)
+        np.testing.assert_allclose(given, scores, rtol=1e-4)
+
+
+def test_the_caches_of_one_sentence_have_half_the_room_for_half_of_the_steps():
+    rooms = [4]
+
+    class Grows(Table):
+        compiled = True
+
+        def step(self, tokens, index, memory, state):
+            rooms.append(rooms[-1])
+            logits, state = super().step(tokens, index, memory, state)
+            return logits - 20.0 * tf.one_hot(END, WORDS), state
+
+        def grown(self, state, steps):
+            rooms[-1] = int(steps)
+            return state
+
+    greedy(Grows(), SOURCE[:1], most=8)
+    assert rooms == [4] * 4 + [8] * 5
+
+
 def test_a_compiled_graph_draws_sentences_too(taken):
     decode = tf.function(lambda source: sampled(taken[2], source, most=6), jit_compile=True)
     ids, scores = decode(tf.constant(SOURCE))
