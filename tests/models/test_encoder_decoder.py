@@ -47,17 +47,18 @@ def build(key, precision="float32"):
 
 
 @functools.cache
-def taken_apart(model):
-    return stepper(model)
+def taken_apart(model, compiled=False):
+    return stepper(model, compiled=compiled)
 
 
-def stepwise(model, beams=1):
+def stepwise(model, beams=1, compiled=False):
     """Logits `(batch, beams, target length, vocabulary)` of a target in every beam, token by token."""
-    taken, results = taken_apart(model), []
+    taken, results = taken_apart(model, compiled), []
+    step = tf.function(taken.step, jit_compile=True) if compiled else taken.step
     tokens = np.repeat(TARGET[:, None, :], beams, axis=1)
     memory, state = taken.start(tf.constant(SOURCE), beams=beams, steps=8)
     for index in range(TARGET.shape[1]):
-        logits, state = taken.step(tf.constant(tokens[:, :, index]), tf.constant(index), memory, state)
+        logits, state = step(tf.constant(tokens[:, :, index]), tf.constant(index), memory, state)
         results.append(logits)
     return np.stack(results, axis=2)
 
@@ -92,10 +93,19 @@ def test_a_step_equals_the_full_pass_at_every_position(key, beams):
 
 
 @pytest.mark.parametrize("key", TINY)
-def test_a_step_equals_the_full_pass_in_16_bits_to_a_twentieth_of_the_largest_logit(key):
-    model = build(key, "mixed_bfloat16")
+def test_a_compiled_step_equals_the_full_pass_at_every_position(key):
+    model = build(key)
     full = model([SOURCE, TARGET]).numpy()
-    steps = stepwise(model)
+    np.testing.assert_allclose(stepwise(model, 2, compiled=True), np.repeat(full[:, None], 2, axis=1), atol=1e-5)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("key", TINY)
+def test_a_step_equals_the_full_pass_in_16_bits_to_a_twentieth_of_the_largest_logit(key, precision, compiled):
+    model = build(key, precision)
+    full = model([SOURCE, TARGET]).numpy()
+    steps = stepwise(model, compiled=compiled)
     assert steps.dtype == np.float32
     np.testing.assert_allclose(steps[:, 0], full, atol=0.05 * np.abs(full).max())
 
