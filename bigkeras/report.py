@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bigkeras import pictures
+from bigkeras.data.cleaning import reasons
 from bigkeras.metrics import NO_SCORE, epoch_score
 from bigkeras.recipe import Recipe
 from bigkeras.run import write_text
@@ -78,7 +79,8 @@ def write_sections(
     directory: Path, sections: Sequence[str], recipe: Recipe, history: Sequence[Mapping[str, Any]]
 ) -> Path:
     """report.md of these sections and of those that every report ends with; gives its path. Raises RunError."""
-    ending = [training(history, recipe), again(recipe), where(directory), bad_samples(directory)]
+    left_out = left_out_pairs if recipe.task.name == "translation" else bad_samples
+    ending = [training(history, recipe), again(recipe), where(directory), left_out(directory)]
     path = directory / "report.md"
     write_text(path, "\n\n".join(section for section in (*sections, *ending) if section) + "\n")
     return path
@@ -277,15 +279,34 @@ def _flat(values: Mapping[str, Any]) -> Iterator[list[Any]]:
 
 def bad_samples(directory: Path) -> str:
     """What bad_samples.csv says."""
-    path = directory / "bad_samples.csv"
-    if not path.exists():
+    rows = _listed(directory)
+    if rows is None:
         return ""
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = [[row["sample"], row["reason"]] for row in csv.DictReader(file)]
     if not rows:
         return "## Samples that could not be read\n\nNone."
     text = f"## Samples that could not be read\n\n{len(rows):,} were left out; all: bad_samples.csv."
     return f"{text}\n\n" + table(["sample", "reason"], rows[:MOST_BAD])
+
+
+def left_out_pairs(directory: Path) -> str:
+    """The same of sentence pairs, which can all be read: why they were left out of the training, and how many."""
+    rows = _listed(directory)
+    if rows is None:
+        return ""
+    if not rows:
+        return "## Pairs left out\n\nNone."
+    counts = reasons([why for _, why in rows]).most_common()
+    text = f"## Pairs left out\n\n{len(rows):,}; all, with their numbers: bad_samples.csv."
+    return f"{text}\n\n" + table(["reason", "pairs"], [[kind, f"{number:,}"] for kind, number in counts])
+
+
+def _listed(directory: Path) -> list[list[str]] | None:
+    """The rows of bad_samples.csv, sample and reason; None where there is none."""
+    path = directory / "bad_samples.csv"
+    if not path.exists():
+        return None
+    with path.open(encoding="utf-8", newline="") as file:
+        return [[row["sample"], row["reason"]] for row in csv.DictReader(file)]
 
 
 def table(header: Sequence[Any], rows: Sequence[Sequence[Any]]) -> str:

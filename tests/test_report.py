@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +13,7 @@ from bigkeras import pictures
 from bigkeras.metrics import bootstrap_interval, classification_metrics
 from bigkeras.recipe import Choice, Recipe
 from bigkeras.report import write_report
+from bigkeras.translation_report import write_translation_report
 
 NAMES = ("cat", "dog", "a|b <i>", "狗")
 RECIPE = Recipe(
@@ -117,6 +119,17 @@ def test_confusion_matrix_of_any_size_renders_without_a_warning(count, recwarn):
 def test_names_that_no_font_holds_become_numbers(recwarn):
     shown, _ = pictures._readable(["cat", "\U0001f9ff\U000e0fff", "$x$"])
     assert shown[0] == "cat" and shown[1] == "#1" and shown[2] == r"\$x\$"
+def test_pairs_that_were_left_out_are_counted_by_their_reasons(tmp_path):
+    rows = [*[[f"p.tsv:{i}", f"{90 + i} characters against {i}: too different"] for i in range(12)], ["a", "equal"]]
+    with (tmp_path / "bad_samples.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["sample", "reason"], *rows])
+    recipe = replace(RECIPE, task=Choice("translation"))
+    path = write_translation_report(tmp_path, recipe=recipe, metrics={}, history=HISTORY, predictions=None)
+    text = path.read_text(encoding="utf-8")
+    assert "## Pairs left out\n\n13; all" in text and "could not be read" not in text
+    assert "| … characters against …: too different | 12 |\n| equal | 1 |" in text
+
+
 
 
 def test_curves_leave_gaps_where_the_log_is_empty():

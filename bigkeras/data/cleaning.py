@@ -1,6 +1,8 @@
 """Which sentence pairs are no translations: empty, equal, over-long, of wild length, in the wrong script."""
 
+import functools
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,26 +15,29 @@ LONGEST = 1500  # characters of a sentence
 WILD = 4.0  # times longer or shorter than the pairs of this data usually are
 SAMPLE = 2000  # pairs that tell how long and in which scripts they usually are
 SMALL_SHARE = 0.1  # of the letters: a script with less is not one of a language's
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ufeff\u200b\xad]+")
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+# Marks without width, as the soft hyphen, stand inside words.
+MARKS = re.compile("[\ufeff\u200b\xad]+")
 
-# Unicode's blocks, as far as they tell scripts apart.
+# Unicode's blocks of the scripts whose languages are known here.
 SCRIPTS = {
-    "Latin": "A-Za-zªºÀ-ÖØ-öø-ɏḀ-ỿ",
+    "Latin": "A-Za-zªºÀ-ÖØ-öø-ʯḀ-ỿⱠ-ⱿꜢ-ꟿﬀ-ﬆＡ-Ｚａ-ｚ",
     "Greek": "\u0370-\u03ff\u1f00-\u1fff",
-    "Cyrillic": "\u0400-\u052f",
+    "Cyrillic": "\u0400-\u052f\ua640-\ua69f",
     "Armenian": "\u0530-\u058f",
-    "Hebrew": "\u0590-\u05ff",
-    "Arabic": "\u0600-\u06ff\u0750-\u077f",
+    "Hebrew": "\u0590-\u05ff\ufb1d-\ufb4f",
+    "Arabic": "\u0600-\u06ff\u0750-\u077f\ufb50-\ufdff\ufe70-\ufefc",
     "Devanagari": "\u0900-\u097f",
     "Bengali": "\u0980-\u09ff",
     "Tamil": "\u0b80-\u0bff",
     "Thai": "\u0e00-\u0e7f",
     "Georgian": "\u10a0-\u10ff",
-    "Hangul": "\u1100-\u11ff\uac00-\ud7af",
-    "Kana": "\u3041-\u30ff",
-    "Han": "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff",
+    "Hangul": "\u1100-\u11ff\u3131-\u318e\uac00-\ud7af",
+    "Kana": "\u3041-\u30ff\u31f0-\u31ff\uff66-\uff9f",
+    "Han": "\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af",
 }
 LETTERS = {script: re.compile(f"[{ranges}]") for script, ranges in SCRIPTS.items()}
+KNOWN = re.compile(f"[{''.join(SCRIPTS.values())}]+")
 LANGUAGES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("en", "de", "fr", "es", "it", "pt", "nl", "sv", "da", "no", "fi", "pl", "cs", "sk"), ("Latin",)),
     **dict.fromkeys(("hu", "ro", "hr", "sl", "et", "lv", "lt", "tr", "vi", "id", "ms", "sw", "ca", "eo"), ("Latin",)),
@@ -64,8 +69,8 @@ class Pair(NamedTuple):
 
 
 def tidy(text: str) -> str:
-    """A sentence in one line: control characters and runs of spaces are one space."""
-    return " ".join(CONTROL.sub(" ", text).split())
+    """A sentence in one line: control characters and runs of spaces are one space, marks without width none."""
+    return " ".join(CONTROL.sub(" ", MARKS.sub("", text)).split())
 
 
 def cleaned(pairs: Sequence[Pair], languages: tuple[str, str]) -> tuple[list[Pair], list[tuple[str, str]]]:
@@ -92,19 +97,38 @@ def cleaned(pairs: Sequence[Pair], languages: tuple[str, str]) -> tuple[list[Pai
 
 
 def check_order(pairs: Sequence[Pair], languages: tuple[str, str], origin: str, advice: str) -> None:
-    """Raises DataError where the sides are in each other's languages, as far as scripts or frequent words tell."""
+    """Raises DataError where the sides are in each other's languages, as far as scripts or frequent words tell.
+
+    One language that is known is enough: it stands on the other side then, and not on its own.
+    """
     sample = pairs[:: max(1, len(pairs) // SAMPLE)]
-    sources, targets = [pair.source for pair in sample], [pair.target for pair in sample]
+    sides = [pair.source for pair in sample], [pair.target for pair in sample]
     first, second = map(base, languages)
-    swapped = False
-    if first in LANGUAGES and second in LANGUAGES and LANGUAGES[first] != LANGUAGES[second]:
-        swapped = set(found_scripts(sources)) <= set(LANGUAGES[second]) - set(LANGUAGES[first])
-        swapped &= bool(sources) and set(found_scripts(targets)) <= set(LANGUAGES[first])
-    elif first in FREQUENT and second in FREQUENT and first != second:
-        swapped = _frequent(first, targets) > 3 * _frequent(first, sources)
-        swapped &= _frequent(second, sources) > 3 * _frequent(second, targets)
+    scripts = [LANGUAGES.get(language, ()) for language in (first, second)]
+    swapped = _swapped_scripts(scripts, found_scripts(sides[0]), found_scripts(sides[1]))
+    if first != second and (scripts[0] == scripts[1] or not all(scripts)):
+        swapped |= _swapped_words(first, second, *sides)
     if swapped:
-        raise DataError(f"{origin}: {languages[0]} stands where {languages[1]} should, and the other way: {advice}")
+        names = [language or "another language" for language in languages]
+        raise DataError(f"{origin}: {names[0]} stands where {names[1]} should, and the other way: {advice}")
+
+
+def _swapped_scripts(wanted: Sequence[tuple[str, ...]], sources: tuple[str, ...], targets: tuple[str, ...]) -> bool:
+    first, second = map(set, wanted)
+    if not sources or not targets or first == second:
+        return False
+    if not first:
+        return second.issuperset(sources) and second.isdisjoint(targets)
+    return first.isdisjoint(sources) and first.issuperset(targets) and (not second or second.issuperset(sources))
+
+
+def _swapped_words(first: str, second: str, sources: Sequence[str], targets: Sequence[str]) -> bool:
+    def on_the_other_side(language: str, own: Sequence[str], other: Sequence[str]) -> bool:
+        return _frequent(language, other) > max(3 * _frequent(language, own), len(other) // 10)
+
+    sides = ((first, sources, targets), (second, targets, sources))
+    told = [on_the_other_side(*side) for side in sides if side[0] in FREQUENT]
+    return bool(told) and all(told)
 
 
 def found_scripts(texts: Sequence[str]) -> tuple[str, ...]:
@@ -119,8 +143,23 @@ def found_scripts(texts: Sequence[str]) -> tuple[str, ...]:
 def letters(text: str) -> dict[str, int]:
     """How many letters of each script a text has."""
     likely = ("Latin",) if text.isascii() else LETTERS
-    found = {script: len(LETTERS[script].findall(text)) for script in likely}
-    return {script: number for script, number in found.items() if number}
+    found = {script: number for script in likely if (number := len(LETTERS[script].findall(text)))}
+    if not text.isascii():
+        for sign in KNOWN.sub("", text):
+            if sign.isalpha():
+                found[_script(sign)] = found.get(_script(sign), 0) + 1
+    return found
+
+
+@functools.cache
+def _script(letter: str) -> str:
+    """The script of a letter that `SCRIPTS` does not have: Unicode's names begin with it."""
+    return unicodedata.name(letter, "unknown").split()[0].title()
+
+
+def reasons(given: Sequence[str]) -> Counter[str]:
+    """How many of some reasons are of each kind: those that differ in their numbers are one, which shows none."""
+    return Counter(re.sub(r"\d+", "…", reason) for reason in given)
 
 
 def base(language: str) -> str:

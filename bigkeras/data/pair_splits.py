@@ -1,15 +1,17 @@
 """From sentence pairs to splits that share no source sentence."""
 
+import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
 
-from bigkeras.data.cleaning import Pair, cleaned
+from bigkeras.data.cleaning import Pair, cleaned, reasons
 from bigkeras.data.reviews import text_array
 from bigkeras.data.source import ArraySource, DataError, Splits
 from bigkeras.data.splits import check_fractions
 
 PARTS = ("train", "validation", "test")
+MOST_KINDS = 4  # of reasons, in a line
 
 
 def pair_splits(
@@ -25,10 +27,10 @@ def pair_splits(
 ) -> Splits:
     """Cleaned pairs as splits. Those of no part are split by the seed, all pairs of one source sentence together.
 
-    Sources are compared in lower case and without regard to spaces. A training pair whose source stands in another
-    part is left out, a validation pair whose source stands in the test part too. What is left out, here and by the
-    cleaning, stands in `ignored`: it was read well, and counts as no damage. Pairs that come as validation or test ones
-    are not cleaned.
+    Sources are compared in lower case, composed (NFC) and without regard to spaces. A training pair whose source stands
+    in another part is left out, a validation pair whose source stands in the test part too. What is left out, here and
+    by the cleaning, stands in `ignored`, and `found` says how much it is: it was read well, and counts as no damage.
+    Pairs that come as validation or test ones are not cleaned.
     """
     check_fractions(validation=validation, test=test)
     if seed < 0:
@@ -40,8 +42,8 @@ def pair_splits(
     kept, ignored = cleaned([pair for i, pair in enumerate(pairs) if i not in published], languages)
     kept += [pairs[i] for i in sorted(published)]
     if not kept:
-        told = f"; the first left out: {ignored[0][0]}: {ignored[0][1]}" if ignored else ""
-        raise DataError(f"{origin}: no sentence pair that can be used{told}")
+        first = f"; the first left out: {ignored[0][0]}: {ignored[0][1]}" if ignored else ""
+        raise DataError(f"{origin}: no sentence pair that can be used{first}")
     keys = [source_key(pair.source) for pair in kept]
     given = _split_keys(dict.fromkeys(k for k, p in zip(keys, kept, strict=True) if not p.part), validation, test, seed)
     rows: dict[str, list[int]] = {part: [] for part in PARTS}
@@ -60,7 +62,18 @@ def pair_splits(
         raise DataError(f"{origin}: {len(kept)} sentence pairs leave none to train on")
     held_out, tested = (with_references(rows[part], kept, keys) for part in PARTS[1:])
     train = pair_source([kept[i] for i in rows["train"]])
-    return Splits(train, held_out, tested, (), bad=tuple(bad), ignored=tuple(ignored), languages=languages)
+    return Splits(
+        train, held_out, tested, (), bad=tuple(bad), ignored=tuple(ignored), languages=languages,
+        found=told(ignored, len(pairs)),
+    )  # fmt: skip
+
+
+def told(ignored: Sequence[tuple[str, str]], total: int) -> str:
+    """A line on how many of `total` pairs are left out, and why most of them; "" for none."""
+    kinds = reasons([why for _, why in ignored])
+    some = "; ".join(f"{number:,}: {kind}" for kind, number in kinds.most_common(MOST_KINDS))
+    more = "; …" if len(kinds) > MOST_KINDS else ""
+    return f"{len(ignored):,} of {total:,} pairs are left out ({some}{more}); all: bad_samples.csv" if ignored else ""
 
 
 def pair_source(pairs: Sequence[Pair], references: Sequence[Sequence[str]] | None = None) -> ArraySource:
@@ -88,7 +101,7 @@ def with_references(rows: Sequence[int], pairs: Sequence[Pair], keys: Sequence[s
 
 def source_key(source: str) -> str:
     """What two sources have in common that count as the same sentence."""
-    return " ".join(source.casefold().split())
+    return " ".join(unicodedata.normalize("NFC", source.casefold()).split())
 
 
 def _split_keys(keys: dict[str, None], validation: float, test: float, seed: int) -> dict[str, str]:

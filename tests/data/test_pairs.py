@@ -40,6 +40,15 @@ def test_no_source_sentence_stands_in_two_splits_and_its_translations_stay_toget
     assert all(len(lines.split("\n")) == 2 for lines in texts(splits.test, "references"))
 
 
+def test_sources_that_are_composed_otherwise_are_one_sentence(tmp_path):
+    rows = [(f"caf\u00e9 {i}", f"Kaffee {i}") for i in range(20)] + [
+        (f"CAFE\u0301 {i}", f"Cafe {i}") for i in range(20)
+    ]
+    splits = DATASETS["translation_pairs"](file=table(tmp_path / "p.tsv", rows), validation=0.2, test=0.2)
+    assert len(splits.train) == 24 and len(splits.test) == 4
+    assert all(len(lines.split("\n")) == 2 for lines in texts(splits.test, "references"))
+
+
 def test_the_seed_decides_the_split(tmp_path):
     file = table(tmp_path / "p.tsv", GOOD)
     first, again, other = (texts(DATASETS["translation_pairs"](file=file, seed=s).test) for s in (1, 1, 2))
@@ -55,6 +64,8 @@ def test_the_seed_decides_the_split(tmp_path):
         ("word " * 5000, "Wort " * 5000, "more than 1500"),
         ("Yes.", "Ja, das ist so, und noch viel mehr als das, was da nun einmal alles steht. " * 3, "too different"),
         ("A plain sentence.", "Простое предложение.", "Cyrillic script, not in Latin"),
+        ("A plain sentence.", "ቀላል ዓረፍተ ነገር", "Ethiopic script, not in Latin"),
+        ("A plain sentence.", "సాధారణ వాక్యం", "Telugu script, not in Latin"),
         ("A broken \ufffd sign.", "Ein kaputtes Zeichen.", "broken characters"),
     ],
 )
@@ -80,6 +91,7 @@ def test_emoji_numbers_and_zero_bytes_are_no_damage(tmp_path):
 def test_cleaning_is_listed_but_does_not_count_as_damage(tmp_path):
     splits = DATASETS["translation_pairs"](file=table(tmp_path / "p.tsv", [*GOOD, ("Same.", "Same."), ("alone",)]))
     assert [why for _, why in splits.ignored] == ["source and target are equal"]
+    assert splits.found == "1 of 41 pairs are left out (1: source and target are equal); all: bad_samples.csv"
     assert [name.rpartition(":")[2] for name, _ in splits.bad] == ["42"]
 
 
@@ -129,6 +141,26 @@ def test_columns_in_each_others_language_are_told(tmp_path):
         DATASETS["translation_pairs"](file=file, source_language="en", target_language="de")
 
 
+SENTENCES = {
+    "en": "This is the cat that sits on the mat.", "de": "Das ist die Katze, und der Hund ist nicht da.",
+    "hu": "Ez a macska ül a szőnyegen.", "ru": "Кошка сидит на коврике.", "te": "పిల్లి చాప మీద కూర్చుంది.",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("said, there", [("en-de", "de-en"), ("en-hu", "hu-en"), ("hu-en", "en-hu"), ("en-ru", "ru-en"),
+                                         ("en-te", "te-en"), ("te-ru", "ru-te"), ("-ru", "ru-te")])  # fmt: skip
+def test_aligned_files_in_each_others_language_are_told(tmp_path, said, there):
+    names = there.split("-")
+    for name in names:
+        (tmp_path / f"{name}.txt").write_text("".join(f"{i} {SENTENCES[name]}\n" for i in range(30)), encoding="utf-8")
+    file, target_file = (str(tmp_path / f"{name}.txt") for name in names)
+    languages = dict(zip(("source_language", "target_language"), said.split("-"), strict=True))
+    with pytest.raises(DataError, match="and the other way: exchange file and target_file"):
+        DATASETS["aligned_files"](file=file, target_file=target_file, **languages)
+    splits = DATASETS["aligned_files"](file=target_file, target_file=file, **languages)
+    assert len(every(splits)) == 30 and not splits.ignored
+
+
 @pytest.mark.parametrize(
     "content, message",
     [
@@ -144,6 +176,17 @@ def test_a_pair_file_that_is_none_is_told_in_one_line(tmp_path, content, message
     with pytest.raises(DataError, match=message) as told:
         DATASETS["translation_pairs"](file=str(path))
     assert "p.tsv" in str(told.value) and "\n" not in str(told.value)
+
+
+def test_pairs_with_broken_bytes_are_left_out_and_the_others_are_read(tmp_path):
+    rows = [(f"Number {i}, please, as ever.", f"Nummer {i}, schöne Grüße, bitte, wie immer.") for i in range(60)]
+    data = "".join("\t".join(row) + "\n" for row in rows).encode()
+    (tmp_path / "p.tsv").write_bytes(data.replace("ü".encode(), b"\xc3", 2))
+    splits = DATASETS["translation_pairs"](file=str(tmp_path / "p.tsv"))
+    assert [(name.rpartition(":")[2], why) for name, why in splits.ignored] == [
+        ("1", "broken characters in the target"), ("2", "broken characters in the target"),
+    ]  # fmt: skip
+    assert sorted(every(splits)) == sorted(source for source, _ in rows[2:])
 
 
 def test_other_encodings_are_found(tmp_path):
@@ -166,6 +209,9 @@ def test_aligned_files_of_different_lengths_are_refused(tmp_path):
     (tmp_path / "x.en").write_text("One.\nTwo.\n")
     (tmp_path / "x.de").write_text("Eins.\n")
     with pytest.raises(DataError, match=r"x\.en 2 and .*x\.de 1"):
+        DATASETS["aligned_files"](file=str(tmp_path / "x.en"), target_file=str(tmp_path / "x.de"))
+    (tmp_path / "x.de").write_text("")
+    with pytest.raises(DataError, match=r"x\.de: the file is empty"):
         DATASETS["aligned_files"](file=str(tmp_path / "x.en"), target_file=str(tmp_path / "x.de"))
 
 
@@ -199,6 +245,7 @@ def test_a_translation_memory_may_use_the_names_of_html(tmp_path):
     [
         (TMX.format(doctype='<!DOCTYPE tmx [<!ENTITY a "aaaa">]>', units=UNIT.format(en="&a;", de="b")), "entity a"),
         (TMX.format(doctype="", units="<tu><tuv>"), "line 3: not whole XML: mismatched tag"),
+        ("", "line 1: not whole XML: no element found"),
         (TMX.format(doctype="", units=""), r"holds no unit of a translation memory \(tu\)"),
         (TMX.format(doctype=DTD, units=UNIT.format(en="&mine;", de="b")), "needs the entity mine of its own"),
         (TMX.format(doctype="", units="").replace("UTF-8", "gb18030"), "save it as UTF-8"),
