@@ -237,8 +237,10 @@ def with_data(recipe: Recipe, data: str | None) -> Recipe:
     places = [n for n in ("directory", "file") if n in inspect.signature(function).parameters]
     if not places:
         raise RecipeError(f"--data {data}: data {recipe.data.name} is built in and takes no place")
-    place = str(Path(data).expanduser().resolve())
-    return replace(recipe, data=Choice(recipe.data.name, {**recipe.data.args, places[0]: place}))
+    args = {**recipe.data.args, places[0]: data}
+    # So that the recipe.json of the run finds them from any folder.
+    found = {n: str(Path(args[n]).expanduser().resolve()) for n in (places[0], "target_file") if n in args}
+    return replace(recipe, data=Choice(recipe.data.name, {**args, **found}))
 
 
 def numbered(source: Source, names: tuple[str, ...], wanted: tuple[str, ...]) -> Source:

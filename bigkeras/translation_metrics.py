@@ -85,8 +85,12 @@ def unspaced_language(references: References) -> str:
 
 def tokeniser(language: str) -> str:
     """sacrebleu's name of the tokeniser for a language."""
-    base = language.lower().replace("_", "-").partition("-")[0]
-    return {"zh": "zh", "ja": "char", "th": "char", "ko": "char"}.get(base, "13a")
+    return {"zh": "zh", "ja": "char", "th": "char", "ko": "char"}.get(_base(language), "13a")
+
+
+def _base(language: str) -> str:
+    """zh_CN → zh."""
+    return language.lower().replace("_", "-").partition("-")[0]
 
 
 def _streams(references: References) -> list[list[str]]:
@@ -97,7 +101,7 @@ def _streams(references: References) -> list[list[str]]:
 
 
 def _by_length(translations: Sequence[str], references: References, language: str) -> list[dict[str, Any]]:
-    base = language.lower().partition("-")[0]
+    base = _base(language)
     sizes = np.array([len(known[0]) if base in UNSPACED else len(known[0].split()) for known in references])
     groups = np.searchsorted(LENGTHS, sizes)
     rows = []

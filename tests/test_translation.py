@@ -1,19 +1,24 @@
 """A translator from pairs to scores: subwords, batches, the step, decoding, evaluation."""
 
+import io
 import json
 import shutil
+from dataclasses import replace
 
 import keras
 import numpy as np
 import pytest
+import sentencepiece
 import tensorflow as tf
 
 from bigkeras.artifact import export
 from bigkeras.data import DATASETS
+from bigkeras.data.cleaning import Pair, tidy
+from bigkeras.data.pair_splits import pair_source
 from bigkeras.data.pipeline import ordered_plan, plan_rows
 from bigkeras.data.plan import ROWS, epoch_plan, steps_per_epoch
-from bigkeras.data.source import DataError
-from bigkeras.evaluation import evaluate
+from bigkeras.data.source import DataError, joined
+from bigkeras.evaluation import evaluate, with_data
 from bigkeras.recipe import Choice, Recipe, RecipeError
 from bigkeras.tasks import TASKS, load_preprocessor, load_task
 from bigkeras.tasks.pairs import clean, pieces
@@ -79,6 +84,52 @@ def test_any_text_comes_back_from_its_ids(task):
     assert [text.decode() for text in back.numpy()] == [
         "the small cat", "Schrödinger’s 猫 😀, „ja“!", "", "tabs and spaces", "é",
     ]  # fmt: skip
+
+
+def test_marks_without_width_part_no_word():
+    marked = ["Zusammen\u00adarbeit", "\ufeffa\u200bb", "e\u00ad\u0301", "a\x07b"]
+    wanted = ["Zusammenarbeit", "ab", "é", "a b"]
+    assert [text.decode() for text in clean(tf.constant(marked)).numpy()] == wanted
+    assert [tidy(text) for text in marked] == ["Zusammenarbeit", "ab", "e\u0301", "a b"]
+
+
+@pytest.mark.parametrize("algorithm", ["unigram", "bpe"])
+def test_a_vocabulary_is_as_large_as_the_data_allows_and_never_smaller_than_its_characters(pairs, algorithm):
+    few = DATASETS["translation_pairs"](file=str(pairs))
+    fitted = TASKS["translation"](few, vocabulary_size=20_000, length=48, algorithm=algorithm)
+    assert 300 < fitted.preprocessor.vocabulary_sizes()[0] < 2000
+    rows = [Pair("", chr(0x4E00 + i) * 3 + chr(0x4E00 + i + 1), chr(0x5E00 + i) * 2) for i in range(400)]
+    many = replace(few, train=pair_source(rows))
+    with pytest.raises(DataError, match=r"task\.vocabulary_size=320: the characters of these texts alone need \d+"):
+        TASKS["translation"](many, vocabulary_size=320, length=48, algorithm=algorithm)
+
+
+def test_a_vocabulary_of_ones_own_must_have_bytes(pairs, tmp_path):
+    model, options = io.BytesIO(), {"vocab_size": 40, "pad_id": 0, "unk_id": 1, "bos_id": 2, "eos_id": 3}
+    lines = iter(pairs.read_text(encoding="utf-8").split())
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=lines, model_writer=model, hard_vocab_limit=False, minloglevel=2, **options
+    )
+    (tmp_path / "own.model").write_bytes(model.getvalue())
+    with pytest.raises(DataError, match=r"own\.model: has no bytes for rare signs"):
+        TASKS["translation"](DATASETS["translation_pairs"](file=str(pairs)), vocabulary=str(tmp_path / "own.model"))
+
+
+def test_all_splits_together_keep_all_known_translations(tmp_path):
+    lines = [f"sentence {i} here\t{word} {i} hier\n" for i in range(30) for word in ("Satz", "Spruch")]
+    (tmp_path / "p.tsv").write_text("".join(lines))
+    splits = DATASETS["translation_pairs"](file=str(tmp_path / "p.tsv"), validation=0.1, test=0.1)
+    columns = joined(splits).columns
+    known = [text.count(b"\n") + 1 for text in columns["references"]]
+    assert known == [1] * 48 + [2] * 6
+    assert columns["references"][:48].tolist() == columns["target"][:48].tolist()
+
+
+def test_both_aligned_files_are_found_from_any_folder(pairs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    asked = recipe(pairs, data=Choice("aligned_files", {"target_file": "x.de"}))
+    args = with_data(asked, "x.en").data.args
+    assert args == {"file": str(tmp_path / "x.en"), "target_file": str(tmp_path / "x.de")}
 
 
 def test_the_vocabulary_is_learned_from_the_training_split_and_always_the_same(pairs, task):
@@ -198,6 +249,17 @@ def test_micro_batches_train_the_same_weights(pairs, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_a_recurrent_translator_learns_and_is_scored(pairs, tmp_path, cell):
+    model = Choice("seq2seq_rnn", {"cell": cell, "units": 48, "embedding_width": 32, "dropout": 0.0})
+    fit(recipe(pairs, model=model, epochs=8), tmp_path, log=Log(quiet=True))
+    lines = (tmp_path / "log.csv").read_text().splitlines()
+    loss = [float(line.split(",")[lines[0].split(",").index("val_loss")]) for line in lines[1:]]
+    assert len(loss) == 8 and loss[-1] < 0.8 * loss[0]
+    assert evaluate(tmp_path, split="test")["test"]["sentences"] == 12
+
+
+@pytest.mark.slow
 def test_a_toy_language_is_learned(pairs, tmp_path):
     metrics = fit(recipe(pairs, epochs=30, model__dropout=0.0), tmp_path / "run", log=Log(quiet=True))
     assert metrics["validation"]["bleu"] > 40
@@ -223,6 +285,18 @@ def test_a_translator_goes_on_from_another_with_its_vocabulary(pairs, run, tmp_p
     assert ours.models == theirs.models
     for w, v in zip(model_of(run).get_weights(), model_of(tmp_path / "on").get_weights(), strict=True):
         np.testing.assert_array_equal(w, v)
+
+
+def test_languages_that_the_data_does_not_say_are_those_of_the_vocabularies_run(pairs, run, task):
+    splits = DATASETS["translation_pairs"](file=str(pairs))
+    assert splits.languages == ("", "")
+    for said, told in ((("", ""), ("en", "de")), (("", "xx"), ("en", "xx"))):
+        fitted = TASKS["translation"](replace(splits, languages=said), vocabulary=str(run))
+        assert fitted.preprocessor.languages == told
+    english, german = ([f"{text} {i}".encode() for i in range(30)] for text in ("this is the cat", "das ist die Katze"))
+    swapped = pair_source([Pair("", s.decode(), t.decode()) for s, t in zip(german, english, strict=True)])
+    with pytest.raises(DataError, match=r"en stands where de should, .*say data\.source_language"):
+        TASKS["translation"](replace(splits, train=swapped), vocabulary=str(run))
 
 
 def test_a_translator_of_another_language_takes_the_layers_and_the_subwords_that_both_know(pairs, run, tmp_path):
@@ -293,8 +367,10 @@ def test_chinese_is_scored_by_its_characters():
     ):
         assert unspaced_language([[text]]) == language
     assert corpus_bleu(["我喜欢小猫。"], [["我喜欢小狗。"]], "").signature.count("tok:zh") == 1
-    found = corpus_bleu(["我喜欢小猫。"], [["我喜欢小狗。"]], "zh-CN")
-    assert found.score > 0 and "tok:zh" in found.signature
+    for code in ("zh-CN", "zh_CN"):
+        found = translation_metrics(["我喜欢小猫。"], [["我喜欢小狗。"]], code)
+        assert found["bleu"] > 0 and "tok:zh" in found["signatures"]["bleu"]
+        assert found["by_length"][0]["length"] == "6 to 10"
 
 
 @pytest.mark.parametrize(

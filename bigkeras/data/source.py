@@ -121,7 +121,12 @@ def joined(splits: Splits) -> Source:
     files = [part for part in parts if isinstance(part, FileSource)]
     if len(arrays) == len(parts):
         names = [part.name(i) for part in arrays for i in range(len(part))]
-        columns = {key: np.concatenate([part.columns[key] for part in arrays]) for key in arrays[0].columns}
+        keys = [key for key in arrays[0].columns if key != "references"]
+        columns = {key: np.concatenate([part.columns[key] for part in arrays]) for key in keys}
+        if any("references" in part.columns for part in arrays):
+            # Of a training pair one translation is known.
+            known = [part.columns.get("references", part.columns["target"]) for part in arrays]
+            columns["references"] = np.concatenate(known)
         return ArraySource(columns, labels, names)
     if len(files) == len(parts):
         paths = [path for part in files for path in part.paths]

@@ -16,8 +16,10 @@ from bigkeras.tasks.text import sentencepiece_tokenizer
 
 PADDING, UNKNOWN, BEGIN, END = 0, 1, 2, 3
 SOURCE_FILE, TARGET_FILE = "source.model", "target.model"
-# Signs that are no text: controls and marks without width; joiners (U+200C, U+200D) belong to words and emoji.
-INVISIBLE = r"[\p{Cc}\x{2028}\x{2029}]+|[\x{FEFF}\x{200B}\x{00AD}]"
+# Signs that are no text. Marks without width, as the soft hyphen, stand inside words, and nothing takes their place;
+# joiners (U+200C, U+200D) belong to words and emoji.
+MARKS = r"[\x{FEFF}\x{200B}\x{00AD}]+"
+CONTROLS = r"[\p{Cc}\x{2028}\x{2029}]+"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,8 +114,8 @@ def clean(texts: tf.Tensor) -> tf.Tensor:
     import tensorflow_text
 
     texts = tf.strings.unicode_transcode(texts, "UTF-8", "UTF-8", errors="replace")
-    texts = tensorflow_text.normalize_utf8(texts, "NFC")
-    texts = tf.strings.regex_replace(texts, INVISIBLE, " ")
+    texts = tensorflow_text.normalize_utf8(tf.strings.regex_replace(texts, MARKS, ""), "NFC")
+    texts = tf.strings.regex_replace(texts, CONTROLS, " ")
     return tf.strings.strip(tf.strings.regex_replace(texts, r"[\s\p{Z}]+", " "))
 
 

@@ -67,7 +67,7 @@ def learned_models(
 
 
 def given_model(path: Path) -> bytes:
-    """The bytes of a SentencePiece model file of one's own, whose ids are ours. Raises DataError."""
+    """The bytes of a SentencePiece model file of one's own: with our ids, and with bytes. Raises DataError."""
     import sentencepiece
 
     try:
@@ -79,6 +79,8 @@ def given_model(path: Path) -> bytes:
     found = (processor.pad_id(), processor.unk_id(), processor.bos_id(), processor.eos_id())
     if found != (PADDING, UNKNOWN, BEGIN, END):
         raise DataError(f"task.vocabulary={path}: padding, unknown, beginning and end have the ids {found}, not 0 to 3")
+    if not any(processor.is_byte(id) for id in range(processor.get_piece_size())):
+        raise DataError(f"task.vocabulary={path}: has no bytes for rare signs: train it with --byte_fallback=true")
     return data
 
 

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from bigkeras.data.cleaning import SAMPLE, Pair, check_order
 from bigkeras.data.pipeline import Batch, options
 from bigkeras.data.plan import WIDTHS
 from bigkeras.data.source import ArraySource, DataError, Source, Splits
@@ -139,7 +140,8 @@ def translation(
 
     `joint`: one vocabulary for both languages; languages of different scripts are better off with two.
     `vocabulary`: the directory of a run whose vocabularies are taken over, or a SentencePiece model for both languages;
-    null: learned, but those of the translator that `start_from` names, where its languages are the same. `beam`,
+    null: learned, but those of the translator that `start_from` names, where its languages are the same. Languages that
+    the data does not say are those of the run whose vocabularies are taken over. `beam`,
     `length_penalty` and `coverage_penalty` (both nothing to one beam) are those of validation and of the artifact.
     `sampling`: training sentences are cut into subwords at random, so bold (`subwords.sampled` says what the number
     means): a regularisation that suits few pairs.
@@ -148,15 +150,16 @@ def translation(
     _check_penalties(length_penalty, coverage_penalty)
     if sampling is not None and not 0 < sampling <= 1:
         raise DataError(f"task.sampling={sampling}: above 0, to 1, or null")
-    texts = _texts(splits.train).columns
+    texts, languages = _texts(splits.train).columns, splits.languages
     if vocabulary:
-        models = _given(Path(vocabulary).expanduser())
+        models, theirs = _given(Path(vocabulary).expanduser())
+        languages = _filled(splits, theirs)
     else:
         models = learned_models(
             texts["source"], texts["target"], size=vocabulary_size, algorithm=algorithm, joint=joint
         )
     preprocessor = PairPreprocessor(
-        languages=splits.languages, length=length, beam=beam, length_penalty=length_penalty,
+        languages=languages, length=length, beam=beam, length_penalty=length_penalty,
         coverage_penalty=coverage_penalty, source_model=models[0], target_model=models[1],
     )  # fmt: skip
     return Translation(preprocessor, sampling=sampling)
@@ -168,10 +171,22 @@ def check_augmentation(choices: Sequence[Choice]) -> None:
         raise RecipeError(f"augmentation {choices[0].name!r}: translation has none")
 
 
-def _given(path: Path) -> tuple[bytes, bytes]:
+def _filled(splits: Splits, theirs: tuple[str, str]) -> tuple[str, str]:
+    """The data's languages, in the place of unknown ones an earlier run's. Raises DataError where they are swapped."""
+    source, target = (own or their for own, their in zip(splits.languages, theirs, strict=True))
+    if (source, target) != splits.languages:
+        columns = [_texts(splits.train).columns[side][:SAMPLE] for side in ("source", "target")]
+        pairs = [Pair("", *(text.decode() for text in row)) for row in zip(*columns, strict=True)]
+        advice = "say data.source_language and data.target_language"
+        check_order(pairs, (source, target), "the languages of task.vocabulary or start_from", advice)
+    return source, target
+
+
+def _given(path: Path) -> tuple[tuple[bytes, bytes], tuple[str, str]]:
+    """The vocabularies, and the languages of the run that has them, "" for unknown ones."""
     if not path.is_dir():
         model = given_model(path)
-        return model, model
+        return (model, model), ("", "")
     from bigkeras.tasks import load_preprocessor
 
     try:
@@ -180,7 +195,7 @@ def _given(path: Path) -> tuple[bytes, bytes]:
         raise DataError(f"task.vocabulary={path}: {error.filename}: {error.strerror}") from None
     if not isinstance(found, PairPreprocessor):
         raise DataError(f"task.vocabulary={path}: a run with another kind of data")
-    return found.source_model, found.target_model
+    return found.models, found.languages
 
 
 def _texts(source: Source) -> ArraySource:
