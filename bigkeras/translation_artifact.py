@@ -20,6 +20,13 @@ from bigkeras.translator import Translator, alignment, best
 from bigkeras.warmup import SENTENCE, write_requests
 
 COMPILED_SHARE = 0.99  # of the sentences, that XLA's rounding must leave as they are
+# The signatures that a server warms up, and what they take beside the text. Not `compiled`, which would be compiled for
+# each of the batches, and is for who asks for many of one shape; nor `attention`, which is for people.
+WARMED: dict[str, dict[str, Any]] = {
+    "serving_default": {},
+    "greedy": {},
+    "n_best": {"length_penalty": np.float32(1)},
+}
 TEXT = tf.TensorSpec([None], tf.string, name="text")
 
 Answer = dict[str, tf.Tensor]
@@ -36,7 +43,8 @@ def export_translator(
     """Writes `directory/1/`, the preprocessor's files and `files` (name → text); gives sizes and what was compared.
 
     Before the directory gets its name, both of TensorFlow's loaders must translate `examples` exactly as the Keras
-    model does, in a batch, alone and as an empty batch, and the compiled signature at least `COMPILED_SHARE` of them.
+    model does, in a batch, the first of them alone, and an empty batch, and the compiled signature at least
+    `COMPILED_SHARE` of them. preprocessor.json lies in `1/assets.extra/`, too, for who copies the version alone.
     Whatever the model's precision, the artifact computes in float32. Raises ExportError, and leaves nothing behind.
     """
     directory = Path(directory)
@@ -46,12 +54,14 @@ def export_translator(
     contents = {**preprocessor.files(), **{name: text.encode() for name, text in (files or {}).items()}}
     with tf.device("/CPU:0"):
         # In one batch, as the artifact gets them: another width rounds otherwise.
-        expected = Translator(plain, preprocessor, batch=len(examples))(examples)
+        translator = Translator(plain, preprocessor, batch=len(examples))
+        expected, alone = translator(examples), translator(examples[:1])[0]
     with placed(directory, contents) as beside:
         save(plain, preprocessor, beside / "1")
-        write_requests(beside / "1", TEXT.name, SENTENCE)
+        write_requests(beside / "1", TEXT.name, SENTENCE, WARMED)
+        (beside / "1" / "assets.extra" / "preprocessor.json").write_text(preprocessor.to_json(), encoding="utf-8")
         report = {"examples": len(examples), "directory": str(directory)}
-        report["agreement"] = gate(beside / "1", examples, expected)
+        report["agreement"] = gate(beside / "1", examples, expected, alone)
         report |= sizes(beside / "1", plain)
     return report
 
@@ -147,8 +157,11 @@ def _attention(maps: keras.Model, preprocessor: PairPreprocessor, read: Any, wri
     return attention
 
 
-def gate(directory: Path, examples: Sequence[bytes], expected: Sequence[str]) -> dict[str, float]:
-    """The share of the examples that each loader and signature translates as expected; ExportError for too few."""
+def gate(directory: Path, examples: Sequence[bytes], expected: Sequence[str], alone: str) -> dict[str, float]:
+    """The share of the examples that each loader and signature translates as expected; ExportError for too few.
+
+    `alone`: the translation of the first by itself, which a rounding may make another than that in the batch.
+    """
     texts = np.array(list(examples), dtype=object)
     wanted = [text.encode() for text in expected]
     shares: dict[str, float] = {}
@@ -162,8 +175,16 @@ def gate(directory: Path, examples: Sequence[bytes], expected: Sequence[str]) ->
                     place = next(i for i, pair in enumerate(zip(found, wanted, strict=True)) if pair[0] != pair[1])
                     raise ExportError(
                         f"{loader} loader, signature {signature}: {same:.0%} of {len(wanted)} sentences are translated "
-                        f"as by the Keras model; the first other one is {texts[place].decode('utf-8', 'replace')!r}"
+                        f"as by the Keras model; the first other one is {_shown(texts[place])}"
                     )
+            if run("serving_default", "text", texts[:1])["translation"].tolist() != [alone.encode()]:
+                raise ExportError(
+                    f"{loader} loader: {_shown(texts[0])}, alone, is not translated as by the Keras model"
+                )
             if run("serving_default", "text", texts[:0])["translation"].shape != (0,):
                 raise ExportError(f"{loader} loader: an empty batch has an answer")
     return shares
+
+
+def _shown(text: bytes) -> str:
+    return repr(text.decode("utf-8", "replace"))

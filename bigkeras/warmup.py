@@ -5,31 +5,44 @@
 the package that has these messages, tensorflow-serving-api, would bring gRPC into every installation.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 FILE = "assets.extra/tf_serving_warmup_requests"
 BATCHES = (1, 8)
+DEFAULT: Mapping[str, Mapping[str, Any]] = {"serving_default": {}}
 # Not the user's own texts or images: an artifact is passed on, and its data may not be.
 SENTENCE = b"This is a sentence, and here is another one that is somewhat longer."
 
 
-def write_requests(directory: Path, name: str, example: bytes, batches: Sequence[int] = BATCHES) -> None:
-    """Adds the file to a SavedModel's directory: requests to `serving_default`, an example so many times in each.
+def write_requests(
+    directory: Path,
+    name: str,
+    example: bytes,
+    signatures: Mapping[str, Mapping[str, Any]] = DEFAULT,
+    batches: Sequence[int] = BATCHES,
+) -> None:
+    """Adds the file to a SavedModel's directory: requests to each signature, an example so many times in each.
 
-    `name`: the signature's input, of strings `(batch,)`.
+    `name`: the signatures' input, of strings `(batch,)`. `signatures`: what else each takes, a value by name.
     """
     path = directory / FILE
     path.parent.mkdir()
     with tf.io.TFRecordWriter(str(path)) as writer:
-        for size in batches:
-            tensor = tf.make_tensor_proto([example] * size, tf.string).SerializeToString()
-            # PredictRequest: model_spec (its signature_name) and inputs, a map of names to tensors.
-            request = _field(1, _field(3, b"serving_default")) + _field(2, _field(1, name.encode()) + _field(2, tensor))
-            # PredictionLog: predict_log, whose request it is.
-            writer.write(_field(6, _field(1, request)))
+        for signature, others in signatures.items():
+            for size in batches:
+                inputs = {name: np.array([example] * size, object), **others}
+                # PredictRequest: model_spec (its signature_name) and inputs, a map of names to tensors.
+                request = _field(1, _field(3, signature.encode()))
+                for key, value in inputs.items():
+                    tensor = tf.make_tensor_proto(value).SerializeToString()
+                    request += _field(2, _field(1, key.encode()) + _field(2, tensor))
+                # PredictionLog: predict_log, whose request it is.
+                writer.write(_field(6, _field(1, request)))
 
 
 def gray_image(shape: Sequence[int]) -> bytes:

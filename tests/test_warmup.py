@@ -39,20 +39,31 @@ def prediction_log():
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("warmup_test.PredictionLog"))
 
 
+def requests(prediction_log, directory):
+    """(signature, inputs by name) of each request in a model's directory."""
+    for record in tf.data.TFRecordDataset(str(directory / FILE)):
+        message = prediction_log()
+        message.ParseFromString(record.numpy())
+        assert message.SerializeToString() == record  # nothing stands in it that the message does not have
+        request = message.predict_log.request
+        values = {entry.key: tensor_pb2.TensorProto.FromString(entry.value) for entry in request.inputs}
+        yield request.model_spec.signature_name, {key: tf.make_ndarray(value) for key, value in values.items()}
+
+
 @pytest.mark.parametrize("example", [b"a", b"long " * 60_000])
 def test_the_requests_are_to_the_default_signature_and_hold_the_example(prediction_log, tmp_path, example):
     write_requests(tmp_path, "text", example, batches=(1, 3))
-    records = [record.numpy() for record in tf.data.TFRecordDataset(str(tmp_path / FILE))]
-    for record, size in zip(records, (1, 3), strict=True):
-        message = prediction_log()
-        message.ParseFromString(record)
-        assert message.SerializeToString() == record  # nothing stands in it that the message does not have
-        request = message.predict_log.request
-        assert request.model_spec.signature_name == "serving_default"
-        (entry,) = request.inputs
-        assert entry.key == "text"
-        tensor = tf.make_ndarray(tensor_pb2.TensorProto.FromString(entry.value))
-        assert tensor.tolist() == [example] * size
+    for (signature, inputs), size in zip(requests(prediction_log, tmp_path), (1, 3), strict=True):
+        assert signature == "serving_default" and inputs.keys() == {"text"}
+        assert inputs["text"].tolist() == [example] * size
+
+
+def test_other_signatures_are_asked_with_what_they_take(prediction_log, tmp_path):
+    write_requests(tmp_path, "text", b"a", {"greedy": {}, "n_best": {"length_penalty": np.float32(2)}}, batches=(1,))
+    (first, plain), (second, more) = requests(prediction_log, tmp_path)
+    assert (first, [*plain]) == ("greedy", ["text"])
+    assert (second, [*more]) == ("n_best", ["text", "length_penalty"])
+    assert more["length_penalty"].shape == () and more["length_penalty"] == np.float32(2)
 
 
 def test_the_gray_image_is_a_picture_of_the_size():
