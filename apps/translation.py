@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "translate-en-de"
 SIGNATURE = "serving_default"
-LENGTH_PENALTY = 1.0  # with which --n-best sorts unless told
+LENGTH_PENALTY = 1.0  # with which --n-best sorts where neither the model nor the user says another
 COLUMNS = 3  # of a subword, or less: names, numbers and rare words are cut up more than others
 NOT_FOUND = -1e8  # scores below are those of places that a search has not filled
 
@@ -55,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except savedmodel.ModelError as error:
         complain(f"--model {error}")
         return 2
+    options = _settled(options, directory)
     with contextlib.ExitStack() as files:
         try:
             lines = _lines(options, files)
@@ -64,12 +65,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 directory, options.runtime or "auto", optimise=options.file is not None, only=wanted
             )
             _check(directory, model, options)
+            _check_beams(model, options)
             if options.runtime or model.runtime == "python":
                 complain(f"runtime: {model.runtime}")
             if options.attention:
                 from apps.alignment import save_attention
 
-                save_attention(model.run("attention", {"text": [next(lines).encoded()]}), options.attention)
+                save_attention(model.run("attention", {"text": [_only(lines, options)]}), options.attention)
                 lines = _lines(options, files)
             return _report(_answers(model, lines, options), options)
         except (savedmodel.ModelError, ReviewError) as error:
@@ -93,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
         "--n-best", type=positive, metavar="N", help="the N best of each, a line each: number, score, text"
     )
     parser.add_argument("--length-penalty", type=float, metavar="X",
-                        help="with --n-best: above 1 favours long ones, below short ones (default: 1)")  # fmt: skip
+                        help="with --n-best: the higher, the longer they may be (default: the model's)")  # fmt: skip
     parser.add_argument("--attention", metavar="PNG", help="of one text, a picture of what each piece looked at")
     return parser
 
@@ -107,8 +109,6 @@ def _check_usage(parser: argparse.ArgumentParser, options: argparse.Namespace) -
         parser.error("--encoding goes with --file")
     if options.attention and (len(options.texts) != 1 or options.texts == ["-"]):
         parser.error("--attention goes with one TEXT")
-    if options.attention and len(sentences(options.texts[0])) != 1:
-        parser.error("--attention draws one sentence, and TEXT is none or several")
     if options.attention and not options.attention.lower().endswith(".png"):
         parser.error(f"--attention {options.attention}: the name of a .png file")
     if options.beam and options.n_best:
@@ -123,6 +123,31 @@ def _signature(options: argparse.Namespace) -> str:
     if options.n_best:
         return "n_best"
     return "greedy" if options.beam == 1 else SIGNATURE
+
+
+def _settled(options: argparse.Namespace, directory: Path) -> argparse.Namespace:
+    """The options, and what the model says of itself: `longest`, `own_beam` (None: unknown) and its length penalty.
+
+    `longest`: columns of a sentence that it reads to its end, as far as it says how many subwords it reads.
+    """
+    from apps import savedmodel
+
+    version = savedmodel.version_directory(directory)
+    # Where the version was copied alone, it has a copy within.
+    for path in (version / "assets.extra" / "preprocessor.json", version.parent / "preprocessor.json"):
+        try:
+            told = json.loads(path.read_text(encoding="utf-8"))
+            own = {
+                "longest": max(20, min(LONGEST, COLUMNS * int(told["length"]))),
+                "own_beam": int(told["beam"]),
+                "length_penalty": float(told["length_penalty"]),
+            }
+            break
+        except (OSError, ValueError, LookupError, TypeError):
+            own = {"longest": LONGEST, "own_beam": None, "length_penalty": LENGTH_PENALTY}
+    if options.length_penalty is not None:
+        own["length_penalty"] = options.length_penalty
+    return argparse.Namespace(**{**vars(options), **own})
 
 
 def _lines(options: argparse.Namespace, files: contextlib.ExitStack) -> Iterator[Review]:
@@ -143,35 +168,40 @@ def _check(directory: Path, model: "CModel | PythonModel", options: argparse.Nam
     for name, asked in (("n_best", options.n_best), ("attention", options.attention)):
         if asked and name not in model.signatures:
             raise ModelError(f"{directory}: has no signature {name}, which --{name.replace('_', '-')} needs")
-    beams = [1] * ("greedy" in model.signatures)
+
+
+def _check_beams(model: "CModel | PythonModel", options: argparse.Namespace) -> None:
+    from apps.savedmodel import ModelError
+
+    most = None
     if "n_best" in model.signatures:
-        beams.append((model.signatures["n_best"].outputs["translation"].shape or (None, None))[1] or 1)
+        most = (model.signatures["n_best"].outputs["translation"].shape or (None, None))[1]
+    # Two are given, too, by a model whose own search is greedy.
+    own = options.own_beam or most
+    beams = sorted({*[1] * ("greedy" in model.signatures), *[own] * bool(own)})
     if options.beam and options.beam not in beams:
-        raise ModelError(f"--beam {options.beam}: this model searches with {' or '.join(map(str, beams))}")
-    if options.n_best and options.n_best > beams[-1]:
-        raise ModelError(f"--n-best {options.n_best}: this model gives {beams[-1]}")
+        told = " or ".join(map(str, beams)) or "a beam that it does not say"
+        raise ModelError(f"--beam {options.beam}: this model searches with {told}")
+    if options.n_best and most and options.n_best > most:
+        raise ModelError(f"--n-best {options.n_best}: this model gives {most}")
 
 
 def _answers(model: "CModel | PythonModel", lines: Iterator[Review], options: argparse.Namespace) -> Results:
     """Each line with its translations, or with what was wrong; read and translated some at a time."""
-    longest = _longest(options)
     for part in groups(lines, options.batch, live=is_live(options.texts)):
-        parted = [sentences(line.text, longest) if line.text.strip() else [] for line in part]
+        parted = [sentences(line.text, options.longest) if line.text.strip() else [] for line in part]
         texts = [sentence for some in parted for sentence in some]
         found = iter(_translated(model, texts, options))
         for line, some in zip(part, parted, strict=True):
             yield line, _together(list(islice(found, len(some))))
 
 
-def _longest(options: argparse.Namespace) -> int:
-    """Columns of a sentence that the model reads to its end, as far as its folder says how many subwords it reads."""
-    from apps import savedmodel
-
-    try:
-        told = json.loads((savedmodel.find_model(options.model) / "preprocessor.json").read_text(encoding="utf-8"))
-        return max(20, min(LONGEST, COLUMNS * int(told["length"])))
-    except (OSError, ValueError, LookupError, TypeError):
-        return LONGEST
+def _only(lines: Iterator[Review], options: argparse.Namespace) -> bytes:
+    """The text of which a picture is drawn. Raises ReviewError unless it is translated as one sentence."""
+    line = next(lines)
+    if len(sentences(line.text, options.longest)) != 1:
+        raise ReviewError("--attention draws one sentence, and TEXT is none, several or too long for one")
+    return line.encoded()
 
 
 def _together(parts: list[Answer | str]) -> Answer | str:
@@ -208,8 +238,7 @@ def _run(model: "CModel | PythonModel", texts: list[bytes], options: argparse.Na
         if not options.n_best:
             outputs = model.run(_signature(options), {"text": texts})
             return [Answer([(_decoded(text), None)]) for text in outputs["translation"]]
-        penalty = LENGTH_PENALTY if options.length_penalty is None else options.length_penalty
-        outputs = model.run("n_best", {"text": texts, "length_penalty": _scalar(penalty)})
+        outputs = model.run("n_best", {"text": texts, "length_penalty": _scalar(options.length_penalty)})
     except ModelError as error:
         if len(texts) == 1:
             return [f"cannot be translated: {error}"]

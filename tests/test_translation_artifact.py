@@ -6,13 +6,18 @@ import sys
 
 import numpy as np
 import pytest
+import sentencepiece
 import tensorflow as tf
 
 from apps import translation
+from apps.c_api import library_path
+from apps.sentences import joined
+from apps.signatures import ModelError, Signature, Tensor
+from bigkeras import translation_artifact
 from bigkeras.data.cleaning import Pair
 from bigkeras.data.pair_splits import pair_splits
 from bigkeras.models import MODELS
-from bigkeras.parity import session_loader
+from bigkeras.parity import ExportError, session_loader
 from bigkeras.tasks import TASKS
 from bigkeras.translation_artifact import export_translator
 from bigkeras.translator import Translator
@@ -49,7 +54,8 @@ def test_the_export_compared_both_loaders_with_the_keras_model(made):
         "python serving_default", "python compiled", "session serving_default", "session compiled",
     }  # fmt: skip
     assert min(report["agreement"].values()) >= 0.99
-    assert json.loads((directory / "preprocessor.json").read_text())["languages"] == ["en", "de"]
+    for place in (directory, directory / "1" / "assets.extra"):  # who copies 1/ alone has it, too
+        assert json.loads((place / "preprocessor.json").read_text())["languages"] == ["en", "de"]
     assert made[1].coverage_penalty == 0.1
 
 
@@ -78,6 +84,20 @@ def test_recurrent_translators_are_exported_with_all_signatures(made, cell, atte
     assert [text.decode() for text in found] == Translator(model, preprocessor)(TEXTS)
 
 
+@pytest.mark.parametrize("texts", [2, 1])
+def test_an_export_that_translates_otherwise_is_refused_and_leaves_nothing(made, texts, monkeypatch, tmp_path):
+    class Other(Translator):
+        """Says something else of so many texts at a time."""
+
+        def __call__(self, given):
+            return ["something else"] * texts if len(given) == texts else super().__call__(given)
+
+    monkeypatch.setattr(translation_artifact, "Translator", Other)
+    with pytest.raises(ExportError, match="'the red cat'.* as by the Keras model" if texts == 1 else "the red cat"):
+        export_translator(made[0], made[1], tmp_path / "toy", examples=[b"the red cat", b"one dog"])
+    assert not list(tmp_path.iterdir())
+
+
 def test_no_signature_but_the_compiled_one_asks_for_xla(made):
     _, _, directory, _ = made
     from tensorflow.core.protobuf import saved_model_pb2
@@ -102,13 +122,17 @@ def test_no_signature_but_the_compiled_one_asks_for_xla(made):
                 todo += functions[function].node_def
 
 
-def test_the_longest_text_is_bounded(made, loaded):
-    found = loaded.signatures["greedy"](text=tf.constant([b"cat " * 5000]))["translation"].numpy()
-    assert len(loaded_ids(made, found)) <= 2 * 24 + 10
-
-
-def loaded_ids(made, texts):
-    return made[1].tokenizers().target_ids(tf.constant(texts)).flat_values
+@pytest.mark.parametrize("signature", ["serving_default", "greedy", "n_best"])
+def test_the_longest_text_is_bounded(made, loaded, signature):
+    asked = {"text": tf.constant([b"cat " * 5000])}
+    if signature == "n_best":
+        asked["length_penalty"] = tf.constant(0.0)
+    found = loaded.signatures[signature](**asked)["translation"].numpy().ravel()
+    # Not the task's own tokenizer, which would cut them. A piece that is a byte of no character is written as U+FFFD.
+    pieces = sentencepiece.SentencePieceProcessor(model_proto=made[1].target_model)
+    texts = [text.decode() for text in found]
+    counts = [len(pieces.encode(text.replace("\ufffd", ""))) + text.count("\ufffd") for text in texts]
+    assert min(counts) > 0 and max(counts) <= 2 * 24
 
 
 def test_n_best_are_sorted_and_the_length_penalty_counts(loaded):
@@ -151,6 +175,43 @@ def test_the_app_gives_a_line_for_every_line_and_keeps_the_order(made, loaded, m
     assert status == 0 and out.split("\n") == [" ".join(text.splitlines()) for text in wanted] + [""]
 
 
+@pytest.mark.parametrize("runtime", ["c", "python"])
+def test_the_app_parts_a_paragraph_and_puts_it_together_by_either_runtime(made, runtime, capsys):
+    if runtime == "c" and library_path() is None:
+        pytest.skip("this wheel of TensorFlow has no native library")
+    status, out, err = app("The red cat. One dog!", "--model", made[2], "--runtime", runtime, capsys=capsys)
+    assert (status, err) == (0, f"runtime: {runtime}\n")
+    wanted = Translator(made[0], made[1])([b"The red cat.", b"One dog!"])
+    assert out == joined([" ".join(text.splitlines()) for text in wanted]) + "\n"
+
+
+class Asked:
+    """A model of which the app sees what it is asked for."""
+
+    def __init__(self, *signatures):
+        self.signatures = {name: Signature({"text": None}, {"translation": Tensor("", "string", (None, 2))})
+                           for name in signatures}  # fmt: skip
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_the_app_searches_as_the_models_own_preprocessor_says(tmp_path, inside):
+    (tmp_path / "1" / "assets.extra").mkdir(parents=True)
+    (tmp_path / "1" / "saved_model.pb").touch()
+    told = {"length": 24, "beam": 1, "length_penalty": 0.6}
+    (tmp_path / ("1/assets.extra" if inside else "") / "preprocessor.json").write_text(json.dumps(told))
+
+    def settled(*arguments):
+        return translation._settled(translation._parser().parse_args(["one", *arguments]), tmp_path)
+
+    model = Asked("serving_default", "greedy", "n_best")
+    assert (settled().longest, settled("--n-best", "2").length_penalty) == (72, 0.6)
+    assert settled("--n-best", "2", "--length-penalty", "2").length_penalty == 2.0
+    translation._check_beams(model, settled("--n-best", "2"))
+    translation._check_beams(model, settled("--beam", "1"))
+    with pytest.raises(ModelError, match=r"--beam 2: this model searches with 1$"):
+        translation._check_beams(model, settled("--beam", "2"))
+
+
 def test_the_app_tells_the_n_best_as_json_and_draws_attention(made, monkeypatch, capsys, tmp_path):
     picture = tmp_path / "a.png"
     common = ("the red cat", "--model", made[2], "--runtime", "python")
@@ -167,6 +228,8 @@ def test_the_app_tells_the_n_best_as_json_and_draws_attention(made, monkeypatch,
         (("x", "--beam", "7"), "--beam 7: this model searches with 1 or 2"),
         (("x", "--n-best", "3"), "--n-best 3: this model gives 2"),
         (("--file", "missing.txt"), "missing.txt: cannot be read"),
+        (("Two cats. One dog.", "--attention", "a.png"), "--attention draws one sentence"),
+        (("the red cat, " * 8, "--attention", "a.png"), "--attention draws one sentence"),
     ],
 )
 def test_what_the_app_cannot_do_is_one_line(made, arguments, message, capsys):
@@ -186,6 +249,6 @@ def test_the_app_tells_a_translation_once_however_the_model_cut_it_up():
             assert (signature, inputs["length_penalty"]) == ("n_best", 1.0)
             return {"translation": [[b"eins", b"zwei", b"eins", b"drei"]], "score": [[-1.0, -2.0, -3.0, -1e9]]}
 
-    options = translation._parser().parse_args(["one", "--n-best", "3"])
+    options = translation._parser().parse_args(["one", "--n-best", "3", "--length-penalty", "1"])
     (answer,) = translation._run(Model(), [b"one"], options)
     assert answer.translations == [("eins", -1.0), ("zwei", -2.0)]

@@ -39,6 +39,13 @@ def test_joined_sentences_have_single_spaces_and_empty_ones_vanish():
 
 
 @pytest.mark.parametrize(
+    "text", ["字" * 15 + "，" + "字" * 15 + "；看", "x" * 45 + " y", "at 12:30 and 13:45 or so", "a  b " * 9]
+)
+def test_what_is_parted_for_its_length_gets_no_spaces_that_were_not_there(text):
+    assert all(part in text for part in sentences(text, 20))
+
+
+@pytest.mark.parametrize(
     "text", ["word " * 500, "x" * 2000, "字" * 900, "." * 30_000, "A. " * 9000, "one, two; three " * 100, "😀" * 400]
 )
 def test_what_never_ends_is_parted_and_nothing_is_lost(text):
