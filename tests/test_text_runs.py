@@ -8,15 +8,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from apps import savedmodel
+from apps.c_api import library_path
 from bigkeras import control
 from bigkeras.artifact import export, export_classifier
 from bigkeras.evaluation import evaluate
-from bigkeras.models import MODELS
+from bigkeras.models import MODELS, build
 from bigkeras.parity import session_loader
 from bigkeras.recipe import Choice, Recipe, RecipeError
 from bigkeras.runtime import Machine
 from bigkeras.signals import Interrupted, Log
 from bigkeras.tasks import load_preprocessor
+from bigkeras.tasks.text_classification import text_classification
 from bigkeras.train import _tell, fit, load_splits
 
 QUIET = Log(quiet=True)
@@ -223,6 +226,31 @@ def test_neighbours_and_padding_change_no_probability(artifact):
     short = tf.constant([[2, 3, 4]])
     more = loaded.signatures["logits"](tokens=tf.pad(short, [[0, 0], [0, 9]]))["logits"]
     assert np.abs(loaded.signatures["logits"](tokens=short)["logits"] - more).max() <= 1e-5
+
+
+@pytest.mark.parametrize("tokens", ["word", "character", "wordpiece", "sentencepiece"])
+def test_every_kind_of_tokens_answers_the_same_whoever_loads_it(tokens, reviews, tmp_path):
+    nfkc = False if tokens == "word" else None  # so without any operation of TensorFlow Text
+    task = text_classification(
+        load_splits(recipe_for(reviews)), tokens=tokens, nfkc=nfkc, vocabulary_size=320, min_count=1, length=32
+    )
+    keras.utils.set_random_seed(0)
+    model = build(MODELS["bag_of_ngrams"], task.model_arguments, {"width": 8})
+    model.set_weights([w + 0.3 * np.random.default_rng(0).normal(size=w.shape) for w in model.get_weights()])
+    texts = [t if isinstance(t, bytes) else t.encode() for t in ODD]
+    export_classifier(model, task.preprocessor, ["bad", "good"], tmp_path / "model", examples=texts)
+    assert bool(savedmodel.text_libraries(tmp_path / "model" / "1")) is (tokens != "word")
+    answers = [
+        tf.saved_model.load(str(tmp_path / "model" / "1")).signatures["serving_default"](text=tf.constant(texts))
+    ]
+    with session_loader(tmp_path / "model" / "1") as session:
+        answers.append(session("serving_default", "text", np.array(texts, object)))
+    if library_path() is not None:
+        answers.append(savedmodel.load(tmp_path / "model", "c").run("serving_default", {"text": texts}))
+    for answer in answers:
+        assert np.isfinite(answer["probability"]).all()
+        assert np.array_equal(answer["label"], answers[0]["label"])
+        np.testing.assert_allclose(answer["probability"], answers[0]["probability"], atol=1e-6)
 
 
 SMALL = {

@@ -1,5 +1,11 @@
 """Attention against NumPy, against Keras' layer, and step by step against the whole."""
 
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -37,12 +43,60 @@ def numpy_attention(x, seen, heads=2):
     return np.concatenate(outputs, -1), np.stack(maps, 1)
 
 
-@pytest.mark.parametrize("causal", [False, True])
-def test_self_attention_equals_numpy(causal):
+def numpy_rotated(x, heads=2):
+    """Queries and keys turned as complex numbers, head by head: equation 13 of Su et al. 2021; values as they are."""
+    *turned, value = np.split(x, 3, axis=-1)
+    size = value.shape[-1] // heads
+    angles = np.arange(x.shape[1])[:, None] * 10_000.0 ** (-2 * np.arange(size // 2) / size)
+    for part in turned:
+        for head in range(heads):
+            own = part[..., head * size : (head + 1) * size]
+            numbers = (own[..., : size // 2] + 1j * own[..., size // 2 :]) * np.exp(1j * angles)
+            own[...] = np.concatenate([numbers.real, numbers.imag], -1)
+    return np.concatenate([*turned, value], -1)
+
+
+def expected_attention(causal, rotary):
     seen = np.broadcast_to(MASK[:, None, :], (3, 5, 5)) & (np.tri(5, dtype=bool) if causal else True)
-    expected, weights = numpy_attention(X, seen)
-    np.testing.assert_allclose(SelfAttention(2, causal=causal)(X, mask=MASK), expected, atol=1e-5)
-    np.testing.assert_allclose(SelfAttentionMap(2, causal=causal)(X, mask=MASK), weights, atol=1e-6)
+    return numpy_attention(numpy_rotated(X.copy()) if rotary else X, seen)
+
+
+@pytest.mark.parametrize("rotary", [False, True])
+@pytest.mark.parametrize("causal", [False, True])
+def test_self_attention_equals_numpy(causal, rotary):
+    expected, weights = expected_attention(causal, rotary)
+    args = {"causal": causal, "rotary": rotary}
+    np.testing.assert_allclose(SelfAttention(2, **args)(X, mask=MASK), expected, atol=1e-5)
+    np.testing.assert_allclose(SelfAttentionMap(2, **args)(X, mask=MASK), weights, atol=1e-6)
+
+
+ON_JAX = """
+import sys
+
+import numpy as np
+
+from bigkeras.layers import SelfAttention
+
+given = np.load(sys.argv[1])
+for causal in (False, True):
+    for rotary in (False, True):
+        found = SelfAttention(2, causal=causal, rotary=rotary)(given["x"], mask=given["mask"])
+        np.save(f"{sys.argv[2]}/{causal}-{rotary}.npy", np.asarray(found))
+"""
+
+
+@pytest.mark.skipif(find_spec("jax") is None, reason="JAX is not installed")
+def test_the_fused_kernel_of_jax_equals_numpy(tmp_path):
+    np.savez(tmp_path / "given.npz", x=X, mask=MASK)
+    path = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "PYTHONPATH": path}
+    command = [sys.executable, "-c", ON_JAX, str(tmp_path / "given.npz"), str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for causal in (False, True):
+        for rotary in (False, True):
+            expected, _ = expected_attention(causal, rotary)
+            np.testing.assert_allclose(np.load(tmp_path / f"{causal}-{rotary}.npy"), expected, atol=1e-5)
 
 
 def test_self_attention_between_dense_layers_equals_the_stock_layer():

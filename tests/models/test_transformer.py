@@ -1,14 +1,17 @@
 """The encoder against NumPy, and its attention maps."""
 
+import importlib.util
+
 import keras
 import numpy as np
 import pytest
 
-from bigkeras.layers import CrossAttention, SplitHeads
+from bigkeras.layers import CrossAttention, SinusoidalPositions, SplitHeads
 from bigkeras.models import MODELS
 from bigkeras.models.transformer import attention_maps, post_norm_block, pre_norm_block
 
 SIZES = {"num_classes": 3, "vocabulary_size": 30, "length": 9, "depth": 2, "width": 8, "num_heads": 2}
+needs_keras_hub = pytest.mark.skipif(importlib.util.find_spec("keras_hub") is None, reason="pip install keras-hub")
 TOKENS = np.array([[7, 3, 9, 29, 1], [4, 8, 0, 0, 0]], "int32")
 
 
@@ -60,6 +63,39 @@ def test_a_block_equals_numpy(norm, block):
     values, seen = np.random.default_rng(1).normal(size=(2, 5, 8)), TOKENS != 0
     expected = numpy_block(values, seen, model.get_weights(), norm)
     np.testing.assert_allclose(model([values, seen]), expected, atol=1e-4)
+
+
+@needs_keras_hub
+@pytest.mark.parametrize(("norm", "block"), [("pre", pre_norm_block), ("post", post_norm_block)])
+def test_a_block_equals_keras_hubs_with_the_same_weights(norm, block):
+    import keras_hub
+
+    x, mask = keras.Input((5, 8)), keras.Input((5,), dtype="bool")
+    outputs = block(x, mask, num_heads=2, feed_forward=16, activation="relu", name="stage1")
+    model = with_random_weights(keras.Model([x, mask], outputs))
+    theirs = keras_hub.layers.TransformerEncoder(16, 2, layer_norm_epsilon=1e-6, normalize_first=norm == "pre")
+    theirs.build((2, 5, 8))
+
+    def weights(name):
+        return model.get_layer(f"stage1{name}").get_weights()
+
+    (kernel, bias), (merge, last) = weights("_attention_query_key_value"), weights("_attention_output")
+    parts = zip(np.split(kernel, 3, -1), np.split(bias, 3), strict=True)
+    heads = [part.reshape(*part.shape[:-1], 2, 4) for pair in parts for part in pair]
+    norms = weights("_attention_norm"), weights("_feed_forward_norm" if norm == "pre" else "")
+    dense = weights("_feed_forward_1"), weights("_feed_forward_2")
+    theirs.set_weights([*heads, merge.reshape(2, 4, 8), last, *norms[0], *norms[1], *dense[0], *dense[1]])
+    values, seen = np.random.default_rng(1).normal(size=(2, 5, 8)), TOKENS != 0
+    np.testing.assert_allclose(model([values, seen]), theirs(values, padding_mask=seen), atol=1e-5)
+
+
+@needs_keras_hub
+def test_sinusoids_equal_keras_hubs_which_interleaves_sines_and_cosines():
+    import keras_hub
+
+    x = np.zeros((2, 40, 6), "float32")
+    ours, theirs = SinusoidalPositions()(x).numpy(), keras_hub.layers.SinePositionEncoding()(x).numpy()
+    np.testing.assert_allclose(ours, np.concatenate([theirs[..., 0::2], theirs[..., 1::2]], -1), atol=1e-5)
 
 
 def test_attention_maps_are_weights_over_the_real_tokens_by_the_layers_names():
