@@ -88,7 +88,7 @@ def objects_of(stream: TextIO, name: str, column: str | None) -> Iterator[Review
         if not isinstance(value, dict):
             yield Review(review.name, review.text, defect="not a JSON object")
             continue
-        column = column or next((key for key in value if key.lower() in USUAL_COLUMNS), None)
+        column = column or _usual_column(list(value), review.name, "keys")
         if column is None:
             told = ", ".join(map(repr, value))
             raise ReviewError(f"{review.name}: which key holds the text? --column takes one of {told}")
@@ -176,15 +176,10 @@ class Table:
     def _column(self, name: str | None) -> int:
         told = ", ".join(map(repr, self.header))
         if name is None:
-            lower = [column.lower() for column in self.header]
-            usual = [lower.index(column) for column in USUAL_COLUMNS if column in lower]
-            alike = [column for column in self.header if usual and column.lower() == lower[usual[0]]]
-            if len(alike) > 1:
-                way = f"--column takes one of {', '.join(map(repr, alike))}" if len(set(alike)) > 1 else "rename one"
-                raise ReviewError(f"{self.path}: two columns are called {lower[usual[0]]!r}: {way}")
-            if not usual and len(self.header) > 1:
+            name = _usual_column(self.header, self.path, "columns")
+            if name is None and len(self.header) > 1:
                 raise ReviewError(f"{self.path}: which column holds the texts? --column takes one of {told}")
-            return usual[0] if usual else 0
+            return 0 if name is None else self.header.index(name)
         if self.header.count(name) != 1:
             found = "two columns are called" if name in self.header else "no column"
             raise ReviewError(f"{self.path}: {found} {name!r}: --column takes one of {told}")
@@ -240,6 +235,17 @@ def replaced(path: str) -> Iterator[Path]:
                 beside.unlink(missing_ok=True)
     except OSError as error:
         raise ReviewError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def _usual_column(names: list[str], where: str, kind: str) -> str | None:
+    """The name that is usual for texts, whatever its case; None without. Raises ReviewError where two are called so."""
+    lower = [name.lower() for name in names]
+    usual = next((name for name in USUAL_COLUMNS if name in lower), None)
+    alike = [name for name in names if name.lower() == usual]
+    if len(alike) > 1:
+        way = f"--column takes one of {', '.join(map(repr, alike))}" if len(set(alike)) > 1 else "rename one"
+        raise ReviewError(f"{where}: two {kind} are called {usual!r}: {way}")
+    return alike[0] if alike else None
 
 
 def _rows(lines: Iterator[str], name: str, delimiter: str, plain: bool) -> Iterator[tuple[int, list[str], bool]]:

@@ -9,7 +9,7 @@ import contextlib
 import io
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -39,7 +39,8 @@ class Answer:
     words: list[tuple[str, float]] | None = None
 
 
-Results = Iterator[tuple[Review, Answer | str]]
+Result = tuple[Review, Answer | str]
+Results = Iterator[Result]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,13 +65,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 directory, options.runtime or "auto", optimise=options.file is not None, only=wanted
             )
             _check(directory, model, options.explain)
+            decide = _decision(directory) if options.tuned else None
         except (savedmodel.ModelError, ReviewError) as error:
             complain(str(error))
             return 1
         if options.runtime or model.runtime == "python":
             complain(f"runtime: {model.runtime}")
         try:
-            return _report(_answers(model, reviews, options), table, options)
+            results = _answers(model, reviews, options)
+            return _report(map(decide, results) if decide else results, table, options)
         except ReviewError as error:
             complain(str(error))
             return 1
@@ -91,6 +94,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", metavar="FILE", help="written instead of standard output, whole or not at all")
     model_options(parser, DEFAULT_MODEL, "texts", 32)
     parser.add_argument(
+        "--tuned",
+        action="store_true",
+        help="of two classes: decide at the threshold that was best on validation, not for the likelier one",
+    )
+    parser.add_argument(
         "--explain",
         action="store_true",
         help="mark the words that carried the answer: without them it is less probable (occlusion)",
@@ -109,6 +117,8 @@ def _check_usage(parser: argparse.ArgumentParser, options: argparse.Namespace) -
         parser.error("--column, --delimiter and --encoding go with --file")
     if options.column and not Table.is_one(options.file) and not options.file.lower().endswith(JSON_LINES):
         parser.error(f"--column goes with .csv, .tsv and .jsonl, not with {options.file}")
+    if options.explain and options.tuned:
+        parser.error("--explain tells why a class is the likelier one, which --tuned does not ask")
     if options.explain and Table.is_one(options.file) and not options.json:
         parser.error("--explain goes with --json, or without a table")
 
@@ -136,6 +146,31 @@ def _check(directory: Path, model: "CModel | PythonModel", explain: bool) -> Non
                          "and give label and probability")  # fmt: skip
     if explain and "explain" not in model.signatures:
         raise ModelError(f"{directory}: cannot explain: it has no signature explain")
+
+
+def _decision(directory: Path) -> Callable[[Result], Result]:
+    """A function that puts the class in front that a tuned threshold, in metrics.json, decides for.
+
+    Raises ModelError where none is there.
+    """
+    from apps.savedmodel import ModelError, version_directory
+
+    folder = version_directory(directory).parent
+    try:
+        threshold = float(json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["threshold"])
+        _, second = (folder / "labels.txt").read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError, KeyError, TypeError):
+        told = "one is tuned of two classes, on a validation split"
+        raise ModelError(f"{folder}: --tuned: no threshold stands in its metrics.json: {told}") from None
+
+    def decided(result: Result) -> Result:
+        review, answer = result
+        if isinstance(answer, str):
+            return result
+        taken = dict(answer.labels)[second] >= threshold
+        return review, Answer(sorted(answer.labels, key=lambda label: (label[0] == second) is not taken))
+
+    return decided
 
 
 def _answers(model: "CModel | PythonModel", reviews: Iterable[Review], options: argparse.Namespace) -> Results:

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,10 +12,12 @@ import keras
 import numpy as np
 import pytest
 
+from apps.c_api import library_path
 from bigkeras.artifact import export_classifier
 from bigkeras.tasks import TextPreprocessor
 
 ROOT = Path(__file__).resolve().parents[2]
+needs_library = pytest.mark.skipif(library_path() is None, reason="this wheel of TensorFlow has no native library")
 WORDS = ("[PAD]", "[UNK]", "good", "bad", "好", "film")
 
 
@@ -94,6 +97,8 @@ def test_json_lines_have_their_texts_under_a_key(app, tmp_path):
     assert labels(done) == ["good", None, None, "差"]
     assert "in.jsonl, line 3: no text under 'review'\nin.jsonl, line 4: not JSON: " in done.stderr.decode()
     assert "no text under 'id'" in app("--file", "in.jsonl", "--column", "id").stderr.decode()
+    (tmp_path / "in.jsonl").write_text('{"content": "bad", "review": "good"}')  # of two usual ones, as in a table
+    assert labels(app("--file", "in.jsonl", "--json")) == ["good"]
 
 
 def test_a_file_in_another_encoding_is_read_where_it_is_said(app, tmp_path):
@@ -154,3 +159,54 @@ def test_a_model_of_pictures_is_refused(app, models):
     done = app("good", model="pictures")
     assert done.returncode == 1
     assert "not a text classifier" in done.stderr.decode()
+
+
+def test_two_classes_can_be_decided_at_the_threshold_tuned_on_validation(app, models, tmp_path):
+    shutil.copytree(models / "words", tmp_path / "tuned")
+    (tmp_path / "tuned" / "metrics.json").write_text('{"threshold": 0.9}')
+    texts = ["good film", "good good", "film"]  # 0.88, 0.98 and 0.5 for good
+    assert labels(app(*texts, "--json", model=tmp_path / "tuned")) == ["good", "good", "差"]
+    done = app(*texts, "", "--json", "--tuned", model=tmp_path / "tuned")
+    assert labels(done) == ["差", "good", "差", None]
+    done = app("good", "--tuned")
+    assert (done.returncode, done.stderr.decode().count("\n")) == (1, 1)
+    assert "--tuned: no threshold stands in its metrics.json" in done.stderr.decode()
+
+
+SHIPPED = {
+    "sentiment-en": ("Well done, all of it.", "A dull, awful mess."),
+    "sentiment-zh": ("很好吃，送得也快", "菜凉了，送得也慢"),
+}
+
+
+def test_every_shipped_text_model_has_two_texts_here():
+    assert set(SHIPPED) == {folder.name for folder in (ROOT / "saved_models").glob("sentiment-*")}
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_text_model_is_small_has_a_card_and_labels_and_answers(app, name):
+    folder = ROOT / "saved_models" / name
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 15e6
+    assert (folder / "labels.txt").read_text("utf-8").split() == ["negative", "positive"]
+    assert (folder / "README.md").read_text("utf-8").startswith(f"# {name}\n")
+    done = app(*SHIPPED[name], "--json", model=folder)
+    assert (labels(done), done.returncode) == (["positive", "negative"], 0)
+
+
+@pytest.mark.slow
+@needs_library
+def test_memory_does_not_grow_with_the_file(models, tmp_path):
+    peaks = []
+    for rows in (20_000, 400_000):
+        (tmp_path / "in.csv").write_text("text\n" + "a good film\n" * rows)
+        command = [sys.executable, "-m", "apps.sentiment", "--model", "words", "--runtime", "c"]
+        with subprocess.Popen(
+            [*command, "--file", "in.csv", "--output", "out.csv"], cwd=tmp_path, stderr=subprocess.DEVNULL,
+            env=os.environ | {"BIGKERAS_MODELS": str(models), "PYTHONPATH": str(ROOT)},
+        ) as app:  # fmt: skip
+            _, status, used = os.wait4(app.pid, 0)
+            app.returncode = os.waitstatus_to_exitcode(status)
+        assert app.returncode == 0
+        assert sum(1 for _ in (tmp_path / "out.csv").open()) == rows + 1
+        peaks.append(used.ru_maxrss / 1024)  # MB
+    assert peaks[1] - peaks[0] < 50

@@ -1,11 +1,13 @@
 """Sources of texts: published reviews, tables and folders of one's own."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from bigkeras.data import DATASETS
+from bigkeras.data import DATASETS, tfds
 from bigkeras.data.encoding import decoded
 from bigkeras.data.source import DataError
 
@@ -314,6 +316,20 @@ def test_waimai_is_split_by_its_seed(real_data):
     assert first.train.name(5) == again.train.name(5)
     assert np.bincount(first.test.labels).tolist() == [799, 400]
     assert not np.array_equal(first.test.columns["text"], other.test.columns["text"])
+
+
+def test_imdb_is_read_by_tensorflow_datasets_where_it_lies_nowhere_else(tmp_path, monkeypatch):
+    def part(split, batch_size):
+        texts = [f"{split} film {i}" for i in range(20)] + ["a film of both"]
+        return {"text": tf.constant(texts), "label": tf.constant([i % 2 for i in range(21)], tf.int64)}
+
+    toy = SimpleNamespace(as_dataset=part)
+    monkeypatch.setattr(tfds, "prepared", lambda name, root: toy if name == "imdb_reviews" else None)
+    splits = DATASETS["imdb_reviews"](directory=str(tmp_path))
+    assert (len(splits.train), len(splits.validation), len(splits.test)) == (18, 2, 21)
+    assert everything(splits)["train film 3"] == everything(splits)["test film 5"] == "positive"
+    assert b"a film of both" not in splits.train.columns["text"].tolist() + splits.validation.columns["text"].tolist()
+    assert splits.test.name(20) == "test[20]"
 
 
 @pytest.mark.slow
