@@ -5,7 +5,9 @@ import io
 import json
 import os
 import re
+import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,6 +16,9 @@ from typing import Any
 import numpy as np
 
 KEEP = 2
+KEEP_BROKEN = 1
+# What reading bytes raises that are no checkpoint: cut off, of another kind, or changed on the disk.
+BROKEN = (ValueError, LookupError, TypeError, EOFError, RuntimeError, struct.error, zlib.error, zipfile.BadZipFile)
 
 
 class CheckpointError(OSError):
@@ -46,8 +51,18 @@ def values(variables: Sequence[Any]) -> dict[str, np.ndarray]:
     return arrays
 
 
+def check_there(run_dir: Path) -> None:
+    """Raises CheckpointError where a run directory is gone: what were written to one made anew could not go on."""
+    if not (run_dir / "recipe.json").exists():
+        raise CheckpointError(f"{run_dir}: cannot be written: its recipe.json is gone; was the run directory moved?")
+
+
 def save(directory: Path, position: Position, total_steps: int, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes step-<total_steps>.npz, with what `values` gave, and removes all but the last KEEP."""
+    """Writes step-<total_steps>.npz, with what `values` gave, and removes what is older than the last KEEP.
+
+    What a killed process has left half written goes, too, and of the files that were broken all but the last.
+    Raises CheckpointError.
+    """
     state = np.frombuffer(json.dumps(asdict(position)).encode(), np.uint8)
     path = directory / f"step-{total_steps:08d}.npz"
     beside = path.with_suffix(".part")
@@ -65,28 +80,32 @@ def save(directory: Path, position: Position, total_steps: int, arrays: Mapping[
         raise CheckpointError(
             f"{path}: the checkpoint cannot be written: {error.strerror or error}; the last good one stays"
         ) from None
-    for old in _found(directory)[KEEP:]:
-        old.unlink(missing_ok=True)
+    old = [*_found(directory)[KEEP:], *_found(directory, ".npz.broken")[KEEP_BROKEN:], *_found(directory, ".part")]
+    for path in old:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise CheckpointError(f"{path}: cannot be removed: {error.strerror or error}") from None
 
 
 def restore(
-    directory: Path, variables: Sequence[Any], told: Callable[[bytes], bytes] = bytes
+    directory: Path, variables: Sequence[Any], told: Callable[[bytes], bytes] = bytes, chief: bool = True
 ) -> tuple[Position, list[str]] | None:
     """Sets the variables from the newest checkpoint that can be read; also the names of broken ones passed over.
 
-    `told` gives every worker the bytes that the chief has read. None where there is no checkpoint. Broken ones are kept
-    under another name, or they would stand in the place of the next ones. Raises ValueError if the variables are not
-    those of the checkpoint, and CheckpointError where all are broken.
+    The chief alone reads, and `told` gives every worker its bytes. None where there is no checkpoint. Broken ones are
+    kept under another name, or they would stand in the place of the next ones. Raises ValueError if the variables are
+    not those of the checkpoint, and CheckpointError, on every worker, where none can be read.
     """
-    data, broken = _newest(directory)
-    for name in broken:
-        with contextlib.suppress(OSError):
-            (directory / name).replace(directory / f"{name}.broken")
-    if broken and not data:
-        raise CheckpointError(
-            f"{directory}: no checkpoint can be read: {', '.join(broken)}, now kept as .broken; "
-            "the same command begins anew"
-        )
+    data, broken, failed = b"", [], ""
+    if chief:
+        try:
+            data, broken = _newest(directory)
+        except CheckpointError as error:
+            failed = str(error)
+    failed = told(failed.encode()).decode()
+    if failed:
+        raise CheckpointError(failed)
     data = told(data)
     if not data:
         return None
@@ -100,17 +119,37 @@ def restore(
 
 
 def _newest(directory: Path) -> tuple[bytes, list[str]]:
-    """The newest checkpoint that can be read, and the names of those passed over; no bytes where there is none."""
-    broken = []
+    """The newest checkpoint that can be read, and what was passed over; no bytes where there is none.
+
+    What holds no checkpoint is renamed; what the system would not read (a disk or a network that fails) is left where
+    it is, since it may be good.
+    """
+    broken, unread = [], []
     for path in _found(directory):
         try:
             data = path.read_bytes()
-            _read(data)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            broken.append(path.name)
+        except OSError as error:
+            unread.append(f"{path.name} ({error.strerror or error})")
             continue
-        return data, broken
-    return b"", broken
+        try:
+            _read(data)
+        except BROKEN:
+            broken.append(path.name)
+            with contextlib.suppress(OSError):
+                path.replace(path.with_name(f"{path.name}.broken"))
+            continue
+        return data, unread + broken
+    if unread:
+        raise CheckpointError(
+            f"{directory}: no checkpoint can be read: {', '.join(unread + broken)}; try again when they can be, "
+            "or move them away to begin anew"
+        )
+    if broken:
+        raise CheckpointError(
+            f"{directory}: no checkpoint can be read: {', '.join(broken)}, now kept as .broken; "
+            "the same command begins anew"
+        )
+    return b"", []
 
 
 def _read(data: bytes) -> tuple[Position, list[np.ndarray]]:
@@ -119,8 +158,11 @@ def _read(data: bytes) -> tuple[Position, list[np.ndarray]]:
         return position, [file[name] for name in sorted(n for n in file.files if n != "position")]
 
 
-def _found(directory: Path) -> list[Path]:
-    """Checkpoints, the newest first."""
-    if not directory.is_dir():
+def _found(directory: Path, ending: str = ".npz") -> list[Path]:
+    """Checkpoints, or what else of them has this ending, the newest first."""
+    try:
+        return sorted((p for p in directory.iterdir() if re.fullmatch(rf"step-\d+{ending}", p.name)), reverse=True)
+    except (FileNotFoundError, NotADirectoryError):
         return []
-    return sorted((p for p in directory.iterdir() if re.fullmatch(r"step-\d+\.npz", p.name)), reverse=True)
+    except OSError as error:
+        raise CheckpointError(f"{directory}: cannot be read: {error.strerror or error}") from None

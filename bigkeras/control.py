@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from bigkeras import checkpoint
 from bigkeras.data.bad import reason
@@ -19,7 +20,7 @@ from bigkeras.metrics import NO_SCORE, epoch_score, had_enough, macro_f1
 from bigkeras.models.lora import merged
 from bigkeras.progress import progress_bar
 from bigkeras.recipe import Recipe
-from bigkeras.run import write_csv
+from bigkeras.run import RunError, write_csv
 from bigkeras.runtime import Machine
 from bigkeras.signals import Interrupted, Log
 from bigkeras.step import Step
@@ -28,6 +29,7 @@ from bigkeras.tensorboard import tensorboard_callbacks
 from bigkeras.translator import ALIGNED, Translator, texts_of, validation_scores
 from bigkeras.workers import ChiefError, Workers
 
+GOES_ON, ENDS = "the training goes on", "the run ends without it"  # where something cannot be written
 SCORED_EVERY = 2  # epochs: whole translations take longer than a step
 
 
@@ -37,6 +39,7 @@ class Diverged(ValueError):
 
 def write_model(network: keras.Model, path: Path) -> None:
     """The network as `.keras`, written beside and renamed. Raises CheckpointError."""
+    checkpoint.check_there(path.parent)
     beside = path.with_suffix(".part.keras")
     try:
         merged(network).save(beside)
@@ -45,6 +48,37 @@ def write_model(network: keras.Model, path: Path) -> None:
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)
         raise checkpoint.CheckpointError(f"{path}: cannot be written: {error.strerror or error}") from None
+
+
+class Forgiving(keras.callbacks.Callback):
+    """A callback that writes into a run directory, for a run that goes on where that fails: told, and left out."""
+
+    def __init__(self, inner: keras.callbacks.Callback, directory: Path, log: Log):
+        super().__init__()
+        self.inner, self.directory, self.log = inner, directory, log
+
+    def set_model(self, model: keras.Model) -> None:
+        super().set_model(model)
+        self.inner.set_model(model)
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self._try(self.inner.on_train_begin, logs)
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self._try(self.inner.on_train_batch_end, batch, logs)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self._try(self.inner.on_epoch_end, epoch, logs)
+
+    def on_train_end(self, logs: Any = None) -> None:
+        self._try(self.inner.on_train_end, logs)
+
+    def _try(self, hook: Callable, *arguments: Any) -> None:
+        try:
+            checkpoint.check_there(self.directory)  # or its writers would make it anew
+            hook(*arguments)
+        except (OSError, RunError, tf.errors.OpError) as error:
+            self.log.say_once(f"TensorBoard: {str(error).splitlines()[0]}; {GOES_ON}")
 
 
 class Control(keras.callbacks.Callback):
@@ -89,6 +123,8 @@ class Control(keras.callbacks.Callback):
     def callbacks(self, train: Any) -> list[keras.callbacks.Callback]:
         """This one and those that only show; this one first, since it completes the logs."""
         self.shown = tensorboard_callbacks(self) if self.workers.chief else []
+        if self.recipe.on_checkpoint_error == "go on":
+            self.shown = [Forgiving(callback, self.directory, self.log) for callback in self.shown]
         if not self.log.quiet:
             bar = progress_bar(self.recipe.epochs, self.steps, self.recipe.batch_size, done=self.total_steps)
             self.shown = [bar, *self.shown]
@@ -124,15 +160,18 @@ class Control(keras.callbacks.Callback):
         """Counts, looks at the loss, and saves or leaves where asked."""
         done = self.steps - self.step.steps_left
         self.position = checkpoint.Position(self.position.epoch, done, self.position.history, self.bad)
-        loss = float(logs["loss"])
-        if not np.isfinite(loss):
-            raise self.diverged(f"the loss is {loss}")
+        self._check_loss(logs)
         asked, due = self._agree()
         self._check_bad()
         if asked:
             raise Interrupted(asked)
         if due:
             self.save()
+
+    def _check_loss(self, logs: Any) -> None:
+        loss = float(logs["loss"])
+        if not np.isfinite(loss):
+            raise self.diverged(f"the loss is {loss}")
 
     def on_test_begin(self, logs: Any = None) -> None:
         """The examples per second of the epoch's training, and its metrics before the validation's take their place."""
@@ -163,7 +202,7 @@ class Control(keras.callbacks.Callback):
         history = (*self.position.history, row)
         self.position = checkpoint.Position(epoch + 1, 0, history, self.bad)
         asked, due = self._agree()
-        self._write_tables()
+        self._write(self._write_tables)
         self._check_bad()
         self.finished = self._enough()
         if self.finished or asked:
@@ -205,12 +244,13 @@ class Control(keras.callbacks.Callback):
 
     # ------------------------------------------------------------------ saving
 
-    def save(self) -> None:
-        """A checkpoint of where the run stands, by the chief; all workers must call it."""
+    def save(self, then: str = GOES_ON) -> bool:
+        """A checkpoint of where the run stands, by the chief; all workers must call it. Whether it was written."""
         arrays = checkpoint.values(self.step.state())
         where = self.directory / "checkpoints"
-        self._write(lambda: checkpoint.save(where, self.position, self.total_steps, arrays))
+        written = self._write(lambda: checkpoint.save(where, self.position, self.total_steps, arrays), then)
         self.saved_at = time.monotonic()
+        return written
 
     def save_model(self, name: str, write: Callable | None = None) -> None:
         """The network with averaged weights, as `.keras`, written by the chief; `write`: what has the chief write."""
@@ -220,14 +260,25 @@ class Control(keras.callbacks.Callback):
         finally:
             self.step.swap_averages()
 
-    def _write(self, function: Callable[[], None]) -> None:
-        """Has the chief write. What cannot be written ends the run, or is told and passed over, as the recipe says."""
+    def _write(self, function: Callable[[], None], then: str = GOES_ON) -> bool:
+        """Has the chief write; whether it could.
+
+        What cannot be written ends the run, or is told, with what comes `then`, and passed over, as the recipe says:
+        on every worker alike.
+        """
+
+        def write() -> None:
+            checkpoint.check_there(self.directory)
+            function()
+
         try:
-            self.workers.by_chief(function)
-        except (checkpoint.CheckpointError, ChiefError) as error:
+            self.workers.by_chief(write)
+        except (checkpoint.CheckpointError, RunError, ChiefError) as error:
             if self.recipe.on_checkpoint_error == "stop":
                 raise
-            self.log.say(f"{error}; the training goes on")
+            self.log.say(f"{error}; {then}")
+            return False
+        return True
 
     def save_last(self) -> None:
         """The model of the last epoch, which is the best one where there is no validation split."""
@@ -241,12 +292,21 @@ class Control(keras.callbacks.Callback):
         """What a run that ends before its time leaves behind."""
         for callback in self.shown:
             callback.on_train_end()
-        self._write_tables()
-        if isinstance(error, Interrupted):
-            self.save()
-            self.log.say(
-                f"saved at epoch {self.position.epoch + 1}, step {self.position.step}; the same command goes on"
-            )
+        if not isinstance(error, Interrupted):
+            # Not all workers need have come here; and what ends the run is told, not what follows from it.
+            with contextlib.suppress(checkpoint.CheckpointError, RunError):
+                if self.workers.chief:
+                    checkpoint.check_there(self.directory)
+                    self._write_tables()
+            return
+        try:
+            saved = self.save(then=ENDS)
+        except checkpoint.NotFinite as found:
+            raise self.diverged(f"{found} is not finite") from None
+        self._write(self._write_tables, then=ENDS)
+        if saved:
+            where = f"epoch {self.position.epoch + 1}, step {self.position.step}"
+            self.log.say(f"saved at {where}; the same command goes on")
 
     def diverged(self, what: str) -> Diverged:
         """The error for a run whose numbers are gone."""
@@ -293,8 +353,6 @@ class Control(keras.callbacks.Callback):
             )
 
     def _write_tables(self) -> None:
-        if not self.workers.chief:
-            return
         listed = {**dict(self.splits.ignored), **self.bad}
         rows = [{"sample": name, "reason": why} for name, why in sorted(listed.items())]
         write_csv(self.directory / "bad_samples.csv", rows, ("sample", "reason"))

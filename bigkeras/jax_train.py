@@ -18,22 +18,22 @@ import tensorflow as tf
 from keras import ops
 
 from bigkeras import checkpoint, runtime
-from bigkeras.control import write_model
-from bigkeras.data.plan import class_weights, steps_per_epoch
+from bigkeras.control import Diverged
+from bigkeras.data.plan import ROWS, class_weights, steps_per_epoch
 from bigkeras.data.source import DataError, Source, Splits
 from bigkeras.evaluation import finish_run
-from bigkeras.jax_averages import Averaging
-from bigkeras.layouts import place_optimizer, set_distribution
-from bigkeras.metrics import NO_SCORE, epoch_score, had_enough
+from bigkeras.jax_control import EXAMPLE_LOSS, JaxControl
+from bigkeras.jax_step import JaxStep
+from bigkeras.layouts import data_devices, place_optimizer, set_distribution
 from bigkeras.models import MODELS, build
 from bigkeras.optimization import layer_rates, make_optimizer, scale_rates
-from bigkeras.progress import progress_bar
 from bigkeras.recipe import Recipe, RecipeError, check_smoothing
-from bigkeras.run import load, read_json, write_csv, write_json
-from bigkeras.signals import Log
+from bigkeras.run import load
+from bigkeras.signals import Interrupted, Log, signals
 from bigkeras.tasks import LOSSES, TASKS
 from bigkeras.tasks.task import Task
 from bigkeras.transfer import freeze, inherited, start_from
+from bigkeras.workers import Workers
 
 MONITORS = ("val_accuracy", "val_loss")  # what stock fit logs
 
@@ -41,49 +41,95 @@ MONITORS = ("val_accuracy", "val_loss")  # what stock fit logs
 def fit_on_jax(
     recipe: Recipe, directory: Path, splits: Splits, model: Callable | None, machine: runtime.Machine, log: Log
 ) -> dict[str, Any]:
-    """Trains a recipe that `check_on_jax` lets pass; gives its metrics. A killed run goes on from its last epoch."""
-    from bigkeras.train import datasets, describe
+    """Trains a recipe that `check_on_jax` lets pass, or goes on where it stopped; gives its metrics.
 
+    Raises what `train.fit` raises.
+    """
+    from bigkeras.train import describe
+
+    _check_divides(recipe, machine)
     task = TASKS[recipe.task.name](splits, recipe.augmentation, **inherited(recipe, splits.languages))
     if task.step_layers(recipe.seed):
         raise RecipeError("KERAS_BACKEND=jax: this augmentation is part of TensorFlow's step; take flip and crop")
     splits = task.ready(splits)
     describe(directory, task, splits, {"strategy": runtime.choose_on_jax(machine), "backend": "jax"})
     with runtime.precision(recipe.precision):
-        network = _network(recipe, task, splits, model, machine)
-    position = checkpoint.Position()
-    variables = [*network.variables, *network.optimizer.variables]
-    restored = checkpoint.restore(directory / "checkpoints", variables)
+        step: Any = _step(recipe, task, splits, model, machine)
+    with signals() as asked:
+        workers = Workers(tf.distribute.get_strategy())
+        control = JaxControl(recipe, directory, step, splits, task, log, asked, machine, workers)
+        _train(recipe, step, splits, task, control)
+    return _scored(directory, control.position)
+
+
+def _train(recipe: Recipe, step: Any, splits: Splits, task: Task, control: JaxControl) -> None:
+    """Epoch after epoch from the last checkpoint on; what it leaves behind where it ends before its time."""
+    from bigkeras.train import datasets
+
+    def data() -> tuple[Any, Any]:
+        position, strategy = control.position, tf.distribute.get_strategy()
+        both = datasets(recipe, splits, task, position, control.on_bad, strategy)
+        train, validation = (None if batches is None else _arrays(batches, task) for batches in both)
+        return train, validation
+
+    # A checkpoint holds the metrics, too, which Keras makes when it sees a batch.
+    step._symbolic_build(data_batch=next(iter(data()[0].take(1).as_numpy_iterator())))
+    restored = checkpoint.restore(control.directory / "checkpoints", step.state())
     if restored:
-        position, _ = restored
-        log.say(f"going on at epoch {position.epoch + 1}")
-    bad: dict[str, str] = {}
+        position, broken = restored
+        control.resume(position)
+        passed_over = "".join(f"; {name} is broken" for name in broken)
+        control.log.say(f"going on at epoch {position.epoch + 1}, step {position.step}{passed_over}")
+    steps = None if splits.validation is None else _steps(recipe, splits.validation, task)
+    try:
+        while control.position.epoch < recipe.epochs and not control.finished:
+            train, validation = data()
+            _fit(step, control, train, validation, steps, recipe.epochs)
+    except (Interrupted, Diverged, DataError) as error:
+        control.leave(error)
+        raise
+    except checkpoint.NotFinite as error:
+        raise control.diverged(f"{error} is not finite") from None
+    control.save_last()
 
-    def on_bad(source: Source, index: int) -> None:
-        bad[source.name(index)] = "cannot be read"
 
-    train, validation = datasets(recipe, splits, task, position, on_bad, tf.distribute.get_strategy())
-    steps = _steps(recipe, splits.train, task, recipe.balance)
-    saver = _Saver(recipe, directory, position, variables, log, steps)
-    network.fit(
-        _arrays(train, task),
-        epochs=position.epoch if saver.enough() else recipe.epochs,
-        initial_epoch=position.epoch,
-        steps_per_epoch=steps,
-        validation_data=None if validation is None else _arrays(validation, task),
-        validation_steps=None if splits.validation is None else _steps(recipe, splits.validation, task),
-        callbacks=saver.callbacks(),
+def _fit(
+    step: Any, control: JaxControl, train: Any, validation: Any, validation_steps: int | None, epochs: int
+) -> None:
+    """The rest of an epoch that was left, or all epochs that remain."""
+    epoch, done = control.position.epoch, control.position.step
+    callbacks = control.callbacks(train)
+    if done == control.steps:  # it was left in its validation
+        called = keras.callbacks.CallbackList(callbacks, model=step)
+        logs = step.get_metrics_result()
+        scores = step.evaluate(validation, steps=validation_steps, callbacks=called, verbose=0, return_dict=True)
+        called.on_epoch_end(epoch, {**logs, **{f"val_{name}": score for name, score in scores.items()}})
+        return
+    step.fit(
+        train,
+        epochs=epoch + 1 if done else epochs,
+        initial_epoch=epoch,
+        steps_per_epoch=control.steps - done,
+        validation_data=validation,
+        validation_steps=validation_steps,
+        callbacks=callbacks,
         shuffle=False,  # the plan has shuffled
         verbose=0,
     )
-    if bad:
-        name = next(iter(bad))
-        raise DataError(f"{len(bad)} examples cannot be read, the first: {name}")
-    saver.write("last.keras")
-    if not (directory / "best.keras").exists():
-        saver.write("best.keras")
-    write_json(directory / "history.json", list(saver.history))
-    return _scored(directory)
+
+
+def _check_divides(recipe: Recipe, machine: runtime.Machine) -> None:
+    """Raises RecipeError for batches that the devices cannot share evenly."""
+    devices = data_devices(machine)
+    # Of pairs, batch_size counts tokens; their number in a batch is a multiple of ROWS.
+    if recipe.task.name == "translation":
+        if ROWS % devices:
+            raise RecipeError(f"batches of {ROWS} pairs, or a multiple, do not divide over {devices} devices")
+    elif recipe.batch_size % devices:
+        near = max(1, recipe.batch_size // devices) * devices
+        raise RecipeError(
+            f"batch_size={recipe.batch_size} does not divide over {devices} devices: --set batch_size={near}"
+        )
 
 
 def check_on_jax(recipe: Recipe) -> None:
@@ -91,8 +137,6 @@ def check_on_jax(recipe: Recipe) -> None:
     missing = {
         "model": recipe.model.name == "auto" and "auto",
         "micro_batches": recipe.micro_batches > 1 and recipe.micro_batches,
-        "l1": recipe.l1,
-        "l2": recipe.l2,
         "lora": recipe.lora,
         "monitor": recipe.monitor not in MONITORS and recipe.monitor,
         "precision": recipe.precision == "mixed_float16" and recipe.precision,
@@ -102,9 +146,7 @@ def check_on_jax(recipe: Recipe) -> None:
             raise RecipeError(f"KERAS_BACKEND=jax: {name}={value} is for TensorFlow only; unset KERAS_BACKEND")
 
 
-def _network(
-    recipe: Recipe, task: Task, splits: Splits, model: Callable | None, machine: runtime.Machine
-) -> keras.Model:
+def _step(recipe: Recipe, task: Task, splits: Splits, model: Callable | None, machine: runtime.Machine) -> JaxStep:
     """The compiled model, laid out over the devices."""
     function = model or MODELS[recipe.model.name]
 
@@ -126,13 +168,23 @@ def _network(
     if recipe.layer_decay != 1:
         scale_rates(optimizer, layer_rates(network, recipe.layer_decay))
     optimizer.build(network.trainable_variables)
-    if recipe.ema:
-        network = Averaging(inputs=network.inputs, outputs=network.outputs, name=network.name)
-    network.compile(optimizer=optimizer, loss=_loss(recipe, splits, task), weighted_metrics=["accuracy"])
-    if recipe.ema:
-        network.begin(recipe.ema)
+    if recipe.l1 or recipe.l2:
+        _penalise(network, recipe.l1, recipe.l2)
+    step = JaxStep(inputs=network.inputs, outputs=network.outputs, name=network.name)
+    loss = _loss(recipe, splits, task)
+    # Keras' own mean of the loss counts what only fills the last batch, and penalties.
+    measured = keras.metrics.MeanMetricWrapper(loss.call, name=EXAMPLE_LOSS)
+    step.compile(optimizer=optimizer, loss=loss, weighted_metrics=["accuracy", measured])
+    step.begin(network, recipe.ema)
     place_optimizer(optimizer)
-    return network
+    return step
+
+
+def _penalise(network: keras.Model, l1: float, l2: float) -> None:
+    """The L1 and L2 norms of all kernels and embeddings, as `step.penalty` adds them to the loss."""
+    for variable in network.trainable_variables:
+        if len(variable.shape) > 1:
+            variable.regularizer = keras.regularizers.L1L2(l1=l1, l2=l2)
 
 
 def _loss(recipe: Recipe, splits: Splits, task: Task) -> keras.losses.Loss:
@@ -191,83 +243,25 @@ def _arrays(batches: Any, task: Task) -> Any:
     return batches.map(prepared)
 
 
-class _Saver(keras.callbacks.Callback):
-    """The log, the best model and a checkpoint after every epoch."""
-
-    def __init__(
-        self,
-        recipe: Recipe,
-        directory: Path,
-        position: checkpoint.Position,
-        variables: list[Any],
-        log: Log,
-        steps: int,
-    ):
-        super().__init__()
-        self.recipe, self.directory, self.variables, self.log, self.steps = recipe, directory, variables, log, steps
-        self.history = list(position.history)
-
-    def callbacks(self) -> list[keras.callbacks.Callback]:
-        """This one, and a progress bar."""
-        if self.log.quiet:
-            return [self]
-        done = len(self.history) * self.steps
-        return [self, progress_bar(self.recipe.epochs, self.steps, self.recipe.batch_size, done=done)]
-
-    def enough(self) -> bool:
-        """Whether the recipe's patience has run out."""
-        return had_enough(self.history, self.recipe.monitor, self.recipe.patience)
-
-    def write(self, name: str) -> None:
-        """The network as `.keras`, with averaged weights where the recipe has `ema`."""
-        averaging = self.model if isinstance(self.model, Averaging) else None
-        if averaging is None:
-            write_model(self.model, self.directory / name)
-            return
-        averaging.swap_averages()
-        try:
-            # Without the class that averages.
-            network = keras.Model(averaging.inputs, averaging.outputs, name=averaging.name)
-            write_model(network, self.directory / name)
-        finally:
-            averaging.swap_averages()
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        # Keras holds the state elsewhere while it fits.
-        self.model.jax_state_sync()
-        # Keras names the metrics of weighted batches otherwise.
-        named = {key.replace("weighted_", ""): float(value) for key, value in (logs or {}).items()}
-        if not np.isfinite(named["loss"]):
-            raise RecipeError(f"the loss is {named['loss']}: try a lower --set optimizer.learning_rate")
-        row = {"epoch": epoch + 1, **named}
-        best = max([epoch_score(one, self.recipe.monitor) for one in self.history], default=NO_SCORE)
-        if epoch_score(row, self.recipe.monitor) > best:
-            self.write("best.keras")
-        self.history.append(row)
-        write_csv(self.directory / "log.csv", self.history, list(row))
-        self.model.stop_training = self.enough()
-        position = checkpoint.Position(epoch + 1, 0, tuple(self.history))
-        checkpoint.save(self.directory / "checkpoints", position, epoch + 1, checkpoint.values(self.variables))
-
-
-def _scored(directory: Path) -> dict[str, Any]:
-    """The metrics of the run, by this module in a process of its own on TensorFlow."""
+def _scored(directory: Path, position: checkpoint.Position) -> dict[str, Any]:
+    """The metrics of the run, by this module in a process of its own on TensorFlow, which reads history and bad."""
     environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "2"}
     root = str(Path(__file__).resolve().parents[1])
     environment["PYTHONPATH"] = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
     command = [sys.executable, "-m", "bigkeras.jax_train", str(directory.resolve())]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    told = json.dumps([position.history, position.bad])
+    done = subprocess.run(command, env=environment, input=told, capture_output=True, text=True)
     if done.returncode:
         raise DataError(f"{directory}: trained, but not scored: {(done.stderr.strip().splitlines() or ['?'])[-1]}")
     return json.loads(done.stdout)
 
 
-def _finish(directory: Path) -> dict[str, Any]:
+def _finish(directory: Path, history: list[dict[str, Any]], bad: dict[str, str]) -> dict[str, Any]:
     from bigkeras.train import load_splits
 
     recipe = load(directory)
-    return finish_run(directory, recipe, load_splits(recipe).validation, read_json(directory / "history.json"), {})
+    return finish_run(directory, recipe, load_splits(recipe).validation, history, bad)
 
 
 if __name__ == "__main__":
-    print(json.dumps(_finish(Path(sys.argv[1])), ensure_ascii=False))
+    print(json.dumps(_finish(Path(sys.argv[1]), *json.load(sys.stdin)), ensure_ascii=False))

@@ -53,6 +53,14 @@ def set_distribution(make: Callable[[], keras.Model], machine: runtime.Machine) 
     distribution.set_distribution(distribution.ModelParallel(layout_map=layout, batch_dim_name=DATA))
 
 
+def data_devices(machine: runtime.Machine) -> int:
+    """Over how many devices a batch is parted. Raises MachineError where the devices do not part so."""
+    count = len(keras.distribution.list_devices())
+    return {"one": 1, "data_parallel": count, "model_parallel": count // max(machine.shards, 1)}[
+        runtime.choose_on_jax(machine)
+    ]
+
+
 def layouts(shapes: dict[str, tuple[int, ...]], shards: int) -> dict[str, tuple[str | None, ...]]:
     """The axes of each variable by its path: "model" at the parted one, None at others.
 

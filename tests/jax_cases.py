@@ -1,19 +1,24 @@
 """Trainings on Keras' JAX backend, on one device and on four; as a program it says what they came to, as JSON."""
 
 import json
+import os
+import signal
 import sys
 from pathlib import Path
 
 import keras
 import numpy as np
+from lives import kill_in_write
 
 from bigkeras import jax_train
-from bigkeras.recipe import Choice
+from bigkeras.jax_control import JaxControl
+from bigkeras.recipe import Choice, Recipe
 from bigkeras.recipes import RECIPES
 from bigkeras.runtime import Machine
-from bigkeras.signals import Log
+from bigkeras.signals import Interrupted, Log
 from bigkeras.train import fit
 
+QUIET = Log(quiet=True)
 PLAIN = {"augmentation": (), "ema": None, "clip_norm": 0.5, "batch_size": 32, "epochs": 2, "precision": "float32"}
 
 
@@ -36,6 +41,7 @@ def recipes(folder: Path) -> dict:
         optimizer=Choice("adamw", {"learning_rate": 1e-2, "weight_decay": 0.0}),
         balance="class_weights",
     )
+    rnn = text.override(model=Choice("lstm", {"units": 8, "embedding_width": 6, "dropout": 0.0}))
     hidden = text.override(
         task=Choice("masked_language_model", {"length": 8, "tokens": "word"}),
         model=Choice("bert_mlm", {"size": "tiny", "dropout": 0.0}),
@@ -58,83 +64,190 @@ def recipes(folder: Path) -> dict:
         model=Choice("resnet", {"depth": 8}),
         optimizer=Choice("sgd", {"learning_rate": 0.01, "momentum": 0.9}),
     )
-    return {"text": text, "image": image, "hidden": hidden, "pairs": translation}
+    return {"text": text, "rnn": rnn, "image": image, "hidden": hidden, "pairs": translation}
+
+
+def fixed(*, input_shape, num_classes) -> keras.Model:
+    """A network that begins with the same weights on every backend."""
+    inputs = keras.Input(input_shape, name="image")
+    x = keras.layers.Conv2D(4, 3, activation="tanh", name="stem")(inputs)
+    x = keras.layers.Dense(num_classes, name="logits")(keras.layers.Flatten(name="features")(x))
+    network = keras.Model(inputs, x)
+    random = np.random.default_rng(0)
+    network.set_weights([random.normal(size=w.shape, scale=0.2).astype("float32") for w in network.get_weights()])
+    return network
+
+
+def alike() -> dict[str, Recipe]:
+    """What must come to the same on TensorFlow and on JAX, of `fixed`."""
+    plain = RECIPES["digits"].override(
+        **{**PLAIN, "batch_size": 200},  # which does not divide the examples
+        model=Choice("fixed"),
+        optimizer=Choice("sgd", {"learning_rate": 0.05, "momentum": 0.9}),
+        loss=Choice("cross_entropy", {"label_smoothing": 0.1}),
+        balance="class_weights",
+    )
+    return {"plain": plain, "penalised": plain.override(l1=1e-3, l2=1e-2)}
+
+
+def trained(folder: Path, name: str, recipe: Recipe, *extra: keras.callbacks.Callback, **arguments) -> tuple:
+    """Weights and history of a run on one device, with other callbacks."""
+    histories: list = []
+    callbacks = JaxControl.callbacks
+    JaxControl.callbacks = lambda self, train: [*callbacks(self, train), *extra]
+    jax_train._scored = lambda directory, position: histories.append(position.history) or {}  # tested by itself
+    try:
+        fit(recipe, folder / name, machine=Machine(**{"strategy": "one", **arguments}), log=QUIET)
+    finally:
+        JaxControl.callbacks = callbacks
+    network = keras.models.load_model(folder / name / "last.keras", compile=False)
+    history = [{key: value for key, value in row.items() if "_per_second" not in key} for row in histories[0]]
+    return {v.path: np.asarray(v) for v in network.variables}, history
+
+
+def noted_steps(made: list) -> None:
+    """Has every model that is trained put into a list."""
+    make = jax_train._step
+    jax_train._step = lambda *arguments: made.append(make(*arguments)) or made[-1]
+
+
+def broken_off() -> Recipe:
+    """With averages, batch normalisation and dropout: all that a run has to remember."""
+    return RECIPES["digits"].override(
+        **{**PLAIN, "batch_size": 400, "ema": 0.9},
+        model=Choice("simple_cnn", {"width": 4, "dropout": 0.2}),
+        optimizer=Choice("sgd", {"learning_rate": 0.01, "momentum": 0.9}),
+    )
+
+
+class Watch(keras.callbacks.Callback):
+    """The weights before the first step and after each."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen: list = []
+
+    def _note(self) -> None:
+        self.seen.append([np.asarray(v) for v in self.model._averaged()])
+
+    def on_train_begin(self, logs=None):
+        self._note()
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.model.jax_state_sync()
+        self._note()
+
+
+class Ending(keras.callbacks.Callback):
+    """Has the system end this process in the second step of an epoch, or in a validation."""
+
+    def __init__(self, where: str):
+        super().__init__()
+        self.where = where
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if self.where == "training" and batch == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def on_test_batch_begin(self, batch, logs=None):
+        if self.where == "validation":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def difference(a: dict, b: dict) -> float:
+    return max(float(abs(a[path] - b[path]).max()) for path in a)
 
 
 def interrupted(folder: Path) -> dict:
-    """How far averages are from those added up here, and a run that broke off after an epoch from one that did not."""
-    jax_train._scored = lambda directory: {}
-    recipe = recipes(folder)["image"]
-    seen: list = []
-
-    class Watch(keras.callbacks.Callback):
-        def on_train_batch_end(self, batch, logs=None):
-            self.model.jax_state_sync()
-            seen.append([np.asarray(v) for v in self.model._averaged()])
-
-    class Broken(keras.callbacks.Callback):
-        def on_epoch_end(self, epoch, logs=None):
-            raise KeyboardInterrupt
-
-    networks = []
-    make, callbacks = jax_train._network, jax_train._Saver.callbacks
-
-    def made(*args):
-        networks.append(make(*args))
-        seen.append([np.asarray(v) for v in networks[-1]._averaged()])
-        return networks[-1]
-
-    def run(name: str, *extra: keras.callbacks.Callback) -> dict[str, np.ndarray]:
-        jax_train._Saver.callbacks = lambda self: [*callbacks(self), *extra]
-        fit(recipe, folder / name, machine=Machine(strategy="one"), log=Log(quiet=True))
-        network = keras.models.load_model(folder / name / "last.keras", compile=False)
-        return {v.path: np.asarray(v) for v in network.variables}
-
-    jax_train._network = made
-    whole = run("whole", Watch())
-    averages, *later = seen
+    """How far averages are from those added up here, and runs that broke off from one that did not."""
+    recipe, watch, made = broken_off(), Watch(), []
+    noted_steps(made)
+    whole, history = trained(folder, "whole", recipe, watch)
+    averages, *later = watch.seen
     for n, weights in enumerate(later, 1):
         decay = min(recipe.ema, (1 + n) / (10 + n))
         averages = [a + (1 - decay) * (w - a) for a, w in zip(averages, weights, strict=True)]
-    expected = {v.path: a for v, a in zip(networks[0]._averaged(), averages, strict=True)}
-    jax_train._network = make
-    try:
-        run("broken", Broken())
-    except KeyboardInterrupt:
-        resumed = run("broken")
+    expected = {v.path: a for v, a in zip(made[0]._averaged(), averages, strict=True)}
+    ends = []
+    for where in ("training", "validation", "nowhere"):
+        try:
+            run = trained(folder, "left", recipe, Ending(where))
+        except Interrupted as error:
+            ends.append(error.signum)
+    killed = trained(folder, "killed", recipe)
     return {
         "steps": len(later),
-        "moved": max(float(abs(a - b).max()) for a, b in zip(averages, seen[0], strict=True)),
-        "averages": max(float(abs(whole[path] - value).max()) for path, value in expected.items()),
-        "resumed": max(float(abs(whole[path] - resumed[path]).max()) for path in whole),
+        "moved": max(float(abs(a - b).max()) for a, b in zip(averages, watch.seen[0], strict=True)),
+        "averages": difference(expected, whole),
+        "ends": ends,
+        "left": [difference(whole, run[0]), run[1] == history],
+        "killed": [difference(whole, killed[0]), killed[1] == history],
+        "half": [p.name for p in (folder / "killed" / "checkpoints").glob("*.part")],
     }
 
 
-def main(folder: Path) -> None:
-    """Trains each recipe on one device, data parallel and model parallel."""
-    jax_train._scored = lambda directory: {}  # another process' work, tested by itself
+def killed(folder: Path) -> None:
+    """A run that is killed while it writes its third checkpoint."""
+    kill_in_write(3)
+    trained(folder, "killed", broken_off(), checkpoint_seconds=0)
+
+
+def alike_here(folder: Path) -> dict:
+    """Trains what must come to the same on TensorFlow; gives the histories."""
     told = {}
+    for name, recipe in alike().items():
+        jax_train._scored = lambda directory, position, name=name: told.update({name: position.history}) or {}
+        fit(recipe, folder / name, model=fixed, machine=Machine(strategy="one"), log=QUIET)
+    return told
+
+
+def mishaps(folder: Path) -> dict:
+    """What is said of trainings that go wrong; `folder` holds pictures, some of which cannot be read."""
+    told = {}
+    tiny = broken_off().override(epochs=1, ema=None)
+    pictures = tiny.override(data=Choice("image_folder", {"directory": str(folder / "pictures")}), batch_size=40)
+
+    def failing(name: str, recipe: Recipe, **arguments) -> None:
+        try:
+            trained(folder, name, recipe, **arguments)
+            told[name] = ""
+        except (ValueError, OSError) as error:
+            told[name] = f"{type(error).__name__}: {error}"
+
+    failing("many bad", pictures.override(max_bad_fraction=0.0))
+    failing("some bad", pictures.override(max_bad_fraction=0.2))
+    failing("wild", tiny.override(**{"optimizer": Choice("sgd", {"learning_rate": 1e30})}))
+    failing("uneven", tiny.override(batch_size=30), strategy="data_parallel")
+
+    def full(file, **arrays) -> None:
+        raise OSError(28, "No space left on device")
+
+    np.savez = full
+    failing("stop", tiny)
+    failing("go on", tiny.override(on_checkpoint_error="go on"))
+    return told
+
+
+def on_all_strategies(folder: Path) -> dict:
+    """Trains each recipe on one device, data parallel and model parallel."""
+    told = {}
+    make = jax_train._step
     for kind, recipe in recipes(folder).items():
         for strategy in ("one", "data_parallel", "model_parallel"):
-            run = folder / f"{kind}-{strategy}"
-            networks = []
-            make = jax_train._network
-            jax_train._network = lambda *a, make=make, networks=networks: networks.append(make(*a)) or networks[0]
-            fit(recipe, run, machine=Machine(strategy=strategy), log=Log(quiet=True))
-            jax_train._network = make
+            made: list = []
+            noted_steps(made)
+            _, history = trained(folder, f"{kind}-{strategy}", recipe, strategy=strategy)
+            jax_train._step = make
             keras.distribution.set_distribution(None)
-            parts = {
-                v.path: str(getattr(v.value.sharding, "spec", "")) for v in networks[0].variables if strategy != "one"
-            }
-            inner = networks[0].optimizer
-            moments = {v.path: str(getattr(v.value.sharding, "spec", "")) for v in inner.variables if strategy != "one"}
-            history = json.loads((run / "history.json").read_text())
+            parts, moments = (
+                {v.path: str(getattr(v.value.sharding, "spec", "")) for v in variables if strategy != "one"}
+                for variables in (made[0].variables, made[0].optimizer.variables)
+            )
             told[f"{kind}-{strategy}"] = {"history": history, "parts": parts, "moments": moments}
-    print(json.dumps(told))
+    return told
 
+
+WHAT = {"all": on_all_strategies, "interrupted": interrupted, "killed": killed, "alike": alike_here, "mishaps": mishaps}
 
 if __name__ == "__main__":
-    if sys.argv[2:] == ["interrupted"]:
-        print(json.dumps(interrupted(Path(sys.argv[1]))))
-    else:
-        main(Path(sys.argv[1]))
+    print(json.dumps(WHAT[sys.argv[2]](Path(sys.argv[1]))))

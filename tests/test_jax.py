@@ -1,7 +1,10 @@
 """Keras' JAX backend: one device, data parallel and model parallel train the same; TensorFlow reads what they leave."""
 
+import csv
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -16,6 +19,8 @@ from bigkeras.layouts import layouts
 from bigkeras.models import MODELS
 from bigkeras.recipe import RecipeError
 from bigkeras.recipes import RECIPES
+from bigkeras.signals import Log
+from bigkeras.train import fit
 
 ROOT = Path(__file__).resolve().parents[1]
 needs_jax = pytest.mark.skipif(find_spec("jax") is None, reason="JAX is not installed")
@@ -28,18 +33,22 @@ def on_jax(*command: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, timeout=1100)
 
 
+def cases(folder: Path, what: str) -> dict:
+    done = on_jax(str(ROOT / "tests" / "jax_cases.py"), str(folder), what)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory) -> tuple[Path, dict]:
     folder = tmp_path_factory.mktemp("jax")
-    done = on_jax(str(ROOT / "tests" / "jax_cases.py"), str(folder))
-    assert done.returncode == 0, done.stderr[-3000:]
-    return folder, json.loads(done.stdout.splitlines()[-1])
+    return folder, cases(folder, "all")
 
 
 @needs_jax
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("kind", ["text", "image", "hidden", "pairs"])
+@pytest.mark.parametrize("kind", ["text", "rnn", "image", "hidden", "pairs"])
 @pytest.mark.parametrize("strategy", ["data_parallel", "model_parallel"])
 def test_four_devices_train_as_one_and_are_saved_whole(kind, strategy, trained):
     folder, told = trained
@@ -69,21 +78,58 @@ def test_a_run_on_jax_is_scored_and_ends_like_any_other(tmp_path):
     metrics = json.loads(done.stdout)
     assert metrics["validation"]["examples"] == 270
     assert (tmp_path / "run" / "report.md").exists()
-    refused = on_jax("-m", "bigkeras", "train", "digits", "--run-dir", str(tmp_path / "no"), "--set", "l2=0.1")
-    assert refused.returncode == 1
-    assert "KERAS_BACKEND=jax: l2=0.1 is for TensorFlow only" in refused.stderr
 
 
 @needs_jax
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_averages_on_jax_are_those_of_tensorflows_step_and_outlive_a_break(tmp_path):
-    done = on_jax(str(ROOT / "tests" / "jax_cases.py"), str(tmp_path), "interrupted")
-    assert done.returncode == 0, done.stderr[-3000:]
-    told = json.loads(done.stdout.splitlines()[-1])
+def test_averages_on_jax_are_those_of_tensorflows_step_and_outlive_breaks_and_kills(tmp_path):
+    killed = on_jax(str(ROOT / "tests" / "jax_cases.py"), str(tmp_path), "killed")
+    assert killed.returncode == -signal.SIGKILL and list(tmp_path.glob("killed/checkpoints/*.part"))
+    told = cases(tmp_path, "interrupted")
     assert told["steps"] > 4 and told["moved"] > 1e-3
     assert told["averages"] < 1e-6
-    assert told["resumed"] == 0
+    assert told["ends"] == [signal.SIGTERM] * 2
+    assert told["left"] == told["killed"] == [0, True] and not told["half"]
+
+
+@needs_jax
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_training_on_jax_equals_tensorflows_with_penalties_too(tmp_path):
+    from jax_cases import alike, fixed
+
+    told, ends = cases(tmp_path / "jax", "alike"), []
+    for name, recipe in alike().items():
+        fit(recipe, tmp_path / name, model=fixed, log=Log(quiet=True))
+        log = (tmp_path / name / "log.csv").read_text().splitlines()
+        for row, there in zip(csv.DictReader(log), told[name], strict=True):
+            for key in ("loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"):
+                assert there[key] == pytest.approx(float(row[key]), abs=1e-5), key
+        here, jax = (keras.models.load_model(p / name / "last.keras") for p in (tmp_path, tmp_path / "jax"))
+        ends.append(np.concatenate([w.ravel() for w in jax.get_weights()]))
+        np.testing.assert_allclose(ends[-1], np.concatenate([w.ravel() for w in here.get_weights()]), atol=1e-5)
+    assert np.abs(ends[0]).sum() > 1.01 * np.abs(ends[1]).sum()
+
+
+@needs_jax
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_what_goes_wrong_on_jax_is_told_as_on_tensorflow(tmp_path, digits_folder):
+    shutil.copytree(digits_folder, tmp_path / "pictures")
+    for number in range(10):
+        (tmp_path / "pictures" / str(number) / "00.png").write_bytes(b"no picture")
+    told = cases(tmp_path, "mishaps")
+    assert (
+        told["many bad"].startswith("DataError: ")
+        and "more than max_bad_fraction=0 allows; the first: " in told["many bad"]
+    )
+    assert not (tmp_path / "many bad" / "log.csv").exists()  # it is told in the first epoch
+    assert told["some bad"] == told["go on"] == ""
+    assert 0 < (tmp_path / "some bad" / "bad_samples.csv").read_text().count("00.png,") <= 10
+    assert told["wild"].startswith("Diverged: ") and "no weights had been saved before" in told["wild"]
+    assert told["uneven"] == "RecipeError: batch_size=30 does not divide over 4 devices: --set batch_size=28"
+    assert told["stop"].startswith("CheckpointError: ") and "No space left on device" in told["stop"]
 
 
 def test_heads_feed_forwards_and_embeddings_are_parted_where_they_divide():

@@ -1,9 +1,10 @@
-"""Averages of the weights while Keras' own fit trains on JAX, as `step.py` keeps them on TensorFlow.
+"""The step of Keras' own fit on JAX, with averages of the weights as `step.py` keeps them on TensorFlow.
 
 Keras' `use_ema` is another average: it leaves out what is no trainable weight (the statistics of batch normalisation),
 and begins with the first weights at full `decay`, so that short trainings remember them.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -11,24 +12,41 @@ import numpy as np
 from keras import ops
 
 
-class Averaging(keras.Model):
-    """A functional model whose weights are averaged after each step: average += (1 - d) (weight - average).
+class JaxStep(keras.Model):
+    """A functional model under Keras' own fit, with what `Control` asks of a step.
 
-    After n steps d = min(decay, (1 + n) / (10 + n)). The averages are variables of the optimizer, so they are parted
-    over the devices and written in checkpoints with it; `evaluate` scores them. Made of a network's inputs and outputs.
+    With a decay, its weights are averaged after each step: average += (1 - d) (weight - average). After n steps
+    d = min(decay, (1 + n) / (10 + n)). The averages are variables of the optimizer, so they are parted over the devices
+    and written in checkpoints with it; `evaluate` scores them. Made of a network's inputs and outputs.
     """
 
+    confusion = None
+    steps_left = 0  # of the epoch
+    plain: Callable[[], keras.Model]  # a function, since Keras would count the network's weights twice
     decay = 0.0
-    first = (
-        0  # of the averages among the optimizer's variables; kept here themselves, they would be weights of the model
-    )
+    # Of the averages among the optimizer's variables; kept here themselves, they would be weights of the model.
+    first = 0
 
-    def begin(self, decay: float) -> None:
-        """Adds the averages to the optimizer, which is compiled and built."""
+    def begin(self, network: keras.Model, decay: float | None) -> None:
+        """Adds the averages to the optimizer, which is compiled and built; `network` is what this was made of."""
+        self.plain = lambda: network
+        if not decay:
+            return
         self.decay, self.first = decay, len(self.optimizer.variables)
         for variable in self._averaged():
             average = self.optimizer.add_variable_from_reference(variable, name="average")
             average.assign(np.array(variable))  # a copy: JAX gives the memory of both away in the step
+
+    @property
+    def network(self) -> keras.Model:
+        """The functional model that is trained, without what only training needs."""
+        return self.plain()
+
+    def state(self) -> list[keras.Variable]:
+        """Every variable of the run, in a fixed order: what a checkpoint holds. The metrics must have been built."""
+        # Keras holds the values elsewhere while it fits.
+        self.jax_state_sync()
+        return [*self.variables, *self.optimizer.variables, *(v for m in self.metrics for v in m.variables)]
 
     def _averaged(self) -> list[Any]:
         return [v for v in self._state_order() if v.dtype in ("float32", "float64")]
@@ -42,6 +60,8 @@ class Averaging(keras.Model):
     def train_step(self, state: Any, data: Any) -> Any:
         """Keras' own step on JAX, then the averages of the weights it ends with."""
         logs, (trainable, others, optimizer, metrics) = super().train_step(state, data)
+        if not self.decay:
+            return logs, (trainable, others, optimizer, metrics)
         optimizer = list(optimizer)
         values = {id(v): value for v, value in zip(self._state_order(), [*trainable, *others], strict=True)}
         steps = next(i for i, v in enumerate(self.optimizer.variables) if v is self.optimizer.iterations)
@@ -53,7 +73,7 @@ class Averaging(keras.Model):
         return logs, (trainable, others, optimizer, metrics)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
-        """Keras' evaluate, of the averages."""
+        """Keras' evaluate, on the averaged weights where there are."""
         self.swap_averages()
         try:
             return super().evaluate(*args, **kwargs)
@@ -61,7 +81,9 @@ class Averaging(keras.Model):
             self.swap_averages()
 
     def swap_averages(self) -> None:
-        """Exchanges the weights and their averages; no step may be under way."""
+        """Exchanges the weights and their averages, where there are; no step may be under way."""
+        if not self.decay:
+            return
         for place, variable in zip(self._places(), self._averaged(), strict=True):
             average = self.optimizer.variables[place]
             current = np.array(variable)

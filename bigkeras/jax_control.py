@@ -1,0 +1,48 @@
+"""What happens between the steps of a run on Keras' JAX backend: the same as on TensorFlow, around Keras' own fit."""
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from bigkeras.control import Control
+from bigkeras.progress import progress_bar
+
+WEIGHTED = "weighted_"  # what Keras puts before the names of metrics of weighted batches
+EXAMPLE_LOSS = "example_loss"  # the metric that is a mean over examples or tokens
+
+
+class JaxControl(Control):
+    """Counts the steps that Keras' own fit makes, and takes its values back from JAX where they are looked at."""
+
+    def callbacks(self, train: Any) -> list[keras.callbacks.Callback]:
+        """This one and a progress bar; what TensorBoard shows rests on TensorFlow's step."""
+        if not self.log.quiet:
+            self.shown = [progress_bar(self.recipe.epochs, self.steps, self.recipe.batch_size, done=self.total_steps)]
+        return [self, *self.shown]
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Counts, and saves or leaves where asked."""
+        self.step.steps_left -= 1
+        super().on_train_batch_end(batch, logs)
+
+    def _check_loss(self, logs: Any) -> None:
+        """Nothing: to read a number here would make the host wait for every step. The epoch's end looks at it."""
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """As on TensorFlow, and under the same names."""
+        named = {key.replace(WEIGHTED, ""): float(value) for key, value in logs.items()}
+        losses = {key: value for key, value in named.items() if key.endswith(EXAMPLE_LOSS)}
+        logs.clear()
+        logs.update({key: value for key, value in named.items() if key not in losses})
+        logs.update({key.replace(EXAMPLE_LOSS, "loss"): value for key, value in losses.items()})
+        if not np.isfinite(logs["loss"]):
+            raise self.diverged(f"the loss is {logs['loss']}")
+        super().on_epoch_end(epoch, logs)
+
+    def _whole_scores(self, epoch: int) -> dict[str, float]:
+        return {}
+
+    def _set_metrics(self, values: list[np.ndarray]) -> None:
+        self.step.jax_state_sync()
+        super()._set_metrics(values)

@@ -1,0 +1,178 @@
+"""What a run keeps of itself: checkpoints that cannot be written, cannot be read, or are broken."""
+
+import errno
+import shutil
+import signal
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from bigkeras import checkpoint, control
+from bigkeras.checkpoint import CheckpointError, Position
+from bigkeras.recipe import Choice
+from bigkeras.recipes import RECIPES
+from bigkeras.runtime import Machine
+from bigkeras.signals import Interrupted, Log
+from bigkeras.train import fit
+
+TINY = RECIPES["digits"].override(
+    **{"epochs": 2, "batch_size": 512, "augmentation": (), "model": Choice("simple_cnn", {"width": 4})}
+)
+QUIET = Log(quiet=True)
+EVERY_STEP = Machine(checkpoint_seconds=0)
+
+
+def save(directory: Path, step: int) -> None:
+    checkpoint.save(directory, Position(step=step), step, {"00000 weight": np.full(3, step, np.float32)})
+
+
+def restored(directory: Path, **arguments) -> tuple[float, list[str]]:
+    """The value of the variable that was restored, and what was passed over."""
+    variable = keras.Variable(np.zeros(3, np.float32))
+    _, passed_over = checkpoint.restore(directory, [variable], **arguments)
+    return float(variable.numpy()[0]), passed_over
+
+
+def names(directory: Path) -> list[str]:
+    return sorted(p.name for p in directory.iterdir())
+
+
+def hooked(monkeypatch, hook: str, before) -> None:
+    """Has `before(control)` called at the beginning of one of the hooks of fit."""
+    original = getattr(control.Control, hook)
+
+    def called(self, number, logs=None):
+        before(self)
+        original(self, number, logs)
+
+    monkeypatch.setattr(control.Control, hook, called)
+
+
+def test_what_killed_processes_left_is_removed_with_the_old_ones(tmp_path):
+    for name in ("step-00000001.part", "step-00000009.part", "step-00000001.npz.broken", "step-00000002.npz.broken"):
+        (tmp_path / name).write_bytes(b"half")
+    (tmp_path / "notes.part").write_bytes(b"mine")
+    for step in (3, 4, 5):
+        save(tmp_path, step)
+    assert names(tmp_path) == ["notes.part", "step-00000002.npz.broken", "step-00000004.npz", "step-00000005.npz"]
+
+
+@pytest.mark.parametrize("content", [b"", b"PK no zip", b"cut"])
+def test_what_is_no_checkpoint_is_renamed_and_the_one_before_loads(content, tmp_path):
+    for step in (1, 2):
+        save(tmp_path, step)
+    newest = tmp_path / "step-00000002.npz"
+    newest.write_bytes(newest.read_bytes()[:300] if content == b"cut" else content)
+    assert restored(tmp_path) == (1.0, ["step-00000002.npz"])
+    assert names(tmp_path) == ["step-00000001.npz", "step-00000002.npz.broken"]
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES])
+def test_what_the_system_would_not_read_keeps_its_name(number, tmp_path, monkeypatch):
+    for step in (1, 2):
+        save(tmp_path, step)
+    read = Path.read_bytes
+
+    def failing(path: Path) -> bytes:
+        if path.name in fails:
+            raise OSError(number, "not now")
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", failing)
+    fails = ["step-00000002.npz"]
+    assert restored(tmp_path) == (1.0, ["step-00000002.npz (not now)"])
+    fails = ["step-00000001.npz", "step-00000002.npz"]
+    with pytest.raises(
+        CheckpointError, match=r"no checkpoint can be read: step-00000002\.npz \(not now\), .*try again"
+    ):
+        restored(tmp_path)
+    fails = []
+    assert restored(tmp_path) == (2.0, [])
+
+
+def test_a_worker_that_is_not_the_chief_is_told_and_touches_nothing(tmp_path):
+    seen = tmp_path / "seen"
+    for directory, step in ((tmp_path / "chief", 7), (seen, 9)):
+        save(directory, step)
+    (seen / "step-00000009.npz").write_bytes(b"half")
+    good = (tmp_path / "chief" / "step-00000007.npz").read_bytes()
+    told = iter([b"", good, b"the chief cannot read"])
+    assert restored(seen, told=lambda mine: next(told), chief=False) == (7.0, [])
+    with pytest.raises(CheckpointError, match="the chief cannot read"):
+        restored(seen, told=lambda mine: next(told), chief=False)
+    assert names(seen) == ["step-00000009.npz"]
+
+
+def test_a_full_disk_is_one_clear_error_and_the_last_checkpoint_stays(tmp_path, monkeypatch):
+    def full(file, **arrays):
+        if len(list((tmp_path / "run" / "checkpoints").glob("*.npz"))) == 1:
+            file.write(b"half")
+            raise OSError(28, "No space left on device")
+        return savez(file, **arrays)
+
+    savez = np.savez
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(CheckpointError, match=r"cannot be written: No space left on device; the last good"):
+        fit(TINY, tmp_path / "run", log=QUIET, machine=EVERY_STEP)
+    assert names(tmp_path / "run" / "checkpoints") == ["step-00000001.npz"]
+
+
+def test_a_run_goes_on_without_checkpoints_and_tables_where_its_recipe_says_so(tmp_path, monkeypatch, capsys):
+    def read_only(file, **arrays):
+        raise OSError(30, "Read-only file system")
+
+    def in_the_way(control):
+        if control.position.epoch == 0:
+            (control.directory / "bad_samples.csv").mkdir()
+        else:
+            (control.directory / "bad_samples.csv").rmdir()
+
+    monkeypatch.setattr(np, "savez", read_only)
+    hooked(monkeypatch, "on_epoch_end", in_the_way)
+    recipe = TINY.override(on_checkpoint_error="go on")
+    assert fit(recipe, tmp_path / "run", machine=EVERY_STEP)["epochs"] == 2
+    told = capsys.readouterr().err
+    assert "Read-only file system; the last good one stays; the training goes on" in told
+    assert "bad_samples.csv: cannot be written: Is a directory; the training goes on" in told
+
+
+def test_a_run_directory_that_disappears_is_one_clear_error(tmp_path, monkeypatch):
+    hooked(monkeypatch, "on_train_batch_end", lambda c: c.total_steps == 2 and shutil.rmtree(c.directory))
+    with pytest.raises(CheckpointError, match=r"run: cannot be written: its recipe\.json is gone"):
+        fit(TINY, tmp_path / "run", log=QUIET, machine=EVERY_STEP)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("choice", ["stop", "go on"])
+def test_a_run_whose_directory_is_gone_when_it_is_stopped_does_not_say_that_it_was_saved(
+    choice, tmp_path, monkeypatch, capsys
+):
+    def disappearing(control):
+        if control.total_steps == 1:
+            shutil.rmtree(control.directory)
+            control.asked.append(signal.SIGTERM)
+
+    hooked(monkeypatch, "on_train_batch_end", disappearing)
+    with pytest.raises(CheckpointError if choice == "stop" else Interrupted):
+        fit(TINY.override(on_checkpoint_error=choice), tmp_path / "run")
+    told = capsys.readouterr().err
+    assert "saved at" not in told
+    assert ("recipe.json is gone; was the run directory moved?; the run ends without it" in told) is (choice == "go on")
+
+
+def test_a_directory_that_comes_back_is_written_to_again_where_the_recipe_says_go_on(tmp_path, monkeypatch):
+    run, away = tmp_path / "run", tmp_path / "away"
+
+    def moving(control):
+        if control.position.epoch == 0:
+            control.best = (np.inf, np.inf)  # this epoch is not the best: tables alone are written at its end
+            run.rename(away)
+        else:
+            assert not run.exists()
+            away.rename(run)
+
+    hooked(monkeypatch, "on_epoch_end", moving)
+    assert fit(TINY.override(on_checkpoint_error="go on"), run, log=QUIET)["epochs"] == 2
+    assert len((run / "log.csv").read_text().splitlines()) == 3
