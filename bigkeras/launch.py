@@ -128,16 +128,17 @@ def _watch(members: list[Member], logs: Path, asked: list[int]) -> int:
                     member.process, member.returns = member.start(), member.returns + 1
                     continue
                 # The others may be leaving for the same reason: one that was asked to stop makes all save.
-                _wait(members, GRACE if status in LEFT else FALLEN_GRACE)
+                _wait([other for other in members if other.ends], GRACE if status in LEFT else FALLEN_GRACE)
             if status:
-                return status if status > 0 else 128 - status
+                return _shell(status)
         if all(member.process.poll() == 0 for member in members if member.ends):
             return 0
         if asked:
             _say(f"{signal.Signals(asked[0]).name}: the workers save and leave")
             chiefs = [member for member in members if member.ends]
             status = _stop(chiefs, GRACE)
-            return max(status, _stop(members, GRACE)) or 128 + asked[0]
+            # The others of an asynchronous group have nothing to save.
+            return max(status, _stop(members, FALLEN_GRACE)) or 128 + asked[0]
         time.sleep(POLL)
 
 
@@ -151,7 +152,7 @@ def _stop(members: list[Member], grace: float) -> int:
         if member.process.poll() is None:
             _say(f"{member.name} did not leave within {grace:g} s and is killed")
             _signal(member.process, signal.SIGKILL)
-    return max(member.process.wait() for member in members)
+    return max(_shell(member.process.wait()) for member in members)
 
 
 def _log(logs: Path, name: str) -> Path:
@@ -168,6 +169,11 @@ def _wait(members: list[Member], seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while any(member.process.poll() is None for member in members) and time.monotonic() < deadline:
         time.sleep(POLL)
+
+
+def _shell(status: int) -> int:
+    """As a shell has it: 128 and the signal, where one has ended the process."""
+    return status if status >= 0 else 128 - status
 
 
 def _spoken(status: int) -> str:

@@ -47,6 +47,7 @@ class Watch:
         self.places = [tuple(json.loads(self.workers.told(mine, i))) for i in range(self.workers.count)]
         if not self.step.xla:  # a compiled step cannot call Python
             self.step.clock = self.note
+        self.at = time.monotonic()
         for function in (self._answer, self._ask):
             threading.Thread(target=function, daemon=True).start()
         return self
@@ -82,7 +83,8 @@ class Watch:
                 return
             waited = time.monotonic() - self.at
             for index, answer in answers.items():
-                if answer is None and self.steps and waited > self.patience:
+                # Of a compiled step nobody knows when it was made.
+                if answer is None and not self.step.xla and waited > self.patience:
                     who = self._name(index)
                     self._once(f"{who} does not answer, and {waited:.0f} s without a step: it hangs or is cut off")
             if self.workers.chief:

@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 import pytest
 
-from bigkeras.launch import configurations, main
+from bigkeras.launch import GRACE, configurations, main
 from bigkeras.recipe import Choice
 from bigkeras.recipes import RECIPES
 from bigkeras.signals import Log
@@ -71,6 +71,29 @@ def test_a_wrong_command_line_is_not_tried_again(tmp_path):
     assert (tmp_path / "lives-0").read_text() in ("", "x")
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_when_the_launcher_is_asked_to_leave_every_worker_is_asked_once_and_ends(number, tmp_path):
+    program = f"""
+import signal
+os.chdir({str(tmp_path)!r})
+def leave(*_):
+    open(f"left-{{i}}", "a").write("x")
+    sys.exit(143)
+signal.signal(signal.SIGTERM, leave)
+open(f"ready-{{i}}", "w").close()
+time.sleep(600)
+"""
+    command = [sys.executable, "-m", "bigkeras.launch", "2", "--logs", str(tmp_path), "--", sys.executable, "-c"]
+    # As Ctrl-C in a terminal: it goes to the launcher's whole group.
+    group = subprocess.Popen([*command, INDEX + program], cwd=ROOT, start_new_session=True)
+    wait_for(group, lambda: len(list(tmp_path.glob("ready-*"))) == 2)
+    workers = psutil.Process(group.pid).children()
+    os.killpg(group.pid, number)
+    assert group.wait(GRACE) == 143
+    assert not any(process.is_running() for process in workers)
+    assert [(tmp_path / f"left-{i}").read_text() for i in (0, 1)] == ["x", "x"]
+
+
 TINY = RECIPES["digits"].override(
     **{
         "epochs": 20,
@@ -116,7 +139,7 @@ def test_workers_that_were_stopped_and_killed_end_in_the_weights_of_one_device(t
     group = start()
     wait_for(group, lambda: checkpoints(run_dir))
     worker(group, 1).send_signal(signal.SIGTERM)
-    assert group.wait(600) == 128 + signal.SIGTERM
+    assert group.wait(GRACE) == 128 + signal.SIGTERM
     logs = [(tmp_path / f"worker-{i}.log").read_text() for i in (0, 1)]
     assert all("the same command goes on" in log for log in logs), logs
 

@@ -63,6 +63,12 @@ def test_a_worker_that_does_not_answer_is_named(two):
     assert "worker 1 (127.0.0.1:1002) does not answer" in heard(said, "does not answer")
 
 
+def test_a_worker_that_does_not_answer_is_named_before_the_first_step_too(two):
+    _, other, said = two
+    other.__exit__()
+    assert "worker 1 (127.0.0.1:1002) does not answer" in heard(said, "does not answer")
+
+
 def test_workers_that_answer_and_are_alike_are_not_named(two):
     chief, other, said = two
     asked, ask = threading.Semaphore(0), chief._asked
