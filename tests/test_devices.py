@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from device_cases import KINDS, OPTIMIZERS, Trained, load, recipe, train
+from device_cases import KINDS, OPTIMIZERS, Trained, load, recipe, start_weights, train, train_case
 
 from bigkeras.data.pipeline import plan_rows, replica_rows
 from bigkeras.data.plan import epoch_plan
@@ -25,13 +25,17 @@ ROOT = Path(__file__).resolve().parents[1]
 # Largest difference of a weight; Muon divides by a matrix' singular values, which makes rounding larger.
 TOLERANCE = {"float32": 1e-6, "float64": 1e-10}
 MUON = 1e-7
+# 2⁻⁸ is bfloat16's rounding; an update is at most the clipped gradient, 0.5, times the learning rate, 0.1.
+HALF = 2**-8 * 0.5 * 0.1
 ON_WORKERS = [
     "cnn-sgd-float32",
     "lstm-sgd-float32",
     "encoder-sgd-float32",
     "translator-sgd-float32",
     "encoder-adamw-float64",
+    *(f"{kind}-{optimizer}-float64" for kind in ("cnn", "translator") for optimizer in ("sgd", "adam")),
 ]
+HALF_ON_WORKERS = ["cnn-sgd-mixed_bfloat16"]
 
 
 @pytest.fixture(scope="module")
@@ -58,9 +62,9 @@ def assert_same(one: Trained, other: Trained, tolerance: float) -> None:
 
 
 def matrix():
-    """Every kind with SGD in float32, and every optimizer in float64."""
+    """Every kind with SGD in float32, and every optimizer in float64; of the recurrent ones, the LSTM for all."""
     yield from ((kind, "sgd", "float32") for kind in KINDS)
-    for kind in KINDS:
+    for kind in ("cnn", "lstm", "encoder", "translator"):
         for optimizer in OPTIMIZERS:
             quick = (kind, optimizer) == ("encoder", "adamw")
             yield pytest.param(kind, optimizer, "float64", marks=() if quick else pytest.mark.slow)
@@ -78,11 +82,15 @@ def test_two_replicas_end_in_the_weights_of_one_device(kind, optimizer, policy, 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.slow
 def test_two_replicas_make_the_same_update_in_half_precision(kind, policy, two_replicas):
-    # 2⁻⁸ is bfloat16's rounding; an update is at most the clipped gradient, 0.5, times the learning rate, 0.1.
-    tolerance = 2**-8 * 0.5 * 0.1
-    asked = recipe(kind, "sgd", precision=policy)
-    one, two = (train(asked, devices, policy, steps=1) for devices in (tf.distribute.get_strategy(), two_replicas))
-    assert largest_difference(one.weights, two.weights) < tolerance
+    case = f"{kind}-sgd-{policy}"
+    one, two = train_case(case, tf.distribute.get_strategy()), train_case(case, two_replicas)
+    assert largest_difference(one.weights, two.weights) < HALF
+    assert largest_difference(one.weights, start_weights(kind, policy)) > HALF
+
+
+def test_several_steps_in_one_call_on_two_replicas_end_in_the_weights_of_one_device(two_replicas):
+    two = train(recipe("cnn", "sgd"), two_replicas, "float32", steps_per_call=2)
+    assert_same(on_one_device("cnn", "sgd", "float32"), two, TOLERANCE["float32"])
 
 
 @pytest.fixture(scope="module")
@@ -90,11 +98,19 @@ def two_workers(tmp_path_factory) -> Path:
     """A directory with what two processes of one replica each have trained together."""
     folder = tmp_path_factory.mktemp("workers")
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    program = [sys.executable, str(ROOT / "tests" / "device_cases.py"), str(folder), *ON_WORKERS]
+    program = [sys.executable, str(ROOT / "tests" / "device_cases.py"), str(folder), *ON_WORKERS, *HALF_ON_WORKERS]
     launch = [sys.executable, "-m", "bigkeras.launch", "2", "--logs", str(folder), "--", *program]
     done = subprocess.run(launch, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=1500)
     assert done.returncode == 0, done.stderr + (folder / "worker-0.log").read_text()[-3000:]
     return folder
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("case", HALF_ON_WORKERS)
+def test_two_workers_make_the_same_update_in_half_precision(case, two_workers):
+    one = train_case(case, tf.distribute.get_strategy())
+    assert largest_difference(one.weights, load(two_workers / f"{case}.npz").weights) < HALF
 
 
 @pytest.mark.slow
@@ -138,6 +154,13 @@ def test_a_worker_that_is_gone_is_named():
     ):
         with pytest.raises(LostWorker, match="worker 1 is gone or does not answer"), lost_workers(workers):
             raise tf.errors.UnavailableError(None, None, text + "/job:worker/replica:0/task:1\nThe tasks have crashed")
+
+
+def test_a_machine_without_a_tpu_says_so_in_one_line(run_cli, tmp_path):
+    done = run_cli("train", "digits", "--strategy", "tpu", "--run-dir", tmp_path / "run", TPU_NAME="local")
+    assert (done.rc, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[-1].startswith("bigkeras: --strategy tpu: no TPU answers (")
+    assert "Traceback" not in done.stderr
 
 
 def test_auto_takes_the_workers_that_tf_config_names(monkeypatch):
