@@ -22,8 +22,9 @@ def classification_metrics(
 
     Gives `examples`, `accuracy`, `top_k` and `top_k_accuracy` (5, or less than the number of classes), `loss` (mean
     negative log likelihood), `calibration_error` and its `reliability` bins, `per_class` (name, precision, recall, f1,
-    support), `macro` and `weighted` averages of these, and `confusion` (rows are the true classes). With two classes
-    also `roc_auc` and `average_precision` of the second one; None where only one class occurs.
+    support), `macro` and `weighted` averages of these, and `confusion` (rows are the true classes); `roc_auc` and
+    `average_precision` of the second of two classes, of more the mean of each against all others, over those that
+    occur; None where only one does.
 
     Raises ValueError that names the shape, the label or the row that does not fit.
     """
@@ -41,11 +42,14 @@ def classification_metrics(
         **_calibration(predicted == labels, probabilities.max(1), weights),
         **_per_class(labels, predicted, class_names, weights),
     }
-    if classes == 2:
-        both = len(np.unique(labels)) == 2
-        arguments = {"y_true": labels, "y_score": probabilities[:, 1], "sample_weight": weights}
-        result["roc_auc"] = float(scores.roc_auc_score(**arguments)) if both else None
-        result["average_precision"] = float(scores.average_precision_score(**arguments)) if both else None
+    areas = []
+    for place in [1] if classes == 2 else np.unique(labels):
+        own = labels == place
+        if 0 < own.sum() < len(own):
+            arguments = {"y_true": own, "y_score": probabilities[:, place], "sample_weight": weights}
+            areas.append([scores.roc_auc_score(**arguments), scores.average_precision_score(**arguments)])
+    means: Any = np.mean(areas, 0).tolist() if areas else (None, None)
+    result["roc_auc"], result["average_precision"] = means
     return result
 
 

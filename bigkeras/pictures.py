@@ -22,6 +22,7 @@ NOT_CURVES = ("epoch", "step", "steps", "seconds", "examples_per_second", "token
 MOST_NAMES = 100
 MOST_COUNTS = 20
 MOST_BARS = 40
+MOST_CURVES = 10
 # Its glyphs are boxes that name a script: worse than a number.
 BOXES = ("Last Resort High-Efficiency",)
 
@@ -154,31 +155,40 @@ def reliability(rows: Sequence[Mapping[str, Any]], error: float | None = None) -
     return figure
 
 
-def ranking(labels: Any, scores: Any, name: str) -> Figure:
-    """The ROC and the precision-recall curve of one class; empty panels where only one class occurs.
+def ranking(labels: Any, probabilities: Any, class_names: Sequence[str]) -> Figure:
+    """ROC and precision-recall curves: of the second of two classes, or of each against all others.
 
-    `labels` (n,) 0 or 1, `scores` (n,): probabilities of the class called `name`, which has number 1.
+    Of more than 10 classes, those of the least average precision; a class that never or always occurs has none.
+    `labels` (n,), `probabilities` (n, classes).
     """
     from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
+    labels, probabilities = np.asarray(labels), np.asarray(probabilities)
     figure = Figure((8.6, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2)
-    if len(np.unique(labels)) == 2:
-        false_rate, true_rate, _ = roc_curve(labels, scores)
-        precision, recall, _ = precision_recall_curve(labels, scores)
-        left.plot(false_rate, true_rate, color=TRAIN)
-        right.plot(recall, precision, color=TRAIN)
-        left.set_title(f"ROC, area {roc_auc_score(labels, scores):.4f}", fontsize=10, loc="left")
-        title = f"precision and recall, average precision {average_precision_score(labels, scores):.4f}"
-        right.set_title(title, fontsize=10, loc="left")
+    names, font = _readable(class_names)
+    places = [1] if len(class_names) == 2 else range(len(class_names))
+    able = [i for i in places if 0 < np.count_nonzero(labels == i) < len(labels)]
+    precisions = {i: average_precision_score(labels == i, probabilities[:, i]) for i in able}
+    shown = sorted(sorted(able, key=precisions.__getitem__)[:MOST_CURVES])
+    for number, i in enumerate(shown):
+        own, scores = labels == i, probabilities[:, i]
+        false_rate, true_rate, _ = roc_curve(own, scores)
+        precision, recall, _ = precision_recall_curve(own, scores)
+        colour = TRAIN if len(shown) == 1 else f"C{number}"
+        left.plot(false_rate, true_rate, color=colour, label=f"{roc_auc_score(own, scores):.4f} {names[i]}")
+        right.plot(recall, precision, color=colour, label=f"{precisions[i]:.4f} {names[i]}")
     left.plot([0, 1], [0, 1], color=QUIET, linestyle="--", linewidth=1)
-    right.axhline(float(np.mean(labels)), color=QUIET, linestyle="--", linewidth=1)
-    names, font = _readable([name])
+    if len(shown) == 1:
+        right.axhline(float(np.mean(labels == shown[0])), color=QUIET, linestyle="--", linewidth=1)
     left.set(xlabel="false alarms", ylabel="found", xlim=(0, 1), ylim=(0, 1.02))
     right.set(xlabel="found", ylabel="right among the answers", xlim=(0, 1), ylim=(0, 1.02))
-    figure.supxlabel(f"class {names[0]}", fontproperties=font, fontsize=9)
-    for axes in (left, right):
+    font.set_size(8)
+    for axes, title in ((left, "ROC, area"), (right, "precision and recall, average precision")):
+        axes.set_title(title, fontsize=10, loc="left")
         _plain(axes, grid="both")
+        if shown:
+            axes.legend(prop=font, frameon=False, loc="lower right" if axes is left else "lower left")
     return figure
 
 

@@ -63,8 +63,8 @@ def write_report(
     scored = {key: values for key, values in metrics.items() if isinstance(values, Mapping) and "per_class" in values}
     main = min(scored, key=_rank, default=None)
     _write_pictures(directory / "pictures", scored.get(main or ""), history, class_names, mistakes)
-    if predictions is not None and len(class_names) == 2:
-        figure = pictures.ranking(predictions.labels, predictions.probabilities[:, 1], class_names[1])
+    if predictions is not None and len(class_names) > 1:
+        figure = pictures.ranking(predictions.labels, predictions.probabilities, class_names)
         pictures.save(figure, directory / "pictures" / "ranking.png")
     sections = [
         _head(recipe, scored, main),
@@ -172,15 +172,15 @@ def _interval(values: Mapping[str, Any]) -> str:
 
 def _score_table(scored: Mapping[str, Mapping[str, Any]]) -> str:
     first = next(iter(scored.values()))
-    two = "roc_auc" in first
+    macro = "macro " if len(first["per_class"]) > 2 else ""
     header = ["scored on", "examples", "accuracy", f"top {first['top_k']}", "loss", "macro F1", "calibration error"]
     rows = []
     for split in sorted(scored, key=_rank):
         v = scored[split]
         row = [split, f"{v['examples']:,}", f"{v['accuracy']:.4f}", f"{v['top_k_accuracy']:.4f}", f"{v['loss']:.4f}"]
         row += [f"{v['macro']['f1']:.4f}", f"{v['calibration_error']:.4f}"]
-        rows.append(row + ([_number(v["roc_auc"]), _number(v["average_precision"])] if two else []))
-    return table(header + (["ROC AUC", "average precision"] if two else []), rows)
+        rows.append(row + [_number(v.get("roc_auc")), _number(v.get("average_precision"))])
+    return table([*header, f"{macro}ROC AUC", f"{macro}average precision"], rows)
 
 
 def _classes(split: str, scores: Mapping[str, Any]) -> str:
@@ -221,7 +221,7 @@ def picture_section(directory: Path, split: str | None) -> str:
         "confusion": f"Confusion matrix, {split}",
         "f1": f"F1 of each class, {split}",
         "reliability": f"Are the probabilities right? {split}",
-        "ranking": "Decision thresholds, of the split that was scored last",
+        "ranking": "How well each class is told from the others, of the split that was scored last",
         "mistakes": "The surest mistakes, of the split that was scored last",
     }
     parts = ["## Pictures"]

@@ -53,6 +53,16 @@ def test_two_classes_have_areas_under_curves():
     assert result["top_k"] == 1 and result["top_k_accuracy"] == result["accuracy"]
 
 
+def test_more_classes_have_the_mean_area_of_each_against_the_others():
+    labels, probabilities, names = example(classes=4)
+    result = classification_metrics(labels, probabilities, names)
+    assert result["roc_auc"] == pytest.approx(scores.roc_auc_score(labels, probabilities, multi_class="ovr"))
+    assert result["average_precision"] == pytest.approx(scores.average_precision_score(labels, probabilities))
+    # A class that does not occur has no area.
+    absent = np.pad(probabilities, ((0, 0), (0, 1)))
+    assert classification_metrics(labels, absent, [*names, "absent"])["roc_auc"] == pytest.approx(result["roc_auc"])
+
+
 def test_one_class_alone_has_no_area():
     result = classification_metrics([1, 1], [[0.2, 0.8], [0.6, 0.4]], ["no", "yes"])
     assert result["roc_auc"] is None and result["average_precision"] is None

@@ -73,11 +73,29 @@ def test_every_picture_named_in_the_report_is_there_and_whole(tmp_path):
     metrics, predictions = scored()
     text = report(tmp_path, {"test": metrics}, predictions)
     named = {line.split("(")[1].rstrip(")") for line in text.splitlines() if line.startswith("![")}
-    assert named == {f"pictures/{n}.png" for n in ("curves", "confusion", "f1", "reliability", "mistakes")}
+    assert named == {f"pictures/{n}.png" for n in ("curves", "confusion", "f1", "reliability", "ranking", "mistakes")}
     for name in named:
         with Image.open(tmp_path / name) as image:
             assert np.asarray(image.convert("L")).std() > 10  # something is drawn
     assert not list(tmp_path.rglob("*.part"))
+
+
+@pytest.mark.parametrize(("classes", "curves"), [(2, 1), (4, 4), (12, 10)])
+def test_each_of_at_most_ten_classes_has_its_curves(classes, curves):
+    random = np.random.default_rng(0)
+    labels, probabilities = random.integers(classes, size=90), random.dirichlet(np.ones(classes), 90)
+    figure = pictures.ranking(labels, probabilities, [f"class {i}" for i in range(classes)])
+    for axes in figure.axes:
+        told = [text.get_text() for text in axes.get_legend().get_texts()]
+        assert len(told) == curves and (classes > 2 or told[0].endswith(" class 1"))
+
+
+def test_areas_stand_in_the_table_of_scores_where_they_were_measured(tmp_path):
+    test = scored()[0]
+    without = {key: value for key, value in scored(1)[0].items() if key not in ("roc_auc", "average_precision")}
+    text = report(tmp_path, {"validation": without, "test": test})
+    assert "| macro ROC AUC | macro average precision |" in text
+    assert f"| {test['roc_auc']:.4g} | {test['average_precision']:.4g} |" in text
 
 
 def test_without_a_score_the_report_says_so(tmp_path):
@@ -101,10 +119,21 @@ def test_bad_samples_are_counted_and_the_environment_told(tmp_path):
     assert "| keras | 3.15.1 |" in text and "| devices | CPU:0 |" in text
 
 
+def test_pairs_that_were_left_out_are_counted_by_their_reasons(tmp_path):
+    rows = [*[[f"p.tsv:{i}", f"{90 + i} characters against {i}: too different"] for i in range(12)], ["a", "equal"]]
+    with (tmp_path / "bad_samples.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["sample", "reason"], *rows])
+    recipe = replace(RECIPE, task=Choice("translation"))
+    path = write_translation_report(tmp_path, recipe=recipe, metrics={}, history=HISTORY, predictions=None)
+    text = path.read_text(encoding="utf-8")
+    assert "## Pairs left out\n\n13; all" in text and "could not be read" not in text
+    assert "| … characters against …: too different | 12 |\n| equal | 1 |" in text
+
+
 def test_no_mistakes_take_the_old_picture_away(tmp_path):
     metrics, predictions = scored()
     report(tmp_path, {"test": metrics}, predictions)
-    report(tmp_path, {"test": metrics}, SimpleNamespace(worst=[]))
+    report(tmp_path, {"test": metrics}, SimpleNamespace(**{**vars(predictions), "worst": []}))
     assert not (tmp_path / "pictures" / "mistakes.png").exists()
 
 
@@ -119,17 +148,6 @@ def test_confusion_matrix_of_any_size_renders_without_a_warning(count, recwarn):
 def test_names_that_no_font_holds_become_numbers(recwarn):
     shown, _ = pictures._readable(["cat", "\U0001f9ff\U000e0fff", "$x$"])
     assert shown[0] == "cat" and shown[1] == "#1" and shown[2] == r"\$x\$"
-def test_pairs_that_were_left_out_are_counted_by_their_reasons(tmp_path):
-    rows = [*[[f"p.tsv:{i}", f"{90 + i} characters against {i}: too different"] for i in range(12)], ["a", "equal"]]
-    with (tmp_path / "bad_samples.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([["sample", "reason"], *rows])
-    recipe = replace(RECIPE, task=Choice("translation"))
-    path = write_translation_report(tmp_path, recipe=recipe, metrics={}, history=HISTORY, predictions=None)
-    text = path.read_text(encoding="utf-8")
-    assert "## Pairs left out\n\n13; all" in text and "could not be read" not in text
-    assert "| … characters against …: too different | 12 |\n| equal | 1 |" in text
-
-
 
 
 def test_curves_leave_gaps_where_the_log_is_empty():
