@@ -4,6 +4,7 @@ One process, the chief, is the run: it reads the data in the plan's order, hands
 reads the weights, computes the gradients of its batch and applies them, whatever the others have done meanwhile. So a
 slow worker delays nobody, a fallen one costs its own step, which another one makes, and it may come back; but gradients
 may be of weights some steps old, and two runs are never the same to the last digit.
+A server that is asked to leave takes weights with it: so it tells the chief, which saves and leaves first.
 Source: Dean et al. 2012, "Large Scale Distributed Deep Networks", section 4.1, Downpour SGD.
 """
 
@@ -11,9 +12,11 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -23,10 +26,16 @@ from bigkeras.step import Step
 from bigkeras.workers import LostWorker
 
 AHEAD = 2  # batches for each worker that are handed out before one is done
+POLL = 0.2  # seconds
+# Seconds that a process which is asked to leave still waits for the chief to leave first.
+STAYS = {"worker": 10.0, "ps": 30.0}
 
 
 def serve() -> None:
-    """What a worker or parameter server does: answers the chief, until it is told to leave (SIGTERM or SIGINT)."""
+    """What a worker or parameter server does: answers the chief, until it is told to leave (SIGTERM or SIGINT).
+
+    It stays, some seconds at most, while the chief is there: the chief, asked to leave too, cannot save without it.
+    """
     resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
     # Fewer threads, and a worker on a small machine waits for itself for ever.
     config = tf.compat.v1.ConfigProto(inter_op_parallelism_threads=max(4, os.cpu_count() or 1))
@@ -38,14 +47,55 @@ def serve() -> None:
         config=config,
         start=True,
     )
-    print(f"{resolver.task_type} {resolver.task_id}: ready", file=sys.stderr, flush=True)
+    name = f"{resolver.task_type} {resolver.task_id}"
     # The server has threads of its own, which do not end with this one.
-    leave = threading.Event()
+    leave, asked = threading.Event(), []
+
+    def note(signum: int, frame: Any) -> None:
+        asked.append(signum)
+        leave.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: leave.set())
+        signal.signal(number, note)
+    print(f"{name}: ready", file=sys.stderr, flush=True)
     leave.wait()
-    del server
-    os._exit(0)
+    print(f"{name}: {signal.Signals(asked[0]).name}: leaves with the chief, or soon", file=sys.stderr, flush=True)
+    if resolver.task_type == "ps":
+        _say_leaving(server, resolver.task_id)
+    _outstay(resolver.cluster_spec().as_dict()["chief"][0], STAYS[resolver.task_type])
+    # Not 0: the launcher brings a worker back that the chief still wants.
+    os._exit(128 + asked[0])
+
+
+def _outstay(address: str, seconds: float) -> None:
+    """Waits until nothing listens at the chief's address, but not longer."""
+    host, port = address.rsplit(":", 1)
+    deadline = time.monotonic() + seconds
+    with contextlib.suppress(OSError):
+        while time.monotonic() < deadline:
+            socket.create_connection((host, int(port)), timeout=2).close()
+            time.sleep(POLL)
+
+
+def _mark(index: int) -> Any:
+    """The handle of the variable on a parameter server that is there when the server is asked to leave."""
+    with tf.device(f"/job:ps/replica:0/task:{index}/device:CPU:0"):
+        return tf.raw_ops.VarHandleOp(dtype=tf.bool, shape=[], shared_name="leaving", container="")
+
+
+def _say_leaving(server: tf.distribute.Server, index: int) -> None:
+    """Sets the mark on this server, for the chief to see."""
+    with tf.Graph().as_default():
+        told = tf.raw_ops.AssignVariableOp(resource=_mark(index), value=tf.constant(True))
+        # It waits for no other process.
+        alone = tf.compat.v1.ConfigProto(device_filters=[f"/job:ps/task:{index}"])
+        with tf.compat.v1.Session(server.target, config=alone) as session:
+            session.run(told)
+
+
+def _leaving(index: int) -> bool:
+    """Whether parameter server `index` has been asked to leave; asked by the chief."""
+    return bool(tf.raw_ops.VarIsInitializedOp(resource=_mark(index)).numpy())
 
 
 class Asynchronous:
@@ -87,6 +137,11 @@ class Asynchronous:
             self.settle()
         self._take()
         return {"loss": self.loss}
+
+    def lookout(self, asked: list[int], say: Callable[[str], None], patience: float) -> "Lookout":
+        """What looks after the workers and servers while the run goes."""
+        cluster = tf.distribute.cluster_resolver.TFConfigClusterResolver().cluster_spec().as_dict()
+        return Lookout(self.coordinator._cluster.workers, cluster, asked, say, patience)
 
     def settle(self) -> None:
         """Waits for all steps that were handed out, and counts them."""
@@ -133,6 +188,67 @@ class Asynchronous:
     def _raise(self) -> None:
         if self.errors:
             raise self.errors[0]
+
+
+class Lookout:
+    """Begins with `with`, in the chief: sees which worker holds up the others, and which server is asked to leave.
+
+    `say` gets a line for each thing found. `asked` gets a signal when a server is to leave, as if the chief were.
+    `patience`: seconds that a worker may take for a step, until it is named; the next checkpoint waits for it.
+    """
+
+    def __init__(
+        self, workers: Sequence[Any], cluster: dict[str, list[str]], asked: list[int], say: Callable, patience: float
+    ):
+        """`workers`: the coordinator's own; `cluster`: the addresses of each job."""
+        self.cluster, self.asked, self.say, self.patience = cluster, asked, say, patience
+        self.ended = threading.Event()
+        self.since: dict[int, float] = {}  # when each worker has begun the step that it is at
+        self.named: set[int] = set()
+        for worker in workers:
+            worker._process_closure = self._noted(worker.worker_index, worker._process_closure)
+
+    def __enter__(self) -> "Lookout":
+        for function in (self._look, self._ask):
+            threading.Thread(target=function, daemon=True).start()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.ended.set()
+
+    def _noted(self, index: int, process: Callable[[Any], None]) -> Callable[[Any], None]:
+        """TensorFlow does not tell which worker has which step: what a worker's thread calls for each notes it."""
+
+        def noted(closure: Any) -> None:
+            self.since[index] = time.monotonic()
+            try:
+                process(closure)
+            finally:
+                del self.since[index]
+
+        return noted
+
+    def name_overdue(self, now: float) -> None:
+        """Says, once of each, which workers have been at a step for longer than the patience."""
+        for index, began in dict(self.since).items():
+            if now - began > self.patience and index not in self.named:
+                self.named.add(index)
+                who = f"worker {index} ({self.cluster['worker'][index]})"
+                self.say(f"{who}: {now - began:.0f} s at one step: it, or a parameter server, hangs or is cut off")
+
+    def _look(self) -> None:
+        while not self.ended.wait(self.patience / 4):
+            self.name_overdue(time.monotonic())
+
+    def _ask(self) -> None:
+        # A server that is gone is for the training to find.
+        with contextlib.suppress(tf.errors.OpError):
+            while not self.ended.wait(5 * POLL):
+                for index in range(len(self.cluster["ps"])):
+                    if _leaving(index):
+                        self.say(f"ps {index} is asked to leave, and the weights on it with it")
+                        self.asked.append(signal.SIGTERM)
+                        return
 
 
 @contextlib.contextmanager

@@ -152,11 +152,14 @@ def _fit(
     workers.by_chief(lambda: describe(directory, task, splits, taken))
     with workers.strategy.scope(), runtime.precision(recipe.precision):
         step = make_step(recipe, splits, task, machine, model)
+    handed_out = None
     if isinstance(workers.strategy, tf.distribute.ParameterServerStrategy):
-        Asynchronous(step, workers.strategy, runtime.asynchronous_workers())
+        handed_out = Asynchronous(step, workers.strategy, runtime.asynchronous_workers())
     with signals() as asked:
         control = Control(recipe, directory, step, splits, task, log, asked, machine, workers)
-        with Watch(workers, step, log.say, machine.patience_seconds):
+        patience = machine.patience_seconds
+        watch = Watch(workers, step, log.say, patience)
+        with handed_out.lookout(asked, log.say, patience) if handed_out else watch:
             _train(recipe, directory, step, splits, task, control, log)
     history = control.position.history
     return workers.by_chief(lambda: finish_run(directory, recipe, validation, history, control.bad))

@@ -1,20 +1,26 @@
 """Asynchronous training with parameter servers: what it equals, what it counts, what falls and comes back."""
 
+import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
 import psutil
 import pytest
 
-from bigkeras.launch import configurations, main
-from bigkeras.recipe import Choice
+from bigkeras.asynchronous import Lookout
+from bigkeras.launch import GRACE, configurations, main
+from bigkeras.recipe import Choice, Recipe
 from bigkeras.recipes import RECIPES
 from bigkeras.signals import Log
 from bigkeras.train import fit
@@ -34,10 +40,14 @@ RECIPE = RECIPES["digits"].override(
 
 def start(folder: Path, recipe, workers: int, servers: int, *options: str) -> subprocess.Popen:
     recipe.save(folder / "recipe.json")
+    train = ["-m", "bigkeras", "train", str(folder / "recipe.json"), "--run-dir", str(folder / "run")]
+    return launch(folder, workers, servers, options, [*train, "--checkpoint-seconds", "0"])
+
+
+def launch(folder: Path, workers: int, servers: int, options: tuple, program: list[str]) -> subprocess.Popen:
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    train = [sys.executable, "-m", "bigkeras", "train", str(folder / "recipe.json"), "--run-dir", str(folder / "run")]
     command = [sys.executable, "-m", "bigkeras.launch", str(workers), "--servers", str(servers), *options]
-    command += ["--logs", str(folder), "--", *train, "--checkpoint-seconds", "0"]
+    command += ["--logs", str(folder), "--", sys.executable, *program]
     return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path})
 
 
@@ -49,8 +59,20 @@ def member(group: subprocess.Popen, job: str, index: int) -> psutil.Process:
 
 
 def wait_for(group: subprocess.Popen, condition) -> None:
-    while group.poll() is None and not condition():
+    """Fails where the group ends before the condition holds."""
+    while not condition():
+        assert group.poll() is None, f"the group has ended with {group.poll()}"
         time.sleep(0.05)
+
+
+@contextmanager
+def ends_saved(group: subprocess.Popen, folder: Path) -> Iterator[None]:
+    """What is asked to leave inside has the whole group saved and gone, before the launcher would kill it."""
+    everyone = psutil.Process(group.pid).children()
+    yield
+    assert group.wait(GRACE) == 128 + signal.SIGTERM
+    assert not any(process.is_running() for process in everyone)
+    assert "the same command goes on" in (folder / "chief.log").read_text()
 
 
 def newest(run: Path) -> dict[str, np.ndarray]:
@@ -87,6 +109,49 @@ while task["type"] != "chief" or not os.path.exists(lives) or os.stat(lives).st_
     assert (tmp_path / "lives").read_text() == "xx"
 
 
+def test_a_worker_that_is_at_a_step_for_too_long_is_named_once():
+    cluster = {"chief": ["a:1"], "worker": ["b:1", "b:2"], "ps": ["c:1"]}
+    workers = [SimpleNamespace(worker_index=i, _process_closure=lambda closure: closure()) for i in (0, 1)]
+    said: list[str] = []
+    lookout = Lookout(workers, cluster, [], said.append, 60.0)
+    workers[0]._process_closure(lambda: None)
+    workers[1]._process_closure(lambda: [lookout.name_overdue(time.monotonic() + later) for later in (59, 62, 70)])
+    assert said == ["worker 1 (b:2): 62 s at one step: it, or a parameter server, hangs or is cut off"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_worker_that_is_asked_to_leave_comes_back_and_the_whole_group_saves_when_asked(tmp_path):
+    group = start(tmp_path, RECIPE.override(epochs=100_000), 1, 1)
+    checkpoints = tmp_path / "run" / "checkpoints"
+    try:
+        wait_for(group, lambda: any(checkpoints.glob("*.npz")))
+        member(group, "worker", 0).terminate()
+        wait_for(group, lambda: (tmp_path / "worker-0.log").read_text().count("ready") == 2)
+        seen = {path.name for path in checkpoints.glob("*.npz")}
+        wait_for(group, lambda: len({path.name for path in checkpoints.glob("*.npz")} - seen) == 2)
+        with ends_saved(group, tmp_path):
+            group.terminate()
+    finally:
+        group.terminate()
+        group.wait(300)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("asked", [["ps"], ["worker", "ps", "chief"]], ids=["server", "everyone"])
+def test_all_is_saved_before_a_server_leaves_that_is_asked_to(asked, tmp_path):
+    group = start(tmp_path, RECIPE.override(epochs=100_000), 1, 1)
+    try:
+        wait_for(group, lambda: any((tmp_path / "run" / "checkpoints").glob("*.npz")))
+        with ends_saved(group, tmp_path):
+            for process in [member(group, job, 0) for job in asked]:
+                process.terminate()
+    finally:
+        group.terminate()
+        group.wait(300)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_one_worker_ends_in_the_weights_of_one_device(tmp_path):
@@ -109,7 +174,6 @@ def test_no_step_is_lost_with_a_worker_and_all_go_on_when_a_server_falls(tmp_pat
     member(group, "worker", 1).kill()
     seen = {path.name for path in checkpoints.glob("*.npz")}
     wait_for(group, lambda: len({path.name for path in checkpoints.glob("*.npz")} - seen) == 2)
-    assert group.poll() is None, "the run was too short"
     member(group, "ps", 0).kill()
     assert group.wait(900) == 0
     told = (tmp_path / "chief.log").read_text()
@@ -119,3 +183,42 @@ def test_no_step_is_lost_with_a_worker_and_all_go_on_when_a_server_falls(tmp_pat
     per_epoch = -(-(1797 - 2 * 270) // 50)
     counted = next(value for name, value in newest(tmp_path / "run").items() if "iteration" in name)
     assert 4 * per_epoch <= counted <= 4 * per_epoch + 2
+
+
+# Trains the recipe argv[1] in argv[2], and prints on which device each part of the embedding's table lies.
+SHARDED = """
+import functools, sys
+from bigkeras.models import MODELS
+from bigkeras.recipe import load
+from bigkeras.train import fit
+
+@functools.wraps(MODELS["bag_of_ngrams"])
+def model(**sizes):
+    network = MODELS["bag_of_ngrams"](**sizes)
+    print(*[table.value.device for table in network.get_layer("embedding").tables], flush=True)
+    return network
+
+fit(load(sys.argv[1]), sys.argv[2], model=model)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_sharded_table_lies_on_all_servers_and_learns(tmp_path):
+    texts, recipe, run = tmp_path / "texts.csv", tmp_path / "recipe.json", tmp_path / "run"
+    rows = (f"number {i} was {'fine' if i % 2 else 'poor'},{'good' if i % 2 else 'bad'}" for i in range(200))
+    texts.write_text("\n".join(["text,label", *rows]))
+    Recipe(
+        name="sharded",
+        data=Choice("text_table", {"file": str(texts)}),
+        task=Choice("text_classification", {"min_count": 1}),
+        model=Choice("bag_of_ngrams", {"width": 8, "shards": 4}),
+        optimizer=Choice("sgd", {"learning_rate": 1.0}),
+        epochs=6,
+        batch_size=16,
+    ).save(recipe)
+    assert launch(tmp_path, 2, 2, (), ["-c", SHARDED, str(recipe), str(run)]).wait(900) == 0
+    servers = re.findall(r"/job:ps/replica:0/task:(\d)", (tmp_path / "chief.log").read_text())
+    assert servers == ["0", "1", "0", "1"]
+    losses = [float(row["loss"]) for row in csv.DictReader((run / "log.csv").read_text().splitlines())]
+    assert losses[-1] < losses[0] / 2
