@@ -22,13 +22,20 @@ from bigkeras.transfer import freeze, start_from
 
 ADAPT_EXAMPLES = 5000
 COUNTED = 256  # examples that a layer counts at a time
+# Augmentation inside the step for which XLA has no kernels: of projections, of gamma distributions, of free shapes.
+NOT_COMPILED = {
+    "aug_mix", "cut_mix", "mix_up", "rand_augment", "random_elastic_transform", "random_perspective",
+    "random_rotation", "random_shear", "random_translation", "random_zoom",
+}  # fmt: skip
 
 
 def make_step(recipe: Recipe, splits: Splits, task: Task, machine: runtime.Machine, model: Callable | None) -> Step:
     """The step that trains the recipe's network, fitted to the data, with its optimizer.
 
-    `model`: a function of one's own in place of that in `MODELS`. Raises RecipeError that names what was refused.
+    `model`: a function of one's own in place of that in `MODELS`. Raises RecipeError that names what was refused, and
+    MachineError for augmentation that cannot be compiled where the step is.
     """
+    _check_compiled(recipe, machine)
     keras.utils.set_random_seed(recipe.seed)
     function = model or MODELS[recipe.model.name]
     network = _named(f"model {recipe.model.name}", lambda: build(function, task.model_arguments, recipe.model.args))
@@ -40,12 +47,14 @@ def make_step(recipe: Recipe, splits: Splits, task: Task, machine: runtime.Machi
     for layer in network.layers:
         if hasattr(layer, "adapt_labelled"):
             layer.adapt_labelled(_labelled(task, splits.train))
+    fresh: list[str] = []
     if recipe.start_from:
-        start_from(recipe.start_from, network, task.preprocessor, splits.class_names)
+        copied = start_from(recipe.start_from, network, task.preprocessor, splits.class_names)
+        fresh = [layer.name for layer in network.layers if layer.weights and layer.name not in copied]
     if recipe.freeze_until:
         freeze(network, recipe.freeze_until)
     if recipe.lora:
-        _named("lora", lambda: add_lora(network, recipe.lora or 0))
+        _named("lora", lambda: add_lora(network, recipe.lora or 0, whole=fresh))
     num_classes = len(splits.class_names) or None
     step = Step(
         network,
@@ -73,6 +82,13 @@ def make_step(recipe: Recipe, splits: Splits, task: Task, machine: runtime.Machi
         scale_rates(optimizer, layer_rates(network, recipe.layer_decay))
     step.begin(optimizer)
     return step
+
+
+def _check_compiled(recipe: Recipe, machine: runtime.Machine) -> None:
+    refused = [choice.name for choice in recipe.augmentation if choice.name in NOT_COMPILED]
+    asked = "--xla" if machine.xla else f"--strategy {machine.strategy}"
+    if refused and asked in ("--xla", "--strategy tpu"):
+        raise runtime.MachineError(f"{asked}: XLA cannot compile the augmentation {refused[0]}; leave out one of them")
 
 
 def _named(what: str, make: Callable[[], Any]) -> Any:

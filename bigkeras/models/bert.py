@@ -83,9 +83,9 @@ def _encoder(tokens, mask, *, vocabulary_size: int, length: int, size: str, drop
     x = embedding(tokens)
     x = LearnedPositions(length, START, name="positions")(x)
     x = TokenType(START, name="token_type")(x)
-    x = L.LayerNormalization(epsilon=EPSILON, name="stem" if not dropout else "stem_norm")(x)
-    if dropout:
-        x = L.Dropout(dropout, name="stem")(x)
+    # The same name with dropout and without: weights are taken over by names.
+    x = L.LayerNormalization(epsilon=EPSILON, name="stem_norm")(x)
+    x = L.Dropout(dropout, name="stem")(x) if dropout else L.Identity(name="stem")(x)
     block: dict[str, Any] = {"epsilon": EPSILON, "kernel_initializer": START, "dropout": dropout}
     for stage in range(1, depth + 1):
         x = post_norm_block(x, mask, num_heads=num_heads, feed_forward=4 * width, **block, name=f"stage{stage}")

@@ -9,13 +9,15 @@ ATTENTION = ("query_key_value", "query", "key_value", "output")
 TRAINED = ("logits",)
 
 
-def add_lora(model: keras.Model, rank: int, names: Collection[str] = ATTENTION) -> list[str]:
+def add_lora(
+    model: keras.Model, rank: int, names: Collection[str] = ATTENTION, whole: Collection[str] = ()
+) -> list[str]:
     """Freezes the model but for `logits`, and gives each chosen dense layer a trained update of `rank`.
 
     `names`: endings of layers' names, such as "query_key_value" (one update for the three projections) or
-    "feed_forward_1". Gives the names of the layers that were given one. The answers are the same until training;
-    `merged` gives the model without them. Raises ValueError for a rank below 1, or where no layer is so
-    named.
+    "feed_forward_1". `whole`: layers that train like `logits`, as those must whose weights come from nowhere: a pooler
+    that a language model lacks. Gives the names of the layers that were given one. The answers are the same until
+    training; `merged` gives the model without them. Raises ValueError for a rank below 1, or where none is so named.
     Source: Hu et al. 2021 (arXiv 2106.09685), section 4.1; the layer's own `enable_lora`.
     """
     if rank < 1:
@@ -25,7 +27,7 @@ def add_lora(model: keras.Model, rank: int, names: Collection[str] = ATTENTION) 
     if not chosen:
         raise ValueError(f"no dense layer of {model.name} has a name that ends in one of {sorted(names)}")
     for layer in model.layers:
-        layer.trainable = layer in chosen or layer.name in TRAINED
+        layer.trainable = layer in chosen or layer.name in (*TRAINED, *whole)
     for layer in chosen:
         layer.enable_lora(rank)
         layer.bias.trainable = False

@@ -86,7 +86,7 @@ def keras_hub_preset(kind: str, name: str, **args: Any) -> Any:
     try:
         return getattr(keras_hub.models, kind).from_preset(name, **args)
     except (OSError, ValueError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].split(". ")[0]
         raise ValueError(f"{name!r}: neither a folder with {WEIGHTS} nor a preset to be had ({reason})") from None
 
 
@@ -158,12 +158,11 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 def _tensor_names(model: keras.Model) -> dict[str, list[str]]:
     """From our layers' names to the file's tensors; three stand behind a fused projection's kernel, and its bias."""
     ours = {layer.name for layer in model.layers}
-    norm = "stem_norm" if "stem_norm" in ours else "stem"
     names = {
         "embedding": ["embeddings.word_embeddings.weight"],
         "positions": ["embeddings.position_embeddings.weight"],
         "token_type": ["embeddings.token_type_embeddings.weight"],
-        norm: _both("embeddings.LayerNorm"),
+        "stem_norm": _both("embeddings.LayerNorm"),
         "features": _both("pooler.dense"),
         "mlm_dense": _both("cls.predictions.transform.dense"),
         "mlm_norm": _both("cls.predictions.transform.LayerNorm"),

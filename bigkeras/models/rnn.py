@@ -1,5 +1,7 @@
 """Recurrent networks: the plain cell, LSTM and GRU, over texts or over images row by row."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -25,16 +27,21 @@ def rnn(
     embedding_width: int = 128,
     bidirectional: bool = False,
     pooling: str = "last",
+    activation: str = "tanh",
     dropout: float = 0.0,
 ) -> keras.Model:
-    """`depth` layers of the plain recurrent cell h_t = tanh(W x_t + U h_{t-1} + b), `units` wide in each direction.
+    """`depth` layers of the plain recurrent cell h_t = f(W x_t + U h_{t-1} + b), `units` wide in each direction.
+
+    `activation`: f, a name that Keras knows, such as "relu" (Le et al. 2015, arXiv 1504.00941).
 
     Either `vocabulary_size` and `length`: token ids `(batch, length or less)`, 0 is padding; or `input_shape`: the
     image's rows are the steps. `pooling` takes the "last" state after the last real token (in both directions), or
     the "mean" or "max" of the states over the real tokens. Raises ValueError for other values.
     Source: Elman 1990, "Finding Structure in Time".
     """
-    return _network(L.SimpleRNN, "rnn", **locals())
+    sizes = locals()
+    cell = functools.partial(L.SimpleRNN, activation=keras.activations.get(sizes.pop("activation")))
+    return _network(cell, "rnn", **sizes)
 
 
 def lstm(
@@ -78,7 +85,7 @@ def gru(
 
 
 def _network(
-    cell: type[keras.layers.RNN],
+    cell: Callable[..., keras.layers.RNN],
     name: str,
     *,
     num_classes: int,
@@ -92,7 +99,7 @@ def _network(
     pooling: str,
     dropout: float,
 ) -> keras.Model:
-    """The whole classifier; `cell` is the layer's class."""
+    """The whole classifier; `cell` makes a layer of units, return_sequences and name."""
     texts: Sizes = {"vocabulary_size": vocabulary_size, "length": length}
     check_sequence(num_classes=num_classes, dropout=dropout, input_shape=input_shape, **texts)
     positive(units=units, depth=depth, embedding_width=embedding_width)

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 
+from bigkeras.layers import ApproximateGelu
 from bigkeras.models import MODELS, pretrained_text
 from bigkeras.models.bert import SIZES, bert_mlm
 from bigkeras.models.pretrained import copy_weights_by_name, load_pretrained
@@ -212,9 +213,9 @@ def test_a_classifier_starts_from_the_language_model_by_the_layers_names(tmp_pat
     language_model = bert_mlm(**TINY, dropout=0.0)
     language_model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras", safe_mode=True)
-    model = bert()
+    model = bert(dropout=0.1)
     copied = copy_weights_by_name(again, model)
-    assert "logits" not in copied
+    assert {layer.name for layer in model.layers if layer.weights} - set(copied) == {"features", "logits"}
     states = keras.Model(language_model.input, language_model.get_layer("stage2").output)
     expected = states([TOKENS, np.zeros((2, 1), "int32")])
     np.testing.assert_allclose(hidden_states(model)(TOKENS)[-1], expected, atol=1e-6)
@@ -247,23 +248,21 @@ def tuned(table, origin, **values):
     )
 
 
-@pytest.mark.parametrize("lower", [True, False])
-def test_fine_tuning_takes_weights_vocabulary_and_case_of_a_published_folder(lower, table, tmp_path):
+@pytest.mark.parametrize(("lower", "said"), [(True, True), (False, False)])
+def test_fine_tuning_takes_weights_vocabulary_and_case_of_a_published_folder(lower, said, table, tmp_path):
     tensors = published(tmp_path / "bert")
     (tmp_path / "bert" / "vocab.txt").write_text("".join(f"{word}\n" for word in WORDS), encoding="utf-8")
     (tmp_path / "bert" / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": lower}), encoding="utf-8")
-    # With a model that is said, and one that follows from the weights.
-    for name, recipe in (("said", tuned(table, tmp_path / "bert")), ("found", RECIPES["text-csv"])):
-        if name == "found":
-            recipe = recipe.override(**{"data.file": str(table), "start_from": str(tmp_path / "bert"), "epochs": 1})
-            recipe = recipe.override(freeze_until="stage2")
-        fit(recipe, tmp_path / name, log=Log(quiet=True))
-        model = keras.models.load_model(tmp_path / name / "best.keras", compile=False)
-        assert (tmp_path / name / "vocabulary.txt").read_text("utf-8").split() == list(WORDS)
-        assert json.loads((tmp_path / name / "preprocessor.json").read_text())["lower"] is lower
-        np.testing.assert_array_equal(
-            model.get_layer("embedding").get_weights()[0], tensors["embeddings.word_embeddings.weight"]
-        )
+    recipe = tuned(table, tmp_path / "bert")
+    if not said:  # the model follows from the weights
+        settings = {"data.file": str(table), "start_from": str(tmp_path / "bert"), "epochs": 1}
+        recipe = RECIPES["text-csv"].override(**settings, freeze_until="stage2")
+    fit(recipe, tmp_path / "run", log=Log(quiet=True))
+    model = keras.models.load_model(tmp_path / "run" / "best.keras", compile=False)
+    embedding = model.get_layer("embedding").get_weights()[0]
+    np.testing.assert_array_equal(embedding, tensors["embeddings.word_embeddings.weight"])
+    assert (tmp_path / "run" / "vocabulary.txt").read_text("utf-8").split() == list(WORDS)
+    assert json.loads((tmp_path / "run" / "preprocessor.json").read_text())["lower"] is lower
 
 
 @needs_keras_hub
@@ -332,8 +331,14 @@ def exact_states(folder, tokens):
 
 
 @needs_minilm
-def test_minilm_answers_what_its_authors_do_as_far_as_gelu_by_tanh_can():
-    """Its config says GELU by the error function; `bert` has the one by tanh, as KerasHub has for it, too."""
+@pytest.mark.parametrize(("exact", "states", "means"), [(False, 5e-3, 2e-3), (True, 1e-5, 1e-5)])
+def test_minilm_answers_what_its_authors_do_as_far_as_gelu_by_tanh_can(exact, states, means, monkeypatch):
+    """Its config says GELU by the error function; `bert` has the one by tanh, as KerasHub has for it, too.
+
+    That, and nothing else, is in the way: the last states reach to 5.8, the sentences' vectors to 1.1.
+    """
+    if exact:
+        monkeypatch.setattr(ApproximateGelu, "call", lambda self, x, training=None: keras.activations.gelu(x))
     words = {word: number for number, word in enumerate((MINILM / "vocab.txt").read_text("utf-8").split("\n"))}
     told = ["the cat sat outside", "he signed the treaty of peace with a heavy heart", "not bad at all !"]
     ragged = [[words[w] for w in ("[CLS]", *text.split(), "[SEP]")] for text in told]
@@ -341,10 +346,10 @@ def test_minilm_answers_what_its_authors_do_as_far_as_gelu_by_tanh_can():
     model = bert(**bert_sizes(MINILM) | {"length": 12}, pooling="mean")
     load_bert(model, MINILM)
     expected, real = exact_states(MINILM, tokens), tokens != 0
-    states = keras.Model(model.input, [model.get_layer("stage6").output, model.get_layer("features").output])(tokens)
-    np.testing.assert_allclose(states[0].numpy()[real], expected[real], atol=5e-3)
+    found = keras.Model(model.input, [model.get_layer("stage6").output, model.get_layer("features").output])(tokens)
+    np.testing.assert_allclose(found[0].numpy()[real], expected[real], atol=states)
     mean = (expected * real[..., None]).sum(1) / real.sum(1, keepdims=True)
-    np.testing.assert_allclose(states[1], mean, atol=5e-3)
+    np.testing.assert_allclose(found[1], mean, atol=means)
 
 
 @pytest.mark.slow

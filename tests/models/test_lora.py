@@ -40,6 +40,12 @@ def test_only_the_updates_and_the_logits_train_and_a_saved_model_holds_them(tmp_
     assert merged(plain) is plain
 
 
+def test_layers_that_came_from_nowhere_train_whole():
+    model = encoder()
+    add_lora(model, 2, whole=["features", "embedding"])
+    assert "embedding" in {w.path.split("/")[0] for w in model.trainable_weights}
+
+
 @pytest.mark.parametrize(("args", "message"), [((0,), "rank=0"), ((2, ("nothing",)), "'nothing'")])
 def test_a_wrong_rank_or_name_is_named(args, message):
     with pytest.raises(ValueError, match=message):

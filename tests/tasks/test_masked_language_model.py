@@ -8,16 +8,19 @@ import pytest
 import tensorflow as tf
 
 from bigkeras.artifact import ExportError, export
+from bigkeras.assembly import make_step
 from bigkeras.data import DATASETS
 from bigkeras.data.source import DataError
 from bigkeras.evaluation import evaluate
 from bigkeras.recipe import Choice, Recipe, RecipeError
 from bigkeras.recipes import RECIPES
+from bigkeras.runtime import Machine
 from bigkeras.signals import Log
+from bigkeras.tasks import TASKS
 from bigkeras.tasks.masked_language_model import hider, word_beginnings
 from bigkeras.tasks.text import TextPreprocessor
-from bigkeras.train import check_recipe, fit
-from bigkeras.transfer import continued
+from bigkeras.train import check_recipe, fit, load_splits
+from bigkeras.transfer import continued, inherited
 
 QUIET = Log(quiet=True)
 PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "play", "##ing", "##s", "the", "film", "dog", "runs")
@@ -143,6 +146,21 @@ def test_a_classifier_starts_from_it_with_its_vocabulary(run, tmp_path):
     for name in ("embedding", "stage2_feed_forward_2"):
         for mine, first in zip(ours.get_layer(name).get_weights(), theirs.get_layer(name).get_weights(), strict=True):
             np.testing.assert_array_equal(mine, first)
+
+
+def test_low_rank_updates_train_the_pooler_that_a_language_model_lacks(run, tmp_path):
+    table = tmp_path / "animals.csv"
+    table.write_text("\n".join(["text,label", *[f"a {noun},{noun}" for noun in NOUNS] * 10]), encoding="utf-8")
+    recipe = recipe_for(
+        "", data=Choice("text_table", {"file": str(table)}), task=Choice("text_classification"), lora=2,
+        model=Choice("bert", {"size": "tiny"}), start_from=str(run), monitor="val_accuracy",
+    )  # fmt: skip
+    splits = load_splits(recipe)
+    task = TASKS[recipe.task.name](splits, **inherited(recipe, splits.languages))
+    network = make_step(recipe, task.ready(splits), task, Machine(), None).network
+    trained = {weight.path.split("/")[0] for weight in network.trainable_weights}
+    assert {"features", "logits", "stage1_attention_output"} <= trained
+    assert not trained & {"embedding", "positions", "stem_norm", "stage1", "stage1_feed_forward_1"}
 
 
 def test_own_texts_with_nothing_else_said_take_its_encoder(run, tmp_path):
