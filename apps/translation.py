@@ -133,6 +133,7 @@ def _settled(options: argparse.Namespace, directory: Path) -> argparse.Namespace
     from apps import savedmodel
 
     version = savedmodel.version_directory(directory)
+    own: dict[str, Any]
     # Where the version was copied alone, it has a copy within.
     for path in (version / "assets.extra" / "preprocessor.json", version.parent / "preprocessor.json"):
         try:
@@ -178,7 +179,7 @@ def _check_beams(model: "CModel | PythonModel", options: argparse.Namespace) -> 
         most = (model.signatures["n_best"].outputs["translation"].shape or (None, None))[1]
     # Two are given, too, by a model whose own search is greedy.
     own = options.own_beam or most
-    beams = sorted({*[1] * ("greedy" in model.signatures), *[own] * bool(own)})
+    beams = sorted({*([1] if "greedy" in model.signatures else []), *([own] if own else [])})
     if options.beam and options.beam not in beams:
         told = " or ".join(map(str, beams)) or "a beam that it does not say"
         raise ModelError(f"--beam {options.beam}: this model searches with {told}")
