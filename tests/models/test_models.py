@@ -6,11 +6,14 @@ import keras
 import numpy as np
 import pytest
 
+from bigkeras.assembly import NOT_COMPILED
 from bigkeras.models import MODELS
 from bigkeras.models.blocks import small_stem
 from bigkeras.models.efficientnet import VARIANTS, scaled_channels
+from bigkeras.recipe import Choice
 from bigkeras.step import Step
-from bigkeras.tasks.classification import LOSSES
+from bigkeras.tasks import LOSSES
+from bigkeras.tasks.augmentation import LAYERS, in_step
 
 RGB = {"input_shape": (16, 16, 3), "num_classes": 5}
 TEXT = {"vocabulary_size": 30, "length": 12, "num_classes": 5}
@@ -203,27 +206,68 @@ def dynamic_shapes(function, *arguments) -> list[str]:
     return re.findall(r"\w+\[[^\]]*<=[^\]]*\]", function.experimental_get_compiler_ir(*arguments)(stage="hlo"))
 
 
+def dynamic_shapes_of_the_step(model, x, labels, **options) -> list[str]:
+    """Those in the compiled train step of a model for a batch of two: of classes `(2,)`, or of words `(2, length)`."""
+    import tensorflow as tf
+
+    words = labels.ndim == 2
+    loss = LOSSES["translation" if words else "image_classification"]["cross_entropy"]()
+    classes = None if words else 5
+    step = Step(model, normalise=lambda x: x, loss=loss, num_classes=classes, clip_norm=1.0, ema=0.9, **options)
+    step.begin(keras.optimizers.AdamW())
+    compiled = tf.function(lambda *batch: step.train_step(batch), jit_compile=True)
+    tensors = tf.nest.map_structure(tf.constant, x)
+    return dynamic_shapes(compiled, tensors, tf.constant(labels), tf.ones(labels.shape))
+
+
 # One of each function, and the one that compiles soonest: Inception v3 alone took a minute.
 COMPILED = [
     "efficientnet-lite",
     "inception-v1",
     *(k for k in TINY if k in MODELS and k not in ("efficientnet", "inception")),
 ]
+CLASSES = np.array([0, 1])
 
 
 @pytest.mark.parametrize(
     "key", [k if k in ("lenet", "transformer") else pytest.param(k, marks=pytest.mark.slow) for k in COMPILED]
 )
 def test_the_train_step_is_taken_by_xla_with_static_shapes_only(key):
-    import tensorflow as tf
+    assert dynamic_shapes_of_the_step(build(key), inputs(key), CLASSES) == []
 
-    step = Step(
-        build(key), normalise=lambda x: x, loss=LOSSES["cross_entropy"](), num_classes=5, clip_norm=1.0, ema=0.9
-    )
-    step.begin(keras.optimizers.AdamW())
-    compiled = tf.function(lambda *batch: step.train_step(batch), jit_compile=True)
-    batch = (tf.constant(inputs(key)), tf.constant([0, 1]), tf.constant([1.0, 1.0]))
-    assert dynamic_shapes(compiled, *batch) == []
+
+# Models of words: they take two inputs of ids, and answer a word at each place of the second.
+WORD_MODELS = {
+    "bert_mlm": {"size": "tiny"},
+    "seq2seq_rnn": {"units": 8, "embedding_width": 6},
+    "transformer_translator": {"depth": 1, "width": 8, "num_heads": 2, "feed_forward": 16},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WORD_MODELS)
+def test_the_train_step_of_a_model_of_words_is_taken_by_xla_with_static_shapes_only(name):
+    model = MODELS[name](vocabulary_size=30, length=12, **WORD_MODELS[name])
+    second = np.array([[1, 2, 3], [4, 1, 0]], "int32")
+    assert dynamic_shapes_of_the_step(model, [texts()[:2], second], second) == []
+
+
+@pytest.mark.slow
+def test_the_train_step_of_one_of_keras_own_models_is_taken_by_xla_with_static_shapes_only():
+    model = MODELS["keras_application"](name="MobileNet", input_shape=(32, 32, 3), num_classes=5)
+    assert dynamic_shapes_of_the_step(model, np.zeros((2, 32, 32, 3), "float32"), CLASSES) == []
+
+
+def test_micro_batches_are_taken_by_xla_with_static_shapes_only():
+    assert dynamic_shapes_of_the_step(build("lenet"), images(), CLASSES, micro_batches=2) == []
+
+
+@pytest.mark.slow
+def test_augmentation_that_is_not_refused_is_taken_by_xla_with_static_shapes_only():
+    by_factor = ("random_brightness", "random_contrast", "random_sharpness")
+    names = sorted(set(LAYERS) - NOT_COMPILED)
+    layers = in_step([Choice(name, {"factor": 0.1} if name in by_factor else {}) for name in names], 0)
+    assert dynamic_shapes_of_the_step(build("lenet"), images(), CLASSES, augmentation=layers) == []
 
 
 def test_a_shape_that_depends_on_the_values_is_found():
