@@ -97,7 +97,8 @@ def restore(
     kept under another name, or they would stand in the place of the next ones. Raises ValueError if the variables are
     not those of the checkpoint, and CheckpointError, on every worker, where none can be read.
     """
-    data, broken, failed = b"", [], ""
+    data, failed = b"", ""
+    broken: list[str] = []
     if chief:
         try:
             data, broken = _newest(directory)

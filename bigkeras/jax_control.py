@@ -9,7 +9,8 @@ from bigkeras.control import Control
 from bigkeras.progress import progress_bar
 
 WEIGHTED = "weighted_"  # what Keras puts before the names of metrics of weighted batches
-EXAMPLE_LOSS = "example_loss"  # the metric that is a mean over examples or tokens
+# The metrics that are means over examples or tokens, as trained (with the weights of classes) and as validated.
+TRAINED_LOSS, PLAIN_LOSS = "trained_loss", "plain_loss"
 
 
 class JaxControl(Control):
@@ -32,10 +33,10 @@ class JaxControl(Control):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """As on TensorFlow, and under the same names."""
         named = {key.replace(WEIGHTED, ""): float(value) for key, value in logs.items()}
-        losses = {key: value for key, value in named.items() if key.endswith(EXAMPLE_LOSS)}
+        losses = {"loss": TRAINED_LOSS, "val_loss": f"val_{PLAIN_LOSS}"}
         logs.clear()
-        logs.update({key: value for key, value in named.items() if key not in losses})
-        logs.update({key.replace(EXAMPLE_LOSS, "loss"): value for key, value in losses.items()})
+        logs.update({key: value for key, value in named.items() if not key.endswith((TRAINED_LOSS, PLAIN_LOSS))})
+        logs.update({key: named[name] for key, name in losses.items() if name in named})
         if not np.isfinite(logs["loss"]):
             raise self.diverged(f"the loss is {logs['loss']}")
         super().on_epoch_end(epoch, logs)

@@ -22,7 +22,7 @@ from bigkeras.control import Diverged
 from bigkeras.data.plan import ROWS, class_weights, steps_per_epoch
 from bigkeras.data.source import DataError, Source, Splits
 from bigkeras.evaluation import finish_run
-from bigkeras.jax_control import EXAMPLE_LOSS, JaxControl
+from bigkeras.jax_control import PLAIN_LOSS, TRAINED_LOSS, JaxControl
 from bigkeras.jax_step import JaxStep
 from bigkeras.layouts import data_devices, place_optimizer, set_distribution
 from bigkeras.models import MODELS, build
@@ -172,9 +172,11 @@ def _step(recipe: Recipe, task: Task, splits: Splits, model: Callable | None, ma
         _penalise(network, recipe.l1, recipe.l2)
     step = JaxStep(inputs=network.inputs, outputs=network.outputs, name=network.name)
     loss = _loss(recipe, splits, task)
+    plain = loss.inner if isinstance(loss, ClassWeighted) else loss
     # Keras' own mean of the loss counts what only fills the last batch, and penalties.
-    measured = keras.metrics.MeanMetricWrapper(loss.call, name=EXAMPLE_LOSS)
-    step.compile(optimizer=optimizer, loss=loss, weighted_metrics=["accuracy", measured])
+    losses = {TRAINED_LOSS: loss, PLAIN_LOSS: plain}
+    means = [keras.metrics.MeanMetricWrapper(one.call, name=name) for name, one in losses.items()]
+    step.compile(optimizer=optimizer, loss=loss, weighted_metrics=["accuracy", *means])
     step.begin(network, recipe.ema)
     place_optimizer(optimizer)
     return step
