@@ -170,7 +170,7 @@ class Asynchronous:
 
     def _fetch(self, remote: Any) -> None:
         try:
-            self.done.append({name: float(value) for name, value in remote.fetch().items()})
+            self.done.append({name: float(value) for name, value in _fetched(remote).items()})
         except BaseException as error:
             self.errors.append(error)
         finally:
@@ -188,6 +188,18 @@ class Asynchronous:
     def _raise(self) -> None:
         if self.errors:
             raise self.errors[0]
+
+
+def _fetched(remote: Any) -> dict[str, Any]:
+    """What a step has given; where its worker falls before all is here, what it gives when it is made again."""
+    while True:
+        try:
+            return remote.fetch()
+        except (tf.errors.UnavailableError, tf.errors.AbortedError):
+            # One that the coordinator gives up, as of a server, has its error noted.
+            if remote._error is not None:
+                raise
+            time.sleep(POLL)
 
 
 class Lookout:

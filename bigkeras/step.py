@@ -153,7 +153,7 @@ class Step(keras.Model):
     def _gradients(
         self, x: Any, labels: Any, weights: Any, total: Any, variables: list[Any], number: Any = None
     ) -> tuple[Any, list[Any]]:
-        """Loss and gradients of one part of a batch; `number` is its own among all parts of all steps, if it has one."""
+        """Loss and gradients of a part of a batch; `number`, if it has one, is its own among the parts of all steps."""
         with tf.GradientTape() as tape:
             with own_randomness([self.network, *self.augmentation], number) as updates:
                 x, targets = self._augment(x, self._targets(labels))

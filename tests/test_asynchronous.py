@@ -17,8 +17,9 @@ import keras
 import numpy as np
 import psutil
 import pytest
+import tensorflow as tf
 
-from bigkeras.asynchronous import Lookout
+from bigkeras.asynchronous import Lookout, _fetched
 from bigkeras.launch import GRACE, configurations, main
 from bigkeras.recipe import Choice, Recipe
 from bigkeras.recipes import RECIPES
@@ -107,6 +108,26 @@ while task["type"] != "chief" or not os.path.exists(lives) or os.stat(lives).st_
             signal.signal(number, handler)
     assert "worker 0 fell (SIGKILL)" in capfd.readouterr().err
     assert (tmp_path / "lives").read_text() == "xx"
+
+
+class Remote:
+    """A step whose worker is gone when its results are asked for, and which is made again, or given up for `error`."""
+
+    def __init__(self, error: Exception | None):
+        self._error, self.asked = error, 0
+
+    def fetch(self) -> dict[str, float]:
+        self.asked += 1
+        if self.asked == 1:
+            raise tf.errors.UnavailableError(None, None, "Socket closed")
+        return {"last": 0.5}
+
+
+def test_a_worker_that_falls_between_a_step_and_its_results_has_the_step_made_again(monkeypatch):
+    monkeypatch.setattr("bigkeras.asynchronous.POLL", 0.0)
+    assert _fetched(Remote(None)) == {"last": 0.5}
+    with pytest.raises(tf.errors.UnavailableError):
+        _fetched(Remote(tf.errors.UnavailableError(None, None, "ps")))
 
 
 def test_a_worker_that_is_at_a_step_for_too_long_is_named_once():
