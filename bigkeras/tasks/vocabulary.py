@@ -105,18 +105,17 @@ def learned_wordpiece(preprocessor: TextPreprocessor, texts: np.ndarray, size: i
 
 def given_fields(tokens: str, given: Path | tuple[str, ...]) -> dict[str, Any]:
     """A vocabulary of one's own, a file or the words by id, as fields of a TextPreprocessor. Raises DataError."""
-    words, origin = given, "the words given"
+    origin = str(given) if isinstance(given, Path) else "the words given"
     try:
-        if isinstance(given, Path):
-            if tokens == "sentencepiece":
-                return sentencepiece_fields(given.read_bytes())
-            words, origin = read_vocabulary(given), str(given)
-        elif tokens == "sentencepiece":
-            raise DataError("task.vocabulary: SentencePiece takes the file of a model")
+        if tokens == "sentencepiece":
+            if not isinstance(given, Path):
+                raise DataError("task.vocabulary: SentencePiece takes the file of a model")
+            return sentencepiece_fields(given.read_bytes())
+        words = read_vocabulary(given) if isinstance(given, Path) else tuple(given)
     except (OSError, UnicodeDecodeError, RuntimeError) as error:
         wanted = "a UTF-8 text, a token a line, or a SentencePiece model"
         told = getattr(error, "strerror", None) or f"not a vocabulary: {wanted}"
-        raise DataError(f"task.vocabulary={given}: {told}") from None
+        raise DataError(f"task.vocabulary={origin}: {told}") from None
     if words[0] != PAD_WORD:
         raise DataError(f"task.vocabulary={origin}: its first line is {words[0]!r}; {PAD_WORD} must have id 0")
     missing = [word for word in (("[UNK]", "[CLS]", "[SEP]") if tokens == "wordpiece" else ()) if word not in words]
