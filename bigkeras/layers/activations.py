@@ -26,11 +26,14 @@ class ApproximateGelu(keras.layers.Layer):
 
 
 def _compiles(inputs) -> bool:
-    """XLA runs in one replica; two of them on one CPU refuse it."""
+    """XLA runs in the one replica of a process; two of them on one CPU refuse it."""
     import tensorflow as tf
 
     context = tf.distribute.get_replica_context()
-    return context is not None and context.num_replicas_in_sync == 1 and not isinstance(inputs, keras.KerasTensor)
+    if context is None or isinstance(inputs, keras.KerasTensor):
+        return False
+    # A strategy of several workers knows the devices of this one.
+    return context.num_replicas_in_sync == 1 or len(context.strategy.extended.worker_devices) == 1
 
 
 @functools.cache
