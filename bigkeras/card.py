@@ -89,7 +89,8 @@ def text_use(name: str, length: int) -> Use:
         f'python -m apps.sentiment "Well done, all of it." --model {name} --explain',
         "It always names one of its classes, also for a text that belongs to none of them, or in another language. The "
         "probabilities are those of texts like the training data. Answers stand in the order of their probability; a "
-        "decision threshold, where one was tuned on a validation split, stands in metrics.json, and is not applied.",
+        "decision threshold, where one was tuned on a validation split, stands in metrics.json, and "
+        "`apps.sentiment --tuned` applies it.",
     )
 
 

@@ -35,8 +35,8 @@ class Recipe:
     of zero the last epoch is the best one. `start_from` gives the first weights (a run, a shipped model, a file or
     "imagenet") and `freeze_until` names the last layer that keeps them; `layer_decay` multiplies the learning rate once
     for every stage that a layer lies below the top; `lora`, a rank, trains low-rank updates of the attention's layers,
-    and the last layer, alone. `patience` counts epochs without a better `monitor`; None never stops.
-    `on_checkpoint_error`: where a checkpoint cannot be written (a full disk), "stop" ends the run, and "go on"
+    and the last layer, alone. `patience` counts scored epochs without a better `monitor`; None never
+    stops. `on_checkpoint_error`: where a checkpoint cannot be written (a full disk), "stop" ends the run, and "go on"
     says so and tries again at the next one.
     """
 

@@ -84,7 +84,7 @@ def fit(
     workers = Workers(strategy)
     replicas = strategy.num_replicas_in_sync
     # Of pairs, batch_size counts tokens; their number in a batch is a multiple of ROWS.
-    rows, told = (ROWS, f"{ROWS} pairs") if recipe.task.name == "translation" else (recipe.batch_size, "batch_size")
+    rows, told = (ROWS, "pairs") if recipe.task.name == "translation" else (recipe.batch_size, "batch_size")
     if rows % (replicas * recipe.micro_batches):
         raise RecipeError(
             f"{told}={rows} does not divide over {replicas} replicas × {recipe.micro_batches} micro-batches"
@@ -126,6 +126,7 @@ def _fit_on_jax(
             return done
         splits = load_splits(recipe)
         _tell(splits, log)
+        _check_patience(recipe, splits)
         return fit_on_jax(recipe, directory, splits, model, machine, log)
 
 
@@ -268,7 +269,8 @@ def _train(
     control: Control,
     log: Log,
 ) -> None:
-    restored = checkpoint.restore(directory / "checkpoints", step.state(), control.workers.told)
+    workers = control.workers
+    restored = checkpoint.restore(directory / "checkpoints", step.state(), workers.told, workers.chief)
     if restored:
         position, broken = restored
         control.resume(position)

@@ -26,11 +26,12 @@ IMDB_BAG_OF_NGRAMS = Recipe(
 
 IMDB_NB_NGRAMS = Recipe(
     name="imdb-nb-ngrams",
-    claim="IMDb by naive Bayes' ratios of words, pairs and triples: 91.42 % of the test reviews, a minute on two cores",
+    claim="IMDb by naive Bayes' ratios of words, pairs and triples: 92.15 % of the test reviews, a minute on two cores",
     data=Choice("imdb_reviews", {"validation": 0.0}),
     task=Choice(
         "text_classification",
-        {"tokens": "word", "ngrams": 3, "buckets": 2**20, "vocabulary_size": 60_000, "length": 1000, "nfkc": False},
+        # Most pairs and triples are rare, and two in one bucket spoil each other's ratio: with 2**20 91.4 %.
+        {"tokens": "word", "ngrams": 3, "buckets": 2**23, "vocabulary_size": 60_000, "length": 1000, "nfkc": False},
     ),
     model=Choice("nb_ngrams"),
     optimizer=Choice("adam", {"learning_rate": 3e-2}),
