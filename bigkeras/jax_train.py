@@ -138,6 +138,7 @@ def check_on_jax(recipe: Recipe) -> None:
         "model": recipe.model.name == "auto" and "auto",
         "micro_batches": recipe.micro_batches > 1 and recipe.micro_batches,
         "lora": recipe.lora,
+        "teacher": recipe.teacher,
         "monitor": recipe.monitor not in MONITORS and recipe.monitor,
         "precision": recipe.precision == "mixed_float16" and recipe.precision,
     }

@@ -35,8 +35,9 @@ class Recipe:
     of zero the last epoch is the best one. `start_from` gives the first weights (a run, a shipped model, a file or
     "imagenet") and `freeze_until` names the last layer that keeps them; `layer_decay` multiplies the learning rate once
     for every stage that a layer lies below the top; `lora`, a rank, trains low-rank updates of the attention's layers,
-    and the last layer, alone. `patience` counts scored epochs without a better `monitor`; None never
-    stops. `on_checkpoint_error`: where a checkpoint cannot be written (a full disk), "stop" ends the run, and "go on"
+    and the last layer, alone. `patience` counts scored epochs without a better `monitor`; None never stops. `teacher`:
+    a run whose answers, where its probability is at least `teacher_sure`, are learned as labels of what the data has
+    without. `on_checkpoint_error`: where a checkpoint cannot be written (a full disk), "stop" ends the run, and "go on"
     says so and tries again at the next one.
     """
 
@@ -64,6 +65,8 @@ class Recipe:
     max_bad_fraction: float = 0.01
     on_checkpoint_error: str = "stop"
     start_from: str | None = None
+    teacher: str | None = None
+    teacher_sure: float = 0.9
     freeze_until: str | None = None
     layer_decay: float = 1.0
     lora: int | None = None
@@ -78,7 +81,12 @@ class Recipe:
         for name in ("l1", "l2"):
             if getattr(self, name) < 0:
                 raise RecipeError(f"{name}={getattr(self, name)}: at least 0")
-        for name, low, high in (("max_bad_fraction", 0, 1), ("ema", 0, 1), ("layer_decay", 0, 1)):
+        for name, low, high in (
+            ("max_bad_fraction", 0, 1),
+            ("teacher_sure", 0, 1),
+            ("ema", 0, 1),
+            ("layer_decay", 0, 1),
+        ):
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
                 raise RecipeError(f"{name}={value}: from {low} to {high}")

@@ -25,6 +25,7 @@ from bigkeras.optimization import OPTIMIZERS, OURS, SCHEDULES
 from bigkeras.recipe import Recipe, RecipeError, check, known
 from bigkeras.run import opened, read_json, write_bytes, write_json, write_text
 from bigkeras.search import check_auto, fit_best
+from bigkeras.self_training import taught
 from bigkeras.signals import Interrupted, Log, signals
 from bigkeras.step import Step
 from bigkeras.tasks import LOSSES, MODEL_ARGUMENTS, MONITORS, TASKS, check_augmentation
@@ -98,6 +99,9 @@ def fit(
             log.say(f"{directory}: this run is complete")
             return done
         splits = load_splits(recipe)
+        if recipe.teacher:
+            log.say(f"{recipe.teacher} answers what has no labels")
+            splits = taught(recipe, splits)
         _tell(splits, log)
         _check_patience(recipe, splits)
         _check_alike(workers, recipe, splits)

@@ -7,7 +7,7 @@ from bigkeras.data.corpora import multi30k, tatoeba, tfds_translation
 from bigkeras.data.folder import image_folder
 from bigkeras.data.own_pairs import aligned_files, tmx, translation_pairs
 from bigkeras.data.pack import packed
-from bigkeras.data.plain_text import imdb_unlabelled, plain_text
+from bigkeras.data.plain_text import imdb_unlabelled, imdb_with_unlabelled, plain_text
 from bigkeras.data.reviews import imdb_reviews, sst2, waimai
 from bigkeras.data.source import Splits
 from bigkeras.data.table import image_table
@@ -23,6 +23,7 @@ DATASETS: dict[str, Callable[..., Splits]] = {
     "image_table": image_table,
     "imdb_reviews": imdb_reviews,
     "imdb_unlabelled": imdb_unlabelled,
+    "imdb_with_unlabelled": imdb_with_unlabelled,
     "mnist": mnist,
     "multi30k": multi30k,
     "packed": packed,

@@ -3,6 +3,7 @@
 import io
 import re
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from bigkeras.data.arrays import data_directory
 from bigkeras.data.encoding import decoded
 from bigkeras.data.formats import read_bytes
-from bigkeras.data.reviews import imdb_parts, text_array
+from bigkeras.data.reviews import imdb_parts, imdb_reviews, text_array
 from bigkeras.data.source import ArraySource, DataError, Splits
 from bigkeras.data.splits import check_fractions
 from bigkeras.data.text_folder import TEXT_EXTENSIONS
@@ -55,6 +56,20 @@ def imdb_unlabelled(
     texts, _, names = parts["train"]
     named = [*_archived(root), *zip(names, texts, strict=True)]
     return _splits([(n, t) for n, t in named if _letters(t) not in held_out], validation, seed, limit_train, [])
+
+
+def imdb_with_unlabelled(
+    *, directory: str | None = None, validation: float = 0.1, seed: int = 0, limit_train: int | None = None
+) -> Splits:
+    """`imdb_reviews`, and for a recipe's `teacher` the 48,889 unlabelled reviews that stand in neither of its parts.
+
+    Origin, licence and files as those of `imdb_reviews` and `imdb_unlabelled`.
+    """
+    splits = imdb_reviews(directory=directory, validation=validation, seed=seed, limit_train=limit_train)
+    labelled = {_letters(text) for texts, _, _ in imdb_parts(directory).values() for text in texts}
+    named = [(name, text) for name, text in _archived(data_directory(directory)) if _letters(text) not in labelled]
+    unlabelled = _splits(named, 0.0, seed, None, []).train
+    return replace(splits, unlabelled=unlabelled)
 
 
 Named = list[tuple[str, bytes]]

@@ -27,7 +27,7 @@ class Source(Protocol):
 class Splits:
     """The parts of a data set, and lists of (name, reason): `bad` examples that could not be read, and files or pairs
     that were `ignored` since they are none. `languages`: of sentence pairs, from which to which; "" is not known.
-    `found`: a line on what a source of one's own took for what."""
+    `found`: a line on what a source of one's own took for what. `unlabelled`: examples whose labels mean nothing."""
 
     train: Source
     validation: Source | None
@@ -37,6 +37,7 @@ class Splits:
     ignored: tuple[tuple[str, str], ...] = ()
     languages: tuple[str, str] = ("", "")
     found: str = ""
+    unlabelled: "ArraySource | None" = None
 
 
 class ArraySource:

@@ -15,7 +15,7 @@ IMDB_BAG_OF_NGRAMS = Recipe(
     data=Choice("imdb_reviews"),
     task=Choice(
         "text_classification",
-        {"tokens": "word", "ngrams": 2, "buckets": 2**18, "vocabulary_size": 60_000, "length": 1000, "nfkc": False},
+        {"tokens": "word", "ngrams": 2, "buckets": 2**20, "vocabulary_size": 60_000, "length": 1000, "nfkc": False},
     ),
     model=Choice("bag_of_ngrams", {"width": 16, "dropout": 0.3}),
     optimizer=Choice("adamw", {"learning_rate": 1e-2, "weight_decay": 0.0}),
@@ -38,6 +38,14 @@ IMDB_NB_NGRAMS = Recipe(
     schedule=Choice("linear", {"warmup_epochs": 0.0, "final": 0.1}),
     epochs=2,
     batch_size=128,
+)
+
+IMDB_SELF_TRAINING = IMDB_NB_NGRAMS.override(
+    name="imdb-self-training",
+    claim="the same on IMDb's unlabelled reviews, too, as imdb-nb-ngrams answers them (train that first)",
+    data=Choice("imdb_with_unlabelled", {"validation": 0.0}),
+    task=Choice("text_classification", {**IMDB_NB_NGRAMS.task.args, "buckets": 2**24}),
+    teacher="runs/imdb-nb-ngrams",
 )
 
 IMDB_LSTM = Recipe(
@@ -212,6 +220,7 @@ RECIPES = {
     for r in (
         IMDB_BAG_OF_NGRAMS,
         IMDB_NB_NGRAMS,
+        IMDB_SELF_TRAINING,
         IMDB_LSTM,
         IMDB_TRANSFORMER,
         PRETRAIN_TEXT,

@@ -15,7 +15,7 @@ from benchmarks.interleave import Worker, WorkerError, ratio_interval, rounds
 from benchmarks.scaling_contenders import ALONE, CONTENDERS, ONE, STOCK, WORKERS, exchanged
 
 MODULE = "benchmarks.scaling_contenders"
-STEPS = {"resnet20": 2, "encoder": 1, "tiny-encoder": 5, "tiny": 5}
+STEPS = {"resnet20": 2, "wide-resnet": 1, "encoder": 1, "tiny-encoder": 5, "tiny": 5}
 CHIPS = (1, 8, 64, 512)
 # 25.6 million parameters in float32; 53 layers of batch normalisation; a step of a chip with 256 images, assumed.
 RESNET50_STEP, RESNET50_BYTES, RESNET50_EXCHANGES = 0.1, 4 * 25.6e6, 3 + 2 * 53
@@ -84,8 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="scripts/benchmark scaling", description=__doc__)
-    parser.add_argument("--models", type=names_of(tuple(STEPS)), default=("resnet20", "encoder"),
-                        help="of " + ", ".join(STEPS) + " (resnet20,encoder)")  # fmt: skip
+    parser.add_argument("--models", type=names_of(tuple(STEPS)), default=("wide-resnet", "encoder"),
+                        help="of " + ", ".join(STEPS) + " (wide-resnet,encoder)")  # fmt: skip
     parser.add_argument("--contenders", type=names_of(tuple(CONTENDERS)), default=tuple(CONTENDERS),
                         help="of " + ", ".join(CONTENDERS) + " (all)")  # fmt: skip
     parser.add_argument("--rounds", type=int, default=10, help="turns of every contender (%(default)s)")

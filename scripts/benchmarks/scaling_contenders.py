@@ -15,6 +15,8 @@ from benchmarks.interleave import serve
 
 ONE, STOCK, MIRRORED, WORKERS = "one device", "one device, stock fit", "two replicas", "two workers"
 ALONE = "two processes, half the batch each, nothing exchanged"  # what the two cores have to give
+# WRN-16-4: a CNN that computes much for each exchange, of which batch normalisation asks for two a layer.
+WIDE_RESNET = contenders.Workload("wide_resnet", (32, 32, 3), 128, 1, 0.02, (), {"depth": 16, "width": 4})
 CONTENDERS = {"one": ONE, "stock": STOCK, "mirrored": MIRRORED, "workers": WORKERS, "alone": ALONE}
 
 
@@ -46,7 +48,7 @@ def begun(name: str, strategy: Any) -> tuple[Any, tuple[np.ndarray, np.ndarray],
 
     text = name in text_contenders.WORKLOADS
     module: Any = text_contenders if text else contenders
-    workload = module.WORKLOADS[name]
+    workload = WIDE_RESNET if name == "wide-resnet" else module.WORKLOADS[name]
     shape = {"input_shape": workload.shape, "num_classes": CLASSES, **workload.args}
     sizes = text_contenders.sizes(workload) if text else shape
     keras.utils.set_random_seed(SEED)

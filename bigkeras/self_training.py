@@ -1,0 +1,40 @@
+"""Self-training: examples without labels, learned as an earlier run answers them where it is sure."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from bigkeras.data.source import ArraySource, Splits, joined
+from bigkeras.evaluation import predict_source, run_predictor
+from bigkeras.recipe import Recipe, RecipeError
+from bigkeras.run import check_run, read_labels
+from bigkeras.tasks import load_task
+
+
+def taught(recipe: Recipe, splits: Splits) -> Splits:
+    """Splits whose training part also has the unlabelled examples that `recipe.teacher` is sure of, as it answers them.
+
+    Sure is what has a probability of at least `recipe.teacher_sure`. Raises RecipeError for data without unlabelled
+    examples, for a run of other classes, and where it is sure of none.
+    Source: Yarowsky 1995, "Unsupervised word sense disambiguation rivaling supervised methods", one round of it.
+    """
+    told = f"teacher={recipe.teacher}"
+    unlabelled = splits.unlabelled
+    if unlabelled is None:
+        raise RecipeError(f"{told}: data {recipe.data.name} has no unlabelled examples, as imdb_with_unlabelled has")
+    directory = check_run(Path(str(recipe.teacher)).expanduser())
+    task = load_task(directory, read_labels(directory))
+    if tuple(task.class_names) != tuple(splits.class_names):
+        raise RecipeError(f"{told}: its classes are {', '.join(task.class_names)}, not {', '.join(splits.class_names)}")
+    answers = predict_source(run_predictor(directory / "best.keras", task), unlabelled, task, worst=0).probabilities
+    sure = np.flatnonzero(answers.max(1) >= recipe.teacher_sure)
+    if not len(sure):
+        raise RecipeError(
+            f"{told}: is sure of none of {len(unlabelled):,} examples; teacher_sure={recipe.teacher_sure}"
+        )
+    columns = {key: column[sure] for key, column in unlabelled.columns.items()}
+    learned = ArraySource(columns, answers[sure].argmax(1), [unlabelled.name(int(i)) for i in sure])
+    both = joined(Splits(splits.train, learned, None, splits.class_names))
+    found = f"{len(sure):,} of {len(unlabelled):,} unlabelled examples learned as {directory} answers them"
+    return replace(splits, train=both, found="; ".join(filter(None, (splits.found, found))))

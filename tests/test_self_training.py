@@ -1,0 +1,55 @@
+"""Self-training: which unlabelled examples become training examples, and with which labels."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import bigkeras
+from bigkeras.data.reviews import text_array
+from bigkeras.data.source import ArraySource
+from bigkeras.recipe import RecipeError
+from bigkeras.self_training import taught
+from bigkeras.train import load_splits
+
+UNLABELLED = [b"good good good", b"bad bad bad", b"neither"]
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    """A run that knows good from bad, its recipe and its splits with unlabelled texts."""
+    folder = tmp_path_factory.mktemp("teacher")
+    rows = [f"{word} {i},{word}" for i in range(20) for word in ("good", "bad")]
+    (folder / "table.csv").write_text("text,label\n" + "\n".join(rows), encoding="utf-8")
+    recipe = bigkeras.RECIPES["text-csv"].override(
+        data__file=str(folder / "table.csv"), model=bigkeras.Choice("nb_ngrams"), epochs=8, batch_size=8,
+        optimizer=bigkeras.Choice("adam", {"learning_rate": 0.1}),
+    )  # fmt: skip
+    bigkeras.fit(recipe, folder / "run")
+    unlabelled = ArraySource({"text": text_array(UNLABELLED)}, np.zeros(3, np.int32), "unlabelled")
+    splits = replace(load_splits(recipe), unlabelled=unlabelled)
+    return recipe.override(teacher=str(folder / "run"), teacher_sure=0.9), splits
+
+
+def test_what_the_teacher_is_sure_of_is_learned_as_it_answers(teacher):
+    recipe, splits = teacher
+    more = taught(recipe, splits)
+    added = more.train.take(range(len(splits.train), len(more.train)))
+    names = [splits.class_names[label] for label in added.labels]
+    assert dict(zip(added.columns["text"].tolist(), names, strict=True)) == {
+        UNLABELLED[0]: "good",
+        UNLABELLED[1]: "bad",
+    }
+    assert "2 of 3 unlabelled" in more.found
+    assert more.validation is splits.validation
+
+
+def test_a_teacher_that_cannot_teach_is_one_line(teacher):
+    recipe, splits = teacher
+    with pytest.raises(RecipeError, match="no unlabelled examples"):
+        taught(recipe, replace(splits, unlabelled=None))
+    with pytest.raises(RecipeError, match="its classes are bad, good, not cats, dogs"):
+        taught(recipe, replace(splits, class_names=("cats", "dogs")))
+    unsure = ArraySource({"text": text_array(UNLABELLED[2:])}, [0], "unlabelled")
+    with pytest.raises(RecipeError, match="sure of none of 1 examples"):
+        taught(recipe, replace(splits, unlabelled=unsure))
