@@ -11,7 +11,7 @@ CHARACTER_NGRAMS = Choice("text_classification", {"tokens": "character", "ngrams
 
 IMDB_BAG_OF_NGRAMS = Recipe(
     name="imdb-bag-of-ngrams",
-    claim="IMDb by words and word pairs alone (fastText): the baseline that every other model has to beat, 90.33 %",
+    claim="IMDb by words and word pairs alone (fastText): the baseline that every other model has to beat, 90.75 %",
     data=Choice("imdb_reviews"),
     task=Choice(
         "text_classification",
@@ -42,7 +42,7 @@ IMDB_NB_NGRAMS = Recipe(
 
 IMDB_SELF_TRAINING = IMDB_NB_NGRAMS.override(
     name="imdb-self-training",
-    claim="the same on IMDb's unlabelled reviews, too, as imdb-nb-ngrams answers them (train that first)",
+    claim="the same on IMDb's unlabelled reviews, too, as imdb-nb-ngrams answers them (train that first): 92.50 %",
     data=Choice("imdb_with_unlabelled", {"validation": 0.0}),
     task=Choice("text_classification", {**IMDB_NB_NGRAMS.task.args, "buckets": 2**24}),
     teacher="runs/imdb-nb-ngrams",
