@@ -39,7 +39,7 @@ class Workload:
 
 
 WORKLOADS = {
-    # The published size for some ten thousand pairs (Wu et al. 2021), and one of twice the width and a wide feed-forward.
+    # The published size for some ten thousand pairs (Wu et al. 2021), and one of twice the width.
     "tiny": Workload({"depth": 4, "width": 128, "num_heads": 4, "feed_forward": 256}, 170, (24,), 8000, 1),
     "small": Workload({"depth": 3, "width": 256, "num_heads": 4, "feed_forward": 1024}, 170, (24,), 10_000, 1),
     # For the tests.
