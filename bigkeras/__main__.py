@@ -78,8 +78,9 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument("--replicas", type=int, help="how many devices mirrored takes (all GPUs, or 2 CPU devices)")
     sub.add_argument("--tpu", metavar="NAME", help="the TPU that tpu takes (the environment's, or this machine's)")
     sub.add_argument("--shards", type=int, default=2, help="how many devices model_parallel parts a layer over (2)")
-    sub.add_argument("--steps-per-call", type=int, default=1, help="train steps in one call from the host (1)")
-    sub.add_argument("--xla", action="store_true", help="compile the train step")
+    sub.add_argument("--steps-per-call", type=int, help="train steps in one call from the host (1; on a TPU 8)")
+    sub.add_argument("--xla", action=argparse.BooleanOptionalAction,
+                     help="compile the train step (on a TPU, and on one GPU where Keras would)")  # fmt: skip
     sub.add_argument("--checkpoint-seconds", type=float, default=60.0, help="time between checkpoints (60)")
     sub.add_argument("--patience-seconds", type=float, default=60.0,
                      help="without a step, after which a worker names who holds up the others (60)")  # fmt: skip

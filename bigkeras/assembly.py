@@ -35,7 +35,7 @@ def make_step(recipe: Recipe, splits: Splits, task: Task, machine: runtime.Machi
     `model`: a function of one's own in place of that in `MODELS`. Raises RecipeError that names what was refused, and
     MachineError for augmentation that cannot be compiled where the step is.
     """
-    _check_compiled(recipe, machine)
+    machine = _settled(recipe, machine)
     keras.utils.set_random_seed(recipe.seed)
     function = model or MODELS[recipe.model.name]
     network = _named(f"model {recipe.model.name}", lambda: build(function, task.model_arguments, recipe.model.args))
@@ -69,7 +69,7 @@ def make_step(recipe: Recipe, splits: Splits, task: Task, machine: runtime.Machi
         clip_norm=recipe.clip_norm,
         ema=recipe.ema,
         penalty=penalty(recipe.l1, recipe.l2),
-        steps_per_call=machine.steps_per_call,
+        steps_per_call=machine.steps_per_call or 1,
         xla=machine.xla,
     )
     if step.augmentation:
@@ -84,11 +84,14 @@ def make_step(recipe: Recipe, splits: Splits, task: Task, machine: runtime.Machi
     return step
 
 
-def _check_compiled(recipe: Recipe, machine: runtime.Machine) -> None:
+def _settled(recipe: Recipe, machine: runtime.Machine) -> runtime.Machine:
+    """The machine with what was left to the device. Raises MachineError for augmentation that would be compiled."""
     refused = [choice.name for choice in recipe.augmentation if choice.name in NOT_COMPILED]
     asked = "--xla" if machine.xla else f"--strategy {machine.strategy}"
-    if refused and asked in ("--xla", "--strategy tpu"):
+    machine = runtime.settled(machine, compilable=not refused)
+    if refused and machine.xla:
         raise runtime.MachineError(f"{asked}: XLA cannot compile the augmentation {refused[0]}; leave out one of them")
+    return machine
 
 
 def _named(what: str, make: Callable[[], Any]) -> Any:

@@ -7,12 +7,14 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 ON_JAX = ("auto", "one", "data_parallel", "model_parallel")
 STRATEGIES = ("auto", "one", "mirrored", "multiworker", "parameter_server", "tpu")
+# A TPU waits for its host between two calls; but a signal waits for the call, and all are to have left after 30 s.
+TPU_STEPS_PER_CALL = 8
 
 
 class MachineError(ValueError):
@@ -26,22 +28,23 @@ class Machine:
     `replicas`: how many devices `mirrored` takes; None takes all GPUs, and on a machine without any two virtual CPUs.
     `shards`: over how many devices `model_parallel`, on JAX, parts a layer; the others part the batch.
     `tpu`: the name or address of the TPU for `tpu`; None takes what the environment names, or the one in this machine.
-    `steps_per_call`: train steps in one call from the host. `xla`: compile the step. `checkpoint_seconds`: the time
-    between two checkpoints. `patience_seconds`: without a step, after which a worker asks who holds up the others.
+    `steps_per_call`: train steps in one call from the host. `xla`: compile the step. None takes what the device profits
+    from (`settled`). `checkpoint_seconds`: the time between two checkpoints. `patience_seconds`: without a step, after
+    which a worker asks who holds up the others.
     """
 
     strategy: str = "auto"
     replicas: int | None = None
     tpu: str | None = None
     shards: int = 2
-    steps_per_call: int = 1
-    xla: bool = False
+    steps_per_call: int | None = None
+    xla: bool | None = None
     checkpoint_seconds: float = 60.0
     patience_seconds: float = 60.0
     profile: bool = False
 
     def __post_init__(self) -> None:
-        if self.steps_per_call < 1:
+        if self.steps_per_call is not None and self.steps_per_call < 1:
             raise MachineError(f"--steps-per-call {self.steps_per_call}: at least 1")
         if not self.checkpoint_seconds >= 0:
             raise MachineError(f"--checkpoint-seconds {self.checkpoint_seconds}: at least 0")
@@ -67,6 +70,21 @@ def choose_on_jax(machine: Machine) -> str:
     if chosen == "model_parallel" and (machine.shards < 1 or count % machine.shards):
         raise MachineError(f"--shards {machine.shards}: does not divide the {count} devices that JAX sees")
     return chosen
+
+
+def settled(machine: Machine, compilable: bool = True) -> Machine:
+    """The Machine with what was left to its device: how many steps a call from the host makes, and XLA.
+
+    A TPU profits from several steps, and TPUStrategy compiles whatever it runs. Elsewhere `xla` stays None if all is
+    `compilable`: Keras decides, knowing the layers (`Step.begin`). It compiles on one GPU, but neither on several
+    devices nor on a CPU, where XLA makes convolutions slower (docs/performance.md).
+    """
+    tpu = choose(machine.strategy)[0] == "tpu"
+    if tpu and machine.xla is False:
+        raise MachineError("--no-xla: on a TPU every step is compiled; leave it out")
+    steps = machine.steps_per_call or (TPU_STEPS_PER_CALL if tpu else 1)
+    own = True if tpu else None if compilable else False
+    return replace(machine, steps_per_call=steps, xla=own if machine.xla is None else machine.xla)
 
 
 def check_backend() -> None:
@@ -141,13 +159,17 @@ def chosen(machine: Machine) -> str:
     import tensorflow as tf
 
     name, _ = choose(machine.strategy)
-    if name == "parameter_server" and machine.steps_per_call > 1:
+    if name == "parameter_server" and (machine.steps_per_call or 1) > 1:
         raise MachineError(f"--steps-per-call {machine.steps_per_call}: parameter_server hands out one step in a call")
     if name == "parameter_server" and machine.xla:
         raise MachineError("--xla: parameter_server compiles no step; leave it out")
     between = name == "multiworker" or (name == "mirrored" and machine.replicas != 1)
-    if machine.xla and between and not tf.config.list_physical_devices("GPU"):
+    gpus = len(tf.config.list_physical_devices("GPU"))
+    if machine.xla and between and not gpus:
         raise MachineError(f"--xla: on CPUs XLA cannot add up over the replicas of {name}; leave it out")
+    if machine.xla and between and gpus > 1:
+        count = machine.replicas or gpus
+        raise MachineError(f"--xla: XLA compiles a step for one device, and {name} takes {count} here; leave it out")
     return name
 
 

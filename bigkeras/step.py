@@ -48,6 +48,7 @@ class Step(keras.Model):
 
     Without `num_classes` the answers are sequences of tokens: labels and weights `(batch, length)`, logits of a
     vocabulary. `penalty` is a function of the trainable variables that is added to the loss once a step (L1, L2).
+    With `xla` None, Keras decides whether the step is compiled.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class Step(keras.Model):
         ema: float | None = None,
         penalty: Callable[[list[Any]], Any] | None = None,
         steps_per_call: int = 1,
-        xla: bool = False,
+        xla: bool | None = False,
     ):
         super().__init__(name="step")
         self.network = network
@@ -98,7 +99,11 @@ class Step(keras.Model):
 
     def begin(self, optimizer: keras.optimizers.Optimizer) -> None:
         """Compiles for `optimizer`; to be called once, in the strategy's scope."""
-        self.compile(optimizer=optimizer, steps_per_execution=self.steps_per_call, jit_compile=False)
+        # Asked for "auto", Keras says whether it would compile; told to, it would go on without where it cannot.
+        choice = "auto" if self.xla is None else False
+        self.compile(optimizer=optimizer, steps_per_execution=self.steps_per_call, jit_compile=choice)
+        if self.xla is None:
+            self.xla = self.jit_compile
         optimizer.build(self.network.trainable_variables)
         # In a replica, Keras' apply sums the gradients once more over the replicas: ours are summed already.
         getattr(optimizer, "inner_optimizer", optimizer)._all_reduce_sum_gradients = list
@@ -292,8 +297,10 @@ class Step(keras.Model):
     def _host_function(self, function: Callable, left: str) -> Callable:
         """What fit and evaluate call with an iterator; `left` names the count of the steps that may still be made."""
         strategy = self.distribute_strategy
+        # TPUStrategy compiles what it is to run, and nothing around it.
+        compiled = self.xla and not isinstance(strategy, tf.distribute.TPUStrategy)
 
-        @tf.function(jit_compile=self.xla or None)
+        @tf.function(jit_compile=compiled or None)
         def one(data: Any) -> Any:
             with synchronised(self.network, strategy):
                 return strategy.experimental_local_results(strategy.run(function, args=(data,)))[0]

@@ -147,16 +147,17 @@ def _fit(
     task = TASKS[recipe.task.name](splits, recipe.augmentation, **inherited(recipe, splits.languages))
     validation = splits.validation
     splits = task.ready(splits)
+    with workers.strategy.scope(), runtime.precision(recipe.precision):
+        step = make_step(recipe, splits, task, machine, model)
     taken = {
         "strategy": runtime.choose(machine.strategy)[0],
         "replicas": workers.strategy.num_replicas_in_sync,
         "workers": workers.count,
-        "xla": machine.xla,
-        "steps_per_call": machine.steps_per_call,
+        "xla": step.xla,
+        "steps_per_call": step.steps_per_call,
     }
     workers.by_chief(lambda: describe(directory, task, splits, taken))
-    with workers.strategy.scope(), runtime.precision(recipe.precision):
-        step = make_step(recipe, splits, task, machine, model)
+    log.say_once(_spoken(taken))
     handed_out = None
     if isinstance(workers.strategy, tf.distribute.ParameterServerStrategy):
         handed_out = Asynchronous(step, workers.strategy, runtime.asynchronous_workers())
@@ -220,6 +221,13 @@ def _tell(splits: Splits, log: Log) -> None:
     if splits.bad:
         name, why = splits.bad[0]
         log.say_once(f"{len(splits.bad):,} left out, the first {name}: {why}; all are in bad_samples.csv")
+
+
+def _spoken(taken: dict[str, Any]) -> str:
+    """What was asked of the devices, or left to them, for the terminal."""
+    steps = taken["steps_per_call"]
+    called = "a step" if steps == 1 else f"{steps} steps"
+    return f"strategy {taken['strategy']}: {called} in a call, {'compiled by XLA' if taken['xla'] else 'without XLA'}"
 
 
 def datasets(

@@ -1,24 +1,41 @@
 """The same training on one device, on two replicas and on two workers: every kind of recipe, every optimizer."""
 
 import functools
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from device_cases import KINDS, OPTIMIZERS, Trained, load, recipe, start_weights, train, train_case
+from device_cases import KINDS, OPTIMIZERS, Trained, cnn, load, recipe, start_weights, train, train_case
 
+from bigkeras.__main__ import make_parser
+from bigkeras.assembly import make_step
 from bigkeras.data.pipeline import plan_rows, replica_rows
 from bigkeras.data.plan import epoch_plan
 from bigkeras.launch import configurations
+from bigkeras.recipe import Choice
+from bigkeras.recipes import RECIPES
 from bigkeras.replicas import own_randomness
-from bigkeras.runtime import Machine, MachineError, choose, strategy, worker_resolver
+from bigkeras.runtime import (
+    TPU_STEPS_PER_CALL,
+    Machine,
+    MachineError,
+    choose,
+    chosen,
+    settled,
+    strategy,
+    worker_resolver,
+)
 from bigkeras.step import Step
+from bigkeras.tasks import TASKS
 from bigkeras.tasks.classification import LOSSES
+from bigkeras.train import fit, load_splits
 from bigkeras.workers import LostWorker, Workers, lost_workers
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -161,6 +178,82 @@ def test_a_machine_without_a_tpu_says_so_in_one_line(run_cli, tmp_path):
     assert (done.rc, done.stdout) == (1, "")
     assert done.stderr.splitlines()[-1].startswith("bigkeras: --strategy tpu: no TPU answers (")
     assert "Traceback" not in done.stderr
+
+
+def test_a_tpu_gets_several_compiled_steps_in_a_call_unless_told():
+    assert settled(Machine(strategy="tpu")) == Machine(strategy="tpu", steps_per_call=TPU_STEPS_PER_CALL, xla=True)
+    assert settled(Machine(strategy="tpu", steps_per_call=2)).steps_per_call == 2
+    with pytest.raises(MachineError, match="--no-xla: on a TPU every step is compiled"):
+        settled(Machine(strategy="tpu", xla=False))
+
+
+@pytest.mark.parametrize(
+    ("gpus", "model", "augmentation", "asked", "xla"),
+    [
+        (0, "simple_cnn", "crop", None, False),
+        (0, "simple_cnn", "crop", True, True),
+        (1, "simple_cnn", "crop", None, True),
+        (1, "simple_cnn", "crop", False, False),
+        (1, "lstm", "crop", None, False),  # Keras takes cuDNN's
+        (1, "simple_cnn", "mix_up", None, False),  # Keras would, but XLA has no kernel
+    ],
+)
+def test_a_step_is_compiled_on_one_gpu_where_all_of_it_can_be_or_as_told(
+    gpus, model, augmentation, asked, xla, monkeypatch
+):
+    few = RECIPES["digits"].override(model=Choice(model), augmentation=(Choice(augmentation),))
+    splits = load_splits(few)
+    task = TASKS["image_classification"](splits, few.augmentation)
+    find(["CPU", *["GPU"] * gpus], monkeypatch)
+    step = make_step(few, splits, task, Machine(strategy="one", xla=asked), None)
+    assert (step.xla, step.steps_per_call) == (xla, 1)
+
+
+def find(kinds: list[str], monkeypatch) -> None:
+    """Has TensorFlow find these kinds of devices."""
+    devices = [SimpleNamespace(device_type=kind, name=kind) for kind in kinds]
+    found = lambda kind=None: [device for device in devices if kind in (None, device.device_type)]  # noqa: E731
+    for name in ("physical", "logical"):
+        monkeypatch.setattr(f"tensorflow.config.list_{name}_devices", found)
+
+
+def test_several_gpus_are_not_compiled_and_told_to_they_refuse(two_replicas, monkeypatch):
+    with two_replicas.scope():
+        step = Step(cnn(), normalise=lambda x: x, loss=LOSSES["cross_entropy"](), num_classes=3, xla=None)
+        find(["CPU", "GPU", "GPU"], monkeypatch)
+        step.begin(keras.optimizers.SGD())
+    assert step.xla is False
+    with pytest.raises(MachineError, match="--xla: XLA compiles a step for one device, and mirrored takes 2 here"):
+        chosen(Machine(strategy="mirrored", xla=True))
+
+
+def test_xla_compiles_no_step_over_several_devices(two_replicas):
+    # The day it does, what the test above has refused can be had.
+    with two_replicas.scope():
+        variable = tf.Variable(0.0)
+
+    @tf.function(jit_compile=True)
+    def step():
+        two_replicas.run(lambda: variable.assign_add(1.0))
+
+    with pytest.raises(tf.errors.InvalidArgumentError, match="located in device"):
+        step()
+
+
+def test_a_run_says_and_notes_what_was_asked_of_the_device(tmp_path, capsys):
+    few = RECIPES["digits"].override(
+        **{"epochs": 1, "batch_size": 512, "augmentation": (), "model": Choice("simple_cnn")}
+    )
+    fit(few, tmp_path, machine=Machine(xla=True, steps_per_call=2))
+    assert "strategy one: 2 steps in a call, compiled by XLA\n" in capsys.readouterr().err
+    noted = json.loads((tmp_path / "environment.json").read_text())["run"]
+    assert (noted["strategy"], noted["steps_per_call"], noted["xla"]) == ("one", 2, True)
+
+
+@pytest.mark.parametrize(("options", "xla"), [([], None), (["--xla"], True), (["--no-xla"], False)])
+def test_the_command_line_tells_what_was_said_of_xla_from_what_was_left_open(options, xla):
+    parsed = make_parser().parse_args(["train", "digits", *options])
+    assert (parsed.xla, parsed.steps_per_call) == (xla, None)
 
 
 def test_auto_takes_the_workers_that_tf_config_names(monkeypatch):
