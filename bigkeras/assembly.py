@@ -38,23 +38,8 @@ def make_step(recipe: Recipe, splits: Splits, task: Task, machine: runtime.Machi
     machine = _settled(recipe, machine)
     keras.utils.set_random_seed(recipe.seed)
     function = model or MODELS[recipe.model.name]
-    network = _named(f"model {recipe.model.name}", lambda: build(function, task.model_arguments, recipe.model.args))
-    adapting = [layer for layer in network.layers if hasattr(layer, "adapt")]
-    if adapting:
-        sample = task.sample(splits.train, ADAPT_EXAMPLES)
-        for layer in adapting:
-            layer.adapt(sample)
-    for layer in network.layers:
-        if hasattr(layer, "adapt_labelled"):
-            layer.adapt_labelled(_labelled(task, splits.train))
-    fresh: list[str] = []
-    if recipe.start_from:
-        copied = start_from(recipe.start_from, network, task.preprocessor, splits.class_names)
-        fresh = [layer.name for layer in network.layers if layer.weights and layer.name not in copied]
-    if recipe.freeze_until:
-        freeze(network, recipe.freeze_until)
-    if recipe.lora:
-        _named("lora", lambda: add_lora(network, recipe.lora or 0, whole=fresh))
+    network = named(f"model {recipe.model.name}", lambda: build(function, task.model_arguments, recipe.model.args))
+    prepare(network, recipe, task, splits)
     num_classes = len(splits.class_names) or None
     step = Step(
         network,
@@ -64,7 +49,7 @@ def make_step(recipe: Recipe, splits: Splits, task: Task, machine: runtime.Machi
         class_weights=class_weights(splits.train.labels, len(splits.class_names))
         if recipe.balance == "class_weights"
         else None,
-        augmentation=_named("augmentation", lambda: task.step_layers(recipe.seed)),
+        augmentation=named("augmentation", lambda: task.step_layers(recipe.seed)),
         micro_batches=recipe.micro_batches,
         clip_norm=recipe.clip_norm,
         ema=recipe.ema,
@@ -77,11 +62,32 @@ def make_step(recipe: Recipe, splits: Splits, task: Task, machine: runtime.Machi
         step._augment(tf.zeros((2, *task.preprocessor.shape)), tf.one_hot([0, 1], num_classes))
     lengths = task.lengths(splits.train)
     steps = steps_per_epoch(splits.train.labels, recipe.batch_size, recipe.balance, lengths)
-    optimizer = _named(f"optimizer {recipe.optimizer.name}", lambda: make_optimizer(recipe, steps))
+    optimizer = named(f"optimizer {recipe.optimizer.name}", lambda: make_optimizer(recipe, steps))
     if recipe.layer_decay != 1:
         scale_rates(optimizer, layer_rates(network, recipe.layer_decay))
     step.begin(optimizer)
     return step
+
+
+def prepare(network: keras.Model, recipe: Recipe, task: Task, splits: Splits) -> None:
+    """Has the network's layers adapt to the training split, then take over, freeze and update what the recipe says."""
+    adapting = [layer for layer in network.layers if hasattr(layer, "adapt")]
+    if adapting:
+        # As arrays, which layers take on every backend.
+        sample = tf.nest.map_structure(np.asarray, task.sample(splits.train, ADAPT_EXAMPLES))
+        for layer in adapting:
+            layer.adapt(sample)
+    for layer in network.layers:
+        if hasattr(layer, "adapt_labelled"):
+            layer.adapt_labelled(_labelled(task, splits.train))
+    fresh: list[str] = []
+    if recipe.start_from:
+        copied = start_from(recipe.start_from, network, task.preprocessor, splits.class_names)
+        fresh = [layer.name for layer in network.layers if layer.weights and layer.name not in copied]
+    if recipe.freeze_until:
+        freeze(network, recipe.freeze_until)
+    if recipe.lora:
+        named("lora", lambda: add_lora(network, recipe.lora or 0, whole=fresh))
 
 
 def _settled(recipe: Recipe, machine: runtime.Machine) -> runtime.Machine:
@@ -94,7 +100,7 @@ def _settled(recipe: Recipe, machine: runtime.Machine) -> runtime.Machine:
     return machine
 
 
-def _named(what: str, make: Callable[[], Any]) -> Any:
+def named(what: str, make: Callable[[], Any]) -> Any:
     """`make()`; where a model or Keras refuses a recipe's value, a RecipeError that says what it belongs to."""
     try:
         return make()

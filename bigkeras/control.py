@@ -224,6 +224,10 @@ class Control(keras.callbacks.Callback):
         last = epoch + 1 == self.recipe.epochs
         if (epoch + 1) % SCORED_EVERY and not last:
             return {}
+        return self._translation_scores(validation)
+
+    def _translation_scores(self, validation: Source) -> dict[str, float]:
+        """BLEU of translations by the averaged weights."""
         self.step.swap_averages()
         try:
             # A copy decodes: the layers of the network itself would come to belong to two graphs, and not be saved.

@@ -6,15 +6,19 @@ import keras
 import numpy as np
 
 from bigkeras.control import Control
+from bigkeras.data.source import Source
+from bigkeras.jax_metrics import MACRO_F1, PLAIN_LOSS, TRAINED_LOSS
+from bigkeras.jax_scores import TranslationScores
 from bigkeras.progress import progress_bar
 
 WEIGHTED = "weighted_"  # what Keras puts before the names of metrics of weighted batches
-# The metrics that are means over examples or tokens, as trained (with the weights of classes) and as validated.
-TRAINED_LOSS, PLAIN_LOSS = "trained_loss", "plain_loss"
+VALIDATED = "validated.keras"  # the model that is being scored, of a run that is trained
 
 
 class JaxControl(Control):
     """Counts the steps that Keras' own fit makes, and takes its values back from JAX where they are looked at."""
+
+    scores: TranslationScores | None = None
 
     def callbacks(self, train: Any) -> list[keras.callbacks.Callback]:
         """This one and a progress bar; what TensorBoard shows rests on TensorFlow's step."""
@@ -35,14 +39,34 @@ class JaxControl(Control):
         named = {key.replace(WEIGHTED, ""): float(value) for key, value in logs.items()}
         losses = {"loss": TRAINED_LOSS, "val_loss": f"val_{PLAIN_LOSS}"}
         logs.clear()
-        logs.update({key: value for key, value in named.items() if not key.endswith((TRAINED_LOSS, PLAIN_LOSS))})
+        left_out = (TRAINED_LOSS, PLAIN_LOSS, f"val_{TRAINED_LOSS}", f"val_{PLAIN_LOSS}", MACRO_F1)
+        logs.update({key: value for key, value in named.items() if key not in left_out})
         logs.update({key: named[name] for key, name in losses.items() if name in named})
         if not np.isfinite(logs["loss"]):
             raise self.diverged(f"the loss is {logs['loss']}")
         super().on_epoch_end(epoch, logs)
 
     def _whole_scores(self, epoch: int) -> dict[str, float]:
-        return {}
+        """Those of translations; of classes, Keras' own evaluate has measured them."""
+        return {} if self.task.class_names else super()._whole_scores(epoch)
+
+    def _translation_scores(self, validation: Source) -> dict[str, float]:
+        """By a process on TensorFlow, which the model is written for. Nothing where it cannot be written."""
+        model = self.directory / VALIDATED
+        model.unlink(missing_ok=True)
+        self.save_model(VALIDATED)
+        if not model.exists():
+            return {}
+        self.scores = self.scores or TranslationScores(self.directory, validation)
+        try:
+            return self.scores(model)
+        finally:
+            model.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Ends the process that scores."""
+        if self.scores:
+            self.scores.close()
 
     def _set_metrics(self, values: list[np.ndarray]) -> None:
         self.step.jax_state_sync()

@@ -1,7 +1,8 @@
-"""The step of Keras' own fit on JAX, with averages of the weights as `step.py` keeps them on TensorFlow.
+"""The step of Keras' own fit on JAX, with what `step.py` does on TensorFlow and Keras does otherwise.
 
 Keras' `use_ema` is another average: it leaves out what is no trainable weight (the statistics of batch normalisation),
-and begins with the first weights at full `decay`, so that short trainings remember them.
+and begins with the first weights at full `decay`, so that short trainings remember them. Its
+`gradient_accumulation_steps` counts every micro-batch alike, whatever it holds of examples and of filling.
 """
 
 from collections.abc import Callable
@@ -23,18 +24,21 @@ class JaxStep(keras.Model):
     confusion = None
     steps_left = 0  # of the epoch
     plain: Callable[[], keras.Model]  # a function, since Keras would count the network's weights twice
+    micro_batches = 1
     decay = 0.0
     # Of the averages among the optimizer's variables; kept here themselves, they would be weights of the model.
     first = 0
 
-    def begin(self, network: keras.Model, decay: float | None) -> None:
+    def begin(self, network: keras.Model, decay: float | None, micro_batches: int) -> None:
         """Adds the averages to the optimizer, which is compiled and built; `network` is what this was made of."""
-        self.plain = lambda: network
+        self.plain, self.micro_batches = lambda: network, micro_batches
         if not decay:
             return
         self.decay, self.first = decay, len(self.optimizer.variables)
+        # Where the loss is scaled, the scale's variables stand before those of the optimizer inside.
+        inner: Any = getattr(self.optimizer, "inner_optimizer", self.optimizer)
         for variable in self._averaged():
-            average = self.optimizer.add_variable_from_reference(variable, name="average")
+            average = inner.add_variable_from_reference(variable, name="average")
             average.assign(np.array(variable))  # a copy: JAX gives the memory of both away in the step
 
     @property
@@ -58,8 +62,9 @@ class JaxStep(keras.Model):
         return range(self.first, len(self.optimizer.variables))
 
     def train_step(self, state: Any, data: Any) -> Any:
-        """Keras' own step on JAX, then the averages of the weights it ends with."""
-        logs, (trainable, others, optimizer, metrics) = super().train_step(state, data)
+        """Keras' own step on JAX, of micro-batches where there are several, then the averages of the weights."""
+        make = self._accumulated if self.micro_batches > 1 else super().train_step
+        logs, (trainable, others, optimizer, metrics) = make(state, data)
         if not self.decay:
             return logs, (trainable, others, optimizer, metrics)
         optimizer = list(optimizer)
@@ -71,6 +76,36 @@ class JaxStep(keras.Model):
             change = values[id(variable)] - optimizer[place]
             optimizer[place] = optimizer[place] + ops.cast(1 - decay, change.dtype) * change
         return logs, (trainable, others, optimizer, metrics)
+
+    def _accumulated(self, state: Any, data: Any) -> Any:
+        """Keras' own step but for its gradients, which are summed over micro-batches, one after the other.
+
+        Micro-batch k has the rows k, k + n, k + 2n, …, as on TensorFlow. The loss of each is a mean over its valid
+        examples or tokens, so it counts by its share of those of the batch.
+        """
+        import jax
+
+        trainable, others, optimizer, metrics = state
+        total = ops.maximum(ops.sum(data[2]), 1)
+        # Devices share the first axis of a batch, and so they do in its parts.
+        parts = jax.tree.map(lambda d: ops.swapaxes(ops.reshape(d, (-1, self.micro_batches, *d.shape[1:])), 0, 1), data)
+        gradients_of = jax.grad(self.compute_loss_and_updates, has_aux=True)
+
+        def one(carried: Any, part: Any) -> Any:
+            others, metrics, sums = carried
+            x, y, weight = part
+            gradients, (loss, answers, others, metrics) = gradients_of(
+                trainable, others, metrics, x, y, weight, training=True, optimizer_variables=optimizer
+            )
+            share = ops.sum(weight) / total
+            sums = [s + ops.cast(share, s.dtype) * g for s, g in zip(sums, gradients, strict=True)]
+            logs, metrics = self._update_metrics_variables(metrics, loss, x, y, answers, weight)
+            return (others, metrics, sums), logs
+
+        zeros = [ops.zeros_like(value) for value in trainable]
+        (others, metrics, sums), logs = jax.lax.scan(one, (others, metrics, zeros), parts)
+        trainable, optimizer = self.optimizer.stateless_apply(optimizer, sums, trainable)
+        return {name: values[-1] for name, values in logs.items()}, (trainable, others, optimizer, metrics)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         """Keras' evaluate, on the averaged weights where there are."""

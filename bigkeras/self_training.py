@@ -3,13 +3,16 @@
 from dataclasses import replace
 from pathlib import Path
 
+import keras
 import numpy as np
+import tensorflow as tf
 
 from bigkeras.data.source import ArraySource, Splits, joined
-from bigkeras.evaluation import predict_source, run_predictor
+from bigkeras.evaluation import Predict, predict_source, run_predictor
 from bigkeras.recipe import Recipe, RecipeError
 from bigkeras.run import check_run, read_labels
 from bigkeras.tasks import load_task
+from bigkeras.tasks.task import Task
 
 
 def taught(recipe: Recipe, splits: Splits) -> Splits:
@@ -27,7 +30,8 @@ def taught(recipe: Recipe, splits: Splits) -> Splits:
     task = load_task(directory, read_labels(directory))
     if tuple(task.class_names) != tuple(splits.class_names):
         raise RecipeError(f"{told}: its classes are {', '.join(task.class_names)}, not {', '.join(splits.class_names)}")
-    answers = predict_source(run_predictor(directory / "best.keras", task), unlabelled, task, worst=0).probabilities
+    predict = (_on_jax if keras.backend.backend() == "jax" else run_predictor)(directory / "best.keras", task)
+    answers = predict_source(predict, unlabelled, task, worst=0).probabilities
     sure = np.flatnonzero(answers.max(1) >= recipe.teacher_sure)
     if not len(sure):
         raise RecipeError(
@@ -38,3 +42,11 @@ def taught(recipe: Recipe, splits: Splits) -> Splits:
     both = joined(Splits(splits.train, learned, None, splits.class_names))
     found = f"{len(sure):,} of {len(unlabelled):,} unlabelled examples learned as {directory} answers them"
     return replace(splits, train=both, found="; ".join(filter(None, (splits.found, found))))
+
+
+def _on_jax(model: Path, task: Task) -> Predict:
+    """What `run_predictor` gives, on Keras' JAX backend."""
+    import bigkeras.models  # noqa: F401  registers the layers
+
+    network = keras.models.load_model(model, compile=False, safe_mode=True)
+    return lambda x: tf.nn.softmax(network.predict_on_batch(tf.nest.map_structure(np.asarray, task.normalise(x))))

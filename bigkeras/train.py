@@ -98,12 +98,7 @@ def fit(
         if done:
             log.say(f"{directory}: this run is complete")
             return done
-        splits = load_splits(recipe)
-        if recipe.teacher:
-            log.say(f"{recipe.teacher} answers what has no labels")
-            splits = taught(recipe, splits)
-        _tell(splits, log)
-        _check_patience(recipe, splits)
+        splits = _opened(recipe, log)
         _check_alike(workers, recipe, splits)
         if recipe.model.name == AUTO:
             if workers.count > 1:
@@ -128,9 +123,9 @@ def _fit_on_jax(
         if done:
             log.say(f"{directory}: this run is complete")
             return done
-        splits = load_splits(recipe)
-        _tell(splits, log)
-        _check_patience(recipe, splits)
+        splits = _opened(recipe, log)
+        if recipe.model.name == AUTO:
+            return fit_best(recipe, directory, splits, functools.partial(fit, machine=machine, log=log), log)
         return fit_on_jax(recipe, directory, splits, model, machine, log)
 
 
@@ -169,6 +164,17 @@ def _fit(
             _train(recipe, directory, step, splits, task, control, log)
     history = control.position.history
     return workers.by_chief(lambda: finish_run(directory, recipe, validation, history, control.bad))
+
+
+def _opened(recipe: Recipe, log: Log) -> Splits:
+    """The recipe's data, with what its teacher answers; says what is left out. Raises RecipeError and DataError."""
+    splits = load_splits(recipe)
+    if recipe.teacher:
+        log.say(f"{recipe.teacher} answers what has no labels")
+        splits = taught(recipe, splits)
+    _tell(splits, log)
+    _check_patience(recipe, splits)
+    return splits
 
 
 def _check_alike(workers: Workers, recipe: Recipe, splits: Splits) -> None:

@@ -1,24 +1,34 @@
 """Trainings on Keras' JAX backend, on one device and on four; as a program it says what they came to, as JSON."""
 
+import contextlib
 import json
 import os
 import signal
 import sys
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import keras
 import numpy as np
 from lives import kill_in_write
 
-from bigkeras import jax_train
+from bigkeras import jax_scores, jax_train, search, text_search
+from bigkeras.data.reviews import text_array
+from bigkeras.data.source import ArraySource
 from bigkeras.jax_control import JaxControl
+from bigkeras.layers import PatchWhitening
+from bigkeras.models import MODELS
 from bigkeras.recipe import Choice, Recipe
 from bigkeras.recipes import RECIPES
 from bigkeras.runtime import Machine
+from bigkeras.self_training import taught
 from bigkeras.signals import Interrupted, Log
-from bigkeras.train import fit
+from bigkeras.train import fit, load_splits
 
+KILLS = 3
 QUIET = Log(quiet=True)
+SMOOTHED = {"label_smoothing": 0.1}
 PLAIN = {"augmentation": (), "ema": None, "clip_norm": 0.5, "batch_size": 32, "epochs": 2, "precision": "float32"}
 
 
@@ -64,40 +74,87 @@ def recipes(folder: Path) -> dict:
         model=Choice("resnet", {"depth": 8}),
         optimizer=Choice("sgd", {"learning_rate": 0.01, "momentum": 0.9}),
     )
-    return {"text": text, "rnn": rnn, "image": image, "hidden": hidden, "pairs": translation}
+    updates = text.override(lora=2)
+    return {"text": text, "rnn": rnn, "updates": updates, "image": image, "hidden": hidden, "pairs": translation}
+
+
+def set_alike(network: keras.Model) -> keras.Model:
+    """The network with the same weights on every backend."""
+    random = np.random.default_rng(0)
+    network.set_weights([random.normal(size=w.shape, scale=0.2).astype("float32") for w in network.get_weights()])
+    return network
 
 
 def fixed(*, input_shape, num_classes) -> keras.Model:
     """A network that begins with the same weights on every backend."""
     inputs = keras.Input(input_shape, name="image")
     x = keras.layers.Conv2D(4, 3, activation="tanh", name="stem")(inputs)
+    x = keras.layers.Dense(num_classes, dtype="float32", name="logits")(keras.layers.Flatten(name="features")(x))
+    return set_alike(keras.Model(inputs, x))
+
+
+def whitened(*, input_shape, num_classes) -> keras.Model:
+    """The same with a layer that adapts to the pictures."""
+    inputs = keras.Input(input_shape, name="image")
+    x = keras.layers.Activation("tanh", name="tanh")(PatchWhitening(name="stem")(inputs))
     x = keras.layers.Dense(num_classes, name="logits")(keras.layers.Flatten(name="features")(x))
-    network = keras.Model(inputs, x)
-    random = np.random.default_rng(0)
-    network.set_weights([random.normal(size=w.shape, scale=0.2).astype("float32") for w in network.get_weights()])
-    return network
+    return set_alike(keras.Model(inputs, x))
 
 
-def alike() -> dict[str, Recipe]:
-    """What must come to the same on TensorFlow and on JAX, of `fixed`."""
+def encoder(**sizes) -> keras.Model:
+    """An encoder of texts, with the same weights on every backend."""
+    return set_alike(MODELS["transformer"](**sizes, depth=1, width=8, num_heads=2, feed_forward=16, dropout=0.0))
+
+
+def translator(**sizes) -> keras.Model:
+    """A translator with the same weights on every backend."""
+    small = {"depth": 1, "width": 16, "num_heads": 2, "feed_forward": 16, "dropout": 0.0}
+    return set_alike(MODELS["transformer_translator"](**sizes, **small))
+
+
+def same_updates(layer: keras.layers.Dense, rank: int, enable=keras.layers.Dense.enable_lora) -> None:
+    """In the place of `Dense.enable_lora`: as it is, but for its random start."""
+    enable(layer, rank, a_initializer=keras.initializers.Constant(0.1))
+
+
+def alike(folder: Path) -> dict[str, tuple]:
+    """What must come to the same on TensorFlow and on JAX: recipes, and models that begin with the same weights."""
+    folder.mkdir(exist_ok=True)
+    made = recipes(folder)
     plain = RECIPES["digits"].override(
         **{**PLAIN, "batch_size": 200},  # which does not divide the examples
         model=Choice("fixed"),
         optimizer=Choice("sgd", {"learning_rate": 0.05, "momentum": 0.9}),
-        loss=Choice("cross_entropy", {"label_smoothing": 0.1}),
+        loss=Choice("cross_entropy", SMOOTHED),
         balance="class_weights",
     )
-    return {"plain": plain, "penalised": plain.override(l1=1e-3, l2=1e-2)}
+    texts = made["text"].override(monitor="val_macro_f1", optimizer=Choice("adam", {"learning_rate": 0.03}))
+    pairs = made["pairs"].override(
+        model=Choice("fixed"), monitor="val_bleu", patience=2, micro_batches=2, loss=Choice("cross_entropy", SMOOTHED),
+        optimizer=Choice("adam", {"learning_rate": 0.03}), schedule=Choice("constant"), epochs=6,
+    )  # fmt: skip
+    return {
+        "plain": (plain, fixed),
+        "penalised": (plain.override(l1=1e-3, l2=1e-2), fixed),
+        "in parts": (plain.override(l2=1e-2, micro_batches=4), fixed),
+        "half": (plain.override(precision="mixed_float16", ema=0.9), fixed),
+        "whitened": (plain, whitened),
+        "ratios": (texts.override(model=Choice("nb_ngrams")), None),
+        "updates": (texts.override(model=Choice("fixed"), lora=2), encoder),
+        "pairs": (pairs, translator),
+    }
 
 
-def trained(folder: Path, name: str, recipe: Recipe, *extra: keras.callbacks.Callback, **arguments) -> tuple:
+def trained(
+    folder: Path, name: str, recipe: Recipe, *extra: keras.callbacks.Callback, model=None, **arguments
+) -> tuple:
     """Weights and history of a run on one device, with other callbacks."""
     histories: list = []
     callbacks = JaxControl.callbacks
     JaxControl.callbacks = lambda self, train: [*callbacks(self, train), *extra]
-    jax_train._scored = lambda directory, position: histories.append(position.history) or {}  # tested by itself
+    jax_scores.finished = lambda directory, position: histories.append(position.history) or {}  # tested by itself
     try:
-        fit(recipe, folder / name, machine=Machine(**{"strategy": "one", **arguments}), log=QUIET)
+        fit(recipe, folder / name, model=model, machine=Machine(**{"strategy": "one", **arguments}), log=QUIET)
     finally:
         JaxControl.callbacks = callbacks
     network = keras.models.load_model(folder / name / "last.keras", compile=False)
@@ -193,12 +250,67 @@ def killed(folder: Path) -> None:
 
 
 def alike_here(folder: Path) -> dict:
-    """Trains what must come to the same on TensorFlow; gives the histories."""
-    told = {}
-    for name, recipe in alike().items():
-        jax_train._scored = lambda directory, position, name=name: told.update({name: position.history}) or {}
-        fit(recipe, folder / name, model=fixed, machine=Machine(strategy="one"), log=QUIET)
-    return told
+    """Trains what must come to the same on TensorFlow; gives the histories, and what the run of ratios can teach."""
+    keras.layers.Dense.enable_lora = same_updates
+    told = {name: trained(folder, name, recipe, model=model)[1] for name, (recipe, model) in alike(folder).items()}
+    recipe, model = alike(folder)["pairs"]
+    for where in ("training", "validation", "nowhere"):
+        with contextlib.suppress(Interrupted):
+            told["left"] = trained(folder, "left", recipe, Ending(where), model=model)[1]
+    return {**told, "taught": learned(alike(folder)["ratios"][0], folder / "ratios")}
+
+
+def learned(recipe: Recipe, teacher: Path) -> list[tuple[str, int]]:
+    """The texts, and their labels, that a run teaches."""
+    unlabelled = ArraySource({"text": text_array([b"good good lovely", b"bad awful plot", b"neither"])}, [0, 0, 0])
+    splits = replace(load_splits(recipe), unlabelled=unlabelled)
+    more = taught(recipe.override(teacher=str(teacher), teacher_sure=0.6), splits).train
+    added = more.take(range(len(splits.train), len(more)))
+    return [[text.decode(), int(label)] for text, label in zip(added.columns["text"], added.labels, strict=True)]
+
+
+def auto(folder: Path) -> dict:
+    """What a search among two candidates says that it has kept."""
+    search.text_candidates = lambda *given: text_search.text_candidates(*given)[:2]
+    recipe = RECIPES["text-csv"].override(data=recipes(folder)["text"].data)
+    metrics = fit(recipe, folder / "auto", machine=Machine(strategy="one"), log=QUIET)
+    return {"accuracy": metrics["validation"]["accuracy"], **json.loads((folder / "auto/search.json").read_text())}
+
+
+def killed_on_a_mesh(folder: Path) -> dict:
+    """A run on four devices that is killed at random moments, and one that is not: how far apart they end."""
+    recipe, random, kills = broken_off().override(batch_size=160), np.random.default_rng(0), []
+    checkpoints = folder / "run" / "checkpoints"
+
+    def newest() -> str:
+        return max((path.name for path in checkpoints.glob("*.npz")), default="")
+
+    while len(kills) < KILLS:
+        process, seen = life(folder, "run", recipe), [newest()]
+        # When some checkpoints have come, or while another one is written.
+        wanted, ending = random.integers(1, 4), "*.part" if random.random() < 0.5 else "*"
+        while len(seen) <= wanted or not any(checkpoints.glob(ending)):
+            seen += {newest()}.difference(seen)
+            if os.waitpid(process, os.WNOHANG)[0]:
+                raise RuntimeError(f"after {len(kills)} kills the run ended by itself")
+            time.sleep(0.001)
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+        kills.append(sorted(path.name for path in checkpoints.glob("*")))
+    statuses = [os.waitpid(life(folder, name, recipe), 0)[1] for name in ("run", "whole")]
+    weights = [keras.models.load_model(folder / name / "last.keras").get_weights() for name in ("run", "whole")]
+    apart = max(float(abs(a - b).max()) for a, b in zip(*weights, strict=True))
+    return {"kills": kills, "statuses": statuses, "apart": apart}
+
+
+def life(folder: Path, name: str, recipe: Recipe) -> int:
+    """The number of a process that trains."""
+    # JAX is imported, but has not run anything yet: so the copy is as good as new.
+    process = os.fork()
+    if process:
+        return process
+    trained(folder, name, recipe, strategy="model_parallel", checkpoint_seconds=0)
+    os._exit(0)
 
 
 def mishaps(folder: Path) -> dict:
@@ -247,7 +359,15 @@ def on_all_strategies(folder: Path) -> dict:
     return told
 
 
-WHAT = {"all": on_all_strategies, "interrupted": interrupted, "killed": killed, "alike": alike_here, "mishaps": mishaps}
+WHAT = {
+    "all": on_all_strategies,
+    "interrupted": interrupted,
+    "killed": killed,
+    "killed on a mesh": killed_on_a_mesh,
+    "alike": alike_here,
+    "auto": auto,
+    "mishaps": mishaps,
+}
 
 if __name__ == "__main__":
     print(json.dumps(WHAT[sys.argv[2]](Path(sys.argv[1]))))

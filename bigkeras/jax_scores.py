@@ -1,0 +1,138 @@
+"""Scores of a run on Keras' JAX backend, found by a process on TensorFlow: what decodes and reports is made there.
+
+As a program it does in the run directory that is its first argument what the second one names.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from bigkeras.checkpoint import Position
+from bigkeras.data.source import ArraySource, DataError, Source
+from bigkeras.evaluation import finish_run
+from bigkeras.recipe import load
+from bigkeras.tasks import load_task
+from bigkeras.translator import Translator, texts_of, validation_scores
+
+NOT_UTF8 = "surrogateescape"  # bytes that are none go through JSON and come out as they were
+
+
+def finished(directory: Path, position: Position) -> dict[str, Any]:
+    """Scores the best model and writes the report of a run that is trained; gives its metrics. Raises DataError."""
+    told = json.dumps([position.history, position.bad])
+    command, environment = _command(directory, "finish"), _on_tensorflow()
+    done = subprocess.run(command, env=environment, input=told, capture_output=True, text=True)
+    if done.returncode:
+        raise DataError(f"{directory}: trained, but not scored: {_last_line(done.stderr)}")
+    return json.loads(done.stdout)
+
+
+class TranslationScores:
+    """Calling it with a saved model gives {"val_bleu": …} of a source of pairs.
+
+    The process that translates begins at the first call, and stays for the others.
+    """
+
+    def __init__(self, directory: Path, source: Source):
+        """`directory`: the run's, which holds the preprocessor."""
+        self.directory, self.source = directory, source
+        self.errors = tempfile.TemporaryFile()  # noqa: SIM115  closed with the process
+        self.process: Any = None
+
+    def __call__(self, model: Path) -> dict[str, float]:
+        """Raises DataError where the process has ended."""
+        try:
+            if self.process is None:
+                self._begin()
+            self._tell(str(model.resolve()))
+            answer = self.process.stdout.readline()
+        except BrokenPipeError:
+            answer = ""
+        if not answer:
+            self.errors.seek(0)
+            why = _last_line(self.errors.read().decode("utf-8", "replace"))
+            raise DataError(f"{self.directory}: the translations of the epoch cannot be scored: {why}")
+        return json.loads(answer)
+
+    def _begin(self) -> None:
+        self.process = subprocess.Popen(
+            _command(self.directory, "translate"), env=_on_tensorflow(), text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors,
+            process_group=0,  # Ctrl-C is for the run, which saves first
+        )  # fmt: skip
+        columns = texts_of(self.source).columns
+        self._tell({name: [text.decode("utf-8", NOT_UTF8) for text in texts] for name, texts in columns.items()})
+
+    def _tell(self, value: Any) -> None:
+        self.process.stdin.write(json.dumps(value) + "\n")
+        self.process.stdin.flush()
+
+    def close(self) -> None:
+        """Ends the process."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.communicate()
+        self.errors.close()
+
+
+def _command(directory: Path, what: str) -> list[str]:
+    return [sys.executable, "-m", "bigkeras.jax_scores", str(directory.resolve()), what]
+
+
+def _on_tensorflow() -> dict[str, str]:
+    """The environment of a process on TensorFlow, beside JAX, which takes most of a GPU's memory."""
+    root = str(Path(__file__).resolve().parents[1])
+    path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+    ours = {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "2", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
+    # TensorFlow ends the process at a flag of XLA that only JAX's version knows.
+    others = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    return {**others, **ours, "PYTHONPATH": path}
+
+
+def _last_line(errors: str) -> str:
+    return (errors.strip().splitlines() or ["its process was ended"])[-1]
+
+
+# ---------------------------------------------------------------------- what runs on TensorFlow
+
+
+def _finish(directory: Path) -> None:
+    from bigkeras.train import load_splits
+
+    recipe = load(directory)
+    history, bad = json.load(sys.stdin)
+    print(json.dumps(finish_run(directory, recipe, load_splits(recipe).validation, history, bad), ensure_ascii=False))
+
+
+def _translate(directory: Path) -> None:
+    """Reads the columns of a source of pairs, then the path of a model a line; writes a line of scores for each."""
+    import bigkeras.models  # noqa: F401  registers the layers
+
+    # Who asks the run to end may ask all its processes; this one ends with what it reads.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    columns = {}
+    for name, texts in json.loads(sys.stdin.readline()).items():
+        columns[name] = np.array([text.encode("utf-8", NOT_UTF8) for text in texts], object)
+    source = ArraySource(columns, np.zeros(len(columns["source"]), np.int32))
+    task = load_task(directory, ())
+    translator: Translator | None = None
+    for line in sys.stdin:
+        network = keras.models.load_model(json.loads(line), compile=False, safe_mode=True)
+        # One of them translates, whatever its weights: another would have everything traced anew.
+        translator = translator or Translator(network, task.preprocessor)
+        translator.network.set_weights(network.get_weights())
+        print(json.dumps(validation_scores(translator, source)[0]), flush=True)
+
+
+WHAT = {"finish": _finish, "translate": _translate}
+
+if __name__ == "__main__":
+    WHAT[sys.argv[2]](Path(sys.argv[1]))
