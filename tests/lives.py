@@ -1,7 +1,8 @@
 """A program that trains a recipe in a process of its own for each line it reads: soon, since all is imported before.
 
-It answers a line with the process' number, and another with how it ended. A process whose line begins with "in-write "
-kills itself in the middle of its second checkpoint.
+It answers a line with the process' number, and another with how it ended. A line is a run directory; before it there
+may be "in-write ", for a process that kills itself in the middle of its second checkpoint, and "TF_CONFIG=… " of a
+worker.
 """
 
 import io
@@ -18,6 +19,7 @@ from bigkeras.signals import Log
 from bigkeras.train import fit
 
 IN_WRITE = "in-write "
+CONFIG = "TF_CONFIG="
 
 
 def kill_in_write(number: int) -> None:
@@ -38,19 +40,23 @@ def kill_in_write(number: int) -> None:
     np.savez = half
 
 
-def main(recipe: Path) -> None:
+def main(recipe: Path, strategy: str = "auto") -> None:
+    machine = Machine(strategy=strategy, checkpoint_seconds=0)
     for line in sys.stdin:
         # TensorFlow is imported, but has not run anything yet: so the copy is as good as new.
         child = os.fork()
         if not child:
-            run = line.strip().removeprefix(IN_WRITE)
-            if line.startswith(IN_WRITE):
+            run = line.strip()
+            if run.startswith(IN_WRITE):
+                run = run.removeprefix(IN_WRITE)
                 kill_in_write(2)
-            fit(load(recipe), run, machine=Machine(checkpoint_seconds=0), log=Log(quiet=True))
+            if run.startswith(CONFIG):
+                os.environ["TF_CONFIG"], run = run.removeprefix(CONFIG).split(" ", 1)
+            fit(load(recipe), run, machine=machine, log=Log(quiet=True))
             os._exit(0)
         print(child, flush=True)
         print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *sys.argv[2:])
