@@ -7,6 +7,7 @@ clipped, then applied.
 """
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -17,6 +18,10 @@ import tensorflow as tf
 from bigkeras.layers import noted_waits
 from bigkeras.replicas import own_randomness, sum_over_replicas
 from bigkeras.tasks.cross_entropy import token_nats
+
+MANY = 1_000_000  # weights
+ELEMENTWISE = ("SGD", "Adam", "AdamW", "Adagrad", "RMSprop", "Nadam", "Adamax", "Lion")
+COMPILED = tuple(getattr(keras.optimizers, name) for name in ELEMENTWISE)
 
 
 class ConfusionMatrix(keras.metrics.Metric):
@@ -93,6 +98,7 @@ class Step(keras.Model):
         self.number: Any = None
         self.clock: Callable[[Any], None] | None = None  # told what each step of this worker alone has taken, s
         self.settle: Callable[[], None] = lambda: None  # waits for the steps under way
+        self.update: Callable[[list[Any]], None] = self._update
         self.train_function: Any = None
         self.test_function: Any = None
         self.built = True
@@ -105,8 +111,21 @@ class Step(keras.Model):
         if self.xla is None:
             self.xla = self.jit_compile
         optimizer.build(self.network.trainable_variables)
+        if self._compiles_update():
+            self.update = tf.function(self._update, jit_compile=True)
         # In a replica, Keras' apply sums the gradients once more over the replicas: ours are summed already.
         getattr(optimizer, "inner_optimizer", optimizer)._all_reduce_sum_gradients = list
+
+    def _compiles_update(self) -> bool:
+        """Whether the update becomes one kernel for each variable, in the place of some twenty passes over memory.
+
+        A step of 17 million embedded n-grams takes 48 ms in the place of 116; of few it is not worth compiling for.
+        """
+        trained = self.network.trainable_variables
+        # Replicas meet in an update, which cannot be compiled by itself. Muon multiplies matrices, and a scaled loss
+        # (mixed_float16) skips updates: neither is a pass over numbers alone.
+        alone = type(self.optimizer) in COMPILED and not self.xla and not tf.distribute.has_strategy()
+        return alone and sum(math.prod(v.shape) for v in trained) >= MANY
 
     def call(self, x: Any, training: bool = False) -> Any:
         """Raw batch to float32 logits `(batch, classes)`."""
@@ -145,15 +164,18 @@ class Step(keras.Model):
                 loss, gradients = self._accumulate(x, labels, weights, total, variables)
         if self.clock:
             gradients = self._timed(began, waits, gradients)
-        gradients = sum_over_replicas(gradients)
+        self.update(sum_over_replicas(gradients))
+        return sum_over_replicas(loss)
+
+    def _update(self, gradients: list[Any]) -> None:
+        """Clips, moves the weights, and their averages after them."""
         if self.clip_norm:
             # Where the loss is scaled (mixed_float16) so are its gradients, and the bound with them.
             bound = tf.cast(self.clip_norm * self._scale(tf.constant(1.0)), gradients[0].dtype)
             gradients, _ = tf.clip_by_global_norm(gradients, bound)
-        self.optimizer.apply(gradients, variables)
+        self.optimizer.apply(gradients, self.network.trainable_variables)
         if self.ema:
             self._average()
-        return sum_over_replicas(loss)
 
     def _gradients(
         self, x: Any, labels: Any, weights: Any, total: Any, variables: list[Any], number: Any = None

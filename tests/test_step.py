@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from bigkeras import step as step_module
 from bigkeras.data.pipeline import plan_rows
 from bigkeras.data.plan import epoch_plan
 from bigkeras.data.source import ArraySource, Splits
@@ -149,6 +150,18 @@ def test_several_steps_in_one_call_train_the_same(splits):
 
 def test_a_compiled_step_trains_the_same(splits):
     assert difference(train(splits, recipe()), train(splits, recipe(), xla=True)) < 1e-5
+
+
+@pytest.mark.parametrize("optimizer", sorted(of.__name__.lower() for of in step_module.COMPILED))
+def test_a_compiled_update_is_the_plain_one(splits, monkeypatch, optimizer):
+    asked = recipe(optimizer=Choice(optimizer, {"learning_rate": 1e-3}), clip_norm=0.05, ema=0.9, epochs=1)
+    plain = train(splits, asked)
+    monkeypatch.setattr(step_module, "MANY", 1)
+    compiled = train(splits, asked)
+    assert plain.update == plain._update and compiled.update != compiled._update
+    assert difference(plain, compiled) < 1e-6
+    averages = zip(plain.averages, compiled.averages, strict=True)
+    assert max(float(np.abs(a.numpy() - b.numpy()).max()) for a, b in averages) < 1e-6
 
 
 def test_examples_of_weight_zero_count_in_no_loss(splits):
