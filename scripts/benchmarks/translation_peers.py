@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from bigkeras.layers import CrossAttention, SinusoidalPositions
-
 POSITIONS = 512  # of the tables; more than any sentence here has
 EPSILON = 1e-6  # of the layer normalisations
 Pair = tuple[np.ndarray, np.ndarray]  # kernel as (outputs, inputs), or gamma; bias, or beta
@@ -17,6 +15,8 @@ class Weights:
     """The weights of a `transformer_translator` by what they do. Raises ValueError for another model."""
 
     def __init__(self, model: Any):
+        from bigkeras.layers import CrossAttention, SinusoidalPositions
+
         self.model = model
         cross = [layer for layer in model.layers if isinstance(layer, CrossAttention)]
         names = {layer.name for layer in model.layers}
