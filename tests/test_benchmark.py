@@ -12,6 +12,8 @@ from benchmarks import (
     cold_start,
     own_texts,
     predict_text,
+    scaling,
+    slow_worker,
     text_artifact,
     text_contenders,
     train_image,
@@ -140,6 +142,38 @@ def test_a_small_run_learns_and_reports(suite, models, contenders, tmp_path):
     assert "\n".join(table) in done.stdout
     cells = table[4].split(" | ")
     assert f" | steps/s | {suite.units}/s | " in table[2] and float(cells[5].replace(",", "")) > float(cells[4])
+
+
+@pytest.mark.timeout(900)  # seconds on a free machine, minutes beside a training
+def test_a_tiny_training_is_timed_on_one_device_and_on_two_workers_and_others_are_predicted(tmp_path, capsys):
+    report = tmp_path / "report.json"
+    options = ["--models", "tiny", "--checkpoint-model", "tiny", "--contenders", "one,workers", "--rounds", "2"]
+    assert scaling.main([*options, "--json", str(report)]) == 0
+    times = json.loads(report.read_text(encoding="utf-8"))["results"]["tiny"]
+    assert list(times) == ["one device", "two workers"]
+    assert all(len(of) == 2 and min(of) > 0 for of in times.values())
+    table = capsys.readouterr().out.splitlines()
+    ratio = np.median(times["one device"]) / np.median(times["two workers"])
+    cells = ["tiny", "two workers", f"{np.median(times['two workers']) * 1000:.4g}", f"{ratio:.2f} ("]
+    assert any(line.startswith(f"| {' | '.join(cells)}") for line in table)
+    predicted = [line.split(" | ")[:5] for line in table if line.startswith("| tiny |")][2:]
+    assert [row[4] for row in predicted] == ["1", "8", "64", "512"]
+    assert any(line.startswith("A checkpoint of tiny (") for line in table)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_with_a_slow_worker_each_way_of_training_tells_when_it_had_which_loss(tmp_path, capfd):
+    report = tmp_path / "report.json"
+    options = ["--epochs", "2", "--share", "0.5", "--set", "batch_size=250", "--set", "augmentation=[]"]
+    assert slow_worker.main([*options, "--json", str(report), "--picture", str(tmp_path / "curves.png")]) == 0
+    curves = json.loads(report.read_text(encoding="utf-8"))["curves"]
+    assert list(curves) == ["synchronous", "asynchronous"]
+    table = capfd.readouterr().out
+    for name, ((began, loss), (seconds, later)) in curves.items():
+        assert began == pytest.approx(0, abs=0.01) and seconds > began and later > 0
+        assert f"| {name} | {loss:.3f} at 0 s | {later:.3f} at {seconds:.0f} s |" in table
+    assert (tmp_path / "curves.png").stat().st_size > 0
 
 
 def test_made_words_differ_and_made_texts_have_the_lengths_of_reviews():

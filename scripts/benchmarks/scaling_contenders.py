@@ -4,7 +4,7 @@
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -73,16 +73,22 @@ def exchanged(name: str) -> tuple[int, int]:
 
 
 def timed_step(tf: Any, strategy: Any, network: Any, batch: tuple[np.ndarray, np.ndarray], workload: Any) -> Run:
-    """The step that `bigkeras train` makes, each replica on its share of the one batch that lies ready."""
+    """The step that `bigkeras train` makes, each replica on its share of the one batch that lies ready.
+
+    As in training, the loss is looked at after each, and workers agree on whether to stop or to save.
+    """
     import keras
 
     from bigkeras.step import Step
     from bigkeras.tasks import LOSSES
+    from bigkeras.workers import Workers
 
     with strategy.scope():
         loss = LOSSES["image_classification"]["cross_entropy"]()
         step = Step(network, normalise=lambda x: x, loss=loss, num_classes=CLASSES)
         step.begin(keras.optimizers.SGD(workload.learning_rate, momentum=MOMENTUM))
+    step.make_train_function()
+    step.train_function = agreeing(step.train_function, Workers(strategy))
     replicas = strategy.num_replicas_in_sync
     whole = *batch, np.ones(len(batch[1]), np.float32)
 
@@ -97,6 +103,18 @@ def timed_step(tf: Any, strategy: Any, network: Any, batch: tuple[np.ndarray, np
     if replicas == 1:
         return our_run(step, tf.data.Dataset.from_tensors(whole).repeat())
     return our_run(step, strategy.distribute_datasets_from_function(share))
+
+
+def agreeing(train_function: Callable, workers: Any) -> Callable:
+    """A train function and what `Control` does after each of its calls, other than write."""
+
+    def call(iterator: Any) -> Any:
+        logs = train_function(iterator)
+        float(logs["loss"])
+        workers.sums([False, False, 0])  # stop, save, bad samples
+        return logs
+
+    return call
 
 
 if __name__ == "__main__":

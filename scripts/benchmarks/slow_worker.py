@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks.comparison import tell
 from benchmarks.interleave import ROOT
 
 STRATEGIES = {"synchronous": ("multiworker", 0), "asynchronous": ("parameter_server", 1)}
@@ -33,10 +34,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if len(curves[name]) < options.epochs:
             print(f"{name}: ended after {len(curves[name])} epochs", file=sys.stderr)
             return 1
-    print("| | " + " | ".join(f"epoch {e + 1}" for e in range(options.epochs)) + " |")
-    print("|---" * (options.epochs + 1) + "|")
+    lines = ["| | " + " | ".join(f"epoch {e + 1}" for e in range(options.epochs)) + " |"]
+    lines.append("|---" * (options.epochs + 1) + "|")
     for name, curve in curves.items():
-        print(f"| {name} | " + " | ".join(f"{loss:.3f} at {seconds:.0f} s" for seconds, loss in curve) + " |")
+        cells = [f"{loss:.3f} at {seconds:.0f} s" for seconds, loss in curve]
+        lines.append(f"| {' | '.join([name, *cells])} |")
+    tell(lines, {"recipe": options.recipe, "share": options.share, "curves": curves}, options.json)
     if options.picture:
         draw(curves, Path(options.picture))
     return 0
@@ -49,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--share", type=float, default=0.8, help="of the time worker 1 is stopped (%(default)s)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="another value of the recipe")
     parser.add_argument("--picture", metavar="FILE.png", help="where to draw loss against time")
+    parser.add_argument("--json", metavar="FILE", help="where to write the curves")
     return parser
 
 
