@@ -39,10 +39,11 @@ RECIPE = RECIPES["digits"].override(
 )
 
 
-def start(folder: Path, recipe, workers: int, servers: int, *options: str) -> subprocess.Popen:
+def start(folder: Path, recipe, workers: int, servers: int, *options: str, patience: float = 60.0) -> subprocess.Popen:
     recipe.save(folder / "recipe.json")
     train = ["-m", "bigkeras", "train", str(folder / "recipe.json"), "--run-dir", str(folder / "run")]
-    return launch(folder, workers, servers, options, [*train, "--checkpoint-seconds", "0"])
+    train += ["--checkpoint-seconds", "0", "--patience-seconds", str(patience)]
+    return launch(folder, workers, servers, options, train)
 
 
 def launch(folder: Path, workers: int, servers: int, options: tuple, program: list[str]) -> subprocess.Popen:
@@ -160,6 +161,25 @@ def test_a_worker_that_is_asked_to_leave_comes_back_and_the_whole_group_saves_wh
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
+def test_a_worker_that_hangs_is_named_by_the_chief_and_goes_on_when_it_can(tmp_path):
+    group = start(tmp_path, RECIPE.override(epochs=100_000), 2, 1, patience=2.0)
+    checkpoints, log = tmp_path / "run" / "checkpoints", tmp_path / "chief.log"
+    try:
+        wait_for(group, lambda: any(checkpoints.glob("*.npz")))
+        hung = member(group, "worker", 1)
+        address = json.loads(hung.environ()["TF_CONFIG"])["cluster"]["worker"][1]
+        hung.suspend()
+        wait_for(group, lambda: re.search(rf"worker 1 \({re.escape(address)}\): \d+ s at one step", log.read_text()))
+        hung.resume()
+        seen = {path.name for path in checkpoints.glob("*.npz")}
+        wait_for(group, lambda: len({path.name for path in checkpoints.glob("*.npz")} - seen) == 2)
+    finally:
+        group.terminate()
+        group.wait(300)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("asked", [["ps"], ["worker", "ps", "chief"]], ids=["server", "everyone"])
 def test_all_is_saved_before_a_server_leaves_that_is_asked_to(asked, tmp_path):
     group = start(tmp_path, RECIPE.override(epochs=100_000), 1, 1)
@@ -175,10 +195,19 @@ def test_all_is_saved_before_a_server_leaves_that_is_asked_to(asked, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_one_worker_ends_in_the_weights_of_one_device(tmp_path):
+def test_one_worker_whose_server_and_chief_are_killed_ends_in_the_weights_of_one_device(tmp_path):
     # A convolution adds up in another order with other threads, and a ReLU near zero makes 1e-3 of 1e-8 in 150 steps.
     recipe = RECIPE.override(model=Choice("lstm", {"units": 16, "depth": 1}), epochs=3)
-    assert start(tmp_path, recipe, 1, 1).wait(900) == 0
+    group = start(tmp_path, recipe, 1, 1, "--restarts", "2")
+    checkpoints, log = tmp_path / "run" / "checkpoints", tmp_path / "chief.log"
+    wait_for(group, lambda: any(checkpoints.glob("*.npz")))
+    member(group, "ps", 0).kill()
+    wait_for(group, lambda: "going on at epoch" in log.read_text())
+    seen = {path.name for path in checkpoints.glob("*.npz")}
+    wait_for(group, lambda: {path.name for path in checkpoints.glob("*.npz")} - seen)
+    member(group, "chief", 0).kill()
+    assert group.wait(900) == 0
+    assert log.read_text().count("going on at epoch") == 2
     fit(recipe, tmp_path / "one", log=Log(quiet=True))
     one, other = (keras.models.load_model(tmp_path / d / "last.keras", compile=False) for d in ("one", "run"))
     for a, b in zip(one.get_weights(), other.get_weights(), strict=True):
