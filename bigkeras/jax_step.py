@@ -25,6 +25,7 @@ class JaxStep(keras.Model):
     steps_left = 0  # of the epoch
     plain: Callable[[], keras.Model]  # a function, since Keras would count the network's weights twice
     micro_batches = 1
+    augment: Callable | None = None  # of pixels, labels and the number of steps before (jax_augmentation.py)
     decay = 0.0
     # Of the averages among the optimizer's variables; kept here themselves, they would be weights of the model.
     first = 0
@@ -61,16 +62,23 @@ class JaxStep(keras.Model):
     def _places(self) -> range:
         return range(self.first, len(self.optimizer.variables))
 
+    def _count(self, optimizer: Any) -> Any:
+        """How many steps the optimizer, whose variables have these values, has made."""
+        place = next(i for i, v in enumerate(self.optimizer.variables) if v is self.optimizer.iterations)
+        return optimizer[place]
+
     def train_step(self, state: Any, data: Any) -> Any:
         """Keras' own step on JAX, of micro-batches where there are several, then the averages of the weights."""
+        if self.augment is not None:
+            x, y, weight = data
+            data = *self.augment(x, y, self._count(state[2])), weight
         make = self._accumulated if self.micro_batches > 1 else super().train_step
         logs, (trainable, others, optimizer, metrics) = make(state, data)
         if not self.decay:
             return logs, (trainable, others, optimizer, metrics)
         optimizer = list(optimizer)
         values = {id(v): value for v, value in zip(self._state_order(), [*trainable, *others], strict=True)}
-        steps = next(i for i, v in enumerate(self.optimizer.variables) if v is self.optimizer.iterations)
-        count = ops.cast(optimizer[steps], "float32")
+        count = ops.cast(self._count(optimizer), "float32")
         decay = ops.minimum(self.decay, (1 + count) / (10 + count))
         for place, variable in zip(self._places(), self._averaged(), strict=True):
             change = values[id(variable)] - optimizer[place]

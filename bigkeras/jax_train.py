@@ -17,6 +17,7 @@ from bigkeras.assembly import named, prepare
 from bigkeras.control import Diverged
 from bigkeras.data.plan import ROWS, steps_per_epoch
 from bigkeras.data.source import DataError, Source, Splits
+from bigkeras.jax_augmentation import augmenter
 from bigkeras.jax_control import JaxControl
 from bigkeras.jax_metrics import make_loss, make_metrics
 from bigkeras.jax_step import JaxStep
@@ -30,20 +31,18 @@ from bigkeras.tasks.task import Task
 from bigkeras.transfer import inherited
 from bigkeras.workers import Workers
 
+# Augmentation that Keras runs on JAX, but that cannot be compiled: it asks for a number that is not known then.
+NOT_COMPILED = ("random_elastic_transform",)
+
 
 def fit_on_jax(
     recipe: Recipe, directory: Path, splits: Splits, model: Callable | None, machine: runtime.Machine, log: Log
 ) -> dict[str, Any]:
-    """Trains a recipe that `check_on_jax` lets pass, or goes on where it stopped; gives its metrics.
-
-    Raises what `train.fit` raises.
-    """
+    """Trains a recipe, or goes on where it stopped; gives its metrics. Raises what `train.fit` raises."""
     from bigkeras.train import describe
 
     _check_divides(recipe, machine)
     task = TASKS[recipe.task.name](splits, recipe.augmentation, **inherited(recipe, splits.languages))
-    if task.step_layers(recipe.seed):
-        raise RecipeError("KERAS_BACKEND=jax: this augmentation is part of TensorFlow's step; take flip and crop")
     splits = task.ready(splits)
     describe(directory, task, splits, {"strategy": runtime.choose_on_jax(machine), "backend": "jax"})
     step: Any = _step(recipe, task, splits, model, machine)
@@ -62,8 +61,8 @@ def _train(recipe: Recipe, step: Any, splits: Splits, task: Task, control: JaxCo
     def data() -> tuple[Any, Any]:
         position, strategy = control.position, tf.distribute.get_strategy()
         both = datasets(recipe, splits, task, position, control.on_bad, strategy)
-        train, validation = (None if batches is None else _arrays(batches, task) for batches in both)
-        return train, validation
+        normalised = (step.augment is None, True)  # what augments normalises, too
+        return tuple(b if b is None else _arrays(b, task, n) for b, n in zip(both, normalised, strict=True))
 
     # A checkpoint holds the metrics, too, which Keras makes when it sees a batch.
     step._symbolic_build(data_batch=next(iter(data()[0].take(1).as_numpy_iterator())))
@@ -125,12 +124,9 @@ def _check_divides(recipe: Recipe, machine: runtime.Machine) -> None:
 
 
 def check_on_jax(recipe: Recipe) -> None:
-    """Raises RecipeError for what only TensorFlow's step does."""
-    if recipe.model.name == "auto" and recipe.task.name == "image_classification":
-        raise RecipeError(
-            "KERAS_BACKEND=jax: model=auto tries augmentation of TensorFlow's step on images; name a model, as "
-            "--set model=resnet"
-        )
+    """Raises RecipeError for what Keras cannot do on JAX."""
+    if any(choice.name in NOT_COMPILED for choice in recipe.augmentation):
+        raise RecipeError(f"KERAS_BACKEND=jax: Keras cannot compile the augmentation {', '.join(NOT_COMPILED)} there")
 
 
 def _step(recipe: Recipe, task: Task, splits: Splits, model: Callable | None, machine: runtime.Machine) -> JaxStep:
@@ -147,6 +143,7 @@ def _step(recipe: Recipe, task: Task, splits: Splits, model: Callable | None, ma
         network = make()
         prepare(network, recipe, task, splits)
         step = JaxStep(inputs=network.inputs, outputs=network.outputs, name=network.name)
+        layers = named("augmentation", lambda: task.step_layers(recipe.seed))
     steps = _steps(recipe, splits.train, task, recipe.balance)
     optimizer = named(f"optimizer {recipe.optimizer.name}", lambda: make_optimizer(recipe, steps))
     # Where the loss is scaled (mixed_float16), gradients are clipped after they are scaled back.
@@ -159,6 +156,8 @@ def _step(recipe: Recipe, task: Task, splits: Splits, model: Callable | None, ma
     loss = make_loss(recipe, splits, len(task.class_names))
     step.compile(optimizer=optimizer, loss=loss, weighted_metrics=make_metrics(loss, len(task.class_names)))
     step.begin(network, recipe.ema, recipe.micro_batches)
+    if layers:
+        step.augment = augmenter(layers, task.preprocessor, len(task.class_names))
     place_optimizer(optimizer)
     return step
 
@@ -174,12 +173,12 @@ def _steps(recipe: Recipe, source: Source, task: Task, balance: str = "none") ->
     return steps_per_epoch(source.labels, recipe.batch_size, balance, task.lengths(source))
 
 
-def _arrays(batches: Any, task: Task) -> Any:
-    """The batches of the task with normalised inputs, and one-hot labels where it has classes."""
+def _arrays(batches: Any, task: Task, normalised: bool) -> Any:
+    """The batches of the task with inputs as the model takes them, or raw, and one-hot labels where it has classes."""
     classes = len(task.class_names)
 
     def prepared(x: Any, label: Any, weight: Any) -> tuple[Any, Any, Any]:
-        inputs = task.normalise(x)
+        inputs = task.normalise(x) if normalised else x
         inputs = tuple(inputs) if isinstance(inputs, list) else inputs
         return inputs, tf.one_hot(label, classes) if classes else label, weight
 

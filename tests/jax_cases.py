@@ -169,9 +169,9 @@ def noted_steps(made: list) -> None:
 
 
 def broken_off() -> Recipe:
-    """With averages, batch normalisation and dropout: all that a run has to remember."""
+    """With averages, batch normalisation, dropout and augmentation: all that a run has to remember."""
     return RECIPES["digits"].override(
-        **{**PLAIN, "batch_size": 400, "ema": 0.9},
+        **{**PLAIN, "batch_size": 400, "ema": 0.9, "augmentation": (Choice("random_erasing"), Choice("mix_up"))},
         model=Choice("simple_cnn", {"width": 4, "dropout": 0.2}),
         optimizer=Choice("sgd", {"learning_rate": 0.01, "momentum": 0.9}),
     )
@@ -279,7 +279,7 @@ def auto(folder: Path) -> dict:
 
 def killed_on_a_mesh(folder: Path) -> dict:
     """A run on four devices that is killed at random moments, and one that is not: how far apart they end."""
-    recipe, random, kills = broken_off().override(batch_size=160), np.random.default_rng(0), []
+    recipe, random, kills = broken_off().override(batch_size=160, augmentation=()), np.random.default_rng(0), []
     checkpoints = folder / "run" / "checkpoints"
 
     def newest() -> str:

@@ -17,7 +17,7 @@ import pytest
 import bigkeras.models  # noqa: F401  registers the layers
 from bigkeras.layouts import layouts
 from bigkeras.models import MODELS
-from bigkeras.recipe import RecipeError
+from bigkeras.recipe import Choice, RecipeError
 from bigkeras.recipes import RECIPES
 from bigkeras.signals import Log
 from bigkeras.train import fit
@@ -72,7 +72,7 @@ def test_four_devices_train_as_one_and_are_saved_whole(kind, strategy, trained):
 @pytest.mark.timeout(1200)
 def test_a_run_on_jax_is_scored_and_ends_like_any_other(tmp_path):
     command = ["-m", "bigkeras", "train", "digits", "--run-dir", str(tmp_path / "run"), "--set", "epochs=2", "--json"]
-    command += ["--set", "augmentation=[]", "--set", "micro_batches=1"]
+    command += ["--set", 'augmentation=["flip", "random_erasing"]']
     done = on_jax(*command)
     assert done.returncode == 0, done.stderr
     metrics = json.loads(done.stdout)
@@ -269,10 +269,27 @@ def test_the_macro_f1_of_jax_is_that_of_tensorflow():
     assert float(metric.result()) == pytest.approx(macro_f1(confusion), abs=1e-6)
 
 
-def test_what_only_tensorflow_does_is_named():
+def test_augmentation_on_jax_is_a_function_of_the_step_and_normalises_as_the_preprocessor():
+    from bigkeras.jax_augmentation import augmenter
+    from bigkeras.tasks.augmentation import in_step
+    from bigkeras.tasks.images import ImagePreprocessor
+
+    preprocessor = ImagePreprocessor(height=8, width=8, channels=3, mean=(0.1, 0.2, 0.3), std=(0.2, 0.3, 0.4))
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3)).astype("uint8")
+    labels, normalised = np.eye(4, dtype="float32"), preprocessor.normalise(pixels)
+    np.testing.assert_allclose(augmenter([], preprocessor, 4)(pixels, labels, 0)[0], normalised, rtol=1e-5, atol=1e-6)
+    choices = [Choice("random_erasing", {"factor": 1.0}), Choice("rand_augment"), Choice("cut_mix")]
+    augment = augmenter(in_step(choices, seed=3), preprocessor, 4)
+    one, again, two = (augment(pixels, labels, step) for step in (1, 1, 2))
+    for a, b, c in zip(one, again, two, strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert np.shape(a) == np.shape(c) and not np.array_equal(a, c)
+
+
+def test_what_keras_cannot_do_on_jax_is_named():
     from bigkeras.jax_train import check_on_jax
 
-    check_on_jax(RECIPES["translation-pairs"])
-    check_on_jax(RECIPES["text-csv"])
-    with pytest.raises(RecipeError, match="model=auto tries augmentation of TensorFlow's step on images"):
-        check_on_jax(RECIPES["image-folder"])
+    for name in ("text-csv", "image-folder", "translation-pairs", "mnist-cnn", "imdb-self-training"):
+        check_on_jax(RECIPES[name])
+    with pytest.raises(RecipeError, match="cannot compile the augmentation random_elastic_transform there"):
+        check_on_jax(RECIPES["digits"].override(augmentation=(Choice("random_elastic_transform"),)))
