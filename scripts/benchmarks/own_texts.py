@@ -16,7 +16,6 @@ import numpy as np
 from benchmarks.comparison import cores, environment, tell
 from benchmarks.interleave import ROOT
 from bigkeras.data.source import DataError
-from bigkeras.metrics import bootstrap_interval
 from bigkeras.recipe import RecipeError, parse_setting
 
 OURS, BASELINE = "bigkeras train text-csv", "TF-IDF, linear SVM"
@@ -82,6 +81,8 @@ def baseline(
     from sklearn.model_selection import GridSearchCV, StratifiedKFold
     from sklearn.pipeline import Pipeline
     from sklearn.svm import LinearSVC
+
+    from bigkeras.metrics import bootstrap_interval
 
     begin = time.perf_counter()
     vectors = TfidfVectorizer(sublinear_tf=True, min_df=2)
