@@ -226,6 +226,23 @@ def test_predictors_of_a_tiny_model_are_measured_without_peers(tmp_path):
     assert "\n".join(predict_text.markdown(written)) in done.stdout
 
 
+@pytest.mark.timeout(600)
+def test_a_tiny_bert_on_jax_is_measured_against_the_matrix_peak(tmp_path):
+    report = tmp_path / "report.json"
+    command = [sys.executable, "-m", "benchmarks.accelerator", "--models", "tiny", "--matrix", "64", "--rounds", "2"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "2"}
+    done = subprocess.run(
+        [*command, "--json", str(report)], cwd=ROOT / "scripts", env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(report.read_text(encoding="utf-8"))
+    tiny = found["results"]["tiny"]
+    # Six for each parameter that is no embedding, two products of 128 × 8 a token, forward once and backward twice.
+    blocks = 2 * 12 * 128**2
+    assert tiny["flops"] == pytest.approx(4 * 8 * (6 * blocks + 2 * 12 * 8 * 128) / np.median(tiny["seconds"]))
+    assert f"{tiny['flops'] / found['peak']:.1%}" in done.stdout
+
+
 @pytest.mark.timeout(900)
 def test_own_texts_are_scored_beside_a_linear_machine_on_the_same_split(tmp_path, monkeypatch, capsys):
     rows = [
