@@ -60,9 +60,10 @@ def _train(recipe: Recipe, step: Any, splits: Splits, task: Task, control: JaxCo
 
     def data() -> tuple[Any, Any]:
         position, strategy = control.position, tf.distribute.get_strategy()
-        both = datasets(recipe, splits, task, position, control.on_bad, strategy)
-        normalised = (step.augment is None, True)  # what augments normalises, too
-        return tuple(b if b is None else _arrays(b, task, n) for b, n in zip(both, normalised, strict=True))
+        train, validation = datasets(recipe, splits, task, position, control.on_bad, strategy)
+        # What augments inside the step normalises there, too.
+        train = _arrays(train, task, normalised=step.augment is None)
+        return train, None if validation is None else _arrays(validation, task, normalised=True)
 
     # A checkpoint holds the metrics, too, which Keras makes when it sees a batch.
     step._symbolic_build(data_batch=next(iter(data()[0].take(1).as_numpy_iterator())))
