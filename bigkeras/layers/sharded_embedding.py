@@ -12,17 +12,24 @@ class ShardedEmbedding(keras.layers.Layer):
     of its own, in turn, and on TensorFlow only the rows that a batch has travel to the worker.
     """
 
-    def __init__(self, input_dim: int, output_dim: int, shards: int, **kwargs):
+    def __init__(self, input_dim: int, output_dim: int, shards: int, embeddings_initializer="uniform", **kwargs):
         super().__init__(**kwargs)
         self.input_dim, self.output_dim, self.shards = input_dim, output_dim, shards
+        self.embeddings_initializer = keras.initializers.get(embeddings_initializer)
 
     def build(self, input_shape) -> None:
         """Makes the tables, as many rows in each as there are ids for it."""
         rows = [-(-(self.input_dim - i) // self.shards) for i in range(self.shards)]
         self.tables = [
-            self.add_weight(name=f"table{i}", shape=(count, self.output_dim), initializer="uniform")
-            for i, count in enumerate(rows)
+            self.add_weight(name=f"table{i}", shape=(count, self.output_dim), initializer=start)
+            for i, (count, start) in enumerate(zip(rows, self._starts(), strict=True))
         ]
+
+    def _starts(self) -> list:
+        """An initializer for each table, with a seed of its own: with one seed all would begin alike."""
+        initializer, config = type(self.embeddings_initializer), self.embeddings_initializer.get_config()
+        config |= {"seed": None} if "seed" in config else {}
+        return [initializer.from_config(config) for _ in range(self.shards)]
 
     def call(self, tokens):
         """Gives the rows."""
@@ -46,4 +53,5 @@ class ShardedEmbedding(keras.layers.Layer):
     def get_config(self) -> dict:
         """The constructor's arguments."""
         own = {"input_dim": self.input_dim, "output_dim": self.output_dim, "shards": self.shards}
+        own["embeddings_initializer"] = keras.initializers.serialize(self.embeddings_initializer)
         return {**super().get_config(), **own}

@@ -2,9 +2,8 @@
 
 import keras
 
-from bigkeras.layers import ShardedEmbedding
 from bigkeras.models.blocks import classifier
-from bigkeras.models.sequences import check_sequence, pool, positive, token_input
+from bigkeras.models.sequences import check_sequence, embedded, pool, positive, token_input
 
 L = keras.layers
 
@@ -15,18 +14,12 @@ def bag_of_ngrams(
     """The mean of embeddings, then logits: order is known only through the n-grams that the ids stand for.
 
     Input: ids of words and of hashed word pairs, in any order, `(batch, any length)`, 0 is padding; `length` is the
-    pipeline's affair. With `shards` above 1 the table is that many variables, for parameter servers. Raises ValueError
-    for sizes below 1.
+    pipeline's affair. `shards`: see `sequences.embedded`. Raises ValueError for sizes below 1.
     Source: Joulin et al. 2016 (arXiv 1607.01759), sections 2 and 2.2.
     """
     check_sequence(num_classes=num_classes, dropout=dropout, vocabulary_size=vocabulary_size, length=length)
-    positive(width=width, shards=shards)
-    if shards > vocabulary_size:
-        raise ValueError(f"shards={shards}: at most vocabulary_size, {vocabulary_size}")
+    positive(width=width)
     inputs, mask = token_input()
-    if shards > 1:
-        x = ShardedEmbedding(vocabulary_size, width, shards, name="embedding")(inputs)
-    else:
-        x = L.Embedding(vocabulary_size, width, name="embedding")(inputs)
+    x = embedded(inputs, vocabulary_size=vocabulary_size, width=width, shards=shards)
     x = pool(x, mask, pooling="mean")
     return keras.Model(inputs, classifier(x, num_classes=num_classes, dropout=dropout), name="bag_of_ngrams")

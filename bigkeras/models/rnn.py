@@ -8,7 +8,7 @@ import keras
 
 from bigkeras.layers import LSTM
 from bigkeras.models.blocks import classifier, known
-from bigkeras.models.sequences import check_sequence, pool, positive, row_input, token_input
+from bigkeras.models.sequences import check_sequence, embedded, pool, positive, row_input, token_input
 
 L = keras.layers
 
@@ -29,6 +29,7 @@ def rnn(
     pooling: str = "last",
     activation: str = "tanh",
     dropout: float = 0.0,
+    shards: int = 1,
 ) -> keras.Model:
     """`depth` layers of the plain recurrent cell h_t = f(W x_t + U h_{t-1} + b), `units` wide in each direction.
 
@@ -36,7 +37,8 @@ def rnn(
 
     Either `vocabulary_size` and `length`: token ids `(batch, length or less)`, 0 is padding; or `input_shape`: the
     image's rows are the steps. `pooling` takes the "last" state after the last real token (in both directions), or
-    the "mean" or "max" of the states over the real tokens. Raises ValueError for other values.
+    the "mean" or "max" of the states over the real tokens. `shards`: see `sequences.embedded`. Raises ValueError
+    for other values.
     Source: Elman 1990, "Finding Structure in Time".
     """
     sizes = locals()
@@ -56,6 +58,7 @@ def lstm(
     bidirectional: bool = False,
     pooling: str = "last",
     dropout: float = 0.0,
+    shards: int = 1,
 ) -> keras.Model:
     """As `rnn`, with the long short-term memory's cell: input, forget and output gates around a memory.
 
@@ -76,6 +79,7 @@ def gru(
     bidirectional: bool = False,
     pooling: str = "last",
     dropout: float = 0.0,
+    shards: int = 1,
 ) -> keras.Model:
     """As `rnn`, with the gated recurrent unit: an update and a reset gate.
 
@@ -98,6 +102,7 @@ def _network(
     bidirectional: bool,
     pooling: str,
     dropout: float,
+    shards: int,
 ) -> keras.Model:
     """The whole classifier; `cell` makes a layer of units, return_sequences and name."""
     texts: Sizes = {"vocabulary_size": vocabulary_size, "length": length}
@@ -108,7 +113,7 @@ def _network(
         (inputs, x), mask = row_input(input_shape), None
     else:
         inputs, mask = token_input()
-        x = L.Embedding(vocabulary_size, embedding_width, name="embedding")(inputs)
+        x = embedded(inputs, vocabulary_size=vocabulary_size or 0, width=embedding_width, shards=shards)
     for stage in range(1, depth + 1):
         last = stage == depth and pooling == "last"
         if dropout:

@@ -2,7 +2,7 @@
 
 import keras
 
-from bigkeras.layers import MaskedMax, PaddingMask
+from bigkeras.layers import MaskedMax, PaddingMask, ShardedEmbedding
 from bigkeras.models.blocks import check, known
 
 L = keras.layers
@@ -82,6 +82,21 @@ def check_sequence(
     if length is not None and length < 1:
         raise ValueError(f"length={length}: at least 1")
     check(input_shape=input_shape or (1, 1, 1), num_classes=num_classes, dropout=dropout)
+
+
+def embedded(tokens, *, vocabulary_size: int, width: int, shards: int = 1, start="uniform"):
+    """Token ids → vectors `(batch, length, width)`; the layer is called `embedding`.
+
+    With `shards` above 1 its table is that many variables, for parameter servers. Raises ValueError for more of them
+    than rows.
+    """
+    positive(shards=shards)
+    if shards > vocabulary_size:
+        raise ValueError(f"shards={shards}: at most vocabulary_size, {vocabulary_size}")
+    sizes = {"embeddings_initializer": start, "name": "embedding"}
+    if shards > 1:
+        return ShardedEmbedding(vocabulary_size, width, shards, **sizes)(tokens)
+    return L.Embedding(vocabulary_size, width, **sizes)(tokens)
 
 
 def positive(**sizes: int) -> None:

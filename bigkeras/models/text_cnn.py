@@ -4,7 +4,7 @@ import keras
 
 from bigkeras.layers import MaskedMax, ZeroPadded
 from bigkeras.models.blocks import classifier
-from bigkeras.models.sequences import check_sequence, positive, token_input
+from bigkeras.models.sequences import check_sequence, embedded, positive, token_input
 
 L = keras.layers
 
@@ -18,19 +18,20 @@ def text_cnn(
     windows: tuple[int, ...] = (3, 4, 5),
     filters: int = 100,
     dropout: float = 0.5,
+    shards: int = 1,
 ) -> keras.Model:
     """`filters` convolutions for each width of window, each reduced to its largest value in the text.
 
     Token ids `(batch, any length)`, 0 is padding. Windows also stand over the text's ends, as if zeros went on for
-    ever, so that a text shorter than a window has an answer, and padding none of its own. Raises ValueError for
-    sizes below 1. Source: Kim 2014 (arXiv 1408.5882), section 2.
+    ever, so that a text shorter than a window has an answer, and padding none of its own. `shards`: see
+    `sequences.embedded`. Raises ValueError for sizes below 1. Source: Kim 2014 (arXiv 1408.5882), section 2.
     """
     check_sequence(num_classes=num_classes, dropout=dropout, vocabulary_size=vocabulary_size, length=length)
     if not windows or min(windows) < 1:
         raise ValueError(f"windows={windows}: one width, at least 1, for each group of filters")
     positive(embedding_width=embedding_width, filters=filters)
     inputs, mask = token_input()
-    x = L.Embedding(vocabulary_size, embedding_width, name="embedding")(inputs)
+    x = embedded(inputs, vocabulary_size=vocabulary_size, width=embedding_width, shards=shards)
     x = ZeroPadded(name="stem")(x, mask=mask)
     groups = []
     for stage, window in enumerate(windows, start=1):

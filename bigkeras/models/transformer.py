@@ -17,7 +17,7 @@ from bigkeras.layers import (
     SinusoidalPositions,
 )
 from bigkeras.models.blocks import classifier, known
-from bigkeras.models.sequences import check_sequence, pool, positive, row_input, token_input
+from bigkeras.models.sequences import check_sequence, embedded, pool, positive, row_input, token_input
 
 L = keras.layers
 
@@ -44,13 +44,15 @@ def transformer(
     pooling: str = "mean",
     activation: str = "gelu",
     dropout: float = 0.1,
+    shards: int = 1,
 ) -> keras.Model:
     """A Transformer encoder that classifies texts of at most `length` tokens, or images read row by row.
 
     Either `vocabulary_size` and `length`: token ids `(batch, length or less)`, 0 is padding; or `input_shape`. `norm`
     is "pre" (before attention and feed-forward, and once at the end) or "post" (the paper's). `pooling` is the "mean"
     or "max" of the last block over the real tokens, or "cls": a trained vector before the sequence.
-    `attention_maps` gives the attention weights. Raises ValueError for sizes that do not fit together.
+    `attention_maps` gives the attention weights, `shards`: see `sequences.embedded`. Raises ValueError for sizes that do
+    not fit together.
     Source: Vaswani et al. 2017 (arXiv 1706.03762), section 3; pre-norm: Xiong et al. 2020 (arXiv 2002.04745).
     """
     check_sequence(
@@ -70,7 +72,7 @@ def transformer(
         x = L.Dense(width, name="embedding")(rows)
     else:
         inputs, mask = token_input()
-        x = embed(inputs, vocabulary_size=vocabulary_size or 0, width=width)
+        x = embed(inputs, vocabulary_size=vocabulary_size or 0, width=width, shards=shards)
     x = add_positions(x, positions, length=length or 0)
     if dropout:
         x = L.Dropout(dropout, name="stem_dropout")(x)
@@ -87,13 +89,13 @@ def transformer(
     return keras.Model(inputs, classifier(x, num_classes=num_classes, dropout=dropout), name="transformer")
 
 
-def embed(tokens, *, vocabulary_size: int, width: int):
+def embed(tokens, *, vocabulary_size: int, width: int, shards: int = 1):
     """Token ids → vectors of variance 1, `(batch, length, width)`; the layer `embedding` holds them 1/√width as large.
 
     Source: Vaswani et al. 2017 (arXiv 1706.03762), section 3.4.
     """
     start = keras.initializers.RandomNormal(stddev=width**-0.5)
-    x = L.Embedding(vocabulary_size, width, embeddings_initializer=start, name="embedding")(tokens)
+    x = embedded(tokens, vocabulary_size=vocabulary_size, width=width, shards=shards, start=start)
     return L.Rescaling(width**0.5, name="embedding_scaled")(x)
 
 

@@ -24,3 +24,12 @@ def test_equals_one_table_in_answers_and_gradients():
         gradients.append([tf.convert_to_tensor(g).numpy() for g in tape.gradient(loss, layer.trainable_variables)])
     for i in range(4):
         np.testing.assert_allclose(gradients[0][i], gradients[1][0][i::4])
+
+
+def test_each_table_begins_otherwise_with_the_spread_asked_for():
+    start = keras.initializers.RandomNormal(stddev=0.1, seed=3)
+    layer = ShardedEmbedding(4000, 5, shards=2, embeddings_initializer=start)
+    layer.build((None, 1))
+    tables = layer.get_weights()
+    assert not np.array_equal(*tables)
+    np.testing.assert_allclose([table.std() for table in tables], 0.1, rtol=0.05)

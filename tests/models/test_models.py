@@ -42,6 +42,7 @@ TEXT_MODELS = {
     "gru": ({"units": 8, "depth": 2, "embedding_width": 6, "bidirectional": True}, 2),
     "gru-max": ({"units": 8, "embedding_width": 6, "pooling": "max"}, 1),
     "lstm": ({"units": 8, "depth": 2, "embedding_width": 6, "dropout": 0.1}, 2),
+    "lstm-sharded": ({"units": 8, "embedding_width": 6, "shards": 3}, 1),
     "lstm-both": ({"units": 8, "embedding_width": 6, "bidirectional": True}, 1),
     "lstm-mean": ({"units": 8, "embedding_width": 6, "bidirectional": True, "pooling": "mean"}, 1),
     "nb_cnn": ({"filters": 4, "known_words": 20}, 2),
@@ -49,8 +50,10 @@ TEXT_MODELS = {
     "nb_ngrams": ({}, 0),
     "rnn": ({"units": 8, "depth": 2, "embedding_width": 6}, 2),
     "text_cnn": ({"embedding_width": 6, "filters": 4}, 3),
+    "text_cnn-sharded": ({"embedding_width": 6, "filters": 4, "shards": 3}, 3),
     "text_cnn-even": ({"embedding_width": 6, "filters": 4, "windows": (2,), "dropout": 0.0}, 1),
     "transformer": ({"depth": 2, "width": 8, "num_heads": 2, "feed_forward": 16}, 2),
+    "transformer-sharded": ({"depth": 1, "width": 8, "num_heads": 2, "feed_forward": 16, "shards": 3}, 1),
     "transformer-cls": ({"depth": 2, "width": 8, "positions": "learned", "norm": "post", "pooling": "cls"}, 2),
     "transformer-max": ({"depth": 1, "width": 8, "positions": "rotary", "activation": "relu", "pooling": "max"}, 1),
 }
