@@ -51,8 +51,8 @@ def transformer(
     Either `vocabulary_size` and `length`: token ids `(batch, length or less)`, 0 is padding; or `input_shape`. `norm`
     is "pre" (before attention and feed-forward, and once at the end) or "post" (the paper's). `pooling` is the "mean"
     or "max" of the last block over the real tokens, or "cls": a trained vector before the sequence.
-    `attention_maps` gives the attention weights, `shards`: see `sequences.embedded`. Raises ValueError for sizes that do
-    not fit together.
+    `attention_maps` gives the attention weights, `shards`: see `sequences.embedded`. Raises ValueError for sizes that
+    do not fit together.
     Source: Vaswani et al. 2017 (arXiv 1706.03762), section 3; pre-norm: Xiong et al. 2020 (arXiv 2002.04745).
     """
     check_sequence(
