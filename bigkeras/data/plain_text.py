@@ -69,6 +69,7 @@ def imdb_with_unlabelled(
     labelled = {_letters(text) for texts, _, _ in imdb_parts(directory).values() for text in texts}
     named = [(name, text) for name, text in _archived(data_directory(directory)) if _letters(text) not in labelled]
     unlabelled = _splits(named, 0.0, seed, None, []).train
+    assert isinstance(unlabelled, ArraySource)
     return replace(splits, unlabelled=unlabelled)
 
 
