@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +14,7 @@ import keras
 import numpy as np
 import psutil
 import pytest
+from benchmarks.slow_worker import slow_down
 
 from bigkeras.launch import GRACE, configurations, main
 from bigkeras.recipe import Choice
@@ -158,19 +160,27 @@ def test_workers_that_were_stopped_and_killed_end_in_the_weights_of_one_device(t
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_a_worker_that_hangs_is_named_by_the_others(tmp_path):
+def test_a_worker_that_is_slow_and_then_hangs_is_named_by_the_chief(tmp_path):
     recipe = tmp_path / "recipe.json"
-    TINY.override(epochs=100, batch_size=50).save(recipe)
+    # Of a part of a step that takes a hundredth of a second or less, nobody is called slow.
+    TINY.override(**{"epochs": 100_000, "batch_size": 50, "model.width": 32}).save(recipe)
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     train = [sys.executable, "-m", "bigkeras", "train", str(recipe), "--run-dir", str(tmp_path / "run")]
     train += ["--strategy", "multiworker", "--checkpoint-seconds", "1", "--patience-seconds", "2"]
     command = [sys.executable, "-m", "bigkeras.launch", "2", "--logs", str(tmp_path), "--", *train]
     group = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path})
-    log = tmp_path / "worker-0.log"
+    log, ended = tmp_path / "worker-0.log", threading.Event()
     try:
-        wait_for(group, lambda: checkpoints(tmp_path / "run"))
+        # After an epoch all has been traced: what comes are steps.
+        wait_for(group, lambda: (tmp_path / "run" / "log.csv").exists())
         hung = worker(group, 1)
         address = json.loads(hung.environ()["TF_CONFIG"])["cluster"]["worker"][1]
+        slowed = threading.Thread(target=slow_down, args=(group.pid, 0.8, ended))
+        slowed.start()
+        wait_for(group, lambda: f"worker 1 ({address}) is slow: " in log.read_text())
+        ended.set()
+        slowed.join()
+        assert f"worker 1 ({address}) is slow: " in log.read_text()
         hung.suspend()
         wait_for(group, lambda: f"worker 1 ({address}) does not answer" in log.read_text())
         # Where the machine itself is slow, TensorFlow may have given the group up before.
@@ -178,6 +188,8 @@ def test_a_worker_that_hangs_is_named_by_the_others(tmp_path):
         assert f"worker 1 ({address}) does not answer" in told or "worker 1 is gone" in told, told
         with suppress(psutil.NoSuchProcess):
             hung.kill()  # a stopped one would be waited for
+        group.wait(60)
     finally:
-        group.send_signal(signal.SIGTERM)
+        ended.set()
+        group.terminate()
         group.wait(300)
