@@ -1,5 +1,6 @@
 """Keras' JAX backend: one device, data parallel and model parallel train the same; TensorFlow reads what they leave."""
 
+import contextlib
 import csv
 import json
 import os
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 
 import bigkeras.models  # noqa: F401  registers the layers
+from bigkeras.data.source import ArraySource, DataError
 from bigkeras.layouts import layouts
 from bigkeras.models import MODELS
 from bigkeras.recipe import Choice, RecipeError
@@ -267,6 +269,19 @@ def test_the_macro_f1_of_jax_is_that_of_tensorflow():
         metric.update_state(np.eye(5)[labels], logits, weights)
         np.add.at(confusion, (labels, logits.argmax(1)), weights)
     assert float(metric.result()) == pytest.approx(macro_f1(confusion), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("code", "why"), [("raise MemoryError('none left')", "none left"), ("", "its process was ended")]
+)
+def test_a_process_that_ends_instead_of_scoring_is_told(code, why, tmp_path, monkeypatch):
+    from bigkeras import jax_scores
+
+    monkeypatch.setattr(jax_scores, "_command", lambda directory, what: [sys.executable, "-c", code])
+    texts = np.array([b"a", b"\xff"], object)
+    scores = jax_scores.TranslationScores(tmp_path, ArraySource({"source": texts, "target": texts}, [0, 0]))
+    with contextlib.closing(scores), pytest.raises(DataError, match=f"epoch cannot be scored: .*{why}"):
+        scores(tmp_path / "model.keras")
 
 
 def test_augmentation_on_jax_is_a_function_of_the_step_and_normalises_as_the_preprocessor():
