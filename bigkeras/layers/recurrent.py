@@ -99,8 +99,24 @@ def _lstm(inputs, kernel, recurrent, bias, hidden, memory, mask):
     """Gives the outputs `(length, batch, units)` and the last hidden state and memory, `(batch, units)`.
 
     `inputs`: `(length, batch, width)`; `mask`: bool `(length, batch, 1)` or None. Kernels and bias as Keras has them:
-    input, forget, candidate, output.
+    input, forget, candidate, output. The operations of one step are too small to be shared between cores: TensorFlow
+    runs the loops over the two halves of the batch side by side instead.
     """
+    import tensorflow as tf
+
+    # The three sigmoids side by side are one operation in each step instead of three.
+    weights = [_reordered(part) for part in (kernel, recurrent, bias)]
+    rows = hidden.shape[0] or tf.shape(hidden)[0]
+    sizes = [rows // 2, rows - rows // 2]
+    masks = [None, None] if mask is None else tf.split(mask, sizes, 1)
+    halves = zip(tf.split(inputs, sizes, 1), tf.split(hidden, sizes), tf.split(memory, sizes), masks, strict=True)
+    results = [_loop(inputs, *weights, hidden, memory, mask) for inputs, hidden, memory, mask in halves]
+    outputs, hidden, memory = zip(*results, strict=True)
+    return tf.concat(outputs, 1), tf.concat(hidden, 0), tf.concat(memory, 0)
+
+
+def _loop(inputs, kernel, recurrent, bias, hidden, memory, mask):
+    """As `_lstm`, for some rows of the batch and weights that are `_reordered`."""
     import tensorflow as tf
 
     @tf.custom_gradient
@@ -113,8 +129,6 @@ def _lstm(inputs, kernel, recurrent, bias, hidden, memory, mask):
 
         return (outputs, outputs[-1], memories[-1]), gradient
 
-    # The three sigmoids side by side are one operation in each step instead of three.
-    kernel, recurrent, bias = (_reordered(weights) for weights in (kernel, recurrent, bias))
     return run(inputs, kernel, recurrent, bias, hidden, memory)
 
 

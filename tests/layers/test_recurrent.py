@@ -25,8 +25,8 @@ def pair(**args):
     return layers
 
 
-def outputs_and_gradients(layer, mask, state=None):
-    @tf.function
+def outputs_and_gradients(layer, mask, state=None, **args):
+    @tf.function(**args)
     def step(x):
         with tf.GradientTape() as tape:
             tape.watch([x, *(state or [])])
@@ -52,6 +52,28 @@ def test_equals_the_stock_layer_from_a_given_state():
     state = [tf.constant(RANDOM.normal(size=(3, 4)), "float32") for _ in range(2)]
     results = (outputs_and_gradients(layer, None, state) for layer in pair(return_sequences=True))
     for mine, theirs in zip(*results, strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_equals_the_stock_layer_on_a_single_row_of_unknown_length():
+    layers = pair(return_sequences=True)
+
+    def gradients(layer):
+        @tf.function(input_signature=[tf.TensorSpec((None, None, X.shape[-1]))])
+        def step(x):
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_sum(layer(x, training=True) ** 2)
+            return tape.gradient(loss, [w.value for w in layer.trainable_variables])
+
+        return step(X[:1])
+
+    for mine, theirs in zip(*(gradients(layer) for layer in layers), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_equals_the_stock_layer_when_compiled():
+    ours, stock = (outputs_and_gradients(layer, PADDED, jit_compile=True) for layer in pair(return_sequences=True))
+    for mine, theirs in zip(ours, stock, strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-5)
 
 
