@@ -69,6 +69,10 @@ def choose_on_jax(machine: Machine) -> str:
         chosen = "data_parallel" if count > 1 else "one"
     if chosen == "model_parallel" and (machine.shards < 1 or count % machine.shards):
         raise MachineError(f"--shards {machine.shards}: does not divide the {count} devices that JAX sees")
+    if (machine.steps_per_call or 1) > 1:
+        raise MachineError(f"--steps-per-call {machine.steps_per_call}: on JAX every call makes one step; leave it out")
+    if machine.xla is False:
+        raise MachineError("--no-xla: JAX compiles every step; leave it out")
     return chosen
 
 

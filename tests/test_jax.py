@@ -239,6 +239,18 @@ def test_jax_strategies_are_named_where_tensorflow_runs(monkeypatch):
         choose("model_parallel")
 
 
+@pytest.mark.parametrize(
+    ("asked", "line"),
+    [({"steps_per_call": 4}, "--steps-per-call 4: on JAX"), ({"xla": False}, "--no-xla: JAX compiles every step")],
+)
+def test_what_jax_leaves_no_choice_of_is_refused(monkeypatch, asked, line):
+    from bigkeras.runtime import Machine, MachineError, choose_on_jax
+
+    monkeypatch.setattr(keras.distribution, "list_devices", lambda: ["cpu:0"])
+    with pytest.raises(MachineError, match=line):
+        choose_on_jax(Machine(**asked))
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_losses_are_those_of_tensorflows_step(smoothing):
     from bigkeras.jax_metrics import ClassWeighted, TokenCrossEntropy
