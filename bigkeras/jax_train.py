@@ -39,11 +39,11 @@ def fit_on_jax(
     recipe: Recipe, directory: Path, splits: Splits, model: Callable | None, machine: runtime.Machine, log: Log
 ) -> dict[str, Any]:
     """Trains a recipe, or goes on where it stopped; gives its metrics. Raises what `train.fit` raises."""
-    from bigkeras.train import describe
+    from bigkeras.train import describe, ready
 
     _check_divides(recipe, machine)
     task = TASKS[recipe.task.name](splits, recipe.augmentation, **inherited(recipe, splits.languages))
-    splits = task.ready(splits)
+    splits = ready(task, splits, log)
     describe(directory, task, splits, {"strategy": runtime.choose_on_jax(machine), "backend": "jax"})
     step: Any = _step(recipe, task, splits, model, machine)
     with signals() as asked:

@@ -141,7 +141,7 @@ def _fit(
     """The run itself: task, step, training, scores."""
     task = TASKS[recipe.task.name](splits, recipe.augmentation, **inherited(recipe, splits.languages))
     validation = splits.validation
-    splits = task.ready(splits)
+    splits = ready(task, splits, log)
     with workers.strategy.scope(), runtime.precision(recipe.precision):
         step = make_step(recipe, splits, task, machine, model)
     taken = {
@@ -227,6 +227,16 @@ def _tell(splits: Splits, log: Log) -> None:
     if splits.bad:
         name, why = splits.bad[0]
         log.say_once(f"{len(splits.bad):,} left out, the first {name}: {why}; all are in bad_samples.csv")
+
+
+def ready(task: Task, splits: Splits, log: Log) -> Splits:
+    """What `task.ready` makes of the splits; says how much that leaves out."""
+    made = task.ready(splits)
+    left_out = made.ignored[len(splits.ignored) :]
+    if left_out:
+        name, why = left_out[0]
+        log.say_once(f"{len(left_out):,} are not learned from, the first {name}: {why}; all are in bad_samples.csv")
+    return made
 
 
 def _spoken(taken: dict[str, Any]) -> str:

@@ -22,7 +22,7 @@ from bigkeras.evaluation import evaluate, with_data
 from bigkeras.recipe import Choice, Recipe, RecipeError
 from bigkeras.tasks import TASKS, load_preprocessor, load_task
 from bigkeras.tasks.pairs import clean, pieces
-from bigkeras.train import Log, check_recipe, fit
+from bigkeras.train import Log, check_recipe, fit, ready
 from bigkeras.transfer import artifact_model, inherited, start_from
 from bigkeras.translation_metrics import corpus_bleu, translation_metrics, unspaced_language
 from bigkeras.translator import Translator
@@ -167,6 +167,18 @@ def test_segmentations_drawn_at_random_are_the_same_text_and_the_first_is_the_li
 
 def test_chinese_punctuation_stays_as_wide_as_it_is():
     assert clean(tf.constant(["你好，世界！"]))[0].numpy().decode() == "你好，世界！"
+
+
+def test_pairs_that_are_too_long_are_left_out_and_told(pairs, task, capsys):
+    splits, whole = task[0], task[1].ready(task[0])
+    short = replace(task[1], preprocessor=replace(task[1].preprocessor, length=int(whole.train.lengths.max())))
+    made = ready(short, splits, Log())
+    longest = int((whole.train.lengths.max(1) == short.preprocessor.length).sum())
+    assert len(made.train) == len(whole.train) - longest > 0
+    line = capsys.readouterr().err
+    assert line.startswith(f"{longest} are not learned from, the first ") and "subwords or more: length is" in line
+    ready(task[1], splits, Log())
+    assert not capsys.readouterr().err
 
 
 def test_a_token_plan_shows_every_pair_once_in_few_shapes():
