@@ -10,7 +10,7 @@ import tensorflow as tf
 from bigkeras.data.source import ArraySource, Splits, joined
 from bigkeras.evaluation import Predict, predict_source, run_predictor
 from bigkeras.recipe import Recipe, RecipeError
-from bigkeras.run import check_run, read_labels
+from bigkeras.run import RunError, check_run, read_labels
 from bigkeras.tasks import load_task
 from bigkeras.tasks.task import Task
 
@@ -19,14 +19,17 @@ def taught(recipe: Recipe, splits: Splits) -> Splits:
     """Splits whose training part also has the unlabelled examples that `recipe.teacher` is sure of, as it answers them.
 
     Sure is what has a probability of at least `recipe.teacher_sure`. Raises RecipeError for data without unlabelled
-    examples, for a run of other classes, and where it is sure of none.
+    examples, for a run that is not there or has other classes, and where it is sure of none.
     Source: Yarowsky 1995, "Unsupervised word sense disambiguation rivaling supervised methods", one round of it.
     """
     told = f"teacher={recipe.teacher}"
     unlabelled = splits.unlabelled
     if unlabelled is None:
         raise RecipeError(f"{told}: data {recipe.data.name} has no unlabelled examples, as imdb_with_unlabelled has")
-    directory = check_run(Path(str(recipe.teacher)).expanduser())
+    try:
+        directory = check_run(Path(str(recipe.teacher)).expanduser())
+    except RunError as error:
+        raise RecipeError(f"teacher: {error}; it is an earlier run on the same classes: train that first") from None
     task = load_task(directory, read_labels(directory))
     if tuple(task.class_names) != tuple(splits.class_names):
         raise RecipeError(f"{told}: its classes are {', '.join(task.class_names)}, not {', '.join(splits.class_names)}")
