@@ -48,7 +48,7 @@ def test_a_teacher_that_cannot_teach_is_one_line(teacher):
     recipe, splits = teacher
     with pytest.raises(RecipeError, match="no unlabelled examples"):
         taught(recipe, replace(splits, unlabelled=None))
-    with pytest.raises(RecipeError, match="no such directory; it is an earlier run .* train that first"):
+    with pytest.raises(RecipeError, match=r"no such directory; it is an earlier run .* train that first"):
         taught(recipe.override(teacher="nowhere"), splits)
     with pytest.raises(RecipeError, match="its classes are bad, good, not cats, dogs"):
         taught(recipe, replace(splits, class_names=("cats", "dogs")))
