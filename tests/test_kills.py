@@ -22,7 +22,7 @@ from bigkeras.recipes import RECIPES
 from bigkeras.signals import Log
 from bigkeras.train import fit
 
-KILLS, STEPS = 3, 6  # so many steps an epoch
+KILLS, STEPS = 2, 6  # so many steps an epoch
 RECIPE = RECIPES["digits"].override(
     **{
         "epochs": 10,
