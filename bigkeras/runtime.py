@@ -1,7 +1,6 @@
-"""What the machine decides: devices, strategy, precision."""
+"""What the machine decides: devices, which strategy, precision. The strategies themselves: strategies.py."""
 
 import contextlib
-import functools
 import json
 import os
 import sys
@@ -138,26 +137,6 @@ def import_tensorflow() -> None:
             os.close(shown)
 
 
-def strategy(machine: Machine) -> Any:
-    """The tf.distribute strategy of a Machine. Raises MachineError where it cannot be had."""
-    import tensorflow as tf
-
-    name = chosen(machine)
-    if machine.tpu and name != "tpu":
-        raise MachineError(f"--tpu {machine.tpu} is for --strategy tpu; this run takes {name}")
-    if name == "one" and (machine.replicas or 1) != 1:
-        raise MachineError(f"--replicas {machine.replicas}: this run takes one device; --strategy mirrored takes more")
-    if name == "one":
-        return tf.distribute.get_strategy()
-    if name == "mirrored":
-        return _mirrored(tuple(_mirrored_devices(machine.replicas)))
-    if machine.replicas:
-        raise MachineError(f"--replicas is for mirrored; {name} takes every device")
-    if name == "parameter_server":
-        return _parameter_server()
-    return _multiworker() if name == "multiworker" else _tpu(machine.tpu)
-
-
 def chosen(machine: Machine) -> str:
     """The strategy that a Machine takes here. Raises MachineError for what that strategy would not heed."""
     import tensorflow as tf
@@ -185,10 +164,10 @@ def choose(name: str = "auto") -> tuple[str, str]:
         raise MachineError(f"--strategy {name}: one of {', '.join(STRATEGIES)}")
     if name != "auto":
         return name, "asked for"
-    cluster = _cluster()
-    if "ps" in cluster:
+    jobs = cluster()
+    if "ps" in jobs:
         return "parameter_server", "TF_CONFIG names parameter servers"
-    workers = sum(map(len, cluster.values()))
+    workers = sum(map(len, jobs.values()))
     if workers > 1:
         return "multiworker", f"TF_CONFIG names {workers} workers"
     import tensorflow as tf
@@ -216,7 +195,7 @@ def plan(name: str = "auto") -> dict[str, Any]:
         precision, why = "mixed_bfloat16", "the CPU has bfloat16 arithmetic"
     replicas = len(gpus) if chosen == "mirrored" and gpus else 2 if chosen == "mirrored" else 1
     if chosen == "multiworker":
-        replicas = max(1, len(gpus)) * sum(map(len, _cluster().values()))
+        replicas = max(1, len(gpus)) * sum(map(len, cluster().values()))
     return {
         "strategy": chosen,
         "replicas": replicas,
@@ -273,16 +252,16 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _cluster() -> dict[str, list[str]]:
+def cluster() -> dict[str, list[str]]:
     """The workers that TF_CONFIG names: {job: addresses}; empty where it names none."""
     text = os.environ.get("TF_CONFIG")
     if not text:
         return {}
     try:
         values = json.loads(text)
-        cluster, task = values.get("cluster") or {}, values.get("task") or {}
-        jobs = {job: list(addresses) for job, addresses in cluster.items()}
-        if cluster and not 0 <= task["index"] < len(jobs[task["type"]]):
+        workers, task = values.get("cluster") or {}, values.get("task") or {}
+        jobs = {job: list(addresses) for job, addresses in workers.items()}
+        if workers and not 0 <= task["index"] < len(jobs[task["type"]]):
             raise IndexError(task["index"])
     except (ValueError, TypeError, AttributeError, LookupError):
         example = '{"cluster": {"worker": ["host:port", …]}, "task": {"type": "worker", "index": 0}}'
@@ -295,108 +274,12 @@ def _cluster() -> dict[str, list[str]]:
 
 def role() -> str:
     """What this process is in the cluster of TF_CONFIG: "chief", "worker" or "ps"; "" outside of one."""
-    return str(json.loads(os.environ["TF_CONFIG"])["task"]["type"]) if _cluster() else ""
+    return str(json.loads(os.environ["TF_CONFIG"])["task"]["type"]) if cluster() else ""
 
 
 def asynchronous_workers() -> int:
     """How many workers a cluster with parameter servers has; the chief is none of them."""
-    return len(_cluster().get("worker", []))
-
-
-@functools.cache
-def _parameter_server() -> Any:
-    """For the chief of a cluster with workers and parameter servers; waits until all are there."""
-    import tensorflow as tf
-
-    cluster = _cluster()
-    missing = [job for job in ("chief", "worker", "ps") if job not in cluster]
-    if missing or role() != "chief":
-        raise MachineError(
-            f"--strategy parameter_server: TF_CONFIG names no job {missing[0] if missing else 'of this process'}; "
-            "scripts/launch_workers N --servers M -- bigkeras train … starts a chief, N workers and M servers here"
-        )
-    try:
-        return tf.distribute.ParameterServerStrategy(tf.distribute.cluster_resolver.TFConfigClusterResolver())
-    except (RuntimeError, ValueError, tf.errors.OpError) as error:
-        raise MachineError(f"--strategy parameter_server: {str(error).splitlines()[0]}") from None
-
-
-@functools.cache
-def _multiworker() -> Any:
-    """Waits until all workers are there. To be called before TensorFlow's first operation."""
-    import tensorflow as tf
-
-    resolver = worker_resolver()
-    try:
-        return tf.distribute.MultiWorkerMirroredStrategy(resolver)
-    except (RuntimeError, tf.errors.OpError) as error:
-        raise MachineError(f"--strategy multiworker: {str(error).splitlines()[0]}") from None
-
-
-def worker_resolver() -> Any:
-    """Who the workers are, by TF_CONFIG or Slurm: a cluster resolver. Raises MachineError where neither says."""
-    import tensorflow as tf
-
-    resolvers = tf.distribute.cluster_resolver
-    if "ps" in _cluster():
-        raise MachineError("--strategy multiworker: TF_CONFIG names the job ps, which parameter_server has")
-    if _cluster():
-        return resolvers.TFConfigClusterResolver()
-    if "SLURM_STEP_NODELIST" in os.environ:
-        # Slurm itself gives every task its GPUs (--gpus-per-task): the resolver need not, and fails without GPUs.
-        tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
-        return resolvers.SlurmClusterResolver(gpus_per_node=tasks, gpus_per_task=1, auto_set_gpu=False)
-    raise MachineError(
-        "--strategy multiworker: TF_CONFIG is not set, and this is no step of Slurm; "
-        "scripts/launch_workers N -- bigkeras train … starts N workers here"
-    )
-
-
-@functools.cache
-def _tpu(name: str | None) -> Any:
-    import tensorflow as tf
-
-    try:
-        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=name or os.environ.get("TPU_NAME", "local"))
-        tf.config.experimental_connect_to_cluster(resolver)
-        tf.tpu.experimental.initialize_tpu_system(resolver)
-        return tf.distribute.TPUStrategy(resolver)
-    except (ValueError, RuntimeError, OSError, tf.errors.OpError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise MachineError(
-            f"--strategy tpu: no TPU answers ({reason}); it needs a TPU-VM with the tensorflow-tpu package, "
-            "or its name as --tpu NAME"
-        ) from None
-
-
-@functools.cache
-def _mirrored(devices: tuple[str, ...]) -> Any:
-    """One object for the process: a second one over the same devices counts its collective operations from the start
-    again, and TensorFlow takes them for those of the first."""
-    import tensorflow as tf
-
-    return tf.distribute.MirroredStrategy(devices)
-
-
-def _mirrored_devices(replicas: int | None) -> list[str]:
-    import tensorflow as tf
-
-    gpus = tf.config.list_logical_devices("GPU") if tf.config.list_physical_devices("GPU") else []
-    if gpus:
-        wanted = replicas or len(gpus)
-        if wanted > len(gpus):
-            raise MachineError(f"--replicas {wanted}: there are {len(gpus)} GPUs")
-        return [d.name for d in gpus[:wanted]]
-    wanted = replicas or 2
-    cpu = tf.config.list_physical_devices("CPU")[0]
-    configured = tf.config.get_logical_device_configuration(cpu)
-    if not configured or len(configured) < wanted:
-        try:
-            tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * wanted)
-        except RuntimeError:
-            have = len(tf.config.list_logical_devices("CPU"))
-            raise MachineError(f"--replicas {wanted}: TensorFlow already runs with {have} CPU device(s)") from None
-    return [f"CPU:{i}" for i in range(wanted)]
+    return len(cluster().get("worker", []))
 
 
 def _cpu_flags() -> set[str]:

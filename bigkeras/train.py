@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bigkeras import checkpoint, runtime
+from bigkeras import checkpoint, runtime, strategies
 from bigkeras.assembly import make_step
 from bigkeras.asynchronous import Asynchronous, lost_servers, serve
 from bigkeras.control import Control, Diverged
@@ -81,7 +81,7 @@ def fit(
         serve()
     if asynchronous or chosen == "multiworker":
         log.say("waiting until all workers are there")
-    strategy = runtime.strategy(machine)
+    strategy = strategies.strategy(machine)
     workers = Workers(strategy)
     replicas = strategy.num_replicas_in_sync
     # Of pairs, batch_size counts tokens; their number in a batch is a multiple of ROWS.

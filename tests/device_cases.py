@@ -15,8 +15,9 @@ from bigkeras.layers import BatchNorm
 from bigkeras.models import MODELS
 from bigkeras.optimization import make_optimizer
 from bigkeras.recipe import Choice, Recipe
-from bigkeras.runtime import Machine, precision, strategy
+from bigkeras.runtime import Machine, precision
 from bigkeras.step import Step
+from bigkeras.strategies import strategy
 from bigkeras.tasks.classification import LOSSES
 from bigkeras.tasks.cross_entropy import token_cross_entropy
 

@@ -29,10 +29,9 @@ from bigkeras.runtime import (
     choose,
     chosen,
     settled,
-    strategy,
-    worker_resolver,
 )
 from bigkeras.step import Step
+from bigkeras.strategies import strategy, worker_resolver
 from bigkeras.tasks import TASKS
 from bigkeras.tasks.classification import LOSSES
 from bigkeras.train import fit, load_splits

@@ -28,6 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "decoding_loop": set(),
     "launch": set(),
     "replicas": set(),
+    "strategies": {"runtime"},
     "workers": set(),
     "metrics": set(),
     "translation_metrics": set(),

@@ -12,8 +12,9 @@ from bigkeras.data.source import ArraySource, Splits
 from bigkeras.layers import BatchNorm
 from bigkeras.optimization import make_optimizer
 from bigkeras.recipe import Choice, Recipe
-from bigkeras.runtime import Machine, strategy
+from bigkeras.runtime import Machine
 from bigkeras.step import Step, penalty
+from bigkeras.strategies import strategy
 from bigkeras.tasks import LOSSES, TASKS
 
 EXAMPLES, BATCH = 22, 8  # the last batch holds 6 examples and 2 that only fill it

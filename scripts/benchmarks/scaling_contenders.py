@@ -27,10 +27,10 @@ def make(options: Mapping[str, Any]) -> Run:
     tf = start_tensorflow(1)
     if mirrored:
         tf.config.threading.set_inter_op_parallelism_threads(2)
-    from bigkeras import runtime
+    from bigkeras import runtime, strategies
 
     names = {ONE: "one", STOCK: "one", ALONE: "one", MIRRORED: "mirrored", WORKERS: "multiworker"}
-    strategy = runtime.strategy(runtime.Machine(strategy=names[options["contender"]]))
+    strategy = strategies.strategy(runtime.Machine(strategy=names[options["contender"]]))
     network, batch, workload = begun(options["workload"], strategy)
     batch = np.concatenate([batch[0]] * options["times"]), np.concatenate([batch[1]] * options["times"])
     if options["contender"] == ALONE:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bigkeras import runtime
+from bigkeras import runtime, strategies
 from bigkeras.layers import MOMENTUM, BatchNorm, noted_waits
 
 IMAGES = np.random.default_rng(0).normal(1.5, 2.0, (6, 5, 4, 3)).astype("float32")
@@ -104,7 +104,7 @@ def test_two_replicas_normalise_and_learn_by_the_whole_batch(rank, args):
     single = made()
     expected = step(single, tf.constant(images), tf.constant(factors))
     assert not waits
-    strategy = runtime.strategy(runtime.Machine(strategy="mirrored", replicas=2))
+    strategy = strategies.strategy(runtime.Machine(strategy="mirrored", replicas=2))
     with strategy.scope():
         layer = made()
 
