@@ -20,6 +20,7 @@ from bigkeras.tasks.subwords import ALGORITHMS, SEGMENTATIONS, encoded, given_mo
 
 EXAMPLES = 100  # sentences that the parity gate translates
 LONGEST = 128  # ids of a sentence
+SIDES = ("source", "target")
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Translation:
     class_names: tuple[str, ...] = ()
     augmentation: tuple[Choice, ...] = ()
     sampling: float | None = None
+    both_directions: bool = False
 
     kind = "pairs"
 
@@ -42,7 +44,8 @@ class Translation:
 
     def ready(self, splits: Splits) -> Splits:
         """Training and validation pairs as ids, made once; training pairs that would be cut are left out."""
-        train = self.opened(splits.train)
+        texts = _both(_texts(splits.train)) if self.both_directions else _texts(splits.train)
+        train = self.opened(texts)
         longest = train.lengths.max(1)
         whole, most = np.flatnonzero(longest < self.preprocessor.length), self.preprocessor.length
         cut = np.flatnonzero(longest >= most)
@@ -50,7 +53,7 @@ class Translation:
         if len(cut):
             if not len(whole):
                 raise DataError(f"task.length={most}: all training sentences are longer; set a larger one")
-            train = self.opened(_texts(splits.train).take(whole))
+            train = self.opened(texts.take(whole))
         if self.sampling is not None:
             train = self._sampled(train, self.sampling)
         validation = splits.validation and self.opened(splits.validation)
@@ -135,6 +138,7 @@ def translation(
     length_penalty: float = 1.0,
     coverage_penalty: float = 0.0,
     sampling: float | None = None,
+    both_directions: bool = False,
 ) -> Translation:
     """The task fitted on the training split: its subword vocabularies.
 
@@ -144,12 +148,16 @@ def translation(
     the data does not say are those of the run whose vocabularies are taken over. `beam`,
     `length_penalty` and `coverage_penalty` (both nothing to one beam) are those of validation and of the artifact.
     `sampling`: training sentences are cut into subwords at random, so bold (`subwords.sampled` says what the number
-    means): a regularisation that suits few pairs.
+    means): a regularisation that suits few pairs. `both_directions`: every training pair is learned the other way round,
+    too, in one model that does not know which way it translates: few pairs teach more so, and the direction asked for
+    is learned after it by a run that starts from this one (Ding et al. 2021, arXiv 2109.07780). It needs `joint`.
     """
     _check(vocabulary_size, algorithm, length, beam)
     _check_penalties(length_penalty, coverage_penalty)
     if sampling is not None and not 0 < sampling <= 1:
         raise DataError(f"task.sampling={sampling}: above 0, to 1, or null")
+    if both_directions and not joint and not vocabulary:
+        raise DataError("task.both_directions=true needs task.joint=true: one vocabulary for both languages")
     texts, languages = _texts(splits.train).columns, splits.languages
     if vocabulary:
         models, theirs = _given(Path(vocabulary).expanduser())
@@ -162,7 +170,9 @@ def translation(
         languages=languages, length=length, beam=beam, length_penalty=length_penalty,
         coverage_penalty=coverage_penalty, source_model=models[0], target_model=models[1],
     )  # fmt: skip
-    return Translation(preprocessor, sampling=sampling)
+    if both_directions and not preprocessor.joint:
+        raise DataError(f"task.both_directions=true: {vocabulary} has a vocabulary for each language, and needs one")
+    return Translation(preprocessor, sampling=sampling, both_directions=both_directions)
 
 
 def check_augmentation(choices: Sequence[Choice]) -> None:
@@ -196,6 +206,15 @@ def _given(path: Path) -> tuple[tuple[bytes, bytes], tuple[str, str]]:
     if not isinstance(found, PairPreprocessor):
         raise DataError(f"task.vocabulary={path}: a run with another kind of data")
     return found.models, found.languages
+
+
+def _both(texts: ArraySource) -> ArraySource:
+    """The pairs, and after them the same with source and target changed over."""
+    count = len(texts)
+    source, target = (np.concatenate([texts.columns[side] for side in sides]) for sides in (SIDES, SIDES[::-1]))
+    names = [texts.name(i) for i in range(count)]
+    labels = np.concatenate([texts.labels, texts.labels])
+    return ArraySource({"source": source, "target": target}, labels, [*names, *(f"{n}, turned" for n in names)])
 
 
 def _texts(source: Source) -> ArraySource:
