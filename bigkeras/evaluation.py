@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bigkeras.data import DATASETS
+from bigkeras.data import DATASETS, recipe_splits
 from bigkeras.data.bad import reason
 from bigkeras.data.pipeline import ordered_plan, plan_rows
 from bigkeras.data.source import DataError, Source, joined
@@ -93,8 +93,10 @@ def evaluate(
         check_run(path)
     recipe = with_data(load(path), data)
     known("split", split, ("train", "validation", "test", "all"))
-    splits = DATASETS[recipe.data.name](**recipe.data.args)
+    splits = recipe_splits(recipe)
     source = joined(splits) if split == "all" else getattr(splits, split)
+    if source is None and split == "validation" and recipe.learn_validation:
+        raise RunError(f"{path}: has learned from its validation split, which says nothing of it; name another")
     if source is None:
         raise RunError(f"data {recipe.data.name} has no {split} split")
     task = load_task(path, read_labels(path))

@@ -37,8 +37,9 @@ class Recipe:
     for every stage that a layer lies below the top; `lora`, a rank, trains low-rank updates of the attention's layers,
     and the last layer, alone. `patience` counts scored epochs without a better `monitor`; None never stops. `teacher`:
     a run whose answers, where its probability is at least `teacher_sure`, are learned as labels of what the data has
-    without. `on_checkpoint_error`: where a checkpoint cannot be written (a full disk), "stop" ends the run, and "go on"
-    says so and tries again at the next one.
+    without. `learn_validation`: once it has chosen what is trained, the validation split is learned from, too, and the
+    last epoch is the best one; test examples stay what they are. `on_checkpoint_error`: where a checkpoint cannot be
+    written (a full disk), "stop" ends the run, and "go on" says so and tries again at the next one.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Recipe:
     start_from: str | None = None
     teacher: str | None = None
     teacher_sure: float = 0.9
+    learn_validation: bool = False
     freeze_until: str | None = None
     layer_decay: float = 1.0
     lora: int | None = None

@@ -15,7 +15,7 @@ from bigkeras import checkpoint, runtime, strategies
 from bigkeras.assembly import make_step
 from bigkeras.asynchronous import Asynchronous, lost_servers, serve
 from bigkeras.control import Control, Diverged
-from bigkeras.data import DATASETS
+from bigkeras.data import DATASETS, recipe_splits
 from bigkeras.data.pipeline import distributed, ordered_plan, plan_rows
 from bigkeras.data.plan import ROWS, epoch_plan, steps_per_epoch
 from bigkeras.data.source import DataError, Splits
@@ -201,7 +201,8 @@ def _check_patience(recipe: Recipe, splits: Splits) -> None:
     if recipe.patience is None:
         return
     if splits.validation is None:
-        raise RecipeError(f"patience={recipe.patience}: needs a validation split; --set data.validation=0.1 makes one")
+        made = "learn_validation=false leaves" if recipe.learn_validation else "data.validation=0.1 makes"
+        raise RecipeError(f"patience={recipe.patience}: needs a validation split; --set {made} one")
     if recipe.monitor == "val_top5_accuracy" and len(splits.class_names) <= 5:
         raise RecipeError(
             f"monitor={recipe.monitor}: is measured with more than 5 classes; there are {len(splits.class_names)}"
@@ -214,7 +215,7 @@ def _hold(held: contextlib.ExitStack, directory: Path, recipe: Recipe) -> None:
 
 def load_splits(recipe: Recipe) -> Splits:
     """The recipe's data set. Raises DataError for one that cannot be trained on."""
-    splits = DATASETS[recipe.data.name](**recipe.data.args)
+    splits = recipe_splits(recipe)
     if len(splits.train) == 0:
         raise DataError(f"data {recipe.data.name}: no training examples")
     return splits

@@ -15,7 +15,8 @@ from bigkeras.artifact import export, export_classifier
 from bigkeras.evaluation import evaluate
 from bigkeras.models import MODELS, build
 from bigkeras.parity import session_loader
-from bigkeras.recipe import Choice, Recipe, RecipeError
+from bigkeras.recipe import Choice, Recipe, RecipeError, load
+from bigkeras.run import RunError
 from bigkeras.runtime import Machine
 from bigkeras.signals import Interrupted, Log
 from bigkeras.tasks import load_preprocessor
@@ -336,5 +337,10 @@ def test_model_auto_keeps_the_best_of_its_candidates(reviews, tmp_path):
     fit(recipe, tmp_path / "run", log=QUIET)
     search = json.loads((tmp_path / "run" / "search.json").read_text())
     assert set(search["tried"]) == {"own-ratios", "own-convolutions", "own-words", "own-characters"}
+    kept, chosen = load(tmp_path / "run"), load(tmp_path / "run" / "candidates" / search["kept"])
+    assert kept.learn_validation and kept.name == f"{chosen.name}-whole" and kept.epochs <= chosen.epochs
+    assert "trained once more" in (tmp_path / "run" / "report.md").read_text()
+    with pytest.raises(RunError, match="has learned from its validation split"):
+        evaluate(tmp_path / "run", split="validation")
     export(tmp_path / "run", tmp_path / "own")
     assert (tmp_path / "own" / "1" / "saved_model.pb").exists()

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -110,6 +110,13 @@ class FileSource:
     def take(self, indices: Any) -> "FileSource":
         """The source of some of its examples."""
         return FileSource(self.paths[indices], self.labels[indices], self.column, self.transform)
+
+
+def all_learned(splits: Splits) -> Splits:
+    """The splits with the validation examples among those to train on."""
+    if splits.validation is None:
+        return splits
+    return replace(splits, train=joined(replace(splits, test=None)), validation=None)
 
 
 def joined(splits: Splits) -> Source:

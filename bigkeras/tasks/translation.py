@@ -148,9 +148,9 @@ def translation(
     the data does not say are those of the run whose vocabularies are taken over. `beam`,
     `length_penalty` and `coverage_penalty` (both nothing to one beam) are those of validation and of the artifact.
     `sampling`: training sentences are cut into subwords at random, so bold (`subwords.sampled` says what the number
-    means): a regularisation that suits few pairs. `both_directions`: every training pair is learned the other way round,
-    too, in one model that does not know which way it translates: few pairs teach more so, and the direction asked for
-    is learned after it by a run that starts from this one (Ding et al. 2021, arXiv 2109.07780). It needs `joint`.
+    means): a regularisation that suits few pairs. `both_directions`: every training pair is learned the other way
+    round, too, by one model that is not told which way it translates. Few pairs teach more so; the direction asked for
+    is learned by a run that starts from this one (Ding et al. 2021, arXiv 2109.07780). It needs `joint`.
     """
     _check(vocabulary_size, algorithm, length, beam)
     _check_penalties(length_penalty, coverage_penalty)
