@@ -81,6 +81,15 @@ class Forgiving(keras.callbacks.Callback):
             self.log.say_once(f"TensorBoard: {str(error).splitlines()[0]}; {GOES_ON}")
 
 
+def counted(batch_size: int, lengths: np.ndarray | None, steps: int) -> int:
+    """What a step counts for in rates: its examples, of sentence pairs the target's tokens.
+
+    `lengths`: of source and target, `(n, 2)`, of pairs. A batch of them has room for `batch_size` tokens, of which some
+    are padding.
+    """
+    return batch_size if lengths is None else max(1, round(int(lengths[:, 1].sum()) / steps))
+
+
 class Control(keras.callbacks.Callback):
     """Knows where the run stands, and saves it.
 
@@ -104,6 +113,7 @@ class Control(keras.callbacks.Callback):
         self.task, self.asked, self.machine, self.workers = task, asked, machine, workers
         lengths = task.lengths(splits.train)
         self.steps = steps_per_epoch(splits.train.labels, recipe.batch_size, recipe.balance, lengths)
+        self.counted = counted(recipe.batch_size, lengths if task.kind == "pairs" else None, self.steps)
         self.position = checkpoint.Position()
         self.bad: dict[str, str] = dict(splits.bad)
         self.told_bad: set[str] = set(self.bad)  # those that all workers know of
@@ -126,7 +136,7 @@ class Control(keras.callbacks.Callback):
         if self.recipe.on_checkpoint_error == "go on":
             self.shown = [Forgiving(callback, self.directory, self.log) for callback in self.shown]
         if not self.log.quiet:
-            bar = progress_bar(self.recipe.epochs, self.steps, self.recipe.batch_size, done=self.total_steps)
+            bar = progress_bar(self.recipe.epochs, self.steps, self.counted, done=self.total_steps)
             self.shown = [bar, *self.shown]
         return [self, *self.shown]
 
@@ -192,7 +202,7 @@ class Control(keras.callbacks.Callback):
         if self.splits.validation is not None:
             logs.update(self._whole_scores(epoch))
         logs["learning_rate"] = float(self._rate_of_step(self.total_steps - 1))
-        # Of sentence pairs, batch_size counts tokens.
+        # Of sentence pairs, real target tokens are counted; batch_size is how many there is room for.
         logs["tokens_per_second" if self.task.kind == "pairs" else "examples_per_second"] = round(self.rate, 1)
         row = {"epoch": epoch + 1, **{k: float(v) for k, v in logs.items()}}
         score = epoch_score(row, self.recipe.monitor)
@@ -385,4 +395,4 @@ class Control(keras.callbacks.Callback):
         if not self.rate:
             began, first = self.began
             done = (self.steps - self.step.steps_left) - first
-            self.rate = done * self.recipe.batch_size / max(time.monotonic() - began, 1e-9)
+            self.rate = done * self.counted / max(time.monotonic() - began, 1e-9)

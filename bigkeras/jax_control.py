@@ -23,7 +23,7 @@ class JaxControl(Control):
     def callbacks(self, train: Any) -> list[keras.callbacks.Callback]:
         """This one and a progress bar; what TensorBoard shows rests on TensorFlow's step."""
         if not self.log.quiet:
-            self.shown = [progress_bar(self.recipe.epochs, self.steps, self.recipe.batch_size, done=self.total_steps)]
+            self.shown = [progress_bar(self.recipe.epochs, self.steps, self.counted, done=self.total_steps)]
         return [self, *self.shown]
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:

@@ -12,6 +12,7 @@ import sentencepiece
 import tensorflow as tf
 
 from bigkeras.artifact import export
+from bigkeras.control import counted
 from bigkeras.data import DATASETS
 from bigkeras.data.cleaning import Pair, tidy
 from bigkeras.data.pair_splits import pair_source
@@ -177,7 +178,7 @@ def test_both_directions_are_every_pair_and_the_same_pair_turned(pairs, tmp_path
     one, there, back = plain.fetch(index), both.fetch(index), both.fetch(count + index)
     for side, other in (("source", "target"), ("target", "source")):
         assert there[side].to_list() == back[other].to_list() == one[side].to_list()
-    with pytest.raises(DataError, match="needs task.joint"):
+    with pytest.raises(DataError, match="needs task"):
         TASKS["translation"](splits, **options, joint=False, both_directions=True)
 
 
@@ -195,6 +196,12 @@ def test_pairs_that_are_too_long_are_left_out_and_told(pairs, task, capsys):
     assert line.startswith(f"{longest} are not learned from, the first ") and "subwords or more: length is" in line
     ready(task[1], splits, Log())
     assert not capsys.readouterr().err
+
+
+def test_the_rate_of_pairs_counts_their_target_tokens_and_no_padding():
+    lengths = np.array([[9, 3], [2, 5], [4, 4]])
+    assert counted(2048, lengths, 2) == 6
+    assert counted(2048, None, 2) == 2048
 
 
 def test_a_token_plan_shows_every_pair_once_in_few_shapes():
