@@ -14,7 +14,10 @@ Batch = dict[str, Any]
 
 
 def plan_rows(plan: Callable[[int], Plan], epochs: range, skip: int = 0) -> tf.data.Dataset:
-    """The rows of the epochs' plans, one element a step: index, weight, random. `skip` leaves out the first steps."""
+    """The rows of the epochs' plans, one element a step: index, weight, random, epoch; `(batch, …)` each.
+
+    `skip` leaves out the first steps.
+    """
 
     def rows(epoch: tf.Tensor) -> tf.data.Dataset:
         def arrays(number: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -26,7 +29,8 @@ def plan_rows(plan: Callable[[int], Plan], epochs: range, skip: int = 0) -> tf.d
         index.set_shape((None, None))
         weight.set_shape((None, None))
         random.set_shape((None, None, RANDOMS))
-        return tf.data.Dataset.from_tensor_slices({"index": index, "weight": weight, "random": random})
+        number = tf.broadcast_to(epoch, tf.shape(index))
+        return tf.data.Dataset.from_tensor_slices({"index": index, "weight": weight, "random": random, "epoch": number})
 
     return tf.data.Dataset.range(epochs.start, epochs.stop).flat_map(rows).skip(skip)
 

@@ -71,7 +71,8 @@ def token_plan(lengths: np.ndarray, tokens: int, *, seed: int, epoch: int, shuff
 
     Source and target of a batch are padded to one of `WIDTHS`, and so many pairs are in it that the target has at most
     `tokens` places, but no fewer than `ROWS`. Pairs that fill no batch of their width go to the next wider one, so
-    that only the last batch of all is filled with pairs of weight 0. Random numbers say which segmentation is taken.
+    that only the last batch of all is filled with pairs of weight 0. Random number 0 says which segmentation is taken;
+    number 1, whether the pair is turned: half of them, in the next epoch the other half.
     """
     generator = np.random.default_rng([seed, epoch])
     longest = lengths.max(1)
@@ -93,7 +94,9 @@ def token_plan(lengths: np.ndarray, tokens: int, *, seed: int, epoch: int, shuff
     indices, weights = np.full(shape, -1, np.int64), np.zeros(shape, np.float32)
     for step, (batch, valid) in enumerate(batches):
         indices[step, : len(batch)], weights[step, :valid] = batch, 1
-    return Plan(indices, weights, generator.random((*shape, RANDOMS), np.float32))
+    randoms = generator.random((*shape, RANDOMS), np.float32)
+    randoms[:, :, 1] = (np.random.default_rng([seed]).random(len(lengths))[indices] + epoch / 2) % 1
+    return Plan(indices, weights, randoms)
 
 
 def batch_rows(tokens: int, width: int) -> int:

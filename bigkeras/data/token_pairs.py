@@ -27,6 +27,7 @@ class TokenPairSource:
         # `(n, 2)`, those of the longest segmentations: the plan batches pairs by tokens.
         self.lengths = np.stack([side[1].reshape(-1, segmentations).max(1) for side in (source, target)], 1)
         self._tokens: Any = None
+        self._either: Any = None  # each side, and the other one after it
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -34,10 +35,11 @@ class TokenPairSource:
     def name(self, index: int) -> str:
         return self.texts.name(index)
 
-    def fetch(self, index: Any, segmentation: Any = 0) -> dict[str, Any]:
+    def fetch(self, index: Any, segmentation: Any = 0, turned: Any = None) -> dict[str, Any]:
         """{"source": ragged int32 `(batch, any)`, "target": the same} at the indices `(batch,)`.
 
-        `segmentation`: which of each, an int or `(batch,)`.
+        `segmentation`: which of each, an int or `(batch,)`. `turned`: bool `(batch,)`, of which source and target are
+        changed over.
         """
         import tensorflow as tf
 
@@ -46,4 +48,11 @@ class TokenPairSource:
                 both = {"source": self.source, "target": self.target}
                 self._tokens = {key: tf.RaggedTensor.from_row_lengths(*flat) for key, flat in both.items()}
         rows = index * self.segmentations + segmentation
-        return {key: tf.gather(tokens, rows) for key, tokens in self._tokens.items()}
+        if turned is None:
+            return {key: tf.gather(tokens, rows) for key, tokens in self._tokens.items()}
+        if self._either is None:
+            with tf.init_scope(), tf.device("cpu"):
+                sides = [self._tokens["source"], self._tokens["target"]]
+                self._either = {"source": tf.concat(sides, 0), "target": tf.concat(sides[::-1], 0)}
+        rows += tf.cast(turned, rows.dtype) * len(self) * self.segmentations
+        return {key: tf.gather(tokens, rows) for key, tokens in self._either.items()}

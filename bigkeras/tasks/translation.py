@@ -20,7 +20,6 @@ from bigkeras.tasks.subwords import ALGORITHMS, SEGMENTATIONS, encoded, given_mo
 
 EXAMPLES = 100  # sentences that the parity gate translates
 LONGEST = 128  # ids of a sentence
-SIDES = ("source", "target")
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class Translation:
     class_names: tuple[str, ...] = ()
     augmentation: tuple[Choice, ...] = ()
     sampling: float | None = None
-    both_directions: bool = False
+    both_directions: int = 0
 
     kind = "pairs"
 
@@ -44,8 +43,7 @@ class Translation:
 
     def ready(self, splits: Splits) -> Splits:
         """Training and validation pairs as ids, made once; training pairs that would be cut are left out."""
-        texts = _both(_texts(splits.train)) if self.both_directions else _texts(splits.train)
-        train = self.opened(texts)
+        train = self.opened(splits.train)
         longest = train.lengths.max(1)
         whole, most = np.flatnonzero(longest < self.preprocessor.length), self.preprocessor.length
         cut = np.flatnonzero(longest >= most)
@@ -53,7 +51,7 @@ class Translation:
         if len(cut):
             if not len(whole):
                 raise DataError(f"task.length={most}: all training sentences are longer; set a larger one")
-            train = self.opened(texts.take(whole))
+            train = self.opened(_texts(splits.train).take(whole))
         if self.sampling is not None:
             train = self._sampled(train, self.sampling)
         validation = splits.validation and self.opened(splits.validation)
@@ -89,7 +87,8 @@ class Translation:
             index = tf.boolean_mask(row["index"], row["index"] >= 0)
             weight = row["weight"][: tf.size(index)]
             drawn = tf.cast(row["random"][: tf.size(index), 0] * opened.segmentations, index.dtype)
-            tokens = opened.fetch(index, drawn)
+            turned = _turned(row, self.both_directions)[: tf.size(index)] if training and self.both_directions else None
+            tokens = opened.fetch(index, drawn, turned)
             source_ids, labels = padded(tokens["source"], tokens["target"])
             begin = tf.fill([tf.shape(labels)[0], 1], BEGIN)
             weights = weight[:, None] * tf.cast(labels != PADDING, tf.float32)
@@ -138,7 +137,7 @@ def translation(
     length_penalty: float = 1.0,
     coverage_penalty: float = 0.0,
     sampling: float | None = None,
-    both_directions: bool = False,
+    both_directions: int = 0,
 ) -> Translation:
     """The task fitted on the training split: its subword vocabularies.
 
@@ -148,16 +147,21 @@ def translation(
     the data does not say are those of the run whose vocabularies are taken over. `beam`,
     `length_penalty` and `coverage_penalty` (both nothing to one beam) are those of validation and of the artifact.
     `sampling`: training sentences are cut into subwords at random, so bold (`subwords.sampled` says what the number
-    means): a regularisation that suits few pairs. `both_directions`: every training pair is learned the other way
-    round, too, by one model that is not told which way it translates. Few pairs teach more so; the direction asked for
-    is learned by a run that starts from this one (Ding et al. 2021, arXiv 2109.07780). It needs `joint`.
+    means): a regularisation that suits few pairs. `both_directions`: for so many epochs every second
+    pair, in the next epoch the others, is learned the other way round, by a model that is not told which way it
+    translates; then the direction asked for alone. It suits few pairs (Ding et al. 2021, arXiv 2109.07780) and needs
+    `joint`.
     """
     _check(vocabulary_size, algorithm, length, beam)
     _check_penalties(length_penalty, coverage_penalty)
     if sampling is not None and not 0 < sampling <= 1:
         raise DataError(f"task.sampling={sampling}: above 0, to 1, or null")
+    if both_directions < 0:
+        raise DataError(f"task.both_directions={both_directions}: so many epochs, or 0")
     if both_directions and not joint and not vocabulary:
-        raise DataError("task.both_directions=true needs task.joint=true: one vocabulary for both languages")
+        raise DataError(
+            f"task.both_directions={both_directions} needs task.joint=true: one vocabulary for both languages"
+        )
     texts, languages = _texts(splits.train).columns, splits.languages
     if vocabulary:
         models, theirs = _given(Path(vocabulary).expanduser())
@@ -171,7 +175,9 @@ def translation(
         coverage_penalty=coverage_penalty, source_model=models[0], target_model=models[1],
     )  # fmt: skip
     if both_directions and not preprocessor.joint:
-        raise DataError(f"task.both_directions=true: {vocabulary} has a vocabulary for each language, and needs one")
+        raise DataError(
+            f"task.both_directions={both_directions}: {vocabulary} has a vocabulary for each language, and needs one"
+        )
     return Translation(preprocessor, sampling=sampling, both_directions=both_directions)
 
 
@@ -208,13 +214,9 @@ def _given(path: Path) -> tuple[tuple[bytes, bytes], tuple[str, str]]:
     return found.models, found.languages
 
 
-def _both(texts: ArraySource) -> ArraySource:
-    """The pairs, and after them the same with source and target changed over."""
-    count = len(texts)
-    source, target = (np.concatenate([texts.columns[side] for side in sides]) for sides in (SIDES, SIDES[::-1]))
-    names = [texts.name(i) for i in range(count)]
-    labels = np.concatenate([texts.labels, texts.labels])
-    return ArraySource({"source": source, "target": target}, labels, [*names, *(f"{n}, turned" for n in names)])
+def _turned(row: Batch, epochs: int) -> tf.Tensor:
+    """Which pairs of a plan's row are learned the other way round."""
+    return (row["epoch"] < epochs) & (row["random"][:, 1] < 0.5)
 
 
 def _texts(source: Source) -> ArraySource:
