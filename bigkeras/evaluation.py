@@ -14,13 +14,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bigkeras.data import DATASETS, recipe_splits
+from bigkeras.data import DATASETS
 from bigkeras.data.bad import reason
 from bigkeras.data.pipeline import ordered_plan, plan_rows
 from bigkeras.data.source import DataError, Source, joined
 from bigkeras.masked_evaluation import MaskedScores, score_hidden, write_masked_report
 from bigkeras.metrics import best_threshold, bootstrap_interval, classification_metrics, scores_at, worst_mistakes
 from bigkeras.recipe import Choice, Recipe, RecipeError, known, load
+from bigkeras.recipe_data import recipe_splits
 from bigkeras.report import write_report
 from bigkeras.run import RunError, check_run, read_json, read_labels, write_csv, write_json
 from bigkeras.tasks import load_task

@@ -105,7 +105,7 @@ def _last_line(errors: str) -> str:
 
 
 def _finish(directory: Path) -> None:
-    from bigkeras.train import load_splits
+    from bigkeras.recipe_data import load_splits
 
     recipe = load(directory)
     history, bad = json.load(sys.stdin)

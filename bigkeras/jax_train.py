@@ -25,6 +25,7 @@ from bigkeras.layouts import data_devices, place_optimizer, set_distribution
 from bigkeras.models import MODELS, build
 from bigkeras.optimization import layer_rates, make_optimizer, scale_rates
 from bigkeras.recipe import Recipe, RecipeError
+from bigkeras.recipe_data import datasets, ready
 from bigkeras.signals import Interrupted, Log, signals
 from bigkeras.tasks import TASKS
 from bigkeras.tasks.task import Task
@@ -39,7 +40,7 @@ def fit_on_jax(
     recipe: Recipe, directory: Path, splits: Splits, model: Callable | None, machine: runtime.Machine, log: Log
 ) -> dict[str, Any]:
     """Trains a recipe, or goes on where it stopped; gives its metrics. Raises what `train.fit` raises."""
-    from bigkeras.train import describe, ready
+    from bigkeras.train import describe
 
     _check_divides(recipe, machine)
     task = TASKS[recipe.task.name](splits, recipe.augmentation, **inherited(recipe, splits.languages))
@@ -56,7 +57,6 @@ def fit_on_jax(
 
 def _train(recipe: Recipe, step: Any, splits: Splits, task: Task, control: JaxControl) -> None:
     """Epoch after epoch from the last checkpoint on; what it leaves behind where it ends before its time."""
-    from bigkeras.train import datasets
 
     def data() -> tuple[Any, Any]:
         position, strategy = control.position, tf.distribute.get_strategy()

@@ -15,14 +15,14 @@ from bigkeras import checkpoint, runtime, strategies
 from bigkeras.assembly import make_step
 from bigkeras.asynchronous import Asynchronous, lost_servers, serve
 from bigkeras.control import Control, Diverged
-from bigkeras.data import DATASETS, recipe_splits
-from bigkeras.data.pipeline import distributed, ordered_plan, plan_rows
-from bigkeras.data.plan import ROWS, epoch_plan, steps_per_epoch
+from bigkeras.data import DATASETS
+from bigkeras.data.plan import ROWS, steps_per_epoch
 from bigkeras.data.source import DataError, Splits
 from bigkeras.evaluation import finish_run
 from bigkeras.models import MODELS
 from bigkeras.optimization import OPTIMIZERS, OURS, SCHEDULES
 from bigkeras.recipe import Recipe, RecipeError, check, known
+from bigkeras.recipe_data import datasets, load_splits, ready
 from bigkeras.run import opened, read_json, write_bytes, write_json, write_text
 from bigkeras.search import check_auto, fit_best
 from bigkeras.self_training import taught
@@ -213,14 +213,6 @@ def _hold(held: contextlib.ExitStack, directory: Path, recipe: Recipe) -> None:
     held.enter_context(opened(directory, recipe))
 
 
-def load_splits(recipe: Recipe) -> Splits:
-    """The recipe's data set. Raises DataError for one that cannot be trained on."""
-    splits = recipe_splits(recipe)
-    if len(splits.train) == 0:
-        raise DataError(f"data {recipe.data.name}: no training examples")
-    return splits
-
-
 def _tell(splits: Splits, log: Log) -> None:
     """Says what was found in data of one's own, and how much of it is left out."""
     if splits.found:
@@ -230,50 +222,11 @@ def _tell(splits: Splits, log: Log) -> None:
         log.say_once(f"{len(splits.bad):,} left out, the first {name}: {why}; all are in bad_samples.csv")
 
 
-def ready(task: Task, splits: Splits, log: Log) -> Splits:
-    """What `task.ready` makes of the splits; says how much that leaves out."""
-    made = task.ready(splits)
-    left_out = made.ignored[len(splits.ignored) :]
-    if left_out:
-        name, why = left_out[0]
-        log.say_once(f"{len(left_out):,} are not learned from, the first {name}: {why}; all are in bad_samples.csv")
-    return made
-
-
 def _spoken(taken: dict[str, Any]) -> str:
     """What was asked of the devices, or left to them, for the terminal."""
     steps = taken["steps_per_call"]
     called = "a step" if steps == 1 else f"{steps} steps"
     return f"strategy {taken['strategy']}: {called} in a call, {'compiled by XLA' if taken['xla'] else 'without XLA'}"
-
-
-def datasets(
-    recipe: Recipe,
-    splits: Splits,
-    task: Task,
-    position: checkpoint.Position,
-    on_bad: Callable,
-    strategy: tf.distribute.Strategy,
-) -> tuple[Any, Any]:
-    """The training batches from `position` to the end of the last epoch, and the validation batches or None."""
-    lengths = task.lengths(splits.train)
-    plan = functools.partial(_plan, splits.train.labels, lengths, recipe.batch_size, recipe.seed, recipe.balance)
-    rows = plan_rows(plan, range(position.epoch, recipe.epochs), skip=position.step)
-    note = functools.partial(on_bad, splits.train)
-    make = functools.partial(task.dataset, splits.train, training=True, on_bad=note)
-    train = distributed(strategy, rows, recipe.batch_size, make)
-    if splits.validation is None:
-        return train, None
-    # Keras goes on with one iterator at every evaluation, so the data never ends.
-    ordered = ordered_plan(splits.validation, recipe.batch_size, task.lengths(splits.validation))
-    rows = plan_rows(lambda _: ordered, range(1)).repeat()
-    note = functools.partial(on_bad, splits.validation)
-    make = functools.partial(task.dataset, splits.validation, training=False, on_bad=note)
-    return train, distributed(strategy, rows, recipe.batch_size, make)
-
-
-def _plan(labels: np.ndarray, lengths: np.ndarray | None, batch_size: int, seed: int, balance: str, epoch: int) -> Any:
-    return epoch_plan(labels, batch_size=batch_size, seed=seed, epoch=epoch, balance=balance, lengths=lengths)
 
 
 def _finished(directory: Path) -> dict[str, Any] | None:

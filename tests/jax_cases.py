@@ -20,11 +20,12 @@ from bigkeras.jax_control import JaxControl
 from bigkeras.layers import PatchWhitening
 from bigkeras.models import MODELS
 from bigkeras.recipe import Choice, Recipe
+from bigkeras.recipe_data import load_splits
 from bigkeras.recipes import RECIPES
 from bigkeras.runtime import Machine
 from bigkeras.self_training import taught
 from bigkeras.signals import Interrupted, Log
-from bigkeras.train import fit, load_splits
+from bigkeras.train import fit
 
 KILLS = 3
 QUIET = Log(quiet=True)

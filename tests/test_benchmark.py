@@ -279,9 +279,9 @@ def translator_run(tmp_path_factory):
     import keras
 
     from bigkeras.models import MODELS
+    from bigkeras.recipe_data import load_splits
     from bigkeras.recipes import RECIPES
     from bigkeras.tasks import TASKS
-    from bigkeras.train import load_splits
 
     folder = tmp_path_factory.mktemp("translator")
     draw = np.random.default_rng(0)

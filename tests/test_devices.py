@@ -20,6 +20,7 @@ from bigkeras.data.pipeline import plan_rows, replica_rows
 from bigkeras.data.plan import epoch_plan
 from bigkeras.launch import configurations
 from bigkeras.recipe import Choice
+from bigkeras.recipe_data import load_splits
 from bigkeras.recipes import RECIPES
 from bigkeras.replicas import own_randomness
 from bigkeras.runtime import (
@@ -34,7 +35,7 @@ from bigkeras.step import Step
 from bigkeras.strategies import strategy, worker_resolver
 from bigkeras.tasks import TASKS
 from bigkeras.tasks.classification import LOSSES
-from bigkeras.train import fit, load_splits
+from bigkeras.train import fit
 from bigkeras.workers import LostWorker, Workers, lost_workers
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -9,8 +9,8 @@ import bigkeras
 from bigkeras.data.reviews import text_array
 from bigkeras.data.source import ArraySource
 from bigkeras.recipe import RecipeError
+from bigkeras.recipe_data import load_splits
 from bigkeras.self_training import taught
-from bigkeras.train import load_splits
 
 UNLABELLED = [b"good good good", b"bad bad bad", b"neither"]
 

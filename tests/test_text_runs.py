@@ -16,12 +16,13 @@ from bigkeras.evaluation import evaluate
 from bigkeras.models import MODELS, build
 from bigkeras.parity import session_loader
 from bigkeras.recipe import Choice, Recipe, RecipeError, load
+from bigkeras.recipe_data import load_splits
 from bigkeras.run import RunError
 from bigkeras.runtime import Machine
 from bigkeras.signals import Interrupted, Log
 from bigkeras.tasks import load_preprocessor
 from bigkeras.tasks.text_classification import text_classification
-from bigkeras.train import _tell, fit, load_splits
+from bigkeras.train import _tell, fit
 
 QUIET = Log(quiet=True)
 NOUNS = ("film", "meal", "play", "book", "很好的", "tour")

@@ -21,9 +21,10 @@ from bigkeras.data.plan import ROWS, epoch_plan, steps_per_epoch, token_plan
 from bigkeras.data.source import DataError, joined
 from bigkeras.evaluation import evaluate, with_data
 from bigkeras.recipe import Choice, Recipe, RecipeError
+from bigkeras.recipe_data import ready
 from bigkeras.tasks import TASKS, load_preprocessor, load_task
 from bigkeras.tasks.pairs import clean, pieces
-from bigkeras.train import Log, check_recipe, fit, ready
+from bigkeras.train import Log, check_recipe, fit
 from bigkeras.transfer import artifact_model, inherited, start_from
 from bigkeras.translation_metrics import corpus_bleu, translation_metrics, unspaced_language
 from bigkeras.translator import Translator

@@ -9,11 +9,10 @@ from bigkeras.data.own_pairs import aligned_files, tmx, translation_pairs
 from bigkeras.data.pack import packed
 from bigkeras.data.plain_text import imdb_unlabelled, imdb_with_unlabelled, plain_text
 from bigkeras.data.reviews import imdb_reviews, sst2, waimai
-from bigkeras.data.source import Splits, all_learned
+from bigkeras.data.source import Splits
 from bigkeras.data.table import image_table
 from bigkeras.data.text_folder import text_folder
 from bigkeras.data.text_table import text_table
-from bigkeras.recipe import Recipe
 
 DATASETS: dict[str, Callable[..., Splits]] = {
     "aligned_files": aligned_files,
@@ -38,9 +37,3 @@ DATASETS: dict[str, Callable[..., Splits]] = {
     "translation_pairs": translation_pairs,
     "waimai": waimai,
 }
-
-
-def recipe_splits(recipe: Recipe) -> Splits:
-    """The splits that a recipe learns from and is scored on. Raises DataError."""
-    splits = DATASETS[recipe.data.name](**recipe.data.args)
-    return all_learned(splits) if recipe.learn_validation else splits

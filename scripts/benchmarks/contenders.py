@@ -92,7 +92,7 @@ def ours_input(workload: Workload, options: Mapping[str, Any]) -> Run:
         splits, sizes = _arrays(*examples(workload.shape, EXAMPLES)), {}
     _, step, recipe, task = _our_step(workload, options, splits, sizes)
     from bigkeras.checkpoint import Position
-    from bigkeras.train import datasets
+    from bigkeras.recipe_data import datasets
 
     batches, _ = datasets(recipe, splits, task, Position(), _bad, step.distribute_strategy)
     return our_run(step, batches)

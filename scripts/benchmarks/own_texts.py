@@ -58,8 +58,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def split(file: str, settings: Sequence[str]) -> dict[str, tuple[list[str], np.ndarray]]:
     """Texts and labels as the recipe parts them; "train" has those of validation, too. Raises DataError."""
+    from bigkeras.recipe_data import load_splits
     from bigkeras.recipes import RECIPES
-    from bigkeras.train import load_splits
 
     splits = load_splits(RECIPES["text-csv"].override(**dict(map(parse_setting, settings)), **{"data.file": file}))
     if splits.test is None:

@@ -66,7 +66,7 @@ def from_file(path: Path) -> list[str]:
 def from_test(run: Path) -> list[str]:
     """The source sentences of the run's test split."""
     from bigkeras.recipe import load
-    from bigkeras.train import load_splits
+    from bigkeras.recipe_data import load_splits
     from bigkeras.translator import texts_of
 
     test = load_splits(load(run)).test

@@ -13,13 +13,14 @@ from bigkeras.data import DATASETS
 from bigkeras.data.source import DataError
 from bigkeras.evaluation import evaluate
 from bigkeras.recipe import Choice, Recipe, RecipeError
+from bigkeras.recipe_data import load_splits
 from bigkeras.recipes import RECIPES
 from bigkeras.runtime import Machine
 from bigkeras.signals import Log
 from bigkeras.tasks import TASKS
 from bigkeras.tasks.masked_language_model import hider, word_beginnings
 from bigkeras.tasks.text import TextPreprocessor
-from bigkeras.train import check_recipe, fit, load_splits
+from bigkeras.train import check_recipe, fit
 from bigkeras.transfer import continued, inherited
 
 QUIET = Log(quiet=True)

@@ -1,0 +1,70 @@
+"""A recipe's examples: its splits, made ready for its task, and their batches from any step on."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from bigkeras import checkpoint
+from bigkeras.data import DATASETS
+from bigkeras.data.pipeline import distributed, ordered_plan, plan_rows
+from bigkeras.data.plan import epoch_plan
+from bigkeras.data.source import DataError, Splits, all_learned
+from bigkeras.recipe import Recipe
+from bigkeras.signals import Log
+from bigkeras.tasks.task import Task
+
+
+def recipe_splits(recipe: Recipe) -> Splits:
+    """The splits that a recipe learns from and is scored on. Raises DataError."""
+    splits = DATASETS[recipe.data.name](**recipe.data.args)
+    return all_learned(splits) if recipe.learn_validation else splits
+
+
+def load_splits(recipe: Recipe) -> Splits:
+    """The recipe's data set. Raises DataError for one that cannot be trained on."""
+    splits = recipe_splits(recipe)
+    if len(splits.train) == 0:
+        raise DataError(f"data {recipe.data.name}: no training examples")
+    return splits
+
+
+def ready(task: Task, splits: Splits, log: Log) -> Splits:
+    """What `task.ready` makes of the splits; says how much that leaves out."""
+    made = task.ready(splits)
+    left_out = made.ignored[len(splits.ignored) :]
+    if left_out:
+        name, why = left_out[0]
+        log.say_once(f"{len(left_out):,} are not learned from, the first {name}: {why}; all are in bad_samples.csv")
+    return made
+
+
+def datasets(
+    recipe: Recipe,
+    splits: Splits,
+    task: Task,
+    position: checkpoint.Position,
+    on_bad: Callable,
+    strategy: tf.distribute.Strategy,
+) -> tuple[Any, Any]:
+    """The training batches from `position` to the end of the last epoch, and the validation batches or None."""
+    lengths = task.lengths(splits.train)
+    plan = functools.partial(_plan, splits.train.labels, lengths, recipe.batch_size, recipe.seed, recipe.balance)
+    rows = plan_rows(plan, range(position.epoch, recipe.epochs), skip=position.step)
+    note = functools.partial(on_bad, splits.train)
+    make = functools.partial(task.dataset, splits.train, training=True, on_bad=note)
+    train = distributed(strategy, rows, recipe.batch_size, make)
+    if splits.validation is None:
+        return train, None
+    # Keras goes on with one iterator at every evaluation, so the data never ends.
+    ordered = ordered_plan(splits.validation, recipe.batch_size, task.lengths(splits.validation))
+    rows = plan_rows(lambda _: ordered, range(1)).repeat()
+    note = functools.partial(on_bad, splits.validation)
+    make = functools.partial(task.dataset, splits.validation, training=False, on_bad=note)
+    return train, distributed(strategy, rows, recipe.batch_size, make)
+
+
+def _plan(labels: np.ndarray, lengths: np.ndarray | None, batch_size: int, seed: int, balance: str, epoch: int) -> Any:
+    return epoch_plan(labels, batch_size=batch_size, seed=seed, epoch=epoch, balance=balance, lengths=lengths)
