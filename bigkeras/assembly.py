@@ -54,6 +54,7 @@ def make_step(recipe: Recipe, splits: Splits, task: Task, machine: runtime.Machi
         clip_norm=recipe.clip_norm,
         ema=recipe.ema,
         penalty=penalty(recipe.l1, recipe.l2),
+        consistency=recipe.consistency,
         steps_per_call=machine.steps_per_call or 1,
         xla=machine.xla,
     )

@@ -26,6 +26,7 @@ class JaxStep(keras.Model):
     plain: Callable[[], keras.Model]  # a function, since Keras would count the network's weights twice
     micro_batches = 1
     augment: Callable | None = None  # of pixels, labels and the number of steps before (jax_augmentation.py)
+    consistency = 0.0
     decay = 0.0
     # Of the averages among the optimizer's variables; kept here themselves, they would be weights of the model.
     first = 0
@@ -114,6 +115,34 @@ class JaxStep(keras.Model):
         (others, metrics, sums), logs = jax.lax.scan(one, (others, metrics, zeros), parts)
         trainable, optimizer = self.optimizer.stateless_apply(optimizer, sums, trainable)
         return {name: values[-1] for name, values in logs.items()}, (trainable, others, optimizer, metrics)
+
+    def compute_loss_and_updates(
+        self, trainable: Any, others: Any, metrics: Any, x: Any, y: Any, sample_weight: Any,
+        training: bool = False, optimizer_variables: Any = None,
+    ) -> Any:  # fmt: skip
+        """Keras' own; with consistency every example goes in twice, and the first answers are given."""
+        twice = training and self.consistency
+        if twice:
+            x = keras.tree.map_structure(lambda part: ops.concatenate([part, part]), x)
+        loss, (unscaled, answers, others, metrics) = super().compute_loss_and_updates(
+            trainable, others, metrics, x, y, sample_weight, training, optimizer_variables
+        )
+        answers = ops.split(answers, 2)[0] if twice else answers
+        return loss, (unscaled, answers, others, metrics)
+
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Any:
+        """Keras' own; with consistency of both answers, and of what parts them."""
+        if not (training and self.consistency):
+            return super().compute_loss(x, y, y_pred, sample_weight, training)
+        pair = ops.split(y_pred, 2)
+        loss = sum(super(JaxStep, self).compute_loss(x, y, one, sample_weight, training) for one in pair) / 2
+        first, second = (ops.cast(one, "float32") for one in pair)
+        ratio = ops.log_softmax(first) - ops.log_softmax(second)
+        apart = ops.sum((ops.softmax(first) - ops.softmax(second)) * ratio, axis=-1)
+        share = ops.sum(apart * sample_weight) / ops.maximum(ops.sum(sample_weight), 1)
+        return loss + self.consistency / 4 * share
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         """Keras' evaluate, on the averaged weights where there are."""

@@ -157,6 +157,7 @@ def _step(recipe: Recipe, task: Task, splits: Splits, model: Callable | None, ma
     loss = make_loss(recipe, splits, len(task.class_names))
     step.compile(optimizer=optimizer, loss=loss, weighted_metrics=make_metrics(loss, len(task.class_names)))
     step.begin(network, recipe.ema, recipe.micro_batches)
+    step.consistency = recipe.consistency
     if layers:
         step.augment = augmenter(layers, task.preprocessor, len(task.class_names))
     place_optimizer(optimizer)

@@ -52,7 +52,8 @@ class Step(keras.Model):
     """A functional model under `fit`: batches `(x, labels, weights)` of the task's datasets go in.
 
     Without `num_classes` the answers are sequences of tokens: labels and weights `(batch, length)`, logits of a
-    vocabulary. `penalty` is a function of the trainable variables that is added to the loss once a step (L1, L2).
+    vocabulary. `penalty` is a function of the trainable variables that is added to the loss once a step (L1, L2);
+    `consistency` is as a recipe has it.
     With `xla` None, Keras decides whether the step is compiled.
     """
 
@@ -69,6 +70,7 @@ class Step(keras.Model):
         clip_norm: float | None = None,
         ema: float | None = None,
         penalty: Callable[[list[Any]], Any] | None = None,
+        consistency: float = 0.0,
         steps_per_call: int = 1,
         xla: bool | None = False,
     ):
@@ -77,6 +79,7 @@ class Step(keras.Model):
         self.augmentation = list(augmentation)
         self.normalise, self.loss_function, self.penalty = normalise, loss, penalty
         self.num_classes, self.micro_batches, self.clip_norm, self.ema = num_classes, micro_batches, clip_norm, ema
+        self.consistency = consistency
         self.class_weights = None if class_weights is None else tf.constant(class_weights, tf.float32)
         self.xla, self.steps_per_call = xla, steps_per_call
         self.trackers = {
@@ -184,12 +187,14 @@ class Step(keras.Model):
         with tf.GradientTape() as tape:
             with own_randomness([self.network, *self.augmentation], number) as updates:
                 x, targets = self._augment(x, self._targets(labels))
-                logits = self(x, training=True)
+                logits = self(twice(x) if self.consistency else x, training=True)
             updates()
-            losses = self.loss_function(targets, logits)
-            if self.class_weights is not None:
-                losses *= tf.cast(tf.linalg.matvec(targets, self.class_weights), losses.dtype)
-            data_loss = tf.reduce_sum(losses * tf.cast(weights, losses.dtype)) / tf.cast(total, losses.dtype)
+            logits, *again = tf.split(logits, 2) if self.consistency else [logits]
+            losses = learned = self._by_example(targets, logits)
+            for answer in again:
+                apart = tf.cast(divergence(logits, answer), losses.dtype)
+                learned = (losses + self._by_example(targets, answer)) / 2 + self.consistency / 4 * apart
+            data_loss = tf.reduce_sum(learned * tf.cast(weights, losses.dtype)) / tf.cast(total, losses.dtype)
             data_loss = tf.cast(data_loss, tf.float32)
             loss = data_loss
             if self.penalty is not None:
@@ -240,6 +245,12 @@ class Step(keras.Model):
             told = tf.numpy_function(tell, [tf.timestamp() - began - sum(waits)], tf.int64)
         with tf.control_dependencies([told]):
             return [tf.identity(gradient) for gradient in gradients]
+
+    def _by_example(self, targets: Any, logits: Any) -> Any:
+        losses = self.loss_function(targets, logits)
+        if self.class_weights is None:
+            return losses
+        return losses * tf.cast(tf.linalg.matvec(targets, self.class_weights), losses.dtype)
 
     def _targets(self, labels: Any) -> Any:
         return labels if self.num_classes is None else tf.one_hot(labels, self.num_classes)
@@ -378,6 +389,34 @@ def synchronised(network: keras.Model, strategy: tf.distribute.Strategy) -> Iter
     finally:
         for layer in changed:
             layer.synchronized = False
+
+
+def twice(x: Any) -> Any:
+    """A batch, and after it the same once more."""
+    return tf.nest.map_structure(lambda part: tf.concat([part, part], 0), x)
+
+
+def divergence(first: Any, second: Any) -> Any:
+    """Kullback and Leibler's from each answer to the other, their sum in nats: of logits `(…, classes)`, `(…)`.
+
+    Σ (p − q)(ln p − ln q), whose gradient is written out: of large vocabularies the passes over memory are what costs.
+    """
+
+    @tf.custom_gradient
+    def both(a: Any, b: Any) -> tuple[Any, Callable]:
+        p, q = tf.nn.softmax(a), tf.nn.softmax(b)
+        ratio = (a - tf.reduce_logsumexp(a, -1, keepdims=True)) - (b - tf.reduce_logsumexp(b, -1, keepdims=True))
+        difference = p - q
+
+        def gradient(above: Any) -> tuple[Any, Any]:
+            above = above[..., None]
+            there = p * (ratio - tf.reduce_sum(p * ratio, -1, keepdims=True)) + difference
+            back = q * (tf.reduce_sum(q * ratio, -1, keepdims=True) - ratio) - difference
+            return above * there, above * back
+
+        return tf.reduce_sum(difference * ratio, -1), gradient
+
+    return both(tf.cast(first, tf.float32), tf.cast(second, tf.float32))
 
 
 def penalty(l1: float, l2: float) -> Callable[[list[Any]], Any] | None:

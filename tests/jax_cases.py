@@ -102,6 +102,23 @@ def whitened(*, input_shape, num_classes) -> keras.Model:
     return set_alike(keras.Model(inputs, x))
 
 
+@keras.saving.register_keras_serializable(package="tests")
+class Doubting(keras.layers.Layer):
+    """In training the second half of a batch is answered another way, as dropout would, but by no chance."""
+
+    def call(self, x, training=False):
+        """Of the shape of `x`."""
+        places = keras.ops.arange(keras.ops.shape(x)[0])[:, None]
+        return keras.ops.where(places * 2 < keras.ops.shape(x)[0], x, 0.5 * x + 0.1) if training else x
+
+
+def doubting(*, input_shape, num_classes) -> keras.Model:
+    """A network whose two answers to an example differ."""
+    inputs = keras.Input(input_shape, name="image")
+    x = Doubting(name="features")(keras.layers.Flatten(name="stem")(inputs))
+    return set_alike(keras.Model(inputs, keras.layers.Dense(num_classes, dtype="float32", name="logits")(x)))
+
+
 def encoder(**sizes) -> keras.Model:
     """An encoder of texts, with the same weights on every backend."""
     return set_alike(MODELS["transformer"](**sizes, depth=1, width=8, num_heads=2, feed_forward=16, dropout=0.0))
@@ -140,6 +157,7 @@ def alike(folder: Path) -> dict[str, tuple]:
         "in parts": (plain.override(l2=1e-2, micro_batches=4), fixed),
         "half": (plain.override(precision="mixed_float16", ema=0.9), fixed),
         "whitened": (plain, whitened),
+        "twice": (plain.override(consistency=2.0, micro_batches=2), doubting),
         "ratios": (texts.override(model=Choice("nb_ngrams")), None),
         "updates": (texts.override(model=Choice("fixed"), lora=2), encoder),
         "pairs": (pairs, translator),

@@ -13,7 +13,7 @@ from bigkeras.layers import BatchNorm
 from bigkeras.optimization import make_optimizer
 from bigkeras.recipe import Choice, Recipe
 from bigkeras.runtime import Machine
-from bigkeras.step import Step, penalty
+from bigkeras.step import Step, divergence, penalty
 from bigkeras.strategies import strategy
 from bigkeras.tasks import LOSSES, TASKS
 
@@ -66,6 +66,7 @@ def train(splits: Splits, recipe: Recipe, replicas=None, **options) -> Step:
             clip_norm=recipe.clip_norm,
             ema=recipe.ema,
             penalty=penalty(recipe.l1, recipe.l2),
+            consistency=recipe.consistency,
             **options,
         )
         step.begin(make_optimizer(recipe, steps))
@@ -91,6 +92,7 @@ CASES = {
     "penalised": {"l2": 1e-2, "l1": 1e-3},
     "smoothed": {"loss": Choice("cross_entropy", {"label_smoothing": 0.1})},
     "focal": {"loss": Choice("focal")},
+    "twice": {"consistency": 2.0},
     "adam": {"optimizer": Choice("adamw", {"learning_rate": 1e-2, "weight_decay": 0.1})},
 }
 
@@ -181,6 +183,28 @@ def test_float16_scales_the_loss_and_still_clips(splits):
     assert isinstance(step.optimizer, keras.optimizers.LossScaleOptimizer)
     assert np.isfinite(step.network.get_weights()[0]).all()
     assert int(step.optimizer.iterations) > 0
+
+
+def test_an_example_that_is_answered_alike_twice_trains_what_it_trains_once(splits):
+    assert difference(train(splits, recipe(epochs=1, consistency=2.0)), train(splits, recipe(epochs=1))) < 1e-5
+
+
+def test_the_gradient_of_the_divergence_is_that_of_its_definition():
+    first, second = (tf.random.stateless_normal((2, 3, 7), (0, seed)) for seed in (1, 2))
+
+    def defined(a, b):
+        return tf.reduce_sum((tf.nn.softmax(a) - tf.nn.softmax(b)) * (tf.nn.log_softmax(a) - tf.nn.log_softmax(b)), -1)
+
+    found = []
+    for function in (divergence, defined):
+        with tf.GradientTape() as tape:
+            tape.watch([first, second])
+            value = function(first, second)
+            total = tf.reduce_sum(value * [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+        found.append([value, *tape.gradient(total, [first, second])])
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    assert (divergence(first, first).numpy() == 0).all() and (found[0][0].numpy() > 0).all()
 
 
 def test_class_weights_count_in_the_loss(splits):
