@@ -26,6 +26,7 @@ GOALS: dict[tuple[str, str], dict[str, float]] = {
     ("one", GREEDY): {HUGGING_FACE: 3.0},
     ("one", BEAM): {HUGGING_FACE: 3.0},
 }
+TRAIN = "bigkeras train multi30k-en-de --set start_from=saved_models/translate-en-de --set epochs=2"
 WAIT = {"OMP_WAIT_POLICY": "passive"}  # or PyTorch's threads keep a core busy between two calls
 
 
@@ -78,7 +79,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     if OURS not in options.contenders:
         parser.error(f"--contenders: {OURS} is what the others are compared with")
     if not (options.run / "recipe.json").is_file():
-        parser.error(f"--run {options.run}: no recipe.json there; train one: bigkeras train multi30k-en-de")
+        parser.error(f"--run {options.run}: no recipe.json there; train one: {TRAIN}")
     if options.quick:
         options.count, options.rounds = min(options.count, 100), min(options.rounds, 3)
     return options
