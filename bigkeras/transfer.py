@@ -61,6 +61,8 @@ def start_from(
         published = path.suffix == ".safetensors" or (path / "model.safetensors").is_file()
         if origin == "imagenet" or published or (network.name.startswith("bert_") and _is_preset(origin)):
             return load_pretrained(network, origin)
+        if not path.exists():
+            raise ValueError("nothing is there; a run is trained before another starts from it")
         theirs = _pair_preprocessor(path) if isinstance(preprocessor, PairPreprocessor) else None
         if path.name.endswith(".weights.h5") and path.is_file():
             if theirs and theirs.models != preprocessor.models:

@@ -373,7 +373,11 @@ def test_a_file_of_weights_has_the_vocabulary_beside_it(pairs, run, tmp_path):
     assert "vocabulary" not in inherited(asked.override(start_from=None), ("en", "de"))
     shutil.copytree(run, tmp_path / "damaged")
     (tmp_path / "damaged" / "source.model").write_bytes(b"no model")
-    for origin, message in ((tmp_path / "damaged", "damaged"), (tmp_path, "holds no preprocessor.json")):
+    for origin, message in (
+        (tmp_path / "damaged", "damaged"),
+        (tmp_path, "holds no preprocessor.json"),
+        (tmp_path / "none", "nothing is there"),
+    ):
         network = model_of(run)
         with pytest.raises(RecipeError, match=f"start_from=.*{message}"):
             start_from(str(origin), network, load_preprocessor(run))
