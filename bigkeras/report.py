@@ -131,11 +131,6 @@ def _head(recipe: Recipe, scored: Mapping[str, Mapping[str, Any]], main: str | N
         lines += ["", _score_table(scored)]
         if "at_threshold" in values:
             lines += ["", _decision(values)]
-        if recipe.learn_validation and "validation" in scored:
-            lines += [
-                "",
-                "The validation scores are of the model that these examples chose, before they were learned, too.",
-            ]
     if recipe.claim:
         lines += ["", f"The recipe's claim: {recipe.claim}"]
     return "\n".join(lines)

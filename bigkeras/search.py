@@ -1,9 +1,5 @@
-"""A recipe whose model is "auto": a few candidates that suit the data, and the one that validation prefers.
+"""A recipe whose model is "auto": a few candidates that suit the data, and the one that validation prefers."""
 
-Of texts that one is trained once more at the end, on the validation examples, too: they are a tenth of what there is.
-"""
-
-import csv
 import importlib.util
 import json
 import shutil
@@ -14,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from bigkeras.data.source import Splits
-from bigkeras.metrics import epoch_score
 from bigkeras.models.pretrained import LITE0_MEAN, LITE0_STD, PACKAGE
 from bigkeras.recipe import Choice, Recipe, RecipeError
 from bigkeras.run import RunError, write_json, write_text
@@ -45,8 +40,6 @@ KEPT = (
 )
 
 
-# Of a model trained once more, the candidate's: it was scored.
-CHOSEN = ("log.csv",)
 VOCABULARIES = ("vocabulary.txt", "sentencepiece.model")
 
 
@@ -154,20 +147,14 @@ def fit_best(recipe: Recipe, directory: Path, splits: Splits, fit: Any, log: Any
             candidate = replace(candidate, start_from=str(earlier))
         scores[candidate.name] = fit(candidate, place)["validation"]
     best = max(scores, key=lambda name: _score(scores[name], recipe.monitor))
-    chosen = kept = directory / "candidates" / best
-    if recipe.task.name == "text_classification":
-        again = _with_validation(next(c for c in tried if c.name == best), chosen)
-        log.say(f"{best} once more, on the validation examples, too: {again.epochs} epochs")
-        kept = directory / "candidates" / again.name
-        fit(again, kept)
     summary = {name: {"accuracy": s["accuracy"], "loss": s["loss"]} for name, s in scores.items()}
     # First this: from now on it says whose run the directory is, and recipe.json what was kept.
     write_json(directory / "search.json", {"asked": asdict(recipe), "tried": summary, "kept": best})
-    _promote(directory, kept, chosen)
+    _promote(directory, directory / "candidates" / best)
     told = ", ".join(f"{name} {s['accuracy']:.4f}" for name, s in scores.items())
     log.say(f"validation accuracy: {told}; kept {best}")
-    write_text(directory / "report.md", _report(chosen, told, best, once_more=kept != chosen))
-    metrics = (chosen / "metrics.json").read_text(encoding="utf-8")
+    write_text(directory / "report.md", _report(directory / "candidates" / best, told, best))
+    metrics = (directory / "candidates" / best / "metrics.json").read_text(encoding="utf-8")
     write_text(directory / "metrics.json", metrics)
     return json.loads(metrics)
 
@@ -181,29 +168,16 @@ def _score(values: dict[str, Any], monitor: str) -> tuple[float, float]:
     return first, -values["loss"]
 
 
-def _with_validation(candidate: Recipe, run: Path) -> Recipe:
-    """The candidate on all but the test examples, for as many epochs as were best for it."""
-    with open(run / "log.csv", encoding="utf-8", newline="") as file:
-        rows = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
-    scores = [epoch_score(row, candidate.monitor) for row in rows]
-    return replace(
-        candidate, name=f"{candidate.name}-whole", learn_validation=True, epochs=scores.index(max(scores)) + 1
-    )
+def _promote(directory: Path, best: Path) -> None:
+    for name in (*KEPT, *(name for name in VOCABULARIES if (best / name).exists())):
+        shutil.copyfile(best / name, directory / name)
+    for name in ("examples", "pictures"):
+        shutil.copytree(best / name, directory / name, dirs_exist_ok=True)
 
 
-def _promote(directory: Path, kept: Path, chosen: Path) -> None:
-    for name in (*KEPT, *(name for name in VOCABULARIES if (kept / name).exists())):
-        shutil.copyfile((chosen if name in CHOSEN else kept) / name, directory / name)
-    for origin, name in ((kept, "examples"), (chosen, "pictures")):
-        shutil.copytree(origin / name, directory / name, dirs_exist_ok=True)
-
-
-def _report(best: Path, told: str, name: str, once_more: bool) -> str:
+def _report(best: Path, told: str, name: str) -> str:
     head, _, rest = (best / "report.md").read_text(encoding="utf-8").partition("\n")
-    said = f"Model auto tried several candidates and kept **{name}**; validation accuracy: {told}."
-    if once_more:
-        said += " It was then trained once more, on the validation examples, too; the scores are those before."
-    return f"{head}\n\n{said}\n{rest}"
+    return f"{head}\n\nModel auto tried several candidates and kept **{name}**; validation accuracy: {told}.\n{rest}"
 
 
 def _epochs(looks: float, examples: int, fewest: int, most: int) -> int:
