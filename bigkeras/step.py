@@ -17,7 +17,7 @@ import tensorflow as tf
 
 from bigkeras.layers import noted_waits
 from bigkeras.replicas import own_randomness, sum_over_replicas
-from bigkeras.tasks.cross_entropy import token_nats
+from bigkeras.tasks.cross_entropy import divergence, token_nats
 
 MANY = 1_000_000  # weights
 ELEMENTWISE = ("SGD", "Adam", "AdamW", "Adagrad", "RMSprop", "Nadam", "Adamax", "Lion")
@@ -394,29 +394,6 @@ def synchronised(network: keras.Model, strategy: tf.distribute.Strategy) -> Iter
 def twice(x: Any) -> Any:
     """A batch, and after it the same once more."""
     return tf.nest.map_structure(lambda part: tf.concat([part, part], 0), x)
-
-
-def divergence(first: Any, second: Any) -> Any:
-    """Kullback and Leibler's from each answer to the other, their sum in nats: of logits `(…, classes)`, `(…)`.
-
-    Σ (p − q)(ln p − ln q), whose gradient is written out: of large vocabularies the passes over memory are what costs.
-    """
-
-    @tf.custom_gradient
-    def both(a: Any, b: Any) -> tuple[Any, Callable]:
-        p, q = tf.nn.softmax(a), tf.nn.softmax(b)
-        ratio = (a - tf.reduce_logsumexp(a, -1, keepdims=True)) - (b - tf.reduce_logsumexp(b, -1, keepdims=True))
-        difference = p - q
-
-        def gradient(above: Any) -> tuple[Any, Any]:
-            above = above[..., None]
-            there = p * (ratio - tf.reduce_sum(p * ratio, -1, keepdims=True)) + difference
-            back = q * (tf.reduce_sum(q * ratio, -1, keepdims=True) - ratio) - difference
-            return above * there, above * back
-
-        return tf.reduce_sum(difference * ratio, -1), gradient
-
-    return both(tf.cast(first, tf.float32), tf.cast(second, tf.float32))
 
 
 def penalty(l1: float, l2: float) -> Callable[[list[Any]], Any] | None:

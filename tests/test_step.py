@@ -13,9 +13,10 @@ from bigkeras.layers import BatchNorm
 from bigkeras.optimization import make_optimizer
 from bigkeras.recipe import Choice, Recipe
 from bigkeras.runtime import Machine
-from bigkeras.step import Step, divergence, penalty
+from bigkeras.step import Step, penalty
 from bigkeras.strategies import strategy
 from bigkeras.tasks import LOSSES, TASKS
+from bigkeras.tasks.cross_entropy import divergence
 
 EXAMPLES, BATCH = 22, 8  # the last batch holds 6 examples and 2 that only fill it
 

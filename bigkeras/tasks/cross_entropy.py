@@ -48,6 +48,29 @@ def token_nats(labels: Any, logits: Any) -> tf.Tensor:
     return _parts(labels, tf.cast(logits, tf.float32))[1]
 
 
+def divergence(first: Any, second: Any) -> Any:
+    """Kullback and Leibler's from each answer to the other, their sum in nats: of logits `(…, classes)`, `(…)`.
+
+    Σ (p − q)(ln p − ln q), whose gradient is written out: of large vocabularies the passes over memory are what costs.
+    """
+
+    @tf.custom_gradient
+    def both(a: Any, b: Any) -> tuple[Any, Callable]:
+        p, q = tf.nn.softmax(a), tf.nn.softmax(b)
+        ratio = (a - tf.reduce_logsumexp(a, -1, keepdims=True)) - (b - tf.reduce_logsumexp(b, -1, keepdims=True))
+        difference = p - q
+
+        def gradient(above: Any) -> tuple[Any, Any]:
+            above = above[..., None]
+            there = p * (ratio - tf.reduce_sum(p * ratio, -1, keepdims=True)) + difference
+            back = q * (tf.reduce_sum(q * ratio, -1, keepdims=True) - ratio) - difference
+            return above * there, above * back
+
+        return tf.reduce_sum(difference * ratio, -1), gradient
+
+    return both(tf.cast(first, tf.float32), tf.cast(second, tf.float32))
+
+
 def _parts(labels: Any, logits: Any) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Softmax of the logits; -ln of its value at each label, exact however small that is; the logit there."""
     shares = tf.nn.softmax(logits)
