@@ -70,7 +70,7 @@ def test_list_names_every_recipe(capsys):
         (["train", "image-folder", "--data", "nowhere"], "nowhere"),
         (["train", "image-folder", "--data", "."], "whose sub-folders are classes: take another --run-dir"),
         (["train", "image-table", "--data", "labels.csv"], "labels.csv"),
-        (["train", "digits", "--set", "start_from=nowhere"], "start_from=nowhere: not a run directory"),
+        (["train", "digits", "--set", "start_from=nowhere"], "start_from=nowhere: nothing is there"),
         (["train", "digits", "--set", "freeze_until=conv9"], "freeze_until='conv9': no such layer"),
         (["evaluate", "no-run"], "no-run: no such directory"),
         (["export", "no-run", "out"], "no-run"),
