@@ -1,7 +1,9 @@
 # Sourced by demo, test and check: goes to the repository's root and makes .venv there, with everything installed.
-# A finished .venv is left alone until pyproject.toml or constraints.txt change. $python is its interpreter.
+# A finished .venv is left alone until pyproject.toml or constraints.txt change. $python is its interpreter; $caller is
+# where the command was given, which paths on its line begin from.
 
 set -euo pipefail
+caller="$PWD"
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 cd "$root"
 python="$root/.venv/bin/python"

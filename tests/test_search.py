@@ -75,6 +75,25 @@ def test_the_best_candidate_becomes_the_run_and_a_second_call_finds_it_done(digi
     assert fit(recipe, tmp_path / "run", log=QUIET) == metrics
 
 
+@pytest.mark.parametrize(
+    ("monitor", "accuracies", "losses", "kept"),
+    [
+        ("val_accuracy", (0.90, 0.80), (0.5, 0.4), 0),  # of 100 examples, one standard error is three points
+        ("val_accuracy", (0.90, 0.89), (0.5, 0.4), 1),
+        ("val_accuracy", (0.90, 0.89), (0.4, 0.5), 0),
+        ("val_accuracy", (1.00, 0.99), (0.4, 0.3), 0),  # no chance is left in all of them
+        ("val_macro_f1", (0.90, 0.80), (0.5, 0.4), 1),
+        ("val_loss", (0.90, 0.80), (0.5, 0.4), 1),
+    ],
+)
+def test_of_candidates_that_chance_does_not_tell_apart_the_surer_one_is_kept(monitor, accuracies, losses, kept):
+    scores = {
+        str(i): {"examples": 100, "accuracy": accuracy, "loss": loss, "macro": {"f1": 0.8}}
+        for i, (accuracy, loss) in enumerate(zip(accuracies, losses, strict=True))
+    }
+    assert search.preferred(scores, monitor) == str(kept)
+
+
 def photographs(folder: Path, each: int) -> Path:
     """Crops of scikit-learn's two photographs: sky, temple, petals, leaves."""
     china, flower = load_sample_image("china.jpg"), load_sample_image("flower.jpg")
