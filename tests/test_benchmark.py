@@ -267,6 +267,15 @@ def test_own_texts_that_cannot_be_used_are_one_line(tmp_path, capsys):
     assert "only one class" in capsys.readouterr().err
 
 
+@pytest.mark.skipif(Path(sys.prefix) != ROOT / ".venv", reason="the script would make another environment")
+def test_paths_on_a_scripts_line_begin_where_it_is_called(tmp_path):
+    (tmp_path / "t.csv").write_text("text,label\na,1\nb,1\n", encoding="utf-8")
+    command = [ROOT / "scripts" / "benchmark", "own-texts", "--data", "t.csv"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 1
+    assert "only one class" in done.stderr
+
+
 def test_peers_that_are_missing_are_named(monkeypatch, capsys):
     monkeypatch.setattr(predict_text, "PEERS", ("no_such_peer",))
     assert predict_text.main(["--models", "tiny"]) == 1
