@@ -10,7 +10,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from bigkeras import checkpoint
 from bigkeras.data.bad import reason
@@ -25,7 +24,7 @@ from bigkeras.runtime import Machine
 from bigkeras.signals import Interrupted, Log
 from bigkeras.step import Step
 from bigkeras.tasks.task import Task
-from bigkeras.tensorboard import tensorboard_callbacks
+from bigkeras.tensorboard import Forgiving, tensorboard_callbacks
 from bigkeras.translator import ALIGNED, Translator, texts_of, validation_scores
 from bigkeras.workers import ChiefError, Workers
 
@@ -48,37 +47,6 @@ def write_model(network: keras.Model, path: Path) -> None:
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)
         raise checkpoint.CheckpointError(f"{path}: cannot be written: {error.strerror or error}") from None
-
-
-class Forgiving(keras.callbacks.Callback):
-    """A callback that writes into a run directory, for a run that goes on where that fails: told, and left out."""
-
-    def __init__(self, inner: keras.callbacks.Callback, directory: Path, log: Log):
-        super().__init__()
-        self.inner, self.directory, self.log = inner, directory, log
-
-    def set_model(self, model: keras.Model) -> None:
-        super().set_model(model)
-        self.inner.set_model(model)
-
-    def on_train_begin(self, logs: Any = None) -> None:
-        self._try(self.inner.on_train_begin, logs)
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        self._try(self.inner.on_train_batch_end, batch, logs)
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        self._try(self.inner.on_epoch_end, epoch, logs)
-
-    def on_train_end(self, logs: Any = None) -> None:
-        self._try(self.inner.on_train_end, logs)
-
-    def _try(self, hook: Callable, *arguments: Any) -> None:
-        try:
-            checkpoint.check_there(self.directory)  # or its writers would make it anew
-            hook(*arguments)
-        except (OSError, RunError, tf.errors.OpError) as error:
-            self.log.say_once(f"TensorBoard: {str(error).splitlines()[0]}; {GOES_ON}")
 
 
 def counted(batch_size: int, lengths: np.ndarray | None, steps: int) -> int:

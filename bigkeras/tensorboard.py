@@ -13,7 +13,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bigkeras import pictures
+from bigkeras import checkpoint, pictures
+from bigkeras.run import RunError
+from bigkeras.signals import Log
 
 EVERY_STEPS = 50
 SAMPLES = 24
@@ -139,6 +141,37 @@ class TensorBoardExtras(keras.callbacks.Callback):
         if self.profiling:
             tf.profiler.experimental.stop()
             self.profiling = False
+
+
+class Forgiving(keras.callbacks.Callback):
+    """A callback that writes into a run directory, for a run that goes on where that fails: told, and left out."""
+
+    def __init__(self, inner: keras.callbacks.Callback, directory: Path, log: Log):
+        super().__init__()
+        self.inner, self.directory, self.log = inner, directory, log
+
+    def set_model(self, model: keras.Model) -> None:
+        super().set_model(model)
+        self.inner.set_model(model)
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        self._try(self.inner.on_train_begin, logs)
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        self._try(self.inner.on_train_batch_end, batch, logs)
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        self._try(self.inner.on_epoch_end, epoch, logs)
+
+    def on_train_end(self, logs: Any = None) -> None:
+        self._try(self.inner.on_train_end, logs)
+
+    def _try(self, hook: Callable, *arguments: Any) -> None:
+        try:
+            checkpoint.check_there(self.directory)  # or its writers would make it anew
+            hook(*arguments)
+        except (OSError, RunError, tf.errors.OpError) as error:
+            self.log.say_once(f"TensorBoard: {str(error).splitlines()[0]}; the training goes on")
 
 
 def tensorboard_callbacks(control: Any) -> list[keras.callbacks.Callback]:
