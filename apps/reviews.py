@@ -78,12 +78,12 @@ def standard_input() -> Iterator[Review]:
 def objects_of(stream: TextIO, name: str, column: str | None) -> Iterator[Review]:
     """A review for every line that is a JSON object: its value under `column`, or under a usual name."""
     for review in lines_of(stream, name):
+        if not review.text.strip():
+            continue
         try:
-            value = json.loads(review.text) if review.text.strip() else None
+            value = json.loads(review.text)
         except (ValueError, RecursionError) as error:
             yield Review(review.name, review.text, defect=f"not JSON: {error}")
-            continue
-        if value is None:
             continue
         if not isinstance(value, dict):
             yield Review(review.name, review.text, defect="not a JSON object")

@@ -111,6 +111,8 @@ def _check_usage(parser: argparse.ArgumentParser, options: argparse.Namespace) -
         parser.error("--attention goes with one TEXT")
     if options.attention and not options.attention.lower().endswith(".png"):
         parser.error(f"--attention {options.attention}: the name of a .png file")
+    if options.attention and (options.beam or options.n_best):
+        parser.error("--attention is of the model's own translation: without --beam and --n-best")
     if options.beam and options.n_best:
         parser.error("--beam and --n-best: one of them")
     if options.length_penalty is not None and not options.n_best:

@@ -29,7 +29,6 @@ from bigkeras.translator import ALIGNED, Translator, texts_of, validation_scores
 from bigkeras.workers import ChiefError, Workers
 
 GOES_ON, ENDS = "the training goes on", "the run ends without it"  # where something cannot be written
-SCORED_EVERY = 2  # epochs: whole translations take longer than a step
 
 
 class Diverged(ValueError):
@@ -200,7 +199,7 @@ class Control(keras.callbacks.Callback):
             self.confusion = self.step.confusion.result().numpy()
             return {"val_macro_f1": macro_f1(self.confusion)}
         last = epoch + 1 == self.recipe.epochs
-        if (epoch + 1) % SCORED_EVERY and not last:
+        if (epoch + 1) % self.recipe.score_every and not last:
             return {}
         return self._translation_scores(validation)
 

@@ -6,7 +6,7 @@ import json
 import os
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,8 +35,9 @@ class Recipe:
     of zero the last epoch is the best one. `start_from` gives the first weights (a run, a shipped model, a file or
     "imagenet") and `freeze_until` names the last layer that keeps them; `layer_decay` multiplies the learning rate once
     for every stage that a layer lies below the top; `lora`, a rank, trains low-rank updates of the attention's layers,
-    and the last layer, alone. `patience` counts scored epochs without a better `monitor`; None never stops. `teacher`:
-    a run whose answers, where its probability is at least `teacher_sure`, are learned as labels of what the data has
+    and the last layer, alone. `patience` counts scored epochs without a better `monitor`; None never stops.
+    `score_every`: after so many epochs, and the last, a translator's validation sentences are translated. `teacher`: a
+    run whose answers, where its probability is at least `teacher_sure`, are learned as labels of what the data has
     without. `learn_validation`: once it has chosen what is trained, the validation split is learned from, too, and the
     last epoch is the best one; test examples stay what they are. `consistency`: every example goes through the network
     twice in a step, and so much of what parts its two answers, under other draws of dropout, is added to the loss
@@ -73,6 +74,7 @@ class Recipe:
     teacher_sure: float = 0.9
     consistency: float = 0.0
     learn_validation: bool = False
+    score_every: int = 2
     freeze_until: str | None = None
     layer_decay: float = 1.0
     lora: int | None = None
@@ -80,7 +82,7 @@ class Recipe:
     def __post_init__(self) -> None:
         for name, hint in typing.get_type_hints(type(self)).items():
             object.__setattr__(self, name, _typed(name, getattr(self, name), hint))
-        positive = ("epochs", "batch_size", "micro_batches")
+        positive = ("epochs", "batch_size", "micro_batches", "score_every")
         for name in positive:
             if getattr(self, name) < 1:
                 raise RecipeError(f"{name}={getattr(self, name)}: at least 1")
@@ -249,7 +251,7 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
         raise RecipeError(f"{name}={value!r}: null")
     if hint is Choice:
         return _choice(name, value)
-    if origin in (tuple, list) or hint in (tuple, list):
+    if origin in (tuple, list, Sequence) or hint in (tuple, list):
         if not isinstance(value, (list, tuple)):
             raise RecipeError(f"{name}={value!r}: a list")
         inner = args[0] if args else Any

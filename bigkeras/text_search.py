@@ -1,17 +1,21 @@
 """What a recipe of texts whose model is "auto" tries: ratios of n-grams, convolutions, words, characters, and more."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from bigkeras.data.source import Splits
-from bigkeras.recipe import Choice, Recipe
+from bigkeras.recipe import Choice, Recipe, RecipeError
 from bigkeras.tasks.text_classification import texts_of
 
 # Looks at a training text that fit into some minutes of two CPU cores: of n-grams and convolutions, at a text of 1,000
 # bytes; of the encoder, at one of 300.
 NGRAM_LOOKS, CONVOLUTION_LOOKS, ENCODER_LOOKS = 150_000, 20_000, 40_000
+TOKENS_OF = {
+    "ratios": "word", "convolutions": "word", "words": "word", "characters": "character", "encoder": "sentencepiece",
+}  # fmt: skip
 # Examples. Of 4,000 film reviews an encoder from scratch learned 62 %, ratios of n-grams 84 % and much sooner.
 FEWEST_FOR_ENCODER = 20_000
 
@@ -27,7 +31,18 @@ def text_candidates(recipe: Recipe, splits: Splits) -> list[Recipe]:
     ]
     if len(splits.train) >= FEWEST_FOR_ENCODER:
         tried.append(_encoder(recipe, splits, size))
-    return tried
+    fitting = [candidate for candidate in tried if _heeds(candidate, recipe.task.args)]
+    if not fitting:
+        said = ", ".join(f"task.{name}={value}" for name, value in recipe.task.args.items())
+        raise RecipeError(f"{said}: model auto tries words, characters and, of many texts, SentencePiece; name a model")
+    return fitting
+
+
+def _heeds(candidate: Recipe, asked: Mapping[str, Any]) -> bool:
+    """Whether a candidate of certain tokens can be what was asked for."""
+    tokens = TOKENS_OF[candidate.name.rpartition("-")[2]]
+    of_ngrams = tokens != "sentencepiece" or not {"ngrams", "buckets"} & set(asked)
+    return asked.get("tokens", tokens) == tokens and of_ngrams
 
 
 def _ratios(recipe: Recipe, splits: Splits) -> Recipe:

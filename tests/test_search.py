@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from bigkeras import search
+from bigkeras import search, text_search
 from bigkeras.data.source import ArraySource, Splits
 from bigkeras.recipe import Choice, RecipeError
 from bigkeras.recipes import RECIPES
@@ -17,6 +17,7 @@ from bigkeras.signals import Log
 from bigkeras.train import check_recipe, fit
 
 FOLDER = RECIPES["image-folder"].override(**{"data.directory": "pictures"})
+TEXTS = RECIPES["text-csv"].override(**{"data.file": "texts.csv"})
 QUIET = Log(quiet=True)
 
 
@@ -92,6 +93,32 @@ def test_of_candidates_that_chance_does_not_tell_apart_the_surer_one_is_kept(mon
         for i, (accuracy, loss) in enumerate(zip(accuracies, losses, strict=True))
     }
     assert search.preferred(scores, monitor) == str(kept)
+
+
+@pytest.mark.parametrize(
+    ("asked", "kept"),
+    [
+        ({}, ["ratios", "convolutions", "words", "characters", "encoder"]),
+        ({"tokens": "character"}, ["characters"]),
+        ({"tokens": "word", "lower": False}, ["ratios", "convolutions", "words"]),
+        ({"ngrams": 2}, ["ratios", "convolutions", "words", "characters"]),  # SentencePiece makes none
+    ],
+)
+def test_candidates_that_would_not_heed_what_is_asked_of_the_texts_are_left_out(asked, kept, monkeypatch):
+    monkeypatch.setattr(text_search, "FEWEST_FOR_ENCODER", 4)
+    source = ArraySource({"text": np.array([b"good", b"bad"] * 4, object)}, [0, 1] * 4)
+    tried = search.candidates(
+        TEXTS.override(task=Choice("text_classification", asked)), Splits(source, source, None, ("a", "b"))
+    )
+    assert [recipe.name.removeprefix("text-csv-") for recipe in tried] == kept
+    for recipe in tried:
+        check_recipe(recipe)
+
+
+def test_tokens_that_no_candidate_has_are_named():
+    source = ArraySource({"text": np.array([b"good", b"bad"] * 4, object)}, [0, 1] * 4)
+    with pytest.raises(RecipeError, match=r"task\.tokens=wordpiece: model auto tries words, characters"):
+        search.candidates(TEXTS.override(**{"task.tokens": "wordpiece"}), Splits(source, source, None, ("a", "b")))
 
 
 def photographs(folder: Path, each: int) -> Path:

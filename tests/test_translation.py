@@ -143,6 +143,21 @@ def test_the_vocabulary_is_learned_from_the_training_split_and_always_the_same(p
     assert not other.preprocessor.joint
 
 
+def test_a_vocabulary_knows_nothing_of_the_other_splits(task):
+    splits, fitted = task
+    held = splits.train.take([0] * 200)
+    held.columns["source"][:] = held.columns["target"][:] = b"xylophone"
+    again = TASKS["translation"](replace(splits, validation=held, test=held), vocabulary_size=340, length=48)
+    assert again.preprocessor.models == fitted.preprocessor.models
+
+
+def test_learned_positions_reach_to_the_widest_batch(pairs):
+    splits = DATASETS["translation_pairs"](file=str(pairs))
+    fitted = TASKS["translation"](splits, vocabulary_size=340, length=9)
+    width = fitted.sample(splits.train, 32)[0].shape[1]
+    assert 9 < width <= fitted.model_arguments["length"]
+
+
 def test_the_preprocessor_is_the_same_after_its_files_are_read(task, tmp_path):
     _, fitted = task
     for name, data in fitted.preprocessor.files().items():

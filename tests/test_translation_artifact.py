@@ -241,6 +241,9 @@ def test_a_length_penalty_that_nothing_would_heed_is_wrong_usage(capsys):
     with pytest.raises(SystemExit) as stopped:
         translation.main(["x", "--length-penalty", "2"])
     assert stopped.value.code == 2 and "--length-penalty goes with --n-best" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        translation.main(["one", "--beam", "1", "--attention", "a.png"])
+    assert "--attention is of the model's own translation" in capsys.readouterr().err
 
 
 def test_the_app_tells_a_translation_once_however_the_model_cut_it_up():

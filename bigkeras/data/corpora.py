@@ -48,6 +48,9 @@ def multi30k(
     pairs: list[Pair] = []
     for part, stem in MULTI30K.items():
         sides = [_published_lines(folder / f"{stem}.{name}") for name in (source_language, target_language)]
+        if len(sides[0]) != len(sides[1]):
+            told = f"{len(sides[0]):,} lines in {source_language} and {len(sides[1]):,} in {target_language}"
+            raise DataError(f"multi30k: {folder / stem}: {told}: they are not the published files")
         lines = zip(*sides, strict=True)
         pairs += [Pair(f"{part}[{i}]", tidy(s), tidy(t), part) for i, (s, t) in enumerate(lines)]
     languages = (source_language, target_language)
@@ -144,7 +147,7 @@ def _tatoeba_text(folder: Path, code: str) -> str | None:
         try:
             with zipfile.ZipFile(io.BytesIO(read_bytes(archive, NOT_PINNED))) as opened:
                 data = opened.read(plain.name)
-        except (zipfile.BadZipFile, KeyError):
+        except (zipfile.BadZipFile, zlib.error, KeyError):
             raise DataError(f"{archive}: not a whole zip file with {plain.name} in it: fetch it again") from None
     elif plain.is_file():
         data = read_bytes(plain, NOT_PINNED)

@@ -12,6 +12,7 @@ MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 BLANK = "\0 \t\r\n\v\f\u00a0\u3000\ufeff"  # a text of these says nothing
+ASCII = bytes(range(128))
 SAMPLE = 20_000  # bytes that tell an encoding
 # What people's tables are saved in, beside UTF-8; rarer ones can be named.
 LIKELY = ("gb18030", "big5", "cp932", "cp949", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "koi8_r")
@@ -54,7 +55,7 @@ def found_encoding(data: bytes) -> str:
     if _reads(data, "utf-8"):
         return "utf-8"
     broken = data.decode("utf-8", "replace").count("�")
-    high = sum(byte > 127 for byte in data[:SAMPLE])
+    high = len(data.translate(None, ASCII))
     if broken <= len(data) / 1000 and broken * 20 < high:
         return "utf-8"  # with a broken byte here and there
     return _told_from(data)

@@ -24,6 +24,7 @@ LABEL_NAMES = (
     "score", "polarity", "y", "标签", "类别", "情感",
 )  # fmt: skip
 NO_LABEL = ("nan", "null", "none", "n/a", "na", "<na>")
+SPLIT = "split"
 FILLED = 0.9  # of the rows, at least, have a label
 
 
@@ -32,7 +33,7 @@ def text_table(
     file: str,
     text: str | None = None,
     label: str | None = None,
-    split: str = "split",
+    split: str = SPLIT,
     delimiter: str | None = None,
     encoding: str | None = None,
     header: bool | None = None,
@@ -47,9 +48,10 @@ def text_table(
     What is None is found. `text` and `label` are names of columns, or their numbers from 1 where there is no `header`;
     a column called text or review, label or sentiment, … is taken, or one whose name has such a word (review_body,
     starRating, 情感标签), else the longest cells are texts and the fewest different ones labels. `split`: a column of
-    train, validation and test, if there is one; else the seed decides a stratified split. Rows of another number of
-    cells, without a text or without a label (`no_label`, in any case, is none) are left out and stand in `bad`. Classes
-    are sorted, as numbers where all are. Raises DataError that names file and line.
+    train, validation and test, in any case of its letters; where no column is called "split", the seed decides a
+    stratified split. Rows of another number of cells, without a text or without a label (`no_label`, in any case, is
+    none) are left out and stand in `bad`. Classes are sorted, as numbers where all are. Raises DataError that names
+    file and line.
     """
     path = Path(file).expanduser()
     content, found = decoded(bytes_of(path), str(path), encoding)
@@ -59,8 +61,8 @@ def text_table(
     else:
         lines, rows, bad, delimiter = csv_rows(path, content, delimiter)
         names, lines, rows = _named(path, lines, rows, header, (text, label))
-    columns = _columns(path, names, rows, text, label)
-    place = names.index(split) if split in names else None
+    place = _split_column(path, names, split)
+    columns = _columns(path, names, rows, text, label, place)
     missing = {name.lower() for name in no_label}
     texts: list[bytes] = []
     labels: list[str] = []
@@ -131,10 +133,21 @@ def _has_header(rows: list[list[str]], wanted: Sequence[str | None]) -> bool:
     return not recurs(label) and len(rows[0][text]) < 30
 
 
+def _split_column(path: Path, names: list[str], split: str) -> int | None:
+    """Where rows say to which split they belong; None where no column does, as long as none was asked for."""
+    lower = [name.lower() for name in names]
+    if split.lower() in lower:
+        return names.index(split) if split in names else lower.index(split.lower())
+    if split != SPLIT:
+        told = ", ".join(map(repr, names))
+        raise DataError(f"{path}: no column {split!r} among {told}: --set data.split=NAME takes one of these")
+    return None
+
+
 def _columns(
-    path: Path, names: list[str], rows: list[list[str]], text: str | None, label: str | None
+    path: Path, names: list[str], rows: list[list[str]], text: str | None, label: str | None, split: int | None
 ) -> tuple[int, int]:
-    """Where texts and labels stand."""
+    """Where texts and labels stand; not where the splits do."""
     if len(names) < 2:
         width, times = Counter(map(len, rows[:LOOKED_AT])).most_common(1)[0]
         if width > 1:
@@ -151,7 +164,7 @@ def _columns(
     if first is None:
         first = _text_column(names, looked, but=second)
     if second is None:
-        second = _label_column(names, looked, but=first)
+        second = _label_column(names, looked, but=first, nor=split)
     if second is None:
         told = ", ".join(map(repr, names))
         raise DataError(f"{path}: which column holds the labels? --set data.label=NAME takes one of {told}")
@@ -183,12 +196,12 @@ def _text_column(names: list[str], rows: list[list[str]], but: int | None = None
     return max(spoken or sizes, key=lambda i: sizes[i])
 
 
-def _label_column(names: list[str], rows: list[list[str]], but: int) -> int | None:
+def _label_column(names: list[str], rows: list[list[str]], but: int, nor: int | None = None) -> int | None:
     """The column of the fewest different cells, more than one, the shorter ones among equals; None where there is none.
 
     Those whose name speaks of labels go before. Where only one column is left, it is that.
     """
-    places = [i for i in range(len(names)) if i != but]
+    places = [i for i in range(len(names)) if i not in (but, nor)]
     if len(places) == 1:
         return places[0]
     cells = {i: [cell for row in rows if (cell := row[i].strip())] for i in places}

@@ -1,5 +1,6 @@
 """Text classification: what a raw text and its answer are, in training, evaluation and the artifact."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -129,6 +130,7 @@ def text_classification(
         found = load_preprocessor(vocabulary)
         if not isinstance(found, TextPreprocessor):
             raise DataError(f"task.vocabulary={vocabulary}: a run with another kind of data")
+        _check_kept(vocabulary, found, tokens=tokens, ngrams=ngrams, length=length, truncation=truncation, lower=lower)
         return TextClassification(found, splits.class_names, augmentation)
     if nfkc is None:
         nfkc = tokens in ("word", "character")
@@ -151,6 +153,15 @@ def text_classification(
         _, lengths = encoded(values, texts)
         values = replace(values, length=max(8, int(np.ceil(np.quantile(lengths, SHARE_WHOLE) / 8) * 8)))
     return TextClassification(values, splits.class_names, augmentation)
+
+
+def _check_kept(origin: str, kept: TextPreprocessor, **asked: Any) -> None:
+    """Raises DataError for a value that is not the usual one, where the preprocessor that is kept has another."""
+    usual = inspect.signature(text_classification).parameters
+    for name, value in asked.items():
+        if value != usual[name].default and value != getattr(kept, name):
+            told = f"{origin} has {getattr(kept, name)}, and is taken over as it is"
+            raise DataError(f"task.{name}={value}: {told}; for another, leave out task.vocabulary")
 
 
 def check_augmentation(choices: Sequence[Choice]) -> None:

@@ -36,9 +36,10 @@ class Translation:
 
     @property
     def model_arguments(self) -> dict[str, Any]:
-        """What the data decides of a model: its vocabularies and `length`."""
+        """What the data decides of a model: its vocabularies and `length`, the widest batch."""
         source, target = self.preprocessor.vocabulary_sizes()
-        sizes = {"vocabulary_size": source, "length": self.preprocessor.length}
+        widest = next(width for width in WIDTHS if width >= self.preprocessor.length)
+        sizes = {"vocabulary_size": source, "length": widest}
         return sizes if self.preprocessor.joint else {**sizes, "target_vocabulary_size": target}
 
     def ready(self, splits: Splits) -> Splits:

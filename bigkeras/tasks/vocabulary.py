@@ -110,7 +110,14 @@ def given_fields(tokens: str, given: Path | tuple[str, ...]) -> dict[str, Any]:
         if tokens == "sentencepiece":
             if not isinstance(given, Path):
                 raise DataError("task.vocabulary: SentencePiece takes the file of a model")
-            return sentencepiece_fields(given.read_bytes())
+            fields = sentencepiece_fields(given.read_bytes())
+            if fields["vocabulary"][:2] != ("<pad>", "<unk>"):
+                found = " and ".join(map(repr, fields["vocabulary"][:2]))
+                raise DataError(
+                    f"task.vocabulary={origin}: its first pieces are {found}, not '<pad>' and '<unk>': learn it with "
+                    "--pad_id=0 --unk_id=1 --bos_id=2 --eos_id=3"
+                )
+            return fields
         words = read_vocabulary(given) if isinstance(given, Path) else tuple(given)
     except (OSError, UnicodeDecodeError, RuntimeError) as error:
         wanted = "a UTF-8 text, a token a line, or a SentencePiece model"

@@ -91,11 +91,12 @@ def test_a_table_comes_back_with_two_more_columns(app, tmp_path):
 
 
 def test_json_lines_have_their_texts_under_a_key(app, tmp_path):
-    lines = ['{"id": 1, "review": "good"}', "", '{"review": 7}', "{broken", '{"review": "bad \\ud83d"}']
+    lines = ['{"id": 1, "review": "good"}', "", '{"review": 7}', "{broken", '{"review": "bad \\ud83d"}', "null"]
     (tmp_path / "in.jsonl").write_text("\n".join(lines))
     done = app("--file", "in.jsonl", "--json")
-    assert labels(done) == ["good", None, None, "差"]
+    assert labels(done) == ["good", None, None, "差", None]
     assert "in.jsonl, line 3: no text under 'review'\nin.jsonl, line 4: not JSON: " in done.stderr.decode()
+    assert done.stderr.decode().endswith("in.jsonl, line 6: not a JSON object\n")
     assert "no text under 'id'" in app("--file", "in.jsonl", "--column", "id").stderr.decode()
     (tmp_path / "in.jsonl").write_text('{"content": "bad", "review": "good"}')  # of two usual ones, as in a table
     assert labels(app("--file", "in.jsonl", "--json")) == ["good"]
@@ -124,6 +125,8 @@ def test_the_explanation_marks_the_words_that_carried_the_answer(app):
         (("--file", "in.csv", "--delimiter", '"'), 2, "--delimiter '\"': one character"),
         (("--file", "in.txt", "--column", "said"), 2, "--column goes with .csv, .tsv and .jsonl, not with in.txt"),
         (("--file", "twice.csv"), 1, "two columns are called 'text': --column takes one of 'text', 'Text'"),
+        (("--file", "same.csv"), 1, "same.csv: two columns are called 'text': rename one"),
+        (("--file", "header.csv"), 0, ""),
         (("--file", "gone.csv"), 1, "gone.csv: cannot be read: No such file"),
         (("--file", "in.csv", "--column", "body"), 1, "in.csv: no column 'body': --column takes one of 'id', 'said'"),
         (("--file", "in.csv"), 1, "in.csv: which column holds the texts?"),
@@ -136,6 +139,8 @@ def test_what_cannot_be_done_is_one_clear_line(app, arguments, status, message, 
     (tmp_path / "in.csv").write_text("id,said\n1,good\n")
     (tmp_path / "empty.csv").touch()
     (tmp_path / "twice.csv").write_text("text,Text\ngood,bad\n")
+    (tmp_path / "same.csv").write_text("text,text\ngood,bad\n")
+    (tmp_path / "header.csv").write_text("text\n")
     done = app(*arguments)
     assert done.returncode == status
     assert message in done.stderr.decode()

@@ -189,6 +189,17 @@ def test_pairs_with_broken_bytes_are_left_out_and_the_others_are_read(tmp_path):
     assert sorted(every(splits)) == sorted(source for source, _ in rows[2:])
 
 
+def test_broken_bytes_all_over_a_large_file_of_few_accents_are_no_other_encoding(tmp_path):
+    said = ("gut", "schön")
+    rows = [(f"Number {i}, please, as ever.", f"Nummer {i}, bitte, {said[i % 20 == 0]} wie immer.") for i in range(4000)]
+    data = "".join("\t".join(row) + "\n" for row in rows).encode()
+    broken = data.replace(b"Nummer 7", b"Nummer\xff7", 12)  # the first 20,000 bytes have some 20 accents
+    (tmp_path / "p.tsv").write_bytes(broken)
+    splits = DATASETS["translation_pairs"](file=str(tmp_path / "p.tsv"))
+    assert any("schön wie immer" in target for target in texts(splits.train, "target"))
+    assert sum("broken characters" in why for _, why in splits.ignored) == 12
+
+
 def test_other_encodings_are_found(tmp_path):
     rows = [(f"Number {i}, please.", f"Nummer {i}, schöne Grüße, bitte.") for i in range(40)]
     path = tmp_path / "p.tsv"

@@ -173,6 +173,18 @@ def test_what_is_no_label_may_be_said(tmp_path):
     assert table(tmp_path / "t.csv", content + "\n?,?", no_label=["?"]).class_names == ("against", "none")
 
 
+def test_a_column_of_splits_is_found_in_any_case_and_is_no_label(tmp_path):
+    # More verdicts than splits: the splits, of fewer values, were taken for labels.
+    parts = ["train"] * 12 + ["test"] * 4
+    lines = [f"a text of some length {i},{('gut', 'mittel', 'schlecht', 'egal')[i % 4]}" for i in range(16)]
+    content = "\n".join(["text,urteil,Split", *(f"{line},{part}" for line, part in zip(lines, parts, strict=True))])
+    splits = table(tmp_path / "t.csv", content)
+    assert splits.class_names == ("egal", "gut", "mittel", "schlecht")
+    assert (len(splits.train) + len(splits.validation), len(splits.test)) == (12, 4)
+    with pytest.raises(DataError, match=r"t.csv: no column 'fold' among 'text', 'urteil', 'Split': --set data.split="):
+        table(tmp_path / "t.csv", content, split="fold")
+
+
 def test_equal_numbers_are_one_class_however_they_are_written(tmp_path):
     labels = ["1", "1.0", "2", "1", "10"] * 4
     splits = table(tmp_path / "t.csv", "\n".join(["review,label", *(f"text {i},{n}" for i, n in enumerate(labels))]))

@@ -1,6 +1,7 @@
 """The text preprocessor: what becomes of a text, whatever is in it."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -157,6 +158,38 @@ def test_wordpiece_stands_between_cls_and_sep_and_takes_accents_away(tmp_path):
     path = str(tmp_path / "vocab.txt")
     task = text_classification(splits_of("a", "b"), tokens="wordpiece", vocabulary=path, length=5)
     assert ids(task.preprocessor, "Cafés!", "", "cafe cafe cafe cafe") == [[2, 4, 5, 6, 3], [2, 3], [2, 4, 4, 4, 3]]
+
+
+@pytest.mark.parametrize("tokens", ["word", "character", "wordpiece", "sentencepiece"])
+def test_a_vocabulary_knows_nothing_of_the_other_splits(tokens):
+    train = splits_of(*TRAINING * 4)
+    other = ArraySource({"text": texts(*["xylophone 汉字"] * 400)}, [0, 1] * 200, "other")
+    options = {"vocabulary_size": 320, "min_count": 1, "length": 16, "tokens": tokens}
+    alone = text_classification(train, **options).preprocessor
+    assert text_classification(replace(train, validation=other, test=other), **options).preprocessor == alone
+
+
+def test_a_sentencepiece_model_without_padding_first_is_refused(tmp_path):
+    import sentencepiece
+
+    text = tmp_path / "text.txt"
+    text.write_text("the film was good\n" * 20)
+    prefix = tmp_path / "own"
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(text), model_prefix=str(prefix), vocab_size=30, hard_vocab_limit=False, minloglevel=2
+    )
+    with pytest.raises(DataError, match=r"own\.model: its first pieces are '<unk>' and '<s>', not '<pad>' and '<unk>'"):
+        text_classification(splits_of("a", "b"), tokens="sentencepiece", vocabulary=f"{prefix}.model")
+
+
+def test_a_run_whose_preprocessor_is_taken_over_has_to_have_what_is_asked_for(tmp_path):
+    for name, data in WORDS.files().items():
+        (tmp_path / name).write_bytes(data)
+    run = {"vocabulary": str(tmp_path)}
+    assert text_classification(splits_of("a", "b"), length=8, **run).preprocessor == WORDS
+    for asked, told in (({"length": 9}, "task.length=9: .* has 8"), ({"ngrams": 2}, "task.ngrams=2: .* has 1")):
+        with pytest.raises(DataError, match=told):
+            text_classification(splits_of("a", "b"), **run, **asked)
 
 
 def test_wordpiece_is_learned_from_the_training_texts():
