@@ -17,7 +17,7 @@ from bigkeras.data.source import DataError, Source, Splits
 from bigkeras.data.tokens import TokenSource
 from bigkeras.recipe import Choice, RecipeError
 from bigkeras.tasks.text import PADDING, UNSPACED, TextPreprocessor, mixed
-from bigkeras.tasks.text_classification import TextClassification, text_classification
+from bigkeras.tasks.text_classification import TextClassification, kept_preprocessor, text_classification
 
 CAPACITY = 4 / 3  # times the expected number of hidden tokens are looked at; what chance hides beyond stays as it is
 MASKED, RANDOM = 0.8, 0.1  # of the hidden tokens; the rest are left as they are
@@ -128,14 +128,17 @@ def masked_language_model(
     """
     if not 0 < rate < 0.5:
         raise DataError(f"task.rate={rate}: above 0, below 0.5")
-    fitted = text_classification(
-        splits, tokens=tokens, length=length, truncation=truncation, vocabulary=vocabulary,
-        vocabulary_size=vocabulary_size, min_count=min_count, lower=lower, nfkc=nfkc,
-    )  # fmt: skip
-    if fitted.preprocessor.ngrams > 1:
-        raise DataError(f"task.vocabulary={vocabulary}: a run with n-grams, whose words cannot be hidden")
     # A run's vocabulary is taken over whole; a length, which no weights but the positions' hang on, may be another.
-    return MaskedLanguageModel(replace(fitted.preprocessor, length=length), rate=rate)
+    asked = {"tokens": tokens, "truncation": truncation, "lower": lower}
+    preprocessor = kept_preprocessor(vocabulary, masked_language_model, asked)
+    if preprocessor is None:
+        preprocessor = text_classification(
+            splits, tokens=tokens, length=length, truncation=truncation, vocabulary=vocabulary,
+            vocabulary_size=vocabulary_size, min_count=min_count, lower=lower, nfkc=nfkc,
+        ).preprocessor  # fmt: skip
+    if preprocessor.ngrams > 1:
+        raise DataError(f"task.vocabulary={vocabulary}: a run with n-grams, whose words cannot be hidden")
+    return MaskedLanguageModel(replace(preprocessor, length=length), rate=rate)
 
 
 def check_augmentation(choices: Sequence[Choice]) -> None:

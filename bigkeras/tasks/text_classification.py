@@ -1,7 +1,7 @@
 """Text classification: what a raw text and its answer are, in training, evaluation and the artifact."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -124,13 +124,9 @@ def text_classification(
     normalises words and characters; subwords have a normaliser of their own. The rest: TextPreprocessor.
     """
     _check(tokens=tokens, truncation=truncation, ngrams=ngrams, length=length, size=vocabulary_size, buckets=buckets)
-    if isinstance(vocabulary, str) and vocabulary and Path(vocabulary).is_dir():
-        from bigkeras.tasks import load_preprocessor
-
-        found = load_preprocessor(vocabulary)
-        if not isinstance(found, TextPreprocessor):
-            raise DataError(f"task.vocabulary={vocabulary}: a run with another kind of data")
-        _check_kept(vocabulary, found, tokens=tokens, ngrams=ngrams, length=length, truncation=truncation, lower=lower)
+    asked = {"tokens": tokens, "ngrams": ngrams, "length": length, "truncation": truncation, "lower": lower}
+    found = kept_preprocessor(vocabulary, text_classification, asked)
+    if found is not None:
         return TextClassification(found, splits.class_names, augmentation)
     if nfkc is None:
         nfkc = tokens in ("word", "character")
@@ -155,13 +151,24 @@ def text_classification(
     return TextClassification(values, splits.class_names, augmentation)
 
 
-def _check_kept(origin: str, kept: TextPreprocessor, **asked: Any) -> None:
-    """Raises DataError for a value that is not the usual one, where the preprocessor that is kept has another."""
-    usual = inspect.signature(text_classification).parameters
+def kept_preprocessor(origin: Any, task: Callable, asked: Mapping[str, Any]) -> TextPreprocessor | None:
+    """The preprocessor of the run whose directory `task.vocabulary` is; None where it is something else.
+
+    Raises DataError for a value `asked` that is not the task's usual one, where the run has another.
+    """
+    if not isinstance(origin, str) or not origin or not Path(origin).is_dir():
+        return None
+    from bigkeras.tasks import load_preprocessor
+
+    found = load_preprocessor(origin)
+    if not isinstance(found, TextPreprocessor):
+        raise DataError(f"task.vocabulary={origin}: a run with another kind of data")
+    usual = inspect.signature(task).parameters
     for name, value in asked.items():
-        if value != usual[name].default and value != getattr(kept, name):
-            told = f"{origin} has {getattr(kept, name)}, and is taken over as it is"
+        if value != usual[name].default and value != getattr(found, name):
+            told = f"{origin} has {getattr(found, name)}, and is taken over as it is"
             raise DataError(f"task.{name}={value}: {told}; for another, leave out task.vocabulary")
+    return found
 
 
 def check_augmentation(choices: Sequence[Choice]) -> None:

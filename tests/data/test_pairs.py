@@ -191,7 +191,9 @@ def test_pairs_with_broken_bytes_are_left_out_and_the_others_are_read(tmp_path):
 
 def test_broken_bytes_all_over_a_large_file_of_few_accents_are_no_other_encoding(tmp_path):
     said = ("gut", "schön")
-    rows = [(f"Number {i}, please, as ever.", f"Nummer {i}, bitte, {said[i % 20 == 0]} wie immer.") for i in range(4000)]
+    rows = [
+        (f"Number {i}, please, as ever.", f"Nummer {i}, bitte, {said[i % 20 == 0]} wie immer.") for i in range(4000)
+    ]
     data = "".join("\t".join(row) + "\n" for row in rows).encode()
     broken = data.replace(b"Nummer 7", b"Nummer\xff7", 12)  # the first 20,000 bytes have some 20 accents
     (tmp_path / "p.tsv").write_bytes(broken)
