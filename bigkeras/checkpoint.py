@@ -17,6 +17,7 @@ import numpy as np
 
 KEEP = 2
 KEEP_BROKEN = 1
+GOES_ON = "the training goes on"  # what is told of a write that fails and ends no run
 # What reading bytes raises that are no checkpoint: cut off, of another kind, or changed on the disk.
 BROKEN = (ValueError, LookupError, TypeError, EOFError, RuntimeError, struct.error, zlib.error, zipfile.BadZipFile)
 

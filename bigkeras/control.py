@@ -28,7 +28,7 @@ from bigkeras.tensorboard import Forgiving, tensorboard_callbacks
 from bigkeras.translator import ALIGNED, Translator, texts_of, validation_scores
 from bigkeras.workers import ChiefError, Workers
 
-GOES_ON, ENDS = "the training goes on", "the run ends without it"  # where something cannot be written
+ENDS = "the run ends without it"  # where something cannot be written, and else checkpoint.GOES_ON
 
 
 class Diverged(ValueError):
@@ -225,7 +225,7 @@ class Control(keras.callbacks.Callback):
 
     # ------------------------------------------------------------------ saving
 
-    def save(self, then: str = GOES_ON) -> bool:
+    def save(self, then: str = checkpoint.GOES_ON) -> bool:
         """A checkpoint of where the run stands, by the chief; all workers must call it. Whether it was written."""
         arrays = checkpoint.values(self.step.state())
         where = self.directory / "checkpoints"
@@ -241,7 +241,7 @@ class Control(keras.callbacks.Callback):
         finally:
             self.step.swap_averages()
 
-    def _write(self, function: Callable[[], None], then: str = GOES_ON) -> bool:
+    def _write(self, function: Callable[[], None], then: str = checkpoint.GOES_ON) -> bool:
         """Has the chief write; whether it could.
 
         What cannot be written ends the run, or is told, with what comes `then`, and passed over, as the recipe says:

@@ -171,7 +171,7 @@ class Forgiving(keras.callbacks.Callback):
             checkpoint.check_there(self.directory)  # or its writers would make it anew
             hook(*arguments)
         except (OSError, RunError, tf.errors.OpError) as error:
-            self.log.say_once(f"TensorBoard: {str(error).splitlines()[0]}; the training goes on")
+            self.log.say_once(f"TensorBoard: {str(error).splitlines()[0]}; {checkpoint.GOES_ON}")
 
 
 def tensorboard_callbacks(control: Any) -> list[keras.callbacks.Callback]:

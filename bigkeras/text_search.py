@@ -13,9 +13,6 @@ from bigkeras.tasks.text_classification import texts_of
 # Looks at a training text that fit into some minutes of two CPU cores: of n-grams and convolutions, at a text of 1,000
 # bytes; of the encoder, at one of 300.
 NGRAM_LOOKS, CONVOLUTION_LOOKS, ENCODER_LOOKS = 150_000, 20_000, 40_000
-TOKENS_OF = {
-    "ratios": "word", "convolutions": "word", "words": "word", "characters": "character", "encoder": "sentencepiece",
-}  # fmt: skip
 # Examples. Of 4,000 film reviews an encoder from scratch learned 62 %, ratios of n-grams 84 % and much sooner.
 FEWEST_FOR_ENCODER = 20_000
 
@@ -31,18 +28,19 @@ def text_candidates(recipe: Recipe, splits: Splits) -> list[Recipe]:
     ]
     if len(splits.train) >= FEWEST_FOR_ENCODER:
         tried.append(_encoder(recipe, splits, size))
-    fitting = [candidate for candidate in tried if _heeds(candidate, recipe.task.args)]
+    asked = recipe.task.args
+    fitting = [replace(c, task=Choice(c.task.name, {**c.task.args, **asked})) for c in tried if _heeds(c, asked)]
     if not fitting:
-        said = ", ".join(f"task.{name}={value}" for name, value in recipe.task.args.items())
+        said = ", ".join(f"task.{name}={value}" for name, value in asked.items())
         raise RecipeError(f"{said}: model auto tries words, characters and, of many texts, SentencePiece; name a model")
     return fitting
 
 
 def _heeds(candidate: Recipe, asked: Mapping[str, Any]) -> bool:
-    """Whether a candidate of certain tokens can be what was asked for."""
-    tokens = TOKENS_OF[candidate.name.rpartition("-")[2]]
-    of_ngrams = tokens != "sentencepiece" or not {"ngrams", "buckets"} & set(asked)
-    return asked.get("tokens", tokens) == tokens and of_ngrams
+    """Whether a candidate can be what was asked for; each learns a vocabulary of its own tokens."""
+    own = candidate.task.args
+    of_ngrams = "ngrams" in own or not {"ngrams", "buckets"} & set(asked)
+    return asked.get("tokens", own["tokens"]) == own["tokens"] and of_ngrams and "vocabulary" not in asked
 
 
 def _ratios(recipe: Recipe, splits: Splits) -> Recipe:
@@ -50,7 +48,7 @@ def _ratios(recipe: Recipe, splits: Splits) -> Recipe:
         recipe,
         name=f"{recipe.name}-ratios",
         claim="naive Bayes' ratios of n-grams of up to 3 words, with trained weights",
-        task=Choice(recipe.task.name, {**_triples(splits), **recipe.task.args}),
+        task=Choice(recipe.task.name, _triples(splits)),
         model=Choice("nb_ngrams"),
         optimizer=Choice("adam", {"learning_rate": 3e-2}),
         epochs=5,
@@ -63,7 +61,7 @@ def _convolutions(recipe: Recipe, splits: Splits, size: float) -> Recipe:
         recipe,
         name=f"{recipe.name}-convolutions",
         claim="the same ratios beside convolutions over words",
-        task=Choice(recipe.task.name, {**_triples(splits), **recipe.task.args}),
+        task=Choice(recipe.task.name, _triples(splits)),
         model=Choice("nb_cnn", {"known_words": 10_000, "filters": 100}),
         optimizer=Choice("adam", {"learning_rate": 1e-3}),
         epochs=_epochs(CONVOLUTION_LOOKS * 1000 / max(size, 100), len(splits.train), 3, 8),
@@ -84,7 +82,7 @@ def _ngrams(recipe: Recipe, splits: Splits, size: float, tokens: str, ngrams: in
         recipe,
         name=f"{recipe.name}-{tokens}s",
         claim=f"n-grams of up to {ngrams} {tokens}s",
-        task=Choice(recipe.task.name, {**sizes, **recipe.task.args}),
+        task=Choice(recipe.task.name, sizes),
         model=Choice("bag_of_ngrams", {"width": 16, "dropout": 0.3}),
         optimizer=Choice("adamw", {"learning_rate": 5e-3, "weight_decay": 0.0}),
         augmentation=(Choice("word_dropout", {"rate": 0.1}),),
@@ -99,7 +97,7 @@ def _encoder(recipe: Recipe, splits: Splits, size: float) -> Recipe:
         recipe,
         name=f"{recipe.name}-encoder",
         claim="a small Transformer encoder on subwords",
-        task=Choice(recipe.task.name, {**sizes, **recipe.task.args}),
+        task=Choice(recipe.task.name, sizes),
         model=Choice("transformer", {"depth": 2, "width": 128, "feed_forward": 256, "dropout": 0.2}),
         optimizer=Choice("adamw", {"learning_rate": 5e-4, "weight_decay": 0.05}),
         schedule=Choice("cosine", {"warmup_epochs": 1.0}),

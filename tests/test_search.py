@@ -115,10 +115,12 @@ def test_candidates_that_would_not_heed_what_is_asked_of_the_texts_are_left_out(
         check_recipe(recipe)
 
 
-def test_tokens_that_no_candidate_has_are_named():
+@pytest.mark.parametrize("asked", ["tokens=wordpiece", "vocabulary=words.txt"])
+def test_what_no_candidate_would_heed_of_the_texts_is_named(asked):
+    name, value = asked.split("=")
     source = ArraySource({"text": np.array([b"good", b"bad"] * 4, object)}, [0, 1] * 4)
-    with pytest.raises(RecipeError, match=r"task\.tokens=wordpiece: model auto tries words, characters"):
-        search.candidates(TEXTS.override(**{"task.tokens": "wordpiece"}), Splits(source, source, None, ("a", "b")))
+    with pytest.raises(RecipeError, match=f"task.{asked}: model auto tries words, characters"):
+        search.candidates(TEXTS.override(**{f"task.{name}": value}), Splits(source, source, None, ("a", "b")))
 
 
 def photographs(folder: Path, each: int) -> Path:
