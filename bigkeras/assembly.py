@@ -41,6 +41,8 @@ def make_step(recipe: Recipe, splits: Splits, task: Task, machine: runtime.Machi
     network = named(f"model {recipe.model.name}", lambda: build(function, task.model_arguments, recipe.model.args))
     prepare(network, recipe, task, splits)
     num_classes = len(splits.class_names) or None
+    with runtime.precision("float32"):  # pixels and labels are; Keras' MixUp fails on them in 16 bits
+        augmentation = named("augmentation", lambda: task.step_layers(recipe.seed))
     step = Step(
         network,
         normalise=task.normalise,
@@ -49,7 +51,7 @@ def make_step(recipe: Recipe, splits: Splits, task: Task, machine: runtime.Machi
         class_weights=class_weights(splits.train.labels, len(splits.class_names))
         if recipe.balance == "class_weights"
         else None,
-        augmentation=named("augmentation", lambda: task.step_layers(recipe.seed)),
+        augmentation=augmentation,
         micro_batches=recipe.micro_batches,
         clip_norm=recipe.clip_norm,
         ema=recipe.ema,

@@ -144,6 +144,7 @@ def _step(recipe: Recipe, task: Task, splits: Splits, model: Callable | None, ma
         network = make()
         prepare(network, recipe, task, splits)
         step = JaxStep(inputs=network.inputs, outputs=network.outputs, name=network.name)
+    with runtime.precision("float32"):
         layers = named("augmentation", lambda: task.step_layers(recipe.seed))
     steps = _steps(recipe, splits.train, task, recipe.balance)
     optimizer = named(f"optimizer {recipe.optimizer.name}", lambda: make_optimizer(recipe, steps))

@@ -178,21 +178,50 @@ def choose(name: str = "auto") -> tuple[str, str]:
     return "one", "one GPU" if gpus else "no GPU: the CPU, all its cores"
 
 
+def fastest_precision(strategy: str = "one") -> tuple[str, str]:
+    """The precision in which the device of a `strategy` that `choose` gave computes fastest, and why: "auto"."""
+    if on_jax():
+        return _fastest_on_jax()
+    if strategy == "tpu":
+        return "mixed_bfloat16", "a TPU"
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        return _fastest_on_gpu(tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0)))
+    if "avx512_bf16" in _cpu_flags() or "amx_bf16" in _cpu_flags():
+        return "mixed_bfloat16", "the CPU has bfloat16 arithmetic"
+    return "float32", "no GPU, and this CPU has no bfloat16 arithmetic"
+
+
+def _fastest_on_gpu(capability: tuple[int, int]) -> tuple[str, str]:
+    told = f"compute capability {capability[0]}.{capability[1]}"
+    if capability >= (8, 0):
+        return "mixed_bfloat16", told
+    if capability >= (7, 0):
+        return "mixed_float16", f"{told}, without bfloat16"
+    return "float32", told
+
+
+def _fastest_on_jax() -> tuple[str, str]:
+    import jax
+
+    device = jax.devices()[0]
+    if device.platform == "tpu":
+        return "mixed_bfloat16", "a TPU"
+    if device.platform == "gpu":
+        capability = str(getattr(device, "compute_capability", "0.0")).split(".")
+        return _fastest_on_gpu((int(capability[0]), int(capability[1])))
+    return "float32", "JAX on a CPU"
+
+
 def plan(name: str = "auto") -> dict[str, Any]:
     """What a run would take here: strategy, replicas, precision and the reasons."""
     import tensorflow as tf
 
     chosen, reason = choose(name)
     gpus = tf.config.list_physical_devices("GPU")
-    precision, why = "float32", "no GPU, and this CPU has no bfloat16 arithmetic"
-    if gpus:
-        capability = tf.config.experimental.get_device_details(gpus[0]).get("compute_capability", (0, 0))
-        if capability >= (8, 0):
-            precision, why = "mixed_bfloat16", f"compute capability {capability[0]}.{capability[1]}"
-        elif capability >= (7, 0):
-            precision, why = "mixed_float16", f"compute capability {capability[0]}.{capability[1]}, without bfloat16"
-    elif "avx512_bf16" in _cpu_flags() or "amx_bf16" in _cpu_flags():
-        precision, why = "mixed_bfloat16", "the CPU has bfloat16 arithmetic"
+    precision, why = fastest_precision(chosen)
     replicas = len(gpus) if chosen == "mirrored" and gpus else 2 if chosen == "mirrored" else 1
     if chosen == "multiworker":
         replicas = max(1, len(gpus)) * sum(map(len, cluster().values()))

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from bigkeras.data.source import DataError, Splits
 from bigkeras.evaluation import finish_run
 from bigkeras.models import MODELS
 from bigkeras.optimization import OPTIMIZERS, OURS, SCHEDULES
-from bigkeras.recipe import Recipe, RecipeError, check, known
+from bigkeras.recipe import Recipe, RecipeError, check, known, load
 from bigkeras.recipe_data import datasets, load_splits, ready
 from bigkeras.run import opened, read_json, write_bytes, write_json, write_text
 from bigkeras.search import check_auto, fit_best
@@ -76,6 +77,7 @@ def fit(
     recipe = continued(recipe)
     check_recipe(recipe, model)
     chosen = runtime.chosen(machine)
+    recipe = _decided(recipe, Path(run_dir), chosen, log)
     asynchronous = chosen == "parameter_server"
     if asynchronous and runtime.role() in ("worker", "ps"):
         serve()
@@ -116,7 +118,7 @@ def _fit_on_jax(
     recipe = continued(recipe)
     check_recipe(recipe, model)
     check_on_jax(recipe)
-    runtime.choose_on_jax(machine)
+    recipe = _decided(recipe, directory, runtime.choose_on_jax(machine), log)
     _check_apart(recipe, directory)
     with opened(directory, recipe):
         done = _finished(directory)
@@ -164,6 +166,17 @@ def _fit(
             _train(recipe, directory, step, splits, task, control, log)
     history = control.position.history
     return workers.by_chief(lambda: finish_run(directory, recipe, validation, history, control.bad))
+
+
+def _decided(recipe: Recipe, directory: Path, strategy: str, log: Log) -> Recipe:
+    """The recipe with a precision in the place of "auto": the run's where one has begun, else the fastest here."""
+    if recipe.precision != "auto":
+        return recipe
+    if (directory / "recipe.json").is_file():
+        return replace(recipe, precision=load(directory).precision)
+    precision, why = runtime.fastest_precision(strategy)
+    log.say_once(f"precision {precision}: {why}")
+    return replace(recipe, precision=precision)
 
 
 def _opened(recipe: Recipe, log: Log) -> Splits:

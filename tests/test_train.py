@@ -14,7 +14,7 @@ import numpy as np
 import psutil
 import pytest
 
-from bigkeras import checkpoint, control
+from bigkeras import checkpoint, control, runtime
 from bigkeras.control import Diverged
 from bigkeras.data.source import DataError
 from bigkeras.evaluation import evaluate
@@ -239,6 +239,15 @@ def test_what_the_machine_is_told_and_would_not_heed_is_refused(machine, message
     monkeypatch.setattr("tensorflow.config.list_physical_devices", lambda kind=None: [])  # GPUs, which could do more
     with pytest.raises(MachineError, match=message):
         fit(TINY, tmp_path / "run", log=QUIET, machine=Machine(**machine))
+
+
+def test_precision_auto_is_the_fastest_here_and_stays_that_of_the_run(whole, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(runtime, "fastest_precision", lambda strategy: ("mixed_bfloat16", "the test says so"))
+    fit(TINY.override(precision="auto", epochs=1), tmp_path / "run")
+    assert load(tmp_path / "run").precision == "mixed_bfloat16"
+    assert "precision mixed_bfloat16: the test says so" in capsys.readouterr().err
+    # A run that was begun in float32 stays in it where another precision would be faster.
+    assert fit(TINY.override(precision="auto"), whole, log=QUIET) == json.loads((whole / "metrics.json").read_text())
 
 
 def test_another_recipe_in_the_same_directory_is_refused(whole):
