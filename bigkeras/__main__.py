@@ -67,7 +67,7 @@ def make_parser() -> argparse.ArgumentParser:
     sub = commands.add_parser("train", help="train a recipe, or go on with its run")
     sub.add_argument("recipe", help="a name of `bigkeras list`, a recipe.json, or a run directory")
     sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="another value, as model.depth=56")
-    sub.add_argument("--data", metavar="PATH", help="where the data is: a folder, or a table for image-table")
+    sub.add_argument("--data", metavar="PATH", help="where the data is: a folder, a table or a file of pairs")
     sub.add_argument("--run-dir", metavar="DIR", help="where the run lives (runs/NAME)")
     sub.add_argument(
         "--strategy",
@@ -92,6 +92,8 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument("path", help="a run directory, or the folder of a shipped model")
     sub.add_argument("--split", default="test", help="test, validation, train or all (test)")
     sub.add_argument("--data", metavar="PATH", help="another place for the data")
+    sub.add_argument("--set", action="append", default=[], metavar="data.KEY=VALUE",
+                     help="another value of the data's, such as data.label=stars")  # fmt: skip
     sub.add_argument("--average", default="none", help="average over flips, shifts or flips-shifts (none)")
     sub.add_argument("--json", action="store_true", help="all metrics as JSON")
     sub.set_defaults(command=_evaluate)
@@ -133,16 +135,18 @@ def _train(options: argparse.Namespace) -> int:
     settings = dict(parse_setting(text) for text in options.set)
     # A function's name first, since its arguments mean nothing to another.
     recipe = recipe.override(**dict(sorted(settings.items(), key=lambda item: "." in item[0])))
-    if recipe.start_from and Path(recipe.start_from).expanduser().exists():
-        # So that the recipe.json of the run repeats it from any folder.
-        recipe = recipe.override(start_from=str(Path(recipe.start_from).expanduser().resolve()))
     run_dir = Path(options.run_dir or Path("runs") / recipe.name)
     from bigkeras.runtime import Machine, on_jax
 
     _start_tensorflow(or_jax=on_jax())
     from bigkeras.evaluation import with_data
     from bigkeras.train import fit
+    from bigkeras.transfer import PACKAGES
 
+    known = recipe.start_from in ("imagenet", *PACKAGES)  # names that go before folders called the same
+    if recipe.start_from and not known and Path(recipe.start_from).expanduser().exists():
+        # So that the recipe.json of the run repeats it from any folder.
+        recipe = recipe.override(start_from=str(Path(recipe.start_from).expanduser().resolve()))
     machine = Machine(
         strategy=options.strategy,
         replicas=options.replicas,
@@ -165,8 +169,13 @@ def _train(options: argparse.Namespace) -> int:
 def _evaluate(options: argparse.Namespace) -> int:
     _start_tensorflow()
     from bigkeras.evaluation import evaluate
+    from bigkeras.recipe import parse_setting
+    from bigkeras.signals import Log
 
-    metrics = evaluate(options.path, split=options.split, data=options.data, average=options.average)
+    metrics = evaluate(
+        options.path, split=options.split, data=options.data, average=options.average,
+        settings=dict(map(parse_setting, options.set)), log=Log(),
+    )  # fmt: skip
     print(json.dumps(metrics, ensure_ascii=False) if options.json else _summary(metrics))
     return 0
 

@@ -16,14 +16,16 @@ import tensorflow as tf
 
 from bigkeras.data import DATASETS
 from bigkeras.data.bad import reason
+from bigkeras.data.fingerprint import DATA_FILE, fingerprints, other_data
 from bigkeras.data.pipeline import ordered_plan, plan_rows
-from bigkeras.data.source import DataError, Source, joined
+from bigkeras.data.source import DataError, Source, Splits, joined
 from bigkeras.masked_evaluation import MaskedScores, score_hidden, write_masked_report
 from bigkeras.metrics import best_threshold, bootstrap_interval, classification_metrics, scores_at, worst_mistakes
-from bigkeras.recipe import Choice, Recipe, RecipeError, known, load
+from bigkeras.recipe import Choice, Recipe, RecipeError, check, known, load
 from bigkeras.recipe_data import recipe_splits
 from bigkeras.report import write_report
 from bigkeras.run import RunError, check_run, read_json, read_labels, write_csv, write_json
+from bigkeras.signals import Log
 from bigkeras.tasks import load_task
 from bigkeras.tasks.task import Task
 from bigkeras.translation_evaluation import Translations, artifact_translator, run_translator, translate_source
@@ -77,22 +79,31 @@ AVERAGES: dict[str, Callable[[Predict], Predict]] = {
 
 
 def evaluate(
-    path: str | Path, *, split: str = "test", data: str | None = None, average: str = "none", report: bool = True
+    path: str | Path,
+    *,
+    split: str = "test",
+    data: str | None = None,
+    average: str = "none",
+    report: bool = True,
+    settings: Mapping[str, Any] | None = None,
+    log: Log | None = None,
 ) -> dict[str, Any]:
     """The metrics of a run directory or a shipped model's folder on a split of its data set.
 
-    `split`: train, validation, test, or "all" of them. `data`: another place for the data. `average`: average the
-    answers over mirror images ("flips"), moves by one pixel ("shifts"; for digits and letters, which have no mirror
-    image) or both ("flips-shifts"). The metrics.json and report.md of a finished run get the result; the files of
-    another run and of a shipped model stay as they are.
-    Raises RunError, RecipeError, DataError.
+    `split`: train, validation, test, or "all" of them. `data`: another place for the data; `settings`: other values of
+    the recipe's, such as {"data.label": "stars"}. `average`: average the answers over mirror images ("flips"), moves by
+    one pixel ("shifts"; for digits and letters, which have no mirror image) or both ("flips-shifts"). `log` is told
+    what of the data is left out. The metrics.json and report.md of a finished run get the result where it is of the
+    run's own examples; the files of another run and of a shipped model stay as they are.
+    Raises RunError, RecipeError, DataError; RunError, too, where the run's data has other examples than when it began:
+    what would be tested may have been learned.
     """
     path = Path(path)
     known("average", average, AVERAGES)
     artifact = is_artifact(path)
     if not artifact:
         check_run(path)
-    recipe = with_data(load(path), data)
+    recipe = _scored(load(path), data, settings or {})
     known("split", split, ("train", "validation", "test", "all"))
     splits = recipe_splits(recipe)
     source = joined(splits) if split == "all" else getattr(splits, split)
@@ -100,6 +111,9 @@ def evaluate(
         raise RunError(f"{path}: has learned from its validation split, which says nothing of it; name another")
     if source is None:
         raise RunError(f"data {recipe.data.name} has no {split} split")
+    own = not artifact and _is_own(path, splits, split, other=data is not None or bool(settings))
+    if splits.bad and log is not None:
+        log.say(f"{len(splits.bad):,} of the data are left out, the first {splits.bad[0][0]}: {splits.bad[0][1]}")
     task = load_task(path, read_labels(path))
     if average != "none" and task.kind != "image":
         raise RecipeError(f"average {average}: is for images, not for {task.kind}")
@@ -118,9 +132,35 @@ def evaluate(
         key = split if average == "none" else f"{split} {average}"
         metrics = {key: score(predictions, task.class_names, _threshold(path))}
     # What is written of a run says that it is complete, and belongs to the model that it ends with.
-    if report and not artifact and (path / "last.keras").exists():
+    if report and own and (path / "last.keras").exists():
         _merge(path, recipe, metrics, predictions, task)
     return metrics
+
+
+def _scored(recipe: Recipe, data: str | None, settings: Mapping[str, Any]) -> Recipe:
+    """The recipe on the data that is to be scored. Raises RecipeError for what is not said right."""
+    for key in settings:
+        if not key.startswith("data."):
+            raise RecipeError(f"--set {key}: of a trained model the data alone can be another, as in --set data.seed=1")
+    if data is not None and "target_file" in recipe.data.args and "data.target_file" not in settings:
+        raise RecipeError(f"--data {data}: of two aligned files; say --set data.target_file=FILE, too")
+    recipe = with_data(recipe, data).override(**settings)
+    check("data", recipe.data, DATASETS)
+    return recipe
+
+
+def _is_own(path: Path, splits: Splits, split: str, other: bool) -> bool:
+    """Whether a split's examples are those of when the run began. Raises RunError if not, unless `other` may be."""
+    if not (path / DATA_FILE).is_file():
+        return not other
+    found = fingerprints(splits, *(() if split == "all" else (split,)))
+    changed = other_data(read_json(path / DATA_FILE), found)
+    if changed and not other:
+        raise RunError(
+            f"{path}: its data has changed since it was trained ({changed}), so that it may know what it would be "
+            "tested on; --data PLACE scores it on other data"
+        )
+    return not changed
 
 
 def score(predictions: Predictions, class_names: tuple[str, ...], threshold: float | None = None) -> dict[str, Any]:
@@ -170,7 +210,7 @@ def run_predictor(model: Path, task: Task) -> Predict:
 
     try:
         network = keras.models.load_model(model, compile=False, safe_mode=True)
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise RunError(f"{model}: cannot be read as a Keras model: {str(error).splitlines()[0]}") from None
     # Reduced, so that batches of other lengths do not each trace it anew.
     return tf.function(lambda x: tf.nn.softmax(network(task.normalise(x), training=False)), reduce_retracing=True)

@@ -28,6 +28,10 @@ def load_splits(recipe: Recipe) -> Splits:
     splits = recipe_splits(recipe)
     if len(splits.train) == 0:
         raise DataError(f"data {recipe.data.name}: no training examples")
+    missing = np.setdiff1d(np.arange(len(splits.class_names)), splits.train.labels)
+    if len(missing):
+        name = splits.class_names[missing[0]]
+        raise DataError(f"class {name!r} has no example to train on: all that it has are for validation or testing")
     return splits
 
 

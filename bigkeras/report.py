@@ -61,7 +61,7 @@ def write_report(
     images = predictions is not None and task.kind == "image"
     mistakes = [_mistake(*worst) for worst in predictions.worst] if predictions is not None and images else None
     scored = {key: values for key, values in metrics.items() if isinstance(values, Mapping) and "per_class" in values}
-    main = min(scored, key=_rank, default=None)
+    main = min(scored, key=rank, default=None)
     _write_pictures(directory / "pictures", scored.get(main or ""), history, class_names, mistakes)
     if predictions is not None and len(class_names) > 1:
         figure = pictures.ranking(predictions.labels, predictions.probabilities, class_names)
@@ -90,7 +90,7 @@ def _mistake(image: Any, label: int, probabilities: Any) -> pictures.Mistake:
     return pictures.Mistake(image, int(label), int(probabilities.argmax()), float(probabilities.max()))
 
 
-def _rank(split: str) -> tuple[int, str]:
+def rank(split: str) -> tuple[int, str]:
     """test before validation before train, and a split as it is before "test flips" and the like."""
     first = split.split()[0]
     return (SPLITS.index(first) if first in SPLITS else len(SPLITS)), split
@@ -175,7 +175,7 @@ def _score_table(scored: Mapping[str, Mapping[str, Any]]) -> str:
     macro = "macro " if len(first["per_class"]) > 2 else ""
     header = ["scored on", "examples", "accuracy", f"top {first['top_k']}", "loss", "macro F1", "calibration error"]
     rows = []
-    for split in sorted(scored, key=_rank):
+    for split in sorted(scored, key=rank):
         v = scored[split]
         row = [split, f"{v['examples']:,}", f"{v['accuracy']:.4f}", f"{v['top_k_accuracy']:.4f}", f"{v['loss']:.4f}"]
         row += [f"{v['macro']['f1']:.4f}", f"{v['calibration_error']:.4f}"]
@@ -235,14 +235,18 @@ def training(history: Sequence[Mapping[str, Any]], recipe: Recipe) -> str:
     """The first, the best and the last epoch."""
     if not history:
         return ""
-    keys = [key for key in history[-1] if key != "epoch"]
+    keys = [key for key in history[-1] if key not in ("epoch", "best_unsaved")]
     note = f"{len(history)} of {recipe.epochs} epochs."
     chosen = [history[-1]]
-    scores = [epoch_score(row, recipe.monitor) for row in history]
+    unsaved = [row for row in history if row.get("best_unsaved")]
+    scores = [NO_SCORE if row in unsaved else epoch_score(row, recipe.monitor) for row in history]
     if max(scores) > NO_SCORE:
         best = scores.index(max(scores))
         note += f" The best by {recipe.monitor} is epoch {int(float(history[best]['epoch']))}, kept as best.keras."
         chosen = [history[0], history[best], history[-1]]
+    if unsaved:
+        epochs = ", ".join(str(int(float(row["epoch"]))) for row in unsaved)
+        note += f" Better, but not kept since it could not be written: epoch {epochs}."
     unique = {str(row["epoch"]): row for row in chosen}
     rows = [[int(float(row["epoch"])), *(_number(row.get(key)) for key in keys)] for row in unique.values()]
     return f"## Training\n\n{note} Every epoch: log.csv.\n\n" + table(["epoch", *(_word(k) for k in keys)], rows)

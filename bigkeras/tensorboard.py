@@ -57,6 +57,7 @@ class TensorBoardExtras(keras.callbacks.Callback):
         self.directory, self.class_names, self.position = Path(directory), tuple(class_names), position
         self.predict_samples, self.confusion, self.network = predict_samples, confusion, network
         self.texts, self.alignments = texts, alignments
+        self.translated, self.written_texts = False, ""
         self.profile, self.every_steps = profile, every_steps
         self.written_at = self.calls = 0
         self.profiling = False
@@ -89,9 +90,13 @@ class TensorBoardExtras(keras.callbacks.Callback):
         _scalars(self._writer("train"), epoch + 1, {f"epoch/{k}": v for k, v in train.items()})
         if validation:
             _scalars(self._writer("validation"), epoch + 1, {f"epoch/{k}": v for k, v in validation.items()})
-        if self.texts and self.texts():
+        texts = self.texts() if self.texts else ""
+        # Not every epoch is translated: what an earlier one said is not this one's.
+        self.translated = bool(texts) and texts != self.written_texts
+        if self.translated:
+            self.written_texts = texts
             with self._writer("validation").as_default(step=epoch + 1):
-                tf.summary.text("translations", self.texts())
+                tf.summary.text("translations", texts)
         self.epoch = epoch + 1
         if time.monotonic() - self.pictured_at >= PICTURE_SECONDS:
             self._pictures()
@@ -117,7 +122,7 @@ class TensorBoardExtras(keras.callbacks.Callback):
             images, labels, probabilities = self.predict_samples()
             if len(images):
                 shown["samples"] = pictures.answers(images, labels, probabilities, self.class_names)
-        for number, aligned in enumerate(self.alignments() if self.alignments else (), 1):
+        for number, aligned in enumerate(self.alignments() if self.alignments and self.translated else (), 1):
             shown[f"attention {number}"] = pictures.alignment(*aligned)
         if shown:
             with self._writer("validation").as_default(step=self.epoch):

@@ -17,6 +17,7 @@ from bigkeras.assembly import make_step
 from bigkeras.asynchronous import Asynchronous, lost_servers, serve
 from bigkeras.control import Control, Diverged
 from bigkeras.data import DATASETS
+from bigkeras.data.fingerprint import DATA_FILE, fingerprints, other_data
 from bigkeras.data.plan import ROWS, steps_per_epoch
 from bigkeras.data.source import DataError, Splits
 from bigkeras.evaluation import finish_run
@@ -24,7 +25,7 @@ from bigkeras.models import MODELS
 from bigkeras.optimization import OPTIMIZERS, OURS, SCHEDULES
 from bigkeras.recipe import Recipe, RecipeError, check, known, load
 from bigkeras.recipe_data import datasets, load_splits, ready
-from bigkeras.run import opened, read_json, write_bytes, write_json, write_text
+from bigkeras.run import RunError, opened, read_json, write_bytes, write_json, write_text
 from bigkeras.search import check_auto, fit_best
 from bigkeras.self_training import taught
 from bigkeras.signals import Interrupted, Log, signals
@@ -52,6 +53,8 @@ def check_recipe(recipe: Recipe, model: Callable | None = None) -> None:
     check("schedule", recipe.schedule, SCHEDULES)
     check_augmentation(recipe.task.name, recipe.augmentation)
     known("monitor", recipe.monitor, MONITORS[recipe.task.name])
+    if recipe.lora and not recipe.start_from and model is None:
+        raise RecipeError(f"lora={recipe.lora}: updates weights that are trained already: say start_from, too")
     if recipe.task.name in ("translation", "masked_language_model") and recipe.balance != "none":
         raise RecipeError(f"balance={recipe.balance}: {recipe.task.name} has no classes to balance")
 
@@ -101,6 +104,7 @@ def fit(
             log.say(f"{directory}: this run is complete")
             return done
         splits = _opened(recipe, log)
+        workers.by_chief(lambda: _check_data(directory, recipe, splits))
         _check_alike(workers, recipe, splits)
         if recipe.model.name == AUTO:
             if workers.count > 1:
@@ -126,6 +130,7 @@ def _fit_on_jax(
             log.say(f"{directory}: this run is complete")
             return done
         splits = _opened(recipe, log)
+        _check_data(directory, recipe, splits)
         if recipe.model.name == AUTO:
             return fit_best(recipe, directory, splits, functools.partial(fit, machine=machine, log=log), log)
         return fit_on_jax(recipe, directory, splits, model, machine, log)
@@ -188,6 +193,20 @@ def _opened(recipe: Recipe, log: Log) -> Splits:
     _tell(splits, log)
     _check_patience(recipe, splits)
     return splits
+
+
+def _check_data(directory: Path, recipe: Recipe, splits: Splits) -> None:
+    """Notes which examples a run has; raises RunError where it goes on and they are others."""
+    found = fingerprints(splits)
+    if recipe.teacher:
+        del found["train"]  # its labels are the teacher's
+    path = directory / DATA_FILE
+    if not path.exists():
+        write_json(path, found)
+        return
+    changed = other_data(read_json(path), found)
+    if changed:
+        raise RunError(f"{directory}: its data has changed since it began ({changed}); take another --run-dir")
 
 
 def _check_alike(workers: Workers, recipe: Recipe, splits: Splits) -> None:

@@ -52,8 +52,8 @@ def start_from(
     `.safetensors` file, "imagenet", "minilm" or the name of a KerasHub preset of BERT. `preprocessor`: the network's;
     of a translator whose vocabularies are not the origin's, the pieces that both have keep their embeddings.
     `class_names`: the network's; where the origin says that it has others, the weights of single classes keep their
-    start. Gives the names of the layers copied (of a `.weights.h5`, of all layers); raises RecipeError where nothing
-    fits.
+    start. Gives the names of the layers that were copied whole (of a `.weights.h5`, of all layers); raises RecipeError
+    where nothing fits.
     """
     origin = start_folder(origin)
     path = Path(origin)
@@ -75,8 +75,9 @@ def start_from(
             return [layer.name for layer in network.layers]
         model = _origin_model(path)
         if theirs and theirs.models != preprocessor.models:
+            # Not named as copied: what subwords of its own the network has begins anew, and must learn.
             embedded = copy_embeddings(model, theirs, network, preprocessor)
-            return [*embedded, *copy_weights_by_name(model, network, besides=embedded)]
+            return copy_weights_by_name(model, network, besides=embedded)
         return copy_weights_by_name(model, network, same_classes=_same_classes(path, class_names))
     except (*UNREADABLE, ImportError) as error:
         raise RecipeError(f"start_from={origin}: {_first_line(error)}") from None
@@ -100,7 +101,8 @@ def continued(recipe: Recipe) -> Recipe:
         return replace(FINE_TUNED, **{**_given(recipe), "model": model})
     if not (origin / "recipe.json").is_file():
         raise RecipeError(f"start_from={origin}: no recipe.json there: neither a run directory nor a shipped model")
-    theirs = load(origin)
+    # What it learned besides its own training examples is not there.
+    theirs = replace(load(origin), teacher=None, learn_validation=False)
     if theirs.task.name != recipe.task.name:
         raise RecipeError(f"start_from={origin}: is of {theirs.task.name}, not of {recipe.task.name}")
     task = Choice(recipe.task.name, {**theirs.task.args, **recipe.task.args})
@@ -121,7 +123,10 @@ def _language_model(named: str, origin: Path) -> str | None:
         except (*UNREADABLE, ImportError) as error:
             raise RecipeError(f"start_from={_first_line(error)}") from None
     if (origin / "config.json").is_file():
-        return bert_sizes(origin)["size"]
+        try:
+            return bert_sizes(origin)["size"]
+        except UNREADABLE as error:
+            raise RecipeError(f"start_from={origin}: {_first_line(error)}") from None
     if (origin / "recipe.json").is_file():
         recipe = load(origin)
         if recipe.task.name == "masked_language_model":
@@ -181,6 +186,11 @@ def inherited(recipe: Recipe, languages: tuple[str, str]) -> dict[str, Any]:
     if (origin / "vocab.txt").is_file():
         return {"tokens": "wordpiece", "vocabulary": str(origin / "vocab.txt"), "lower": _lower(origin), **own}
     if not (origin / "preprocessor.json").is_file():
+        if "vocabulary" not in own and origin != Path(start_folder(recipe.start_from)) and origin.is_dir():
+            raise RecipeError(
+                f"start_from={recipe.start_from}: no preprocessor.json lies beside it, so what its words are is not "
+                "known: take the directory of its run, or say task.vocabulary"
+            )
         return own
     try:
         theirs = json.loads((origin / "preprocessor.json").read_text(encoding="utf-8"))

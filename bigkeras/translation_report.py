@@ -8,10 +8,9 @@ import numpy as np
 
 from bigkeras import pictures
 from bigkeras.recipe import Recipe
-from bigkeras.report import picture_section, plain, shortened, table, write_sections
+from bigkeras.report import picture_section, plain, rank, shortened, table, write_sections
 
 WORST, RANDOM = 20, 50
-SPLITS = ("test", "validation", "train")
 
 
 class Translations(Protocol):
@@ -45,7 +44,7 @@ def write_translation_report(
     """
     directory = Path(directory)
     scored = {key: values for key, values in metrics.items() if isinstance(values, Mapping) and "bleu" in values}
-    main = min(scored, key=SPLITS.index, default=None)
+    main = min(scored, key=rank, default=None)
     if history:
         pictures.save(pictures.curves(history), directory / "pictures" / "curves.png")
     sections = [
@@ -70,7 +69,7 @@ def _head(recipe: Recipe, scored: Mapping[str, Mapping[str, Any]], main: str | N
         names = ("bleu", "bleu_lower", "chrf", "chrf_lower")
         rows = [
             [split, scored[split]["sentences"], *(f"{scored[split][name]:.2f}" for name in names)]
-            for split in sorted(scored, key=SPLITS.index)
+            for split in sorted(scored, key=rank)
         ]
         header = ["scored on", "sentences", "BLEU", "BLEU, lower case", "chrF", "chrF, lower case"]
         lines += ["", table(header, rows), "", "By sacrebleu:", ""]

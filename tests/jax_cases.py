@@ -75,7 +75,7 @@ def recipes(folder: Path) -> dict:
         model=Choice("resnet", {"depth": 8}),
         optimizer=Choice("sgd", {"learning_rate": 0.01, "momentum": 0.9}),
     )
-    updates = text.override(lora=2)
+    updates = text.override(lora=2, start_from=str(folder / "text-one"))
     return {"text": text, "rnn": rnn, "updates": updates, "image": image, "hidden": hidden, "pairs": translation}
 
 

@@ -27,6 +27,7 @@ ALLOWED: dict[str, set[str]] = {
     "decoding": {"decoding_loop"},
     "decoding_loop": set(),
     "launch": set(),
+    "layouts": {"runtime"},
     "replicas": set(),
     "strategies": {"runtime"},
     "workers": set(),
@@ -38,7 +39,19 @@ ALLOWED: dict[str, set[str]] = {
     "tasks": set(),
     "recipes": set(),
     "doctor": {"gpus", "runtime"},
-    "__main__": {"recipes", "train", "evaluation", "artifact", "imagenet", "doctor", "run", "runtime", "__init__"},
+    "__main__": {
+        "recipes",
+        "train",
+        "evaluation",
+        "artifact",
+        "imagenet",
+        "doctor",
+        "run",
+        "runtime",
+        "signals",
+        "transfer",
+        "__init__",
+    },
 }
 
 

@@ -12,6 +12,7 @@ from apps import savedmodel
 from apps.c_api import library_path
 from bigkeras import control
 from bigkeras.artifact import export, export_classifier
+from bigkeras.data.source import DataError
 from bigkeras.evaluation import evaluate
 from bigkeras.models import MODELS, build
 from bigkeras.parity import session_loader
@@ -92,6 +93,37 @@ def test_what_was_found_and_left_out_is_said_once(reviews, tmp_path, capsys):
         f"{tmp_path}/t.csv: 216 texts in 'review', 2 labels in 'label', parted by ',', read as utf-8",
         f"1 left out, the first {tmp_path}/t.csv:218: no label (''); all are in bad_samples.csv",
     ]
+
+
+def test_other_rows_than_those_of_the_run_are_not_taken_for_its_own(reviews, tmp_path):
+    place = tmp_path / "t.csv"
+    place.write_text(reviews.read_text("utf-8"), "utf-8")
+    fit(recipe_for(place, epochs=1), tmp_path / "run", log=QUIET)
+    own = evaluate(tmp_path / "run", data=str(reviews))  # the same rows, elsewhere
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["test"] == own["test"]
+    with open(place, "a", encoding="utf-8") as file:
+        file.write("one more,good\n,bad\n")
+    with pytest.raises(RunError, match="its data has changed since it was trained"):
+        evaluate(tmp_path / "run")
+    (tmp_path / "run" / "metrics.json").unlink()
+    with pytest.raises(RunError, match=r"its data has changed since it began \(train: .*take another --run-dir"):
+        fit(recipe_for(place, epochs=1), tmp_path / "run", log=QUIET)
+
+
+def test_a_class_without_an_example_to_train_on_is_refused(tmp_path):
+    (tmp_path / "t.csv").write_text("review,label,split\na,x,train\nb,y,test\nc,x,val\n", "utf-8")
+    with pytest.raises(DataError, match="class 'y' has no example to train on"):
+        load_splits(recipe_for(tmp_path / "t.csv"))
+
+
+def test_a_table_for_testing_alone_is_scored_and_changes_nothing_of_the_run(run, tmp_path, capsys):
+    before = (run / "metrics.json").read_text()
+    place = tmp_path / "new.csv"
+    place.write_text("review,label,split\nvery good,good,test\nvery bad,bad,test\nno label,,test\n", "utf-8")
+    found = evaluate(run, split="all", data=str(place), log=Log())["all"]
+    assert found["examples"] == 2
+    assert "1 of the data are left out, the first " in capsys.readouterr().err
+    assert (run / "metrics.json").read_text() == before
 
 
 def test_an_interrupted_run_ends_as_one_that_was_not(run, reviews, tmp_path, monkeypatch):

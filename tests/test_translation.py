@@ -293,6 +293,30 @@ def test_evaluate_scores_the_test_split_of_a_run(run):
     assert values["sentences"] == 12 and "test" in json.loads((run / "metrics.json").read_text())
 
 
+def test_other_files_than_those_of_the_run_are_named_both(run, tmp_path):
+    new = {"en": "the small cat\ntwo dogs\n" * 3, "de": "die kleine Katze\nzwei Hunde\n" * 3}
+    for language, text in new.items():
+        (tmp_path / f"new.{language}").write_text(text, encoding="utf-8")
+    shutil.copytree(run, tmp_path / "run")
+    told = json.loads((run / "recipe.json").read_text())
+    args = {"file": "old.en", "target_file": "old.de", "validation": 0.0, "test": 0.0}
+    told["data"] = {"name": "aligned_files", "args": args}
+    (tmp_path / "run" / "recipe.json").write_text(json.dumps(told))
+    with pytest.raises(RecipeError, match=r"--data .*new\.en: of two aligned files; say --set data\.target_file"):
+        evaluate(tmp_path / "run", data=str(tmp_path / "new.en"))
+    files = {"data.target_file": str(tmp_path / "new.de")}
+    found = evaluate(tmp_path / "run", split="all", data=str(tmp_path / "new.en"), settings=files)
+    assert found["all"]["sentences"] == 2
+    assert "all" not in json.loads((tmp_path / "run" / "metrics.json").read_text())
+    with pytest.raises(RecipeError, match=r"--set epochs: of a trained model the data alone"):
+        evaluate(run, settings={"epochs": 3})
+
+
+def test_all_pairs_are_scored_and_reported(run):
+    values = evaluate(run, split="all")["all"]
+    assert f"| all | {values['sentences']} |" in (run / "report.md").read_text()
+
+
 @pytest.mark.slow
 def test_micro_batches_train_the_same_weights(pairs, tmp_path):
     import keras
@@ -433,6 +457,24 @@ def test_chinese_is_scored_by_its_characters():
         found = translation_metrics(["我喜欢小猫。"], [["我喜欢小狗。"]], code)
         assert found["bleu"] > 0 and "tok:zh" in found["signatures"]["bleu"]
         assert found["by_length"][0]["length"] == "6 to 10"
+
+
+@pytest.mark.parametrize(
+    "code, sentence, tokeniser, length",
+    [
+        ("cmn-Hans-CN", "我喜欢小狗。", "zh", "6 to 10"),
+        ("zho", "我喜欢小狗。", "zh", "6 to 10"),
+        ("jp", "この犬が好きです。", "char", "6 to 10"),
+        ("tha", "ฉันชอบสุนัข", "char", "11 to 15"),
+        ("deu", "Ich mag Hunde.", "13a", "1 to 5"),
+        ("zh", "Ich mag Hunde.", "zh", "11 to 15"),
+    ],
+)
+def test_other_codes_of_languages_without_spaces_are_told_by_the_references(code, sentence, tokeniser, length):
+    found = translation_metrics([sentence], [[sentence]], code)
+    assert found["by_length"][0]["length"] == length
+    for signature in (found["signatures"]["bleu"], corpus_bleu([sentence], [[sentence]], code).signature):
+        assert f"tok:{tokeniser}" in signature
 
 
 @pytest.mark.parametrize(

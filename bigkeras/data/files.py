@@ -41,9 +41,7 @@ def file_splits(
 ) -> Splits:
     """Splits of picture files; see `part_splits`."""
     whole = FileSource(paths, labels, transform=load_bytes)
-    return part_splits(
-        whole, parts, class_names, validation=validation, test=test, seed=seed, limit_train=limit_train, what="picture"
-    )
+    return part_splits(whole, parts, class_names, validation=validation, test=test, seed=seed, limit_train=limit_train)
 
 
 def part_splits(
@@ -55,9 +53,8 @@ def part_splits(
     test: float,
     seed: int,
     limit_train: int | None,
-    what: str,
 ) -> Splits:
-    """Splits of a source of `what`. `parts` holds train, validation, test or "" for every example.
+    """Splits of a source. `parts` holds train, validation, test or "" for every example.
 
     Examples of "" are split by the fractions: stratified, decided by the seed, with every class in the training part.
     A part that some examples name is not filled from the others: the fraction of that part counts as 0.
@@ -79,11 +76,6 @@ def part_splits(
     if limit_train is not None and limit_train < 1:
         raise DataError(f"limit_train={limit_train}: at least 1, or null for all")
     train = places["train"]
-    missing = sorted(set(range(len(class_names))) - set(labels[train].tolist()))
-    if missing:
-        raise DataError(
-            f"class {class_names[missing[0]]!r} has no {what} to train on: all of its {what}s are in validation or test"
-        )
     train = train[stratified_sample(labels[train], limit_train, seed)]
     held_out, tested = (whole.take(places[name]) if len(places[name]) else None for name in ("validation", "test"))
     return Splits(whole.take(train), held_out, tested, class_names)

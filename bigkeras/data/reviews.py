@@ -76,7 +76,7 @@ def waimai(
     )
     return part_splits(
         whole, np.full(len(rows), ""), SENTIMENT, validation=validation, test=test, seed=seed,
-        limit_train=limit_train, what="review",
+        limit_train=limit_train,
     )  # fmt: skip
 
 

@@ -53,7 +53,7 @@ def text_folder(
     whole = ArraySource({"text": text_array(texts)}, [number[classes[i]] for i in kept], [paths[i] for i in kept])
     splits = part_splits(
         whole, np.array(parts)[kept], class_names, validation=validation, test=test, seed=seed,
-        limit_train=limit_train, what="text",
+        limit_train=limit_train,
     )  # fmt: skip
     return Splits(splits.train, splits.validation, splits.test, class_names, bad=tuple(bad), ignored=tuple(ignored))
 

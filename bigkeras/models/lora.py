@@ -14,6 +14,8 @@ def add_lora(
 ) -> list[str]:
     """Freezes the model but for `logits`, and gives each chosen dense layer a trained update of `rank`.
 
+    What is frozen before stays frozen, without an update.
+
     `names`: endings of layers' names, such as "query_key_value" (one update for the three projections) or
     "feed_forward_1". `whole`: layers that train like `logits`, as those must whose weights come from nowhere: a pooler
     that a language model lacks. Gives the names of the layers that were given one. The answers are the same until
@@ -23,14 +25,16 @@ def add_lora(
     if rank < 1:
         raise ValueError(f"rank={rank}: at least 1")
     endings = tuple(f"_{name}" for name in names)
-    chosen = [layer for layer in model.layers if isinstance(layer, keras.layers.Dense) and layer.name.endswith(endings)]
-    if not chosen:
+    dense = [layer for layer in model.layers if isinstance(layer, keras.layers.Dense) and layer.name.endswith(endings)]
+    if not dense:
         raise ValueError(f"no dense layer of {model.name} has a name that ends in one of {sorted(names)}")
+    chosen = [layer for layer in dense if layer.trainable]
     for layer in model.layers:
-        layer.trainable = layer in chosen or layer.name in (*TRAINED, *whole)
+        layer.trainable = layer.trainable and (layer in chosen or layer.name in (*TRAINED, *whole))
     for layer in chosen:
         layer.enable_lora(rank)
-        layer.bias.trainable = False
+        if layer.use_bias:
+            layer.bias.trainable = False
     return [layer.name for layer in chosen]
 
 
@@ -47,6 +51,6 @@ def merged(model: keras.Model) -> keras.Model:
     plain = type(model).from_config(config)
     for layer, twin in zip(model.layers, plain.layers, strict=True):
         updated = getattr(layer, "lora_enabled", False)
-        twin.set_weights([keras.ops.convert_to_numpy(w) for w in (layer.kernel, layer.bias)] if updated
-                         else layer.get_weights())  # fmt: skip
+        own = [layer.kernel, *([layer.bias] if layer.use_bias else [])] if updated else []
+        twin.set_weights([keras.ops.convert_to_numpy(w) for w in own] if updated else layer.get_weights())
     return plain

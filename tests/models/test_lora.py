@@ -46,6 +46,19 @@ def test_layers_that_came_from_nowhere_train_whole():
     assert "embedding" in {w.path.split("/")[0] for w in model.trainable_weights}
 
 
+def test_what_is_frozen_stays_so_and_layers_without_a_bias_are_updated():
+    model = encoder()
+    for layer in model.layers[: [layer.name for layer in model.layers].index("stage1") + 1]:
+        layer.trainable = False
+    add_lora(model, 2)
+    assert {w.path.split("/")[0] for w in model.trainable_weights} == {
+        "stage2_attention_query_key_value", "stage2_attention_output", "logits"
+    }  # fmt: skip
+    translators = [MODELS["seq2seq_rnn"](vocabulary_size=20, length=6, units=8, embedding_width=8) for _ in range(2)]
+    assert add_lora(translators[0], 2)
+    assert [w.shape for w in merged(translators[0]).weights] == [w.shape for w in translators[1].weights]
+
+
 @pytest.mark.parametrize(("args", "message"), [((0,), "rank=0"), ((2, ("nothing",)), "'nothing'")])
 def test_a_wrong_rank_or_name_is_named(args, message):
     with pytest.raises(ValueError, match=message):
