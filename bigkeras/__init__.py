@@ -26,7 +26,9 @@ def __getattr__(name: str) -> Any:
     if name not in _PLACES:
         raise AttributeError(f"module 'bigkeras' has no attribute {name!r}; it has {', '.join(__all__)}")
     if name in ("fit", "evaluate", "export"):
-        import_module("bigkeras.runtime").check_backend()  # before Keras is imported, which might not find its own
+        runtime = import_module("bigkeras.runtime")
+        if name != "fit" or not runtime.on_jax():  # which fit trains on
+            runtime.check_backend()  # before Keras is imported, which might not find its own
     return getattr(import_module(_PLACES[name]), name)
 
 

@@ -132,21 +132,30 @@ def _train(options: argparse.Namespace) -> int:
     from bigkeras.recipe import parse_setting
 
     recipe = _recipe(options.recipe)
-    settings = dict(parse_setting(text) for text in options.set)
     # A function's name first, since its arguments mean nothing to another.
-    recipe = recipe.override(**dict(sorted(settings.items(), key=lambda item: "." in item[0])))
-    run_dir = Path(options.run_dir or Path("runs") / recipe.name)
+    settings = dict(sorted(map(parse_setting, options.set), key=lambda item: "." in item[0]))
+    asked = recipe.override(**settings)  # what cannot be is said before TensorFlow is imported
+    run_dir = Path(options.run_dir or Path("runs") / asked.name)
     from bigkeras.runtime import Machine, on_jax
 
     _start_tensorflow(or_jax=on_jax())
     from bigkeras.evaluation import with_data
-    from bigkeras.train import fit
-    from bigkeras.transfer import PACKAGES
+    from bigkeras.search import check_auto
+    from bigkeras.train import AUTO, fit
+    from bigkeras.transfer import PACKAGES, continued
 
+    # Where it starts from, and on what; the recipe that it goes on with; then what else is asked for.
+    first = {
+        key: v for key, v in settings.items() if key in ("start_from", "model") or key.startswith(("data", "task"))
+    }
+    recipe = recipe.override(**first)
     known = recipe.start_from in ("imagenet", *PACKAGES)  # names that go before folders called the same
     if recipe.start_from and not known and Path(recipe.start_from).expanduser().exists():
         # So that the recipe.json of the run repeats it from any folder.
         recipe = recipe.override(start_from=str(Path(recipe.start_from).expanduser().resolve()))
+    recipe = continued(recipe).override(**{key: v for key, v in settings.items() if key not in first})
+    if recipe.model.name == AUTO:
+        check_auto(recipe, {key.partition(".")[0] for key in settings})
     machine = Machine(
         strategy=options.strategy,
         replicas=options.replicas,

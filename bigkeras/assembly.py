@@ -24,7 +24,7 @@ ADAPT_EXAMPLES = 5000
 COUNTED = 256  # examples that a layer counts at a time
 # Augmentation inside the step for which XLA has no kernels: of projections, of gamma distributions, of free shapes.
 NOT_COMPILED = {
-    "aug_mix", "cut_mix", "mix_up", "rand_augment", "random_elastic_transform", "random_perspective",
+    "cut_mix", "mix_up", "rand_augment", "random_elastic_transform", "random_perspective",
     "random_rotation", "random_shear", "random_translation", "random_zoom",
 }  # fmt: skip
 

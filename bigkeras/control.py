@@ -117,7 +117,8 @@ class Control(keras.callbacks.Callback):
         self.position = position
         self.bad.update(position.bad)
         self.told_bad.update(position.bad)
-        self.best = max([epoch_score(row, self.recipe.monitor) for row in position.history], default=NO_SCORE)
+        kept = [row for row in position.history if "best_unsaved" not in row]
+        self.best = max([epoch_score(row, self.recipe.monitor) for row in kept], default=NO_SCORE)
         self.finished = self._enough()
         if position.step:
             self.saved_metrics = self._metric_values()
@@ -167,15 +168,19 @@ class Control(keras.callbacks.Callback):
         self._measure()
         self.saved_metrics = None
         if self.splits.validation is not None:
-            logs.update(self._whole_scores(epoch))
+            scores = self._whole_scores(epoch)
+            # The chief's: where workers round differently, so may a translation, and all must decide alike.
+            logs.update(self.workers.by_chief(lambda: scores))
         logs["learning_rate"] = float(self._rate_of_step(self.total_steps - 1))
         # Of sentence pairs, real target tokens are counted; batch_size is how many there is room for.
         logs["tokens_per_second" if self.task.kind == "pairs" else "examples_per_second"] = round(self.rate, 1)
         row = {"epoch": epoch + 1, **{k: float(v) for k, v in logs.items()}}
         score = epoch_score(row, self.recipe.monitor)
         if score > self.best:
-            self.best = score
-            self.save_model("best.keras")
+            if self.save_model("best.keras"):
+                self.best = score
+            else:
+                row["best_unsaved"] = 1.0  # best.keras holds an earlier epoch
         history = (*self.position.history, row)
         self.position = checkpoint.Position(epoch + 1, 0, history, self.bad)
         asked, due = self._agree()
@@ -233,13 +238,17 @@ class Control(keras.callbacks.Callback):
         self.saved_at = time.monotonic()
         return written
 
-    def save_model(self, name: str, write: Callable | None = None) -> None:
-        """The network with averaged weights, as `.keras`, written by the chief; `write`: what has the chief write."""
+    def save_model(self, name: str, write: Callable | None = None) -> bool:
+        """The network with averaged weights, as `.keras`, written by the chief; whether it could be.
+
+        `write`: what has the chief write, and raises where it cannot.
+        """
         self.step.swap_averages()
         try:
-            (write or self._write)(lambda: write_model(self.step.network, self.directory / name))
+            written = (write or self._write)(lambda: write_model(self.step.network, self.directory / name))
         finally:
             self.step.swap_averages()
+        return written is not False
 
     def _write(self, function: Callable[[], None], then: str = checkpoint.GOES_ON) -> bool:
         """Has the chief write; whether it could.
@@ -324,7 +333,9 @@ class Control(keras.callbacks.Callback):
 
     def _check_bad(self) -> None:
         splits = self.splits
-        total = len(splits.train) + len(splits.validation or ()) + len(splits.bad)
+        # Of texts every row was read; pictures of the test split are read when it is scored.
+        tested = () if self.task.kind == "image" else splits.test or ()
+        total = len(splits.train) + len(splits.validation or ()) + len(tested) + len(splits.bad)
         limit = self.recipe.max_bad_fraction
         if len(self.bad) > limit * total:
             first = "; ".join(f"{name}: {why}" for name, why in list(self.bad.items())[:3])

@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ def report() -> dict[str, Any]:
     """What was found, as JSON values.
 
     `checks` is a list of {"what", "mark": ok | warn | fail, "say"}; `machine`, `packages`, `gpus`, `devices` and
-    `plan` (what a run would take; None where TensorFlow cannot be imported) are the facts behind them.
+    `plan` (what a run would take; None where TensorFlow cannot be imported, and on JAX) are the facts behind them.
     """
     machine = look_at_machine()
     packages = look_at_packages()
@@ -108,9 +109,14 @@ def check_packages(packages: Mapping[str, Mapping[str, str | None]]) -> Iterator
 
 
 def check_backend(backend: str) -> dict[str, str]:
-    """Training and export need TensorFlow under Keras."""
+    """All needs TensorFlow under Keras but training, which runs on JAX, too."""
     if backend == "tensorflow":
         return check("Keras backend", "ok", backend)
+    if backend == "jax" and find_spec("jax") is None:
+        return check("Keras backend", "fail", "jax: not installed: pip install jax, or set KERAS_BACKEND=tensorflow")
+    if backend == "jax":
+        say = "jax: trains; evaluation and export need tensorflow: set KERAS_BACKEND=tensorflow for them"
+        return check("Keras backend", "warn", say)
     say = f"{backend}: training and export need tensorflow; set KERAS_BACKEND=tensorflow"
     return check("Keras backend", "fail", say)
 
@@ -124,8 +130,9 @@ def look_at_tensorflow(cpu_flags: list[str]) -> dict[str, Any]:
         runtime.import_tensorflow()
         import tensorflow as tf
 
+        plan = None if runtime.on_jax() else runtime.plan()  # which is TensorFlow's
         devices = [d.name.removeprefix("/physical_device:") for d in tf.config.list_physical_devices()]
-        return {"version": tf.__version__, "devices": devices, "build": gpus.build_of(tf), "plan": runtime.plan()}
+        return {"version": tf.__version__, "devices": devices, "build": gpus.build_of(tf), "plan": plan}
     except Exception as error:
         # Whatever stands in the way of the import is what a person comes here for.
         return {

@@ -18,7 +18,7 @@ from matplotlib.ft2font import FT2Font
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 TRAIN, VALIDATION, QUIET = "#4c78a8", "#e4572e", "#8a8f98"
-NOT_CURVES = ("epoch", "step", "steps", "seconds", "examples_per_second", "tokens_per_second")
+NOT_CURVES = ("epoch", "step", "steps", "seconds", "examples_per_second", "tokens_per_second", "best_unsaved")
 MOST_NAMES = 100
 MOST_COUNTS = 20
 MOST_BARS = 40

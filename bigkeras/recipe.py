@@ -98,6 +98,11 @@ class Recipe:
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
                 raise RecipeError(f"{name}={value}: from {low} to {high}")
+        if not 0 <= self.seed < 2**32:
+            raise RecipeError(f"seed={self.seed}: from 0 to 4294967295")
+        seed = self.data.args.get("seed", 0)
+        if isinstance(seed, int) and seed < 0:
+            raise RecipeError(f"data.seed={seed}: at least 0")
         if self.patience is not None and self.patience < 1:
             raise RecipeError(f"patience={self.patience}: at least 1 epoch, or null to go on to the end")
         if self.lora is not None and self.lora < 1:

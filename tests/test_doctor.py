@@ -27,11 +27,22 @@ def test_the_report_of_this_machine_is_json_and_text(run_cli):
 
 
 def test_a_foreign_backend_fails_in_one_line(monkeypatch, capsys):
-    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
     monkeypatch.setattr(doctor, "look_at_tensorflow", lambda flags: {"error": "not looked at"})
     assert doctor.main() == 1
     line = next(line for line in capsys.readouterr().out.splitlines() if "Keras backend" in line)
-    assert "jax" in line and "KERAS_BACKEND=tensorflow" in line
+    assert "torch" in line and "KERAS_BACKEND=tensorflow" in line
+
+
+def test_jax_trains_and_is_a_warning_where_it_is_installed(monkeypatch):
+    monkeypatch.setattr(doctor, "find_spec", lambda name: name)
+    line = doctor.check_backend("jax")
+    assert line["mark"] == "warn" and "evaluation and export need tensorflow" in line["say"]
+    monkeypatch.setattr(doctor, "find_spec", lambda name: None)
+    assert doctor.check_backend("jax")["mark"] == "fail"
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    found = doctor.look_at_tensorflow(["avx"])  # what TensorFlow would take is no plan there
+    assert "error" not in found and found["plan"] is None
 
 
 def test_the_backend_of_keras_json_counts_where_no_variable_is_set(tmp_path):

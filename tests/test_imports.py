@@ -49,6 +49,7 @@ ALLOWED: dict[str, set[str]] = {
         "run",
         "runtime",
         "signals",
+        "search",
         "transfer",
         "__init__",
     },

@@ -241,7 +241,14 @@ def test_jax_strategies_are_named_where_tensorflow_runs(monkeypatch):
 
 @pytest.mark.parametrize(
     ("asked", "line"),
-    [({"steps_per_call": 4}, "--steps-per-call 4: on JAX"), ({"xla": False}, "--no-xla: JAX compiles every step")],
+    [
+        ({"steps_per_call": 4}, "--steps-per-call 4: on JAX"),
+        ({"xla": False}, "--no-xla: JAX compiles every step"),
+        ({"replicas": 2}, "--replicas 2: on JAX data_parallel takes every device"),
+        ({"tpu": "mine"}, "--tpu mine: JAX takes the TPU of its own machine"),
+        ({"profile": True}, "--profile: there is none on JAX"),
+        ({"shards": 4}, "--shards 4: is for --strategy model_parallel, on JAX; this run takes one"),
+    ],
 )
 def test_what_jax_leaves_no_choice_of_is_refused(monkeypatch, asked, line):
     from bigkeras.runtime import Machine, MachineError, choose_on_jax
@@ -249,6 +256,17 @@ def test_what_jax_leaves_no_choice_of_is_refused(monkeypatch, asked, line):
     monkeypatch.setattr(keras.distribution, "list_devices", lambda: ["cpu:0"])
     with pytest.raises(MachineError, match=line):
         choose_on_jax(Machine(**asked))
+
+
+def test_fit_is_there_on_jax_and_what_needs_tensorflow_is_refused(monkeypatch):
+    import bigkeras
+    from bigkeras.runtime import MachineError
+
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    assert bigkeras.fit is fit
+    for name in ("evaluate", "export"):
+        with pytest.raises(MachineError, match="KERAS_BACKEND=jax: this command needs TensorFlow"):
+            getattr(bigkeras, name)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])

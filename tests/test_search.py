@@ -10,7 +10,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from bigkeras import search, text_search
-from bigkeras.data.source import ArraySource, Splits
+from bigkeras.data.source import ArraySource, DataError, Splits
 from bigkeras.recipe import Choice, RecipeError
 from bigkeras.recipes import RECIPES
 from bigkeras.signals import Log
@@ -52,6 +52,81 @@ def test_grey_pictures_are_not_mirrored():
 def test_more_pictures_get_fewer_epochs():
     few, many = (search.candidates(FOLDER, splits(28, 28, 1, count=n))[0].epochs for n in (1000, 8000))
     assert few > many >= 15
+
+
+@pytest.mark.parametrize(
+    ("asked", "size"),
+    [({"height": 64, "width": 128}, (64, 128)), ({"width": 48}, (48, 48)), ({"height": 40}, (40, 40))],
+)
+def test_candidates_have_the_height_and_width_that_are_asked_for(asked, size, monkeypatch):
+    monkeypatch.setattr(search, "has_imagenet", lambda: True)
+    recipe = FOLDER.override(task=Choice("image_classification", asked))
+    tried = search.candidates(recipe, splits(32, 32, 3))
+    assert [(r.task.args["height"], r.task.args["width"]) for r in tried] == [size] * 3
+
+
+@pytest.mark.parametrize(
+    ("asked", "count"),
+    [({"channels": 1}, 1), ({"mean": [0.5]}, 1), ({"std": [0.5]}, 1), ({"channels": 3}, 2), ({"mean": None}, 2)],
+)
+def test_the_backbone_is_left_out_where_it_would_not_heed_what_is_asked(asked, count, monkeypatch):
+    monkeypatch.setattr(search, "has_imagenet", lambda: True)
+    recipe = FOLDER.override(task=Choice("image_classification", asked))
+    tried = search.candidates(recipe, splits(300, 400, 3))
+    assert len(tried) == count
+    if count == 1:
+        assert asked.items() <= tried[0].task.args.items()
+
+
+def test_what_is_asked_of_checkpoints_holds_for_every_candidate():
+    for recipe in (FOLDER, TEXTS):
+        check_recipe(recipe.override(on_checkpoint_error="go on"))
+    asked = FOLDER.override(on_checkpoint_error="go on")
+    assert {r.on_checkpoint_error for r in search.candidates(asked, splits(32, 32, 3))} == {"go on"}
+
+
+def test_a_refusal_names_a_model_of_the_task():
+    with pytest.raises(RecipeError, match="name a model, as --set model=text_cnn"):
+        check_recipe(TEXTS.override(epochs=3))
+
+
+def finished(recipe, place: Path) -> dict:
+    """What a candidate's run leaves behind."""
+    for name in (*search.KEPT, "report.md"):
+        place.mkdir(parents=True, exist_ok=True)
+        (place / name).write_text("# a run\n")
+    for name in ("examples", "pictures"):
+        (place / name).mkdir()
+    scores = {"validation": {"examples": 9, "accuracy": 0.5, "loss": 1.0}}
+    (place / "metrics.json").write_text(json.dumps(scores))
+    return scores
+
+
+@pytest.mark.parametrize(
+    ("failing", "kept"),
+    [(["small"], "frozen"), (["frozen"], "small"), (["tuned"], "frozen"), (["small", "frozen"], None)],
+)
+def test_a_candidate_that_the_data_does_not_suit_is_left_out(failing, kept, tmp_path, monkeypatch, capsys):
+    def fit(recipe, place):
+        name = recipe.name.removeprefix("image-folder-")
+        began.append(name)
+        if name in failing:
+            raise DataError(f"no {name} for these")
+        return finished(recipe, place)
+
+    began: list[str] = []
+    monkeypatch.setattr(search, "has_imagenet", lambda: True)
+    if kept is None:
+        with pytest.raises(DataError, match="no frozen for these"):
+            search.fit_best(FOLDER, tmp_path, splits(32, 32, 3), fit, Log())
+        assert began == ["small", "frozen"]
+        return
+    search.fit_best(FOLDER, tmp_path, splits(32, 32, 3), fit, Log())
+    told = json.loads((tmp_path / "search.json").read_text())
+    left_out = {*failing, *(["tuned"] if "frozen" in failing else [])}
+    assert {f"image-folder-{name}" for name in {"small", "frozen", "tuned"} - left_out} == set(told["tried"])
+    assert f"candidate image-folder-{failing[0]} is left out: no {failing[0]} for these" in capsys.readouterr().err
+    assert began == [name for name in ("small", "frozen", "tuned") if name in failing or name not in left_out]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import tensorflow as tf
 from apps import savedmodel
 from apps.c_api import library_path
 from bigkeras import control
+from bigkeras.__main__ import main
 from bigkeras.artifact import export, export_classifier
 from bigkeras.data.source import DataError
 from bigkeras.evaluation import evaluate
@@ -206,6 +207,21 @@ def test_model_auto_goes_on_with_the_recipe_of_an_earlier_run(origin, reviews, t
         fit(recipe.override(**{"task": "image_classification"}), tmp_path / "wrong", log=QUIET)
     with pytest.raises(RecipeError, match=r"start_from=.*gone: no recipe\.json there"):
         fit(recipe.override(start_from=str(tmp_path / "gone")), tmp_path / "wrong", log=QUIET)
+
+
+def test_what_is_asked_for_goes_before_the_earlier_run_where_it_is_the_usual_value_too(run, reviews, tmp_path, capsys):
+    usual = {"epochs": 10, "batch_size": 128, "ema": None, "optimizer.learning_rate": 1e-3}
+    asked = [part for key, value in usual.items() for part in ("--set", f"{key}={json.dumps(value)}")]
+    more = ["train", "text-csv", "--data", str(reviews), "--run-dir", str(tmp_path / "more")]
+    assert main([*more, "--set", f"start_from={run}", *asked]) == 0
+    told, theirs = (json.loads((place / "recipe.json").read_text()) for place in (tmp_path / "more", run))
+    assert {key: told[key] for key in ("epochs", "batch_size", "ema")} == {"epochs": 10, "batch_size": 128, "ema": None}
+    assert told["optimizer"] == {
+        "name": theirs["optimizer"]["name"],
+        "args": {**theirs["optimizer"]["args"], "learning_rate": 1e-3},
+    }
+    assert main([*more[:-1], str(tmp_path / "auto"), *asked[:2]]) == 1
+    assert "epochs=10: model auto decides it; name a model, as --set model=text_cnn" in capsys.readouterr().err
 
 
 def test_the_artifact_scores_what_the_run_scores(run, artifact):

@@ -1,5 +1,6 @@
 """Runs: complete, interrupted, killed, diverged, refused."""
 
+import errno
 import json
 import os
 import re
@@ -212,6 +213,9 @@ def test_a_loss_that_is_no_number_stops_the_run_and_says_where(tmp_path):
         ({"augmentation": (Choice("random_rotation", {"factor": "much"}),)}, "augmentation: "),
         ({"task.height": -5}, "task.height=-5: at least 1"),
         ({"patience": 0}, "patience=0: at least 1"),
+        ({"seed": -1}, "seed=-1: from 0 to 4294967295"),
+        ({"seed": 2**32}, "seed=4294967296: from 0 to 4294967295"),
+        ({"data.seed": -1}, "data.seed=-1: at least 0"),
         ({"patience": 2, "data.validation": 0.0}, "patience=2: needs a validation split"),
         ({"patience": 2, "monitor": "val_nothing"}, "val_nothing"),
     ],
@@ -227,6 +231,7 @@ def test_a_value_that_cannot_be_is_one_line(values, message, tmp_path):
     [
         ({"steps_per_call": 0}, "--steps-per-call 0"),
         ({"strategy": "one", "replicas": 2}, "--replicas 2: this run takes one device"),
+        ({"shards": 4}, "--shards 4: is for --strategy model_parallel, on JAX; this run takes one"),
         ({"strategy": "one", "tpu": "mine"}, "--tpu mine is for --strategy tpu"),
         ({"strategy": "parameter_server", "steps_per_call": 2}, "--steps-per-call 2: parameter_server hands out one"),
         ({"strategy": "parameter_server", "xla": True}, "--xla: parameter_server compiles no step"),
@@ -273,6 +278,15 @@ def test_a_second_process_in_a_run_directory_is_refused(tmp_path):
         opened(tmp_path / "run", TINY),
         pytest.raises(RunError, match=rf"process {os.getpid()} is training in it"),
     ):
+        fit(TINY, tmp_path / "run", log=QUIET)
+
+
+def test_a_file_system_without_locks_is_not_taken_for_another_process(tmp_path, monkeypatch):
+    def without_locks(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", without_locks)
+    with pytest.raises(RunError, match="run: cannot be locked: No locks available"):
         fit(TINY, tmp_path / "run", log=QUIET)
 
 

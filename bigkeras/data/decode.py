@@ -75,7 +75,7 @@ def _decode(encoded: tf.Tensor, channels: int, max_pixels: int) -> tf.Tensor:
     )
     opaque = tf.cond(tf.shape(pixels)[-1] == 4, lambda: _on_white(pixels), lambda: pixels)
     if channels == 1:
-        opaque = tf.cond(tf.shape(pixels)[-1] >= 3, lambda opaque=opaque: _grey(opaque), lambda opaque=opaque: opaque)
+        opaque = tf.cond(tf.shape(pixels)[-1] >= 3, lambda opaque=opaque: grey(opaque), lambda opaque=opaque: opaque)
     upright = tf.cond(exif > 0, lambda: _upright(opaque, headers.orientation_at(encoded, exif)), lambda: opaque)
     return tf.ensure_shape(upright, (None, None, channels))
 
@@ -251,7 +251,7 @@ def _on_white(pixels: tf.Tensor) -> tf.Tensor:
     return tf.cond(tf.reduce_all(alpha == 255), lambda: pixels[..., :3], blended)
 
 
-def _grey(pixels: tf.Tensor) -> tf.Tensor:
+def grey(pixels: tf.Tensor) -> tf.Tensor:
     """uint8 RGB to grey `(height, width, 1)` by ITU-R 601, in 16 bits; equal channels keep their value."""
     red, green, blue = (tf.cast(pixels[..., i : i + 1], tf.uint16) for i in range(3))
     x = red * 77 + green * 150 + blue * 29 + 128

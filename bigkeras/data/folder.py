@@ -66,6 +66,8 @@ def _listed(
     ignored: list[tuple[str, str]] = []
     for folder, part in roots:
         for name in _sub_folders(folder):
+            if printable(name) != name:
+                raise DataError(f"{printable(folder / name)}: its name, a class's, is not UTF-8: rename the folder")
             found = _files(folder / name, extensions, what, ignored)
             if not found:
                 raise DataError(
@@ -88,6 +90,11 @@ def _class_names(
     if len(names) == 1:
         raise DataError(f"{roots[0][0]}: only one class, {names[0]!r}: at least two are needed, {wanted}")
     return names
+
+
+def printable(path: str | Path) -> str:
+    """A path as text that can be written: bytes of a name that are not UTF-8 as \\xe9 and the like."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _sub_folders(folder: Path) -> list[str]:
@@ -117,11 +124,11 @@ def _files(top: Path, extensions: tuple[str, ...], what: str, ignored: list[tupl
                     if entry.is_dir():
                         waiting.append(entry.path)
                     elif not entry.name.lower().endswith(extensions):
-                        ignored.append((entry.path, f"not a {what}, by its name"))
+                        ignored.append((printable(entry.path), f"not a {what}, by its name"))
                     elif entry.is_file():
                         found.append(entry.path)
                     else:
-                        ignored.append((entry.path, "not a file, or a link to nothing"))
+                        ignored.append((printable(entry.path), "not a file, or a link to nothing"))
         except OSError as error:
             raise DataError(f"{folder}: cannot be listed: {error.strerror}") from None
     found.sort()

@@ -6,7 +6,7 @@ import numpy as np
 
 from bigkeras.data.encoding import BLANK, SAMPLE, decoded, found_encoding, is_clear
 from bigkeras.data.files import part_splits
-from bigkeras.data.folder import class_files
+from bigkeras.data.folder import class_files, printable
 from bigkeras.data.reviews import text_array
 from bigkeras.data.source import ArraySource, DataError, Splits
 
@@ -38,10 +38,10 @@ def text_folder(
             data = Path(path).read_bytes()
             text, _ = decoded(data, path, encoding if is_clear(data) else other)
         except (OSError, DataError) as error:
-            bad.append((path, getattr(error, "strerror", None) or str(error)))
+            bad.append((printable(path), getattr(error, "strerror", None) or str(error)))
             continue
         if not text.strip(BLANK):
-            bad.append((path, "an empty text"))
+            bad.append((printable(path), "an empty text"))
             continue
         kept.append(place)
         texts.append(text.encode())
@@ -50,7 +50,8 @@ def text_folder(
         lost = next(name for name in class_names if name not in left)
         raise DataError(f"{directory}: no text of class {lost!r} can be read; the first: {bad[0][0]}: {bad[0][1]}")
     number = {name: i for i, name in enumerate(class_names)}
-    whole = ArraySource({"text": text_array(texts)}, [number[classes[i]] for i in kept], [paths[i] for i in kept])
+    names = [printable(paths[i]) for i in kept]
+    whole = ArraySource({"text": text_array(texts)}, [number[classes[i]] for i in kept], names)
     splits = part_splits(
         whole, np.array(parts)[kept], class_names, validation=validation, test=test, seed=seed,
         limit_train=limit_train,

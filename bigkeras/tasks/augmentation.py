@@ -2,6 +2,7 @@
 
 On the host, as functions of the pixels and an example's random numbers from the plan: `flip`, `crop`,
 `random_resized_crop`. Inside the train step, on the batch: Keras' own layers, whose random state is in the checkpoint.
+Keras' AugMix is not among them: it draws its operations by Python's `random` while the step is traced, so once a run.
 """
 
 from collections.abc import Callable, Sequence
@@ -77,7 +78,6 @@ BATCH: dict[str, Callable] = {"flip": flip, "crop": crop}
 EXAMPLE: dict[str, Callable] = {"random_resized_crop": random_resized_crop}
 LAYERS: dict[str, Callable] = {
     "rand_augment": keras.layers.RandAugment,
-    "aug_mix": keras.layers.AugMix,
     "mix_up": keras.layers.MixUp,
     "cut_mix": keras.layers.CutMix,
     "random_erasing": keras.layers.RandomErasing,

@@ -73,6 +73,7 @@ class ImageClassification:
         def many(columns: Batch, randoms: tf.Tensor) -> tf.Tensor:
             image = columns["image"]
             if source.batched and cut is not None:
+                image = self.preprocessor.fit_channels(image)
                 pixels = tf.map_fn(lambda pair: cut(*pair), (image, randoms), fn_output_signature=tf.uint8)
                 pixels = tf.ensure_shape(pixels, (None, *self.preprocessor.shape))
             else:
@@ -143,6 +144,8 @@ def image_classification(
         raise DataError(f"task.channels={channels}: 1 (grey) or 3 (RGB)")
     if not 0 < crop_fraction <= 1:
         raise DataError(f"task.crop_fraction={crop_fraction}: above 0, to 1")
+    if crop_fraction != 1 and resize != "crop":
+        raise DataError(f"task.crop_fraction={crop_fraction}: is for task.resize=crop, not for {resize}")
     shapes, found = survey(splits.train)
     if height is None or width is None:
         height = height or width or int(np.median(shapes[:, 0]))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from bigkeras.data.decode import decode_image
+from bigkeras.data.decode import decode_image, grey
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +39,8 @@ class ImagePreprocessor:
         return self.fit_size(decode_image(encoded, channels=self.channels))
 
     def fit_size(self, image: tf.Tensor) -> tf.Tensor:
-        """uint8 `(…, any, any, channels)` to uint8 `(…, height, width, channels)`."""
-        size = (self.height, self.width)
+        """uint8 `(…, any, any, 1 or 3)` to uint8 `(…, height, width, channels)`."""
+        image, size = self.fit_channels(image), (self.height, self.width)
         if image.shape[-3:-1] == size:
             return image
         if self.resize == "pad":
@@ -52,6 +52,12 @@ class ImagePreprocessor:
         else:
             resized = tf.image.resize(image, size, antialias=True)
         return tf.ensure_shape(to_uint8(resized), (*image.shape[:-3], *self.shape))
+
+    def fit_channels(self, image: tf.Tensor) -> tf.Tensor:
+        """uint8 `(…, 1 or 3)` to `(…, channels)`, as `decode_image` makes RGB of grey and grey of RGB."""
+        if image.shape[-1] == self.channels:
+            return image
+        return tf.repeat(image, self.channels, axis=-1) if self.channels == 3 else grey(image)
 
     def normalise(self, pixels: tf.Tensor) -> tf.Tensor:
         """Pixels in [0, 255] `(batch, height, width, channels)` to float32 of about zero mean and unit variance."""

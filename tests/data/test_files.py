@@ -97,6 +97,16 @@ def test_a_file_name_that_is_not_utf8_is_read(animals):
     assert decode_image(splits.train.fetch(tf.constant(place, tf.int64))["image"], channels=3)[0, 0, 0] == 9
 
 
+def test_names_that_are_not_utf8_are_told_as_text(animals):
+    (animals / "cat" / os.fsdecode(b"r\xe9sum\xe9.txt")).write_text("x")
+    (animals / "dog" / os.fsdecode(b"\xe9.png")).symlink_to("nothing")
+    told = [name for name, _ in image_folder(directory=str(animals)).ignored]
+    assert told == [str(animals / "cat" / r"r\xe9sum\xe9.txt"), str(animals / "dog" / r"\xe9.png")]
+    picture(animals / os.fsdecode(b"caf\xe9") / "1.png")
+    with pytest.raises(DataError, match=r"caf\\xe9: its name, a class's, is not UTF-8: rename the folder"):
+        image_folder(directory=str(animals))
+
+
 def test_mistakes_in_a_folder_are_named(animals, tmp_path_factory):
     empty = tmp_path_factory.mktemp("empty")
     with pytest.raises(DataError, match="nothing is there"):

@@ -32,3 +32,8 @@ def test_a_crop_that_cannot_be_is_refused():
         check_fits([Choice("crop", {"padding": 7})], 9, 7)
     with pytest.raises(RecipeError, match=r"reflekt.*reflect"):
         check_augmentation([Choice("crop", {"mode": "reflekt"})])
+
+
+def test_augmix_is_refused_since_its_draws_are_made_once_and_not_kept():
+    with pytest.raises(RecipeError, match="augmentation 'aug_mix' is not one of"):
+        check_augmentation([Choice("aug_mix")])

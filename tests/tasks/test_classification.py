@@ -1,0 +1,45 @@
+"""Pictures as a task: channels and sizes other than those of the data."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bigkeras.data.pipeline import plan_rows
+from bigkeras.data.plan import epoch_plan
+from bigkeras.data.source import ArraySource, DataError, Splits
+from bigkeras.recipe import Choice
+from bigkeras.tasks.classification import image_classification
+
+
+def splits(channels: int) -> Splits:
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 9, 7, channels), np.uint8)
+    source = ArraySource({"image": pixels}, np.arange(6) % 2)
+    return Splits(source, source, None, ("a", "b"))
+
+
+@pytest.mark.parametrize(("found", "asked"), [(1, 3), (3, 1)])
+@pytest.mark.parametrize("size", [{}, {"height": 5}])
+def test_arrays_of_other_channels_become_what_the_artifact_makes_of_their_files(found, asked, size):
+    data = splits(found)
+    task = image_classification(data, channels=asked, **size)
+    pixels = data.train.columns["image"]
+    decoded = [task.preprocessor.decode(tf.io.encode_png(image)) for image in pixels]
+    np.testing.assert_array_equal(task.preprocessor.fit_size(tf.constant(pixels)), decoded)
+    assert task.shown(data.train, 0).shape == task.preprocessor.shape
+
+
+@pytest.mark.parametrize("augmentation", [(), (Choice("random_resized_crop"),)])
+def test_batches_have_the_channels_that_are_asked_for(augmentation):
+    data = splits(1)
+    task = image_classification(data, augmentation, channels=3)
+    rows = plan_rows(lambda epoch: epoch_plan(data.train.labels, batch_size=4, seed=0, epoch=epoch), range(1))
+    image, *_ = next(iter(task.dataset(data.train, rows, 4, True, lambda index: None)))
+    assert image.shape == (4, 9, 7, 3)
+    np.testing.assert_array_equal(image[..., 0], image[..., 2])
+
+
+@pytest.mark.parametrize("resize", ["stretch", "pad"])
+def test_a_crop_fraction_that_nothing_heeds_is_refused(resize):
+    with pytest.raises(DataError, match=f"task.crop_fraction=0.8: is for task.resize=crop, not for {resize}"):
+        image_classification(splits(3), crop_fraction=0.8, resize=resize)
+    assert image_classification(splits(3), crop_fraction=0.8, resize="crop").preprocessor.crop_fraction == 0.8
