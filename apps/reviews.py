@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import Any, BinaryIO, Literal, TextIO
 
 TABLES = {".csv": None, ".tsv": "\t", ".tab": "\t"}
 JSON_LINES = (".jsonl", ".ndjson", ".json")
@@ -116,7 +116,7 @@ class Table:
             self.before, first = first, self.end
         self.delimiter = delimiter or TABLES[Path(path).suffix.lower()] or max(",;\t|", key=first.count)
         # A TSV has no quotes, but spreadsheets write some that have.
-        self.plain = self.delimiter == "\t" and not _closes_quotes(start)
+        self.plain = self.delimiter == "\t" and not _has_quotes(start[len(self.before) :])
         self.rows = _rows(itertools.chain([first], _checked(self.file, path)), path, self.delimiter, self.plain)
         self.header = [name.strip() for name in next((row for _, row, _ in self.rows if row), [])]
         if not self.header:
@@ -282,11 +282,24 @@ def _rows(lines: Iterator[str], name: str, delimiter: str, plain: bool) -> Itera
         number += len(taken)
 
 
-def _closes_quotes(start: str) -> bool:
-    """Whether the cells of a TSV's beginning that begin with a quotation mark end with one, too."""
+def _has_quotes(start: str) -> bool:
+    """Whether the cells of a TSV's beginning that begin with a quotation mark end with one, be it some lines below.
+
+    Across lines these are quotes where they bring rows of too few cells together, and no others.
+    """
     cells = [cell for line in start.split("\n")[:-1] for cell in line.rstrip("\r").split("\t")]
     quoted = [cell for cell in cells if cell.startswith('"')]
-    return bool(quoted) and all(len(cell) > 1 and cell.endswith('"') for cell in quoted)
+    if quoted and all(len(cell) > 1 and cell.endswith('"') for cell in quoted):
+        return True
+
+    def regular(quoting: Literal[0, 3]) -> tuple[int, int]:
+        """How many rows have as many cells as the first, and how many have not."""
+        rows = [row for row in csv.reader(io.StringIO(start, newline=""), delimiter="\t", quoting=quoting) if row]
+        fit = sum(len(row) == len(rows[0]) for row in rows)
+        return fit, len(rows) - fit
+
+    plain, together = regular(csv.QUOTE_NONE), regular(csv.QUOTE_MINIMAL)
+    return together[0] >= plain[0] and together[1] < plain[1]
 
 
 def _is_wide(data: bytes) -> bool:

@@ -6,15 +6,22 @@ import unicodedata
 LONGEST = 320  # columns of a sentence; of longer ones a model would not read the end
 
 # Nothing here goes back over what it has read, however long a row of dots may be.
-END = r"(?<![.!?…])[.!?…]++[\"'’”»)\]]*+"
+# The marks of Hindi and Bengali, Urdu, Arabic and Armenian follow the Latin ones.
+STOPS = ".!?…।॥۔؟։"
+END = rf"(?<![{STOPS}])[{STOPS}]++[\"'’”»)\]]*+"
 WIDE_END = r"[。！？]++[」』”’）]*+"
 # After a full stop that ends an abbreviation, an initial or a number, the sentence goes on.
 GOES_ON = re.compile(
     r"(?<![^\s(])(?:[^\W\d_]|\d+|[A-Z]\.[A-Z]|Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|vs|etc|e\.g|i\.e|cf|No|Fig|bzw|usw|ca|vgl"
     r"|Nr|Hr|Fr|z\.\s?B|d\.\s?h|u\.\s?a)\.$"
 )
-BREAKS = re.compile(rf"{WIDE_END}\s*+|{END}\s++(?=[^\W_a-z]|[\"'‘’“”„«»(\[¿¡])")
+BREAKS = re.compile(rf"{WIDE_END}\s*+|{END}\s++(?=[^\W_]|[\"'‘’“”„«»(\[¿¡])")
 ABBREVIATION = 40  # letters of one, or of a number, at most
+# Han, Kana and their punctuation. Wide signs with spaces, Hangul and emoji, are not among them; nor is Thai, whose
+# sentences are parted by spaces.
+UNSPACED = re.compile(
+    "[\u2e80-\u312f\u3190-\u9fff\uf900-\ufaff\ufe30-\ufe6f\uff01-\uff9f\uffe0-\uffe6\U00020000-\U000323af]"
+)
 CLAUSES = re.compile(r"[;:；：]\s*|,\s+|，\s*|、|\s[–—-]\s")
 
 
@@ -33,7 +40,7 @@ def joined(parts: list[str]) -> str:
     """Sentences as one text: a space between them where their script has spaces."""
     text = ""
     for part in filter(None, parts):
-        spaced = text and not _is_wide(text[-1]) and not _is_wide(part[0])
+        spaced = text and not UNSPACED.match(text[-1]) and not UNSPACED.match(part[0])
         text += (" " if spaced else "") + part
     return text
 
@@ -48,11 +55,17 @@ def _parted(text: str, breaks: re.Pattern[str], abbreviations: bool = False) -> 
     parts, start = [], 0
     for found in breaks.finditer(text):
         end = found.start() + len(found[0].rstrip())
-        if abbreviations and GOES_ON.search(text, max(start, end - ABBREVIATION), end):
+        if abbreviations and (GOES_ON.search(text, max(start, end - ABBREVIATION), end) or _continues(text, found)):
             continue
         parts.append(text[start : found.end()])
         start = found.end()
     return [part for part in (*parts, text[start:]) if part.strip()]
+
+
+def _continues(text: str, found: re.Match[str]) -> bool:
+    """Whether a small letter follows the mark and its spaces: 20 коп. в день. One of Georgian begins a sentence."""
+    following = text[found.end() : found.end() + 1]
+    return found[0][0] in STOPS and following.islower() and following.title() != following
 
 
 def _shortened(sentence: str, longest: int) -> list[str]:

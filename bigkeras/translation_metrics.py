@@ -9,6 +9,7 @@ import numpy as np
 # Sentences are told apart by the words of their first reference, characters in Chinese and Japanese.
 LENGTHS = (5, 10, 15, 20, 30, 50)
 UNSPACED = ("zh", "ja", "th")
+TOKENISERS = {"zh": "zh", "ja": "char", "th": "char", "ko": "char"}
 HAN, KANA, THAI = (re.compile(f"[{signs}]") for signs in ("\u3400-\u9fff", "\u3040-\u30ff", "\u0e00-\u0e7f"))
 References = Sequence[Sequence[str]]  # all known translations of each sentence
 
@@ -16,12 +17,12 @@ References = Sequence[Sequence[str]]  # all known translations of each sentence
 def translation_metrics(translations: Sequence[str], references: References, language: str) -> dict[str, Any]:
     """BLEU and chrF of a corpus, from 0 to 100, as plain values that JSON can hold.
 
-    `references`: all known translations of each sentence, at least one. `language`: the target's; of "", whether it is
-    written without spaces is seen in the references. Gives `bleu`, `chrf`, each also of lower-cased text (`_lower`),
-    `signatures`, `sentences`, `by_length` (the same scores of the sentences of each length) and `exact`, the share of
-    sentences equal to a reference.
+    `references`: all known translations of each sentence, at least one. `language`: the target's; of "" and of codes
+    that say nothing here, as cmn, whether it is written without spaces is seen in the references. Gives `bleu`,
+    `chrf`, each also of lower-cased text (`_lower`), `signatures`, `sentences`, `by_length` (the same scores of the
+    sentences of each length) and `exact`, the share of sentences equal to a reference.
     """
-    language = language or unspaced_language(references)
+    language = scored_language(language, references)
     scores = {
         "bleu": corpus_bleu(translations, references, language),
         "chrf": corpus_chrf(translations, references),
@@ -52,7 +53,7 @@ def corpus_bleu(translations: Sequence[str], references: References, language: s
     """
     from sacrebleu.metrics.bleu import BLEU
 
-    metric = BLEU(tokenize=tokeniser(language or unspaced_language(references)), lowercase=lower)
+    metric = BLEU(tokenize=tokeniser(scored_language(language, references)), lowercase=lower)
     return Found(metric.corpus_score(list(translations), _streams(references)).score, str(metric.get_signature()))
 
 
@@ -83,9 +84,14 @@ def unspaced_language(references: References) -> str:
     return "" if han + kana <= half else "ja" if kana > han / 10 else "zh"
 
 
+def scored_language(language: str, references: References) -> str:
+    """The language; where its code has no tokeniser of its own, that of the references' script if it has no spaces."""
+    return language if _base(language) in TOKENISERS else unspaced_language(references) or language
+
+
 def tokeniser(language: str) -> str:
     """sacrebleu's name of the tokeniser for a language."""
-    return {"zh": "zh", "ja": "char", "th": "char", "ko": "char"}.get(_base(language), "13a")
+    return TOKENISERS.get(_base(language), "13a")
 
 
 def _base(language: str) -> str:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from bigkeras.data.cleaning import LANGUAGES, Pair, base, check_order, tidy
+from bigkeras.data.cleaning import LANGUAGES, SAMPLE, Pair, base, check_order, tidy
 from bigkeras.data.corpora import unpacked
 from bigkeras.data.encoding import decoded
 from bigkeras.data.pair_splits import pair_splits
@@ -55,6 +55,7 @@ def translation_pairs(
     if len(bad) > len(pairs):
         name, why = bad[0]
         raise DataError(f"{name}: {why}: a pair a line, source and target parted by a tab; {len(bad)} lines are so")
+    _check_letters(pairs, columns, path)
     check_order(pairs, languages, str(path), "--set data.source=2 --set data.target=1")
     return pair_splits(
         pairs,
@@ -91,7 +92,7 @@ def aligned_files(
         counts = " and ".join(f"{path} {len(lines)}" for path, lines in zip(paths, sides, strict=True))
         raise DataError(f"aligned files have the same number of lines, these have: {counts}")
     endings = [path.name.removesuffix(".gz").rpartition(".")[2] for path in paths]
-    codes = [ending if 2 <= len(base(ending)) <= 3 and ending not in NO_LANGUAGES else "" for ending in endings]
+    codes = [ending if 2 <= len(base(ending)) <= 3 and ending.lower() not in NO_LANGUAGES else "" for ending in endings]
     languages = (source_language or codes[0], target_language or codes[1])
     pairs = [
         Pair(f"{paths[0]}:{number}", tidy(s), tidy(t)) for number, (s, t) in enumerate(zip(*sides, strict=True), 1)
@@ -119,7 +120,7 @@ def tmx(
     """
     path = Path(file).expanduser()
     units, languages = read_tmx(path, source_language, target_language)
-    pairs = [Pair(f"{path}:{line}", tidy(source), tidy(target)) for line, source, target in units]
+    pairs = [Pair(f"{path}:{place}", tidy(source), tidy(target)) for place, source, target in units]
     check_order(pairs, languages, str(path), "exchange the two languages")
     return pair_splits(
         pairs, languages, origin=str(path), validation=validation, test=test, seed=seed, limit_train=limit_train
@@ -160,10 +161,23 @@ def _columns(
     told = [names[place] if place < len(names) else "" for place in places]
     codes = [name if _is_language(name) else "" for name in told]
     named = None in numbers
-    header = named or all(name.lower() in SIDES or code for name, code in zip(told, codes, strict=True))
+    # Numbers of sentences beside them are named so.
+    indexed = len(names) > 2 and "id" in map(str.lower, names)
+    header = named or indexed or all(name.lower() in SIDES or code for name, code in zip(told, codes, strict=True))
     if not header:
         codes = ["", ""]
     return (places[0], places[1]), (languages[0] or codes[0], languages[1] or codes[1]), int(header)
+
+
+def _check_letters(pairs: list[Pair], columns: tuple[int, int], path: Path) -> None:
+    """Raises DataError for a column of numbers, as sentences have in Tatoeba's own tables."""
+    sample = pairs[:: max(1, len(pairs) // SAMPLE)]
+    for column, texts in zip(columns, ([p.source for p in sample], [p.target for p in sample]), strict=True):
+        filled = [text for text in texts if text]
+        without = [text for text in filled if not any(map(str.isalpha, text))]
+        if len(without) > 0.9 * len(filled):
+            told = f"column {column + 1} holds no sentences, such as {without[0]!r}"
+            raise DataError(f"{path}: {told}: --set data.source=… --set data.target=… name others")
 
 
 def _number(column: int | str) -> int | None:

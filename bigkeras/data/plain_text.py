@@ -12,11 +12,13 @@ from bigkeras.data.arrays import data_directory
 from bigkeras.data.encoding import decoded
 from bigkeras.data.formats import read_bytes
 from bigkeras.data.reviews import imdb_parts, imdb_reviews, text_array
+from bigkeras.data.rows import bytes_of
 from bigkeras.data.source import ArraySource, DataError, Splits
 from bigkeras.data.splits import check_fractions
 from bigkeras.data.text_folder import TEXT_EXTENSIONS
 
 IMDB_ARCHIVES = ("aclImdb_unsup.tar.xz", "aclImdb_v1.tar.gz")
+READ = "a text file, a text in every line, and a folder of text files"
 BREAK = re.compile(rb"<br\s*/?>", re.IGNORECASE)
 
 
@@ -94,10 +96,7 @@ def _splits(named: Named, validation: float, seed: int, limit_train: int | None,
 
 
 def _lines(path: Path, encoding: str | None) -> tuple[Named, list[tuple[str, str]]]:
-    try:
-        text, _ = decoded(path.read_bytes(), str(path), encoding)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    text, _ = decoded(bytes_of(path, READ), str(path), encoding)
     # Not splitlines: it parts at signs that stand inside a text, too.
     lines = enumerate(re.split(r"\r\n|\n|\r", text), 1)
     return [(f"{path}:{number}", line.encode()) for number, line in lines if line.strip()], []
@@ -108,9 +107,9 @@ def _folder_texts(folder: Path, encoding: str | None) -> tuple[Named, list[tuple
     bad: list[tuple[str, str]] = []
     for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in TEXT_EXTENSIONS and p.is_file()):
         try:
-            text, _ = decoded(path.read_bytes(), str(path), encoding)
-        except (OSError, DataError) as error:
-            bad.append((str(path), getattr(error, "strerror", None) or str(error)))
+            text, _ = decoded(bytes_of(path, READ), str(path), encoding)
+        except DataError as error:
+            bad.append((str(path), str(error).removeprefix(f"{path}: ")))
             continue
         if text.strip():
             named.append((str(path), text.encode()))

@@ -6,13 +6,14 @@ import itertools
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from bigkeras.data.source import DataError
 
 JSON_LINES = (".jsonl", ".ndjson")
 DELIMITERS = ",;\t|"
 LOOKED_AT = 200  # rows that tell the delimiter and the columns
+SAMPLE = 200_000  # characters that tell the delimiter and the quotes
 # How files begin that are often taken for tables.
 NO_TEXTS = {
     b"PK\x03\x04": "a zip archive, such as an Excel sheet",
@@ -30,15 +31,15 @@ END = "\x1c\x1d end of table"
 csv.field_size_limit(2**31 - 1)  # a review of a megabyte is one
 
 
-def bytes_of(path: Path) -> bytes:
-    """A file's bytes. Raises DataError for one that cannot be read or is known to be no text."""
+def bytes_of(path: Path, read: str = "CSV, TSV and JSON lines") -> bytes:
+    """A file's bytes. Raises DataError for one that cannot be read or is known to be no text, and says what is read."""
     try:
         data = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     kind = next((kind for start, kind in NO_TEXTS.items() if data.startswith(start)), None)
     if kind:
-        raise DataError(f"{path}: is {kind}, no text: CSV, TSV and JSON lines are read")
+        raise DataError(f"{path}: is {kind}, no text: {read} are read")
     return data
 
 
@@ -70,7 +71,7 @@ def csv_rows(
     tabs = path.suffix.lower() in (".tsv", ".tab")
     delimiter = delimiter or ("\t" if tabs else _found_delimiter(content))
     # A quotation mark at the beginning of a cell of a TSV is usually one of the text, but some do quote.
-    plain = delimiter == "\t" and not _closes_quotes(content)
+    plain = delimiter == "\t" and not _has_quotes(content)
     lines, rows, open_quotes = _parsed(physical, delimiter, plain)
     bad = [(f"{path}:{line}", "a quotation mark that is never closed") for line in open_quotes]
     return lines, rows, bad, delimiter
@@ -141,7 +142,7 @@ def _parsed(physical: list[str], delimiter: str, plain: bool) -> tuple[list[int]
 
 def _found_delimiter(content: str) -> str:
     """The sign that parts the first rows into the same number of cells, more than one, most often."""
-    sample = content[:200_000]
+    sample = content[:SAMPLE]
 
     def regular(sign: str) -> tuple[float, int]:
         rows = csv.reader(io.StringIO(sample, newline=""), delimiter=sign)
@@ -152,8 +153,23 @@ def _found_delimiter(content: str) -> str:
     return max(DELIMITERS, key=regular)
 
 
-def _closes_quotes(content: str) -> bool:
-    """Whether the cells that begin with a quotation mark end with one, too."""
+def _has_quotes(content: str) -> bool:
+    """Whether the cells of a TSV that begin with a quotation mark end with one, too, be it some lines below.
+
+    Across lines these are quotes where they bring rows of too few cells together, and no others.
+    """
     cells = [cell for line in content.split("\n")[:LOOKED_AT] for cell in line.rstrip("\r").split("\t")]
     quoted = [cell for cell in cells if cell.startswith('"')]
-    return bool(quoted) and all(len(cell) > 1 and cell.endswith('"') for cell in quoted)
+    if quoted and all(len(cell) > 1 and cell.endswith('"') for cell in quoted):
+        return True
+    sample = content[:SAMPLE]
+
+    def regular(quoting: Literal[0, 3]) -> tuple[int, int]:
+        """How many rows have as many cells as the first, and how many have not."""
+        read = csv.reader(io.StringIO(sample, newline=""), delimiter="\t", quoting=quoting)
+        rows = [row for row in read if row]
+        fit = sum(len(row) == len(rows[0]) for row in rows)
+        return fit, len(rows) - fit
+
+    plain, together = regular(csv.QUOTE_NONE), regular(csv.QUOTE_MINIMAL)
+    return together[0] >= plain[0] and together[1] < plain[1]

@@ -31,13 +31,13 @@ FILLED = 0.9  # of the rows, at least, have a label
 def text_table(
     *,
     file: str,
-    text: str | None = None,
-    label: str | None = None,
-    split: str = SPLIT,
+    text: int | str | None = None,
+    label: int | str | None = None,
+    split: int | str = SPLIT,
     delimiter: str | None = None,
     encoding: str | None = None,
     header: bool | None = None,
-    no_label: Sequence[str] = NO_LABEL,
+    no_label: Sequence[int | str] = NO_LABEL,
     validation: float = 0.1,
     test: float = 0.1,
     seed: int = 0,
@@ -54,6 +54,7 @@ def text_table(
     file and line.
     """
     path = Path(file).expanduser()
+    text, label = (None if asked is None else str(asked) for asked in (text, label))
     content, found = decoded(bytes_of(path), str(path), encoding)
     if is_json(path, content):
         names, lines, rows, bad = json_rows(path, content)
@@ -61,9 +62,9 @@ def text_table(
     else:
         lines, rows, bad, delimiter = csv_rows(path, content, delimiter)
         names, lines, rows = _named(path, lines, rows, header, (text, label))
-    place = _split_column(path, names, split)
+    place = _split_column(path, names, str(split))
     columns = _columns(path, names, rows, text, label, place)
-    missing = {name.lower() for name in no_label}
+    missing = {str(name).lower() for name in no_label}
     texts: list[bytes] = []
     labels: list[str] = []
     parts: list[str] = []
@@ -85,7 +86,7 @@ def text_table(
     whole = ArraySource({"text": text_array(texts)}, [number[name] for name in labels], kept)
     splits = part_splits(
         whole, np.array(parts), class_names, validation=validation, test=test, seed=seed,
-        limit_train=limit_train, what="text",
+        limit_train=limit_train,
     )  # fmt: skip
     parted = f", parted by {delimiter!r}" if delimiter else ""
     told = f"{path}: {len(kept):,} texts in {names[columns[0]]!r}, {len(class_names)} labels in {names[columns[1]]!r}"
@@ -118,7 +119,8 @@ def _has_header(rows: list[list[str]], wanted: Sequence[str | None]) -> bool:
     first = [cell.strip().lower() for cell in rows[0]]
     if any(name is not None and not name.isdigit() for name in wanted):
         return True
-    below = [row for row in rows[1:LOOKED_AT] if len(row) == len(first)]
+    # Where tables were put one below the other, the names come again.
+    below = [row for row in _sample(rows[1:]) if len(row) == len(first) and row != rows[0]]
 
     def recurs(place: int) -> bool:  # as the label y does, or class
         return first[place] in {row[place].strip().lower() for row in below}
@@ -158,7 +160,7 @@ def _columns(
         raise DataError(f"{path}: one column, {names[0]!r}: text and label are needed; is it another delimiter?")
     first = _named_column(path, names, text, TEXT_NAMES, "text")
     second = _named_column(path, names, label, LABEL_NAMES, "label")
-    looked = [row for row in rows[:LOOKED_AT] if len(row) == len(names)]
+    looked = [row for row in _sample(rows) if len(row) == len(names)]
     if not looked:
         raise DataError(f"{path}: no row has the {len(names)} cells of the first line")
     if first is None:
@@ -171,6 +173,13 @@ def _columns(
     if first == second:
         raise DataError(f"{path}: {names[first]!r} cannot be both text and label")
     return first, second
+
+
+def _sample(rows: list[list[str]]) -> list[list[str]]:
+    """The first rows, and as many from all over the others: a table that is sorted has one label at its beginning."""
+    if len(rows) <= 2 * LOOKED_AT:
+        return rows
+    return rows[:LOOKED_AT] + [rows[i] for i in np.linspace(LOOKED_AT, len(rows) - 1, LOOKED_AT).astype(int)]
 
 
 def _named_column(path: Path, names: list[str], asked: str | None, usual: Sequence[str], argument: str) -> int | None:

@@ -3,6 +3,7 @@
 import gzip
 import html
 import zlib
+from collections import Counter
 from pathlib import Path
 from xml.parsers import expat
 
@@ -12,7 +13,7 @@ from bigkeras.data.source import DataError
 # Inside a segment these hold codes of the markup that was there; all else holds text.
 CODES = ("bpt", "ept", "ph", "it", "ut")
 
-Unit = tuple[int, str, str]  # line, source, target
+Unit = tuple[str, str, str]  # place: its line, and its number where others begin there, too; source; target
 
 
 def read_tmx(path: Path, source_language: str, target_language: str) -> tuple[list[Unit], tuple[str, str]]:
@@ -34,11 +35,12 @@ def read_tmx(path: Path, source_language: str, target_language: str) -> tuple[li
     if not reader.units:
         raise DataError(f"{path}: holds no unit of a translation memory (tu): is it TMX?")
     languages = _chosen(path, reader, source_language, target_language)
-    units = []
-    for line, segments in reader.units:
+    units, begun = [], Counter(line for line, _ in reader.units)
+    for number, (line, segments) in enumerate(reader.units, 1):
         source, target = (_segment(segments, language) for language in languages)
         if source is not None and target is not None:
-            units.append((line, source, target))
+            place = str(line) if begun[line] == 1 else f"{line}, unit {number}"
+            units.append((place, source, target))
     if not units:
         found = ", ".join(sorted(reader.languages)) or "none"
         raise DataError(f"{path}: no unit in both {languages[0]} and {languages[1]}; its languages are {found}")

@@ -129,7 +129,10 @@ def masked_language_model(
     if not 0 < rate < 0.5:
         raise DataError(f"task.rate={rate}: above 0, below 0.5")
     # A run's vocabulary is taken over whole; a length, which no weights but the positions' hang on, may be another.
-    asked = {"tokens": tokens, "truncation": truncation, "lower": lower}
+    asked = {
+        "tokens": tokens, "truncation": truncation, "lower": lower, "nfkc": nfkc, "vocabulary_size": vocabulary_size,
+        "min_count": min_count,
+    }  # fmt: skip
     preprocessor = kept_preprocessor(vocabulary, masked_language_model, asked)
     if preprocessor is None:
         preprocessor = text_classification(

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import tensorflow as tf
 from bigkeras.data.pipeline import Batch, batches
 from bigkeras.data.source import ArraySource, DataError, Source, Splits
 from bigkeras.data.tokens import TokenSource
-from bigkeras.recipe import Choice, check
+from bigkeras.recipe import Choice, RecipeError, check, load
 from bigkeras.tasks.text import TOKENS, TRUNCATIONS, TextPreprocessor, over_batches, word_dropout
 from bigkeras.tasks.vocabulary import given_fields, learned_sentencepiece, learned_wordpiece, learned_words
 
@@ -124,7 +124,10 @@ def text_classification(
     normalises words and characters; subwords have a normaliser of their own. The rest: TextPreprocessor.
     """
     _check(tokens=tokens, truncation=truncation, ngrams=ngrams, length=length, size=vocabulary_size, buckets=buckets)
-    asked = {"tokens": tokens, "ngrams": ngrams, "length": length, "truncation": truncation, "lower": lower}
+    asked = {
+        "tokens": tokens, "ngrams": ngrams, "length": length, "truncation": truncation, "lower": lower, "nfkc": nfkc,
+        "buckets": buckets, "vocabulary_size": vocabulary_size, "min_count": min_count,
+    }  # fmt: skip
     found = kept_preprocessor(vocabulary, text_classification, asked)
     if found is not None:
         return TextClassification(found, splits.class_names, augmentation)
@@ -138,13 +141,13 @@ def text_classification(
     )  # fmt: skip
     texts = texts_of(splits.train)
     if vocabulary:
-        fields = given_fields(tokens, Path(vocabulary).expanduser() if isinstance(vocabulary, str) else vocabulary)
+        content = given_fields(tokens, Path(vocabulary).expanduser() if isinstance(vocabulary, str) else vocabulary)
     elif tokens == "sentencepiece":
-        fields = learned_sentencepiece(values, texts, vocabulary_size, seed=0)
+        content = learned_sentencepiece(values, texts, vocabulary_size, seed=0)
     else:
         learn = learned_wordpiece if tokens == "wordpiece" else learned_words
-        fields = {"vocabulary": learn(values, texts, vocabulary_size, min_count)}
-    values = replace(values, **fields)
+        content = {"vocabulary": learn(values, texts, vocabulary_size, min_count)}
+    values = replace(values, **content)
     if length is None:
         _, lengths = encoded(values, texts)
         values = replace(values, length=max(8, int(np.ceil(np.quantile(lengths, SHARE_WHOLE) / 8) * 8)))
@@ -163,12 +166,30 @@ def kept_preprocessor(origin: Any, task: Callable, asked: Mapping[str, Any]) -> 
     found = load_preprocessor(origin)
     if not isinstance(found, TextPreprocessor):
         raise DataError(f"task.vocabulary={origin}: a run with another kind of data")
-    usual = inspect.signature(task).parameters
+    usual, theirs = inspect.signature(task).parameters, _made_with(found, origin)
     for name, value in asked.items():
-        if value != usual[name].default and value != getattr(found, name):
-            told = f"{origin} has {getattr(found, name)}, and is taken over as it is"
+        if value != usual[name].default and value != theirs.get(name, value):
+            told = f"{origin} has {theirs[name]}, and is taken over as it is"
             raise DataError(f"task.{name}={value}: {told}; for another, leave out task.vocabulary")
     return found
+
+
+def _made_with(found: TextPreprocessor, origin: str) -> dict[str, Any]:
+    """The task's arguments that gave a run its preprocessor, as far as they are known."""
+    from bigkeras.tasks import TASKS
+
+    values = {field.name: getattr(found, field.name) for field in fields(found)}
+    if found.ngrams == 1:
+        del values["buckets"]  # of which a run without n-grams has none, whatever it asked for
+    try:
+        recipe = load(origin)
+    except RecipeError:
+        return values
+    if recipe.start_from or recipe.task.args.get("vocabulary"):
+        return values  # the vocabulary was not learned there
+    usual = inspect.signature(TASKS[recipe.task.name]).parameters
+    learned = ("vocabulary_size", "min_count")
+    return {**values, **{name: recipe.task.args.get(name, usual[name].default) for name in learned}}
 
 
 def check_augmentation(choices: Sequence[Choice]) -> None:

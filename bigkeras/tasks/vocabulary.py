@@ -130,4 +130,12 @@ def given_fields(tokens: str, given: Path | tuple[str, ...]) -> dict[str, Any]:
         raise DataError(f"task.vocabulary={origin}: lacks {missing[0]}, which WordPiece needs")
     if tokens != "wordpiece" and words[1:2] != (UNKNOWN_WORD,):
         raise DataError(f"task.vocabulary={origin}: its second line is not {UNKNOWN_WORD}")
+    while words[-2:] == ("", ""):  # one blank line at the end may have its row in published weights
+        words = words[:-1]
+    first: dict[str, int] = {}
+    for line, word in enumerate(words, 1):
+        if word in first:
+            told = f"{word!r} stands on lines {first[word]} and {line}: each token has one line, its id"
+            raise DataError(f"task.vocabulary={origin}: {told}")
+        first[word] = line
     return {"vocabulary": words}

@@ -104,6 +104,16 @@ def test_a_tsv_has_quotes_only_where_all_that_begin_a_cell_end_one(tmp_path):
     assert copy.endswith('1\t"say ""hi"""\tx\t1\n')
 
 
+@pytest.mark.parametrize("before", ["", "sep=\t\n"])
+def test_a_tsv_whose_quoted_cells_have_several_lines_is_read_whole(tmp_path, before):
+    content = f'{before}review\tid\n"two\nlines"\t1\n"He said ""no"".\nSo"\t2\nplain\t3\n'
+    found, copy = rows(tmp_path / "t.tsv", content)
+    assert [text for _, text, _ in found] == ["two\nlines", 'He said "no".\nSo', "plain"]
+    assert copy.endswith('So"\t2\tx\t1\nplain\t3\tx\t1\n')
+    found, _ = rows(tmp_path / "t.tsv", 'review\tid\nalone\n"Great" film\t1\n')
+    assert [text for _, text, _ in found] == ["alone", '"Great" film']
+
+
 def test_excels_first_line_tells_what_parts_the_columns_and_is_kept(tmp_path):
     found, copy = rows(tmp_path / "t.csv", "sep=;\r\nid;review\r\n1;so, then\r\n")
     assert found == [("3", "so, then", "")]

@@ -16,6 +16,14 @@ def test_a_short_text_is_parted_too():
         ["He came.", "“Why?”", "Nobody knew …", "It rained."],
         ["Dr. Smith and J. Doe pay 3.50 on the 3. May.", "They left, e.g. by train."],
         ["Ärger gab es z. B. gestern.", "Das war alles."],
+        ["Это стоит 100 руб. и 20 коп. в день.", "Дорого!"],
+        ["Il est né en janv. à Paris.", "Élu en 1990."],
+        ["यह एक किताब है।", "वह घर जाता है॥", "क्या?"],
+        ["এটি একটি বই।", "সে বাড়ি যায়।"],
+        ["یہ ایک کتاب ہے۔", "وہ گھر جاتا ہے۔"],
+        ["هل أنت بخير؟", "نعم."],
+        ["Սա գիրք է։", "Նա տուն է գնում։"],
+        ["ეს არის წიგნი.", "ის მიდის სახლში."],
     ],
 )
 def test_a_paragraph_is_parted_at_the_ends_of_its_sentences(rest):
@@ -38,6 +46,12 @@ def test_joined_sentences_have_single_spaces_and_empty_ones_vanish():
     assert joined([]) == ""
 
 
+def test_korean_and_emoji_are_joined_with_spaces_and_kana_without():
+    assert joined(["안녕하세요.", "반갑습니다", "네!"]) == "안녕하세요. 반갑습니다 네!"
+    assert joined(["So nice 😀", "😀 Thanks"]) == "So nice 😀 😀 Thanks"
+    assert joined(["はい。", "いいえ", "ｶﾞ。", "（終）"]) == "はい。いいえｶﾞ。（終）"
+
+
 @pytest.mark.parametrize(
     "text", ["字" * 15 + "，" + "字" * 15 + "；看", "x" * 45 + " y", "at 12:30 and 13:45 or so", "a  b " * 9]
 )
@@ -53,3 +67,8 @@ def test_what_never_ends_is_parted_and_nothing_is_lost(text):
     assert all(columns(part) <= LONGEST for part in parts)
     assert all(columns(part) <= 50 for part in sentences(text, 50))
     assert "".join("".join(parts).split()) == "".join(text.split())
+
+
+@pytest.mark.parametrize("text", ["।" * 20_000, "։ " * 10_000, "5 коп. в " * 3000])
+def test_rows_of_marks_and_of_abbreviations_are_read_once_and_nothing_is_lost(text):
+    assert "".join("".join(sentences(text)).split()) == "".join(text.split())

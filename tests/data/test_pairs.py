@@ -122,6 +122,17 @@ def test_columns_have_numbers_or_names_and_languages(tmp_path):
     assert named.languages == ("en", "de") and texts(named.train) == texts(numbered.train)
 
 
+@pytest.mark.parametrize("head", ["", "id\ten\tid\tde\n", "id\tsentence\tid\ttranslated\n"])
+def test_a_column_of_numbers_holds_no_sentences(tmp_path, head):
+    rows = [(str(1276 + i), source, str(77 + i), target) for i, (source, target) in enumerate(GOOD)]
+    file = table(tmp_path / "p.tsv", rows, head)
+    for source, target, wrong in ((1, 2, "column 1 .*'1276'"), (2, 3, "column 3 .*'77'")):
+        with pytest.raises(DataError, match=rf"p\.tsv: {wrong}: --set data.source=… --set data.target=… name others"):
+            DATASETS["translation_pairs"](file=file, source=source, target=target)
+    splits = DATASETS["translation_pairs"](file=file, source=2, target=4)
+    assert sorted(every(splits)) == sorted(source for source, _ in GOOD)
+
+
 @pytest.mark.parametrize("wanted", [0, -1, "²", "9" * 5000])
 def test_a_column_that_cannot_be_is_told(tmp_path, wanted):
     with pytest.raises(DataError, match=r"no column .* among .*data.source is a column's number from 1, or its name"):
@@ -218,6 +229,13 @@ def test_a_tab_in_an_aligned_file_is_a_space_and_endings_say_the_languages(tmp_p
     assert splits.languages == ("en", "de") and "A tab." in every(splits)
 
 
+def test_the_ending_of_an_aligned_file_is_no_language_in_any_case(tmp_path):
+    for name, side in (("x.EN", 0), ("x.TXT", 1)):
+        (tmp_path / name).write_text("".join(pair[side] + "\n" for pair in GOOD))
+    splits = DATASETS["aligned_files"](file=str(tmp_path / "x.EN"), target_file=str(tmp_path / "x.TXT"))
+    assert splits.languages == ("EN", "")
+
+
 def test_aligned_files_of_different_lengths_are_refused(tmp_path):
     (tmp_path / "x.en").write_text("One.\nTwo.\n")
     (tmp_path / "x.de").write_text("Eins.\n")
@@ -243,6 +261,17 @@ def test_a_translation_memory_is_read_without_the_codes_of_its_markup(tmp_path):
     path.write_text(TMX.format(doctype='<!DOCTYPE tmx SYSTEM "tmx14.dtd">', units="".join([marked, *units])))
     splits = DATASETS["tmx"](file=str(path))
     assert splits.languages == ("en-GB", "de") and "A bold word." in every(splits)
+
+
+def test_units_on_one_line_have_names_of_their_own(tmp_path):
+    path = tmp_path / "m.tmx"
+    units = [UNIT.format(en=s, de=t) for s, t in GOOD]
+    alone = '<tu><tuv xml:lang="en-GB"><seg>Alone.</seg></tuv></tu>'
+    same = UNIT.format(en="Same.", de="Same.").strip()
+    path.write_text(TMX.format(doctype="", units="".join([alone, same, same, "\n", *units])))
+    splits = DATASETS["tmx"](file=str(path))
+    assert [name.removeprefix(str(path)) for name, _ in splits.ignored] == [":3, unit 2", ":3, unit 3"]
+    assert f"{path}:5" in [splits.train.name(i) for i in range(len(splits.train))]
 
 
 def test_a_translation_memory_may_use_the_names_of_html(tmp_path):

@@ -10,6 +10,7 @@ import tensorflow as tf
 from bigkeras.data import DATASETS, tfds
 from bigkeras.data.encoding import decoded
 from bigkeras.data.source import DataError
+from bigkeras.recipe import Choice, check, parse_setting
 
 text_table, text_folder = DATASETS["text_table"], DATASETS["text_folder"]
 CHINESE = [
@@ -100,6 +101,17 @@ def test_columns_are_found_by_words_in_their_names_and_by_being_filled(header, r
     assert not splits.bad
 
 
+def test_a_table_that_is_sorted_by_its_labels_has_them_found(tmp_path):
+    cells = [f"so viel Text wie hier {i},{'dac'[i % 3]},{'gut' if i < 400 else 'schlecht'}" for i in range(800)]
+    assert table(tmp_path / "t.csv", "\n".join(["kommentar,land,urteil", *cells])).class_names == ("gut", "schlecht")
+    assert table(tmp_path / "t.csv", "\n".join(cells)).class_names == ("gut", "schlecht")
+
+
+def test_names_that_come_again_in_the_middle_of_a_table_are_still_its_header(tmp_path):
+    again = "\n".join(["kommentar,urteil", *rows(["well well", "oh no"], 30), "kommentar,urteil", *rows(["so", "no"])])
+    assert "texts in 'kommentar'" in table(tmp_path / "t.csv", again).found
+
+
 @pytest.mark.parametrize("labels", [("y", "n"), ("class", "order")])
 def test_a_label_that_is_called_like_a_column_is_no_header(labels, tmp_path):
     lines = [f"well now {i},{labels[i % 2]}" for i in range(20)]
@@ -121,6 +133,20 @@ def test_the_encoding_of_chinese_is_found(encoding, tmp_path):
     words = TRADITIONAL if encoding == "big5" else CHINESE
     splits = table(tmp_path / "t.csv", "\n".join(["review,label", *rows(words)]).encode(encoding))
     assert everything(splits)[f"{words[0]} 0"] == "good"
+
+
+def test_a_column_may_be_named_by_its_number(tmp_path):
+    lines = [f"{i % 2},{i % 4 // 3},so much was said {i},{('train', 'dev', 'test')[i % 3]}" for i in range(60)]
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    settings = dict(parse_setting(f"data.{name}={place}") for name, place in (("text", 3), ("label", 2), ("split", 4)))
+    arguments = {"file": str(tmp_path / "t.csv"), **{key.removeprefix("data."): v for key, v in settings.items()}}
+    check("data", Choice("text_table", arguments), DATASETS)
+    splits = text_table(**arguments)
+    assert everything(splits)["so much was said 7"] == "1" and len(splits.test) == 20
+    arguments |= {"no_label": [0]}
+    check("data", Choice("text_table", arguments), DATASETS)
+    with pytest.raises(DataError, match="only one class, '1'"):
+        text_table(**arguments)
 
 
 def test_the_encoding_of_french_is_found(tmp_path):
@@ -203,6 +229,23 @@ def test_a_quotation_mark_in_a_tsv_is_a_character(tmp_path):
     assert len(everything(splits)) == 11
 
 
+@pytest.mark.parametrize("cell", ["two\nlines {i}", "a\ttab {i}", 'a\n""quoted""\n\nword {i}'])
+@pytest.mark.parametrize("order", [("text", "label"), ("label", "text"), ("id", "text", "label")])
+def test_a_tsv_whose_quoted_cells_have_several_lines_is_read_whole(order, cell, tmp_path):
+    lines = ["\t".join(order)]
+    for i in range(20):
+        text = f'"{cell.format(i=i)}"' if i % 3 else f"plain {i}"
+        lines.append("\t".join({"text": text, "label": ("good", "bad")[i % 2], "id": f"{i}"}[name] for name in order))
+    splits = table(tmp_path / "t.tsv", "\n".join(lines) + "\n")
+    wanted = cell.format(i=7).replace('""', '"')
+    assert everything(splits)[wanted] == "bad" and len(everything(splits)) == 20 and not splits.bad
+
+
+def test_a_tsv_that_lacks_cells_and_begins_some_with_words_in_quotes_has_none(tmp_path):
+    lines = ["text\tlabel", "no label", *(f'"Great" number {i}\t{("good", "bad")[i % 2]}' for i in range(10))]
+    assert everything(table(tmp_path / "t.tsv", "\n".join(lines)))['"Great" number 3'] == "bad"
+
+
 def test_cells_with_line_breaks_nul_and_a_megabyte_are_texts(tmp_path):
     odd = ["two\nlines", "a\0zero", "x" * 2**20, "😀 e\u0301", "مرحبا"]
     lines = ["review,label", *(f'"{text}",{n % 2}' for n, text in enumerate(odd)), *rows(["fill", "more"])]
@@ -273,7 +316,6 @@ def test_a_split_column_is_heeded(tmp_path):
         ("review\na\nb", "one column"),
         ("My reviews\nreview,label\na,x\nb,y", "line 1 has one cell, 'My reviews', and 3 rows below 2"),
         (b"PK\x03\x04" + bytes(9), "a zip archive, such as an Excel sheet, no text"),
-        ("text,label,split\na,x,train\nb,y,test\nc,x,val", "class 'y' has no text to train on"),
     ],
 )
 def test_a_table_that_cannot_be_used_is_one_clear_line(text, message, tmp_path):
@@ -293,6 +335,16 @@ def test_a_column_that_is_not_there_is_named_with_those_that_are(tmp_path):
 def test_an_array_of_json_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"one JSON array; JSON lines are read.*jq -c"):
         table(tmp_path / "t.json", json.dumps([{"text": "a", "label": 1}]))
+
+
+def test_packed_files_are_no_plain_texts(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"\x1f\x8b\x08 no text")
+    for name in ("b.txt", "c.txt"):
+        (tmp_path / name).write_text(name)
+    with pytest.raises(DataError, match=r"a\.txt: is compressed by gzip, no text: a text file, a text in every line"):
+        DATASETS["plain_text"](file=str(tmp_path / "a.txt"))
+    splits = DATASETS["plain_text"](file=str(tmp_path), validation=0.0)
+    assert len(splits.train) == 2 and splits.bad[0][1].startswith("is compressed by gzip, no text")
 
 
 def test_texts_as_labels_are_refused(tmp_path):

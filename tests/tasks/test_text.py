@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 
 from bigkeras.data.source import ArraySource, DataError, Splits
+from bigkeras.recipe import Choice, Recipe
 from bigkeras.tasks import load_preprocessor
 from bigkeras.tasks.text import TextPreprocessor, mixed, word_dropout
 from bigkeras.tasks.text_classification import text_classification
@@ -190,6 +191,44 @@ def test_a_run_whose_preprocessor_is_taken_over_has_to_have_what_is_asked_for(tm
     for asked, told in (({"length": 9}, "task.length=9: .* has 8"), ({"ngrams": 2}, "task.ngrams=2: .* has 1")):
         with pytest.raises(DataError, match=told):
             text_classification(splits_of("a", "b"), **run, **asked)
+
+
+def test_a_run_whose_vocabulary_is_taken_over_was_learned_as_is_asked_for(tmp_path):
+    made = replace(WORDS, ngrams=2, buckets=64)
+    for name, data in made.files().items():
+        (tmp_path / name).write_bytes(data)
+    run = {"vocabulary": str(tmp_path)}
+    asked = {"ngrams": 2, "buckets": 64, "nfkc": True, "vocabulary_size": 50, "min_count": 1}
+    # What the run does not say is not known to be another.
+    assert text_classification(splits_of("a", "b"), **run, **asked).preprocessor == made
+    recipe = Recipe(
+        name="toy", data=Choice("text_table"), model=Choice("bag_of_ngrams"),
+        task=Choice("text_classification", {"ngrams": 2, "buckets": 64, "vocabulary_size": 50, "min_count": 1}),
+    )  # fmt: skip
+    recipe.save(tmp_path / "recipe.json")
+    assert text_classification(splits_of("a", "b"), **run, **asked).preprocessor == made
+    assert text_classification(splits_of("a", "b"), **run).preprocessor == made
+    for name, value, has in (
+        ("buckets", 32, 64),
+        ("nfkc", False, True),
+        ("vocabulary_size", 9, 50),
+        ("min_count", 3, 1),
+    ):
+        with pytest.raises(DataError, match=f"task.{name}={value}: .* has {has}, and is taken over as it is"):
+            text_classification(splits_of("a", "b"), **run, **{**asked, name: value})
+
+
+@pytest.mark.parametrize("tokens", ["word", "wordpiece"])
+def test_a_token_that_stands_twice_is_named_and_blank_lines_at_the_end_are_none(tmp_path, tokens):
+    path, options = tmp_path / "words.txt", {"tokens": tokens, "length": 8, "vocabulary": str(tmp_path / "words.txt")}
+    path.write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\ngood\nfilm\ngood\n")
+    with pytest.raises(DataError, match=r"words\.txt: 'good' stands on lines 5 and 7"):
+        text_classification(splits_of("a", "b"), **options)
+    path.write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\ngood\nfilm\n\n\n\n")
+    task = text_classification(splits_of("a", "b"), **options)
+    assert 5 in ids(task.preprocessor, "film")[0]
+    with pytest.raises(DataError, match="the words given: 'a' stands on lines 3 and 4"):
+        text_classification(splits_of("a", "b"), vocabulary=("[PAD]", "[UNK]", "a", "a"))
 
 
 def test_wordpiece_is_learned_from_the_training_texts():
