@@ -243,7 +243,8 @@ def _session_config(threads: int | None, optimise: bool) -> bytes:
     config = b"\x32\x02\x20\x01"  # gpu_options.allow_growth, for an app shall not take a whole GPU
     if not optimise:
         config += b"\x52\x05\x52\x03\x98\x01\x01"  # graph_options.rewrite_options.disable_meta_optimizer
-    return config + (b"\x10" + _to_varint(threads) if threads else b"")  # intra_op_parallelism_threads
+    # intra_op_parallelism_threads, inter_op_parallelism_threads
+    return config + (b"\x10" + _to_varint(threads) + b"\x28" + _to_varint(threads) if threads else b"")
 
 
 def _to_varint(value: int) -> bytes:

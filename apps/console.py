@@ -19,7 +19,8 @@ def positive(text: str) -> int:
 def model_options(parser: argparse.ArgumentParser, default: str, things: str, batch: int) -> None:
     """Adds --model, --json, --batch and --runtime, the same in every app; `things` are what the model takes."""
     parser.add_argument("--model", default=default, metavar="NAME|DIR",
-                        help="a name in saved_models/ (or in $BIGKERAS_MODELS), or a SavedModel's folder "
+                        help="a name in saved_models/ (or in $BIGKERAS_MODELS), or a SavedModel's folder, "
+                        "./NAME where it is called the same "
                         f"(default: {default})")  # fmt: skip
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     parser.add_argument("--batch", type=positive, default=batch, metavar="N",
@@ -67,7 +68,7 @@ def finish(main: Callable[[], int]) -> int:
         return 141  # as a program that the signal of a closed pipe ends, such as `cat` before `head`
     except OSError as error:
         _drop_output()
-        complain(f"standard output: {error.strerror}")
+        complain(f"{error.filename or 'standard output'}: {error.strerror}")
         return 1
     return status
 

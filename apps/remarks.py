@@ -5,6 +5,9 @@ import os
 import threading
 from collections.abc import Iterator
 
+# Two threads that turn standard error away at once would never turn it back.
+_TURNED = threading.RLock()
+
 
 @contextlib.contextmanager
 def without_remarks() -> Iterator[None]:
@@ -16,19 +19,20 @@ def without_remarks() -> Iterator[None]:
     if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "0":
         yield
         return
-    try:
-        kept = os.dup(2)
-    except OSError:  # standard error is closed
-        yield
-        return
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+    with _TURNED:
+        try:
+            kept = os.dup(2)
+        except OSError:  # standard error is closed
+            yield
+            return
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            os.close(nowhere)
 
 
 class FirstRuns:
@@ -36,8 +40,6 @@ class FirstRuns:
 
     def __init__(self) -> None:
         self._seen: set[str] = set()
-        # Two threads that turn standard error away at once would never turn it back.
-        self._lock = threading.Lock()
 
     @contextlib.contextmanager
     def of(self, signature: str) -> Iterator[None]:
@@ -45,6 +47,6 @@ class FirstRuns:
         if signature in self._seen:
             yield
             return
-        with self._lock, without_remarks():
+        with without_remarks():
             yield
         self._seen.add(signature)

@@ -4,6 +4,7 @@ Everything is read and written row by row, so that files may be larger than memo
 through unchanged: the model replaces them, and a copy of a table keeps them.
 """
 
+import codecs
 import collections
 import contextlib
 import csv
@@ -72,6 +73,10 @@ def standard_input() -> Iterator[Review]:
     """A review for every line of standard input."""
     if sys.stdin is None:
         raise ReviewError("standard input is closed")
+    # What is there already, be it less than a line; the rest is not waited for.
+    start = sys.stdin.buffer.peek(LOOKED_AT) if isinstance(sys.stdin.buffer, io.BufferedReader) else b""
+    if not _is_wide(start) and not _is_utf8(start):
+        raise ReviewError("standard input: not UTF-8 text: as a file, --encoding says what it is")
     return lines_of(sys.stdin.buffer, "standard input")
 
 
@@ -107,7 +112,13 @@ class Table:
         self.file = self.open(path, encoding, files, table=True)
         buffer: Any = self.file.buffer
         start = buffer.peek(LOOKED_AT).decode(self.file.encoding, "replace")
-        first = next(_checked(self.file, path), "")
+        lines = _checked(self.file, path)
+        blank, first = [], ""
+        for first in lines:
+            if first.strip():
+                break
+            blank.append(first)
+        first = first.removeprefix("\ufeff")
         self.end = "\r\n" if first.endswith("\r\n") else "\n"
         self.before = ""
         told = first.strip().lower()
@@ -117,7 +128,7 @@ class Table:
         self.delimiter = delimiter or TABLES[Path(path).suffix.lower()] or max(",;\t|", key=first.count)
         # A TSV has no quotes, but spreadsheets write some that have.
         self.plain = self.delimiter == "\t" and not _has_quotes(start[len(self.before) :])
-        self.rows = _rows(itertools.chain([first], _checked(self.file, path)), path, self.delimiter, self.plain)
+        self.rows = _rows(itertools.chain(blank, [first], lines), path, self.delimiter, self.plain)
         self.header = [name.strip() for name in next((row for _, row, _ in self.rows if row), [])]
         if not self.header:
             raise ReviewError(f"{path}: the file is empty: its first line names the columns, such as id,review")
@@ -139,7 +150,9 @@ class Table:
             if encoding is None and found == "utf-8" and (not _is_utf8(start) or _is_wide(start)):
                 raise ReviewError(f"{path}: not UTF-8 text: --encoding says what it is, such as gb18030 or cp1252")
             # Broken bytes of UTF-8 pass; of another encoding they have no form in which they could.
-            chosen = encoding or found
+            chosen = codecs.lookup(encoding).name if encoding else found
+            if chosen == "utf-8":
+                chosen = "utf-8-sig"  # which reads texts without its mark, too
             errors = "surrogateescape" if chosen.startswith("utf-8") else "replace"
             newline = "" if table else "\n"  # a table's cells may hold ends of lines
             return files.enter_context(io.TextIOWrapper(file, encoding=chosen, errors=errors, newline=newline))
@@ -150,8 +163,9 @@ class Table:
 
     def __iter__(self) -> Iterator[Review]:
         for number, row, unclosed in self.rows:
-            if not row:
+            if not row and len(self.header) > 1:
                 continue
+            row = row or [""]  # of one column, an empty text
             name, cells = f"{self.path}, line {number}", len(row)
             wrong = "" if cells == len(self.header) else f"{cells} cells where the first line names {len(self.header)}"
             if unclosed:

@@ -44,6 +44,7 @@ class PythonModel:
             # Too late once TensorFlow has run something in this process: then its own setting stays.
             with contextlib.suppress(RuntimeError):
                 tf.config.threading.set_intra_op_parallelism_threads(threads)
+                tf.config.threading.set_inter_op_parallelism_threads(threads)
         try:
             for library in op_libraries:
                 tf.load_op_library(str(library))
@@ -138,7 +139,9 @@ def find_model(name: str) -> Path:
     """
     here = [Path(__file__).resolve().parent.parent / "saved_models", Path("saved_models")]
     folders = [Path(folder) for folder in os.environ.get("BIGKERAS_MODELS", "").split(os.pathsep) if folder] + here
-    models = {d.name: d for folder in reversed(folders) for d in sorted(folder.glob("*/")) if _is_model(d)}
+    found = [d for folder in reversed(folders) for d in sorted(folder.glob("*/"))]
+    # An export that is under way, or was killed, has a name that begins with a dot.
+    models = {d.name: d for d in found if not d.name.startswith(".") and _is_model(d)}
     if name in models:
         return models[name]
     if name and _is_model(Path(name)):
@@ -152,5 +155,5 @@ def find_model(name: str) -> Path:
 def _is_model(directory: Path) -> bool:
     try:
         return version_directory(directory).is_dir()
-    except ModelError:
+    except (ModelError, OSError):  # another user's folder may not be read
         return False

@@ -229,6 +229,8 @@ def _report(results: Results, table: Table | None, options: argparse.Namespace) 
                 print(_line(text, result, columns), file=out)
                 if result.words:
                     print(_marked(result.words, _is_terminal(out)), file=out)
+            if options.texts == ["-"]:  # who wrote the line may wait for its answer
+                out.flush()
     return status
 
 

@@ -10,15 +10,15 @@ import tensorflow as tf
 from bigkeras import runtime
 from bigkeras.data.pipeline import ordered_plan, plan_rows
 from bigkeras.data.plan import class_weights, steps_per_epoch
-from bigkeras.data.source import Source, Splits
+from bigkeras.data.source import DataError, Source, Splits, Unsuited
 from bigkeras.models import MODELS, build
 from bigkeras.models.lora import add_lora
 from bigkeras.optimization import layer_rates, make_optimizer, scale_rates
 from bigkeras.recipe import Recipe, RecipeError
 from bigkeras.step import Step, penalty
-from bigkeras.tasks import LOSSES
+from bigkeras.tasks import LOSSES, TASKS
 from bigkeras.tasks.task import Task
-from bigkeras.transfer import freeze, start_from
+from bigkeras.transfer import freeze, inherited, start_from
 
 ADAPT_EXAMPLES = 5000
 COUNTED = 256  # examples that a layer counts at a time
@@ -27,6 +27,14 @@ NOT_COMPILED = {
     "cut_mix", "mix_up", "rand_augment", "random_elastic_transform", "random_perspective",
     "random_rotation", "random_shear", "random_translation", "random_zoom",
 }  # fmt: skip
+
+
+def fitted(recipe: Recipe, splits: Splits) -> Task:
+    """The recipe's task, fitted on the training split. Raises Unsuited where these data cannot have it."""
+    try:
+        return TASKS[recipe.task.name](splits, recipe.augmentation, **inherited(recipe, splits.languages))
+    except DataError as error:
+        raise Unsuited(str(error)) from None
 
 
 def make_step(recipe: Recipe, splits: Splits, task: Task, machine: runtime.Machine, model: Callable | None) -> Step:

@@ -18,7 +18,7 @@ from bigkeras.data import DATASETS
 from bigkeras.data.bad import reason
 from bigkeras.data.fingerprint import DATA_FILE, fingerprints, other_data
 from bigkeras.data.pipeline import ordered_plan, plan_rows
-from bigkeras.data.source import DataError, Source, Splits, joined
+from bigkeras.data.source import ArraySource, DataError, Source, Splits, joined
 from bigkeras.masked_evaluation import MaskedScores, score_hidden, write_masked_report
 from bigkeras.metrics import best_threshold, bootstrap_interval, classification_metrics, scores_at, worst_mistakes
 from bigkeras.recipe import Choice, Recipe, RecipeError, check, known, load
@@ -32,6 +32,7 @@ from bigkeras.translation_evaluation import Translations, artifact_translator, r
 from bigkeras.translation_report import write_translation_report
 
 BATCH = 250
+PLACES = ("directory", "file", "target_file")  # the arguments of data that say where it lies
 Predict = Callable[[tf.Tensor], tf.Tensor]
 Mistake = tuple[Any, int, np.ndarray]
 
@@ -109,9 +110,9 @@ def evaluate(
     source = joined(splits) if split == "all" else getattr(splits, split)
     if source is None and split == "validation" and recipe.learn_validation:
         raise RunError(f"{path}: has learned from its validation split, which says nothing of it; name another")
-    if source is None:
+    if source is None or not len(source):
         raise RunError(f"data {recipe.data.name} has no {split} split")
-    own = not artifact and _is_own(path, splits, split, other=data is not None or bool(settings))
+    own = not artifact and _is_own(path, splits, split, other=_place(recipe) != _place(load(path)))
     if splits.bad and log is not None:
         log.say(f"{len(splits.bad):,} of the data are left out, the first {splits.bad[0][0]}: {splits.bad[0][1]}")
     task = load_task(path, read_labels(path))
@@ -141,7 +142,7 @@ def _scored(recipe: Recipe, data: str | None, settings: Mapping[str, Any]) -> Re
     """The recipe on the data that is to be scored. Raises RecipeError for what is not said right."""
     for key in settings:
         if not key.startswith("data."):
-            raise RecipeError(f"--set {key}: of a trained model the data alone can be another, as in --set data.seed=1")
+            raise RecipeError(f"--set {key}: of a trained model, arguments of the data alone, such as data.label=stars")
     if data is not None and "target_file" in recipe.data.args and "data.target_file" not in settings:
         raise RecipeError(f"--data {data}: of two aligned files; say --set data.target_file=FILE, too")
     recipe = with_data(recipe, data).override(**settings)
@@ -154,13 +155,20 @@ def _is_own(path: Path, splits: Splits, split: str, other: bool) -> bool:
     if not (path / DATA_FILE).is_file():
         return not other
     found = fingerprints(splits, *(() if split == "all" else (split,)))
-    changed = other_data(read_json(path / DATA_FILE), found)
+    before = read_json(path / DATA_FILE)
+    changed = other_data(before, found)
     if changed and not other:
         raise RunError(
             f"{path}: its data has changed since it was trained ({changed}), so that it may know what it would be "
             "tested on; --data PLACE scores it on other data"
         )
-    return not changed
+    # Of files the names alone are compared: under the same ones another place may have others.
+    sure = isinstance(splits.train, ArraySource) and found.keys() <= before.keys()
+    return not changed and (sure or not other)
+
+
+def _place(recipe: Recipe) -> dict[str, Any]:
+    return {name: recipe.data.args.get(name) for name in PLACES}
 
 
 def score(predictions: Predictions, class_names: tuple[str, ...], threshold: float | None = None) -> dict[str, Any]:

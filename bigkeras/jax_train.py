@@ -13,7 +13,7 @@ import keras
 import tensorflow as tf
 
 from bigkeras import checkpoint, jax_scores, runtime
-from bigkeras.assembly import named, prepare
+from bigkeras.assembly import fitted, named, prepare
 from bigkeras.control import Diverged
 from bigkeras.data.plan import ROWS, steps_per_epoch
 from bigkeras.data.source import DataError, Source, Splits
@@ -27,9 +27,7 @@ from bigkeras.optimization import layer_rates, make_optimizer, scale_rates
 from bigkeras.recipe import Recipe, RecipeError
 from bigkeras.recipe_data import datasets, ready
 from bigkeras.signals import Interrupted, Log, signals
-from bigkeras.tasks import TASKS
 from bigkeras.tasks.task import Task
-from bigkeras.transfer import inherited
 from bigkeras.workers import Workers
 
 # Augmentation that Keras runs on JAX, but that cannot be compiled: it asks for a number that is not known then.
@@ -43,7 +41,7 @@ def fit_on_jax(
     from bigkeras.train import describe
 
     _check_divides(recipe, machine)
-    task = TASKS[recipe.task.name](splits, recipe.augmentation, **inherited(recipe, splits.languages))
+    task = fitted(recipe, splits)
     splits = ready(task, splits, log)
     describe(directory, task, splits, {"strategy": runtime.choose_on_jax(machine), "backend": "jax"})
     step: Any = _step(recipe, task, splits, model, machine)

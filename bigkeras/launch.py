@@ -1,8 +1,9 @@
 """Several workers on this machine: python -m bigkeras.launch N [--servers M] [--restarts R] -- bigkeras train …
 
-Every worker is a process with its own TF_CONFIG, on a free port of 127.0.0.1, and its own log. When one falls, all are
-stopped; with --restarts the group is then started again, and goes on from its last checkpoint. Ctrl-C and SIGTERM are
-passed on once, so that the workers save and leave.
+Every worker is a process with its own TF_CONFIG, on a free port, and its own log. They call each other by 127.0.0.1,
+but TensorFlow's servers listen on every address of the machine and do what anyone asks: on a trusted network, or behind
+a firewall. When one falls, all are stopped; with --restarts the group is then started again, and goes on from its last
+checkpoint. Ctrl-C and SIGTERM are passed on once, so that the workers save and leave.
 
 With --servers the group is one for asynchronous training: a chief, N workers and M parameter servers. A worker that
 falls comes back alone, and the others go on meanwhile; when a server or the chief falls, all are started again. The
@@ -12,6 +13,7 @@ group has done its work when the chief has.
 import argparse
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -40,13 +42,15 @@ def main(arguments: list[str] | None = None) -> int:
     logs = Path(options.logs)
     logs.mkdir(parents=True, exist_ok=True)
     asked: list[int] = []
-    for number in (signal.SIGINT, signal.SIGTERM):
+    # A terminal that is closed would leave the workers, in sessions of their own, to nobody; under nohup it may.
+    hung_up = () if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else (signal.SIGHUP,)
+    for number in (signal.SIGINT, signal.SIGTERM, *hung_up):
         signal.signal(number, lambda signum, frame: asked.append(signum))
     status = 0
     for attempt in range(options.restarts + 1):
         status = _run(options, logs, asked, "w" if attempt == 0 else "a")
-        # 2 is a wrong command line: no better the second time.
-        if status in (0, 2) or asked:
+        # 2 is a wrong command line, 127 no command at all: no better the second time.
+        if status in (0, 2, 127) or asked:
             break
         left = options.restarts - attempt
         if left:
@@ -56,12 +60,21 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="launch_workers", description=str(__doc__).splitlines()[0])
-    parser.add_argument("workers", type=int, help="how many workers")
-    parser.add_argument("--servers", type=int, default=0, help="parameter servers: trains asynchronously (0)")
-    parser.add_argument("--restarts", type=int, default=0, help="how often a fallen group is started again (0)")
+    parser.add_argument("workers", type=_at_least(1), help="how many workers")
+    parser.add_argument("--servers", type=_at_least(0), default=0, help="parameter servers: trains asynchronously (0)")
+    parser.add_argument("--restarts", type=_at_least(0), default=0, help="how often a fallen group begins again (0)")
     parser.add_argument("--logs", default="worker-logs", metavar="DIR", help="where worker-0.log … go (worker-logs)")
     parser.add_argument("command", nargs="+", help="the command, after --")
     return parser
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text!r}: a whole number of at least {least}")
+        return int(text)
+
+    return number
 
 
 @dataclass
@@ -78,6 +91,9 @@ class Member:
 
 def _run(options: argparse.Namespace, logs: Path, asked: list[int], mode: str) -> int:
     """One life of the group: the exit status of the worker that fell first, or 0."""
+    if shutil.which(options.command[0]) is None:
+        _say(f"{options.command[0]}: no such command")
+        return 127
     with ExitStack() as files:
         members = []
         for environment in configurations(options.workers, options.servers):
@@ -181,7 +197,8 @@ def _spoken(status: int) -> str:
 
 
 def _say(text: str) -> None:
-    print(f"launch_workers: {text}", file=sys.stderr, flush=True)
+    with suppress(OSError):  # of a terminal that was closed
+        print(f"launch_workers: {text}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

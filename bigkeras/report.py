@@ -238,8 +238,8 @@ def training(history: Sequence[Mapping[str, Any]], recipe: Recipe) -> str:
     keys = [key for key in history[-1] if key not in ("epoch", "best_unsaved")]
     note = f"{len(history)} of {recipe.epochs} epochs."
     chosen = [history[-1]]
-    unsaved = [row for row in history if row.get("best_unsaved")]
-    scores = [NO_SCORE if row in unsaved else epoch_score(row, recipe.monitor) for row in history]
+    scores = [NO_SCORE if row.get("best_unsaved") else epoch_score(row, recipe.monitor) for row in history]
+    unsaved = [row for row in history if row.get("best_unsaved") and epoch_score(row, recipe.monitor) > max(scores)]
     if max(scores) > NO_SCORE:
         best = scores.index(max(scores))
         note += f" The best by {recipe.monitor} is epoch {int(float(history[best]['epoch']))}, kept as best.keras."

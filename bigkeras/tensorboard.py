@@ -57,7 +57,8 @@ class TensorBoardExtras(keras.callbacks.Callback):
         self.directory, self.class_names, self.position = Path(directory), tuple(class_names), position
         self.predict_samples, self.confusion, self.network = predict_samples, confusion, network
         self.texts, self.alignments = texts, alignments
-        self.translated, self.written_texts = False, ""
+        # Where a run goes on, those of an earlier epoch may be there.
+        self.translated, self.written_texts = False, texts() if texts else ""
         self.profile, self.every_steps = profile, every_steps
         self.written_at = self.calls = 0
         self.profiling = False
@@ -128,7 +129,7 @@ class TensorBoardExtras(keras.callbacks.Callback):
             with self._writer("validation").as_default(step=self.epoch):
                 for name, figure in shown.items():
                     tf.summary.image(name, pictures.pixels(figure)[None])
-        self.pictured_at = time.monotonic()
+            self.pictured_at = time.monotonic()
 
     def _writer(self, name: str) -> Any:
         if name not in self.writers:

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from bigkeras import checkpoint, runtime, strategies
-from bigkeras.assembly import make_step
+from bigkeras.assembly import fitted, make_step
 from bigkeras.asynchronous import Asynchronous, lost_servers, serve
 from bigkeras.control import Control, Diverged
 from bigkeras.data import DATASETS
@@ -32,7 +32,7 @@ from bigkeras.signals import Interrupted, Log, signals
 from bigkeras.step import Step
 from bigkeras.tasks import LOSSES, MODEL_ARGUMENTS, MONITORS, TASKS, check_augmentation
 from bigkeras.tasks.task import Task
-from bigkeras.transfer import continued, inherited
+from bigkeras.transfer import continued
 from bigkeras.watch import Watch
 from bigkeras.workers import Workers, lost_workers
 
@@ -80,7 +80,6 @@ def fit(
     recipe = continued(recipe)
     check_recipe(recipe, model)
     chosen = runtime.chosen(machine)
-    recipe = _decided(recipe, Path(run_dir), chosen, log)
     asynchronous = chosen == "parameter_server"
     if asynchronous and runtime.role() in ("worker", "ps"):
         serve()
@@ -98,6 +97,7 @@ def fit(
     directory = Path(run_dir)
     _check_apart(recipe, directory)
     with contextlib.ExitStack() as held, lost_servers() if asynchronous else lost_workers(workers):
+        recipe = _decided(recipe, directory, chosen, workers.by_chief, log)
         workers.by_chief(lambda: _hold(held, directory, recipe))
         done = workers.by_chief(lambda: _finished(directory))
         if done:
@@ -122,7 +122,7 @@ def _fit_on_jax(
     recipe = continued(recipe)
     check_recipe(recipe, model)
     check_on_jax(recipe)
-    recipe = _decided(recipe, directory, runtime.choose_on_jax(machine), log)
+    recipe = _decided(recipe, directory, runtime.choose_on_jax(machine), lambda look: look(), log)
     _check_apart(recipe, directory)
     with opened(directory, recipe):
         done = _finished(directory)
@@ -146,7 +146,7 @@ def _fit(
     log: Log,
 ) -> dict[str, Any]:
     """The run itself: task, step, training, scores."""
-    task = TASKS[recipe.task.name](splits, recipe.augmentation, **inherited(recipe, splits.languages))
+    task = fitted(recipe, splits)
     validation = splits.validation
     splits = ready(task, splits, log)
     with workers.strategy.scope(), runtime.precision(recipe.precision):
@@ -173,13 +173,19 @@ def _fit(
     return workers.by_chief(lambda: finish_run(directory, recipe, validation, history, control.bad))
 
 
-def _decided(recipe: Recipe, directory: Path, strategy: str, log: Log) -> Recipe:
+def _decided(recipe: Recipe, directory: Path, strategy: str, by_chief: Callable, log: Log) -> Recipe:
     """The recipe with a precision in the place of "auto": the run's where one has begun, else the fastest here."""
     if recipe.precision != "auto":
         return recipe
-    if (directory / "recipe.json").is_file():
-        return replace(recipe, precision=load(directory).precision)
-    precision, why = runtime.fastest_precision(strategy)
+    if strategy == "parameter_server":
+        raise RecipeError("precision=auto: the chief does not see what its workers compute in: name one")
+
+    def look() -> Sequence[str]:
+        if (directory / "recipe.json").is_file():
+            return load(directory).precision, "as the run began"
+        return runtime.fastest_precision(strategy)
+
+    precision, why = by_chief(look)
     log.say_once(f"precision {precision}: {why}")
     return replace(recipe, precision=precision)
 
@@ -196,17 +202,19 @@ def _opened(recipe: Recipe, log: Log) -> Splits:
 
 
 def _check_data(directory: Path, recipe: Recipe, splits: Splits) -> None:
-    """Notes which examples a run has; raises RunError where it goes on and they are others."""
+    """Notes which examples a run has; raises RunError where it has learned from others."""
     found = fingerprints(splits)
     if recipe.teacher:
         del found["train"]  # its labels are the teacher's
     path = directory / DATA_FILE
-    if not path.exists():
-        write_json(path, found)
-        return
-    changed = other_data(read_json(path), found)
-    if changed:
+    changed = other_data(read_json(path), found) if path.exists() else ""
+    if changed and any(_learned(place) for place in (directory, *directory.glob("candidates/*"))):
         raise RunError(f"{directory}: its data has changed since it began ({changed}); take another --run-dir")
+    write_json(path, found)
+
+
+def _learned(directory: Path) -> bool:
+    return (directory / "best.keras").exists() or any(directory.glob("checkpoints/*.npz"))
 
 
 def _check_alike(workers: Workers, recipe: Recipe, splits: Splits) -> None:

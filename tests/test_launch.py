@@ -29,7 +29,7 @@ INDEX = "import json, os, sys, time; i = json.loads(os.environ['TF_CONFIG'])['ta
 @pytest.fixture(autouse=True)
 def handlers():
     """Signal handlers as they were."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -65,6 +65,18 @@ def test_a_fallen_group_is_started_again_as_often_as_asked(tmp_path, monkeypatch
     program += "f'/lives-{i}').st_size; os.kill(os.getpid(), 9) if i == 1 and lives < 3 else None"
     assert launch(tmp_path, program, "--restarts", "1") == 128 + signal.SIGKILL
     assert launch(tmp_path, program, "--restarts", "1") == 0
+
+
+@pytest.mark.parametrize("wrong", [["0"], ["two"], ["2", "--restarts", "-1"]])
+def test_numbers_that_cannot_be_are_refused(wrong, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main([*wrong, "--logs", str(tmp_path), "--", "true"])
+    assert "a whole number of at least" in capsys.readouterr().err
+
+
+def test_a_command_that_is_not_there_is_named(tmp_path, capsys):
+    assert main(["2", "--restarts", "3", "--logs", str(tmp_path), "--", "no-such-command"]) == 127
+    assert capsys.readouterr().err == "launch_workers: no-such-command: no such command\n"
 
 
 def test_a_wrong_command_line_is_not_tried_again(tmp_path):

@@ -12,7 +12,7 @@ from PIL import Image
 from bigkeras import pictures
 from bigkeras.metrics import bootstrap_interval, classification_metrics
 from bigkeras.recipe import Choice, Recipe
-from bigkeras.report import write_report
+from bigkeras.report import training, write_report
 from bigkeras.translation_report import write_translation_report
 
 NAMES = ("cat", "dog", "a|b <i>", "狗")
@@ -96,6 +96,16 @@ def test_areas_stand_in_the_table_of_scores_where_they_were_measured(tmp_path):
     text = report(tmp_path, {"validation": without, "test": test})
     assert "| macro ROC AUC | macro average precision |" in text
     assert f"| {test['roc_auc']:.4g} | {test['average_precision']:.4g} |" in text
+
+
+def test_better_epochs_that_could_not_be_written_are_named_and_no_others():
+    recipe = Recipe(name="r", data=Choice("digits"), task=Choice("image_classification"), model=Choice("lenet"))
+    values = {1: (0.5, True), 2: (0.9, True), 3: (0.8, False)}
+    rows = [
+        {"epoch": e, "val_accuracy": v, **({"best_unsaved": 1.0} if lost else {})} for e, (v, lost) in values.items()
+    ]
+    told = training(rows, recipe)
+    assert "is epoch 3, kept as best.keras. Better, but not kept since it could not be written: epoch 2." in told
 
 
 def test_without_a_score_the_report_says_so(tmp_path):

@@ -10,7 +10,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from bigkeras import search, text_search
-from bigkeras.data.source import ArraySource, DataError, Splits
+from bigkeras.data.source import ArraySource, Splits, Unsuited
 from bigkeras.recipe import Choice, RecipeError
 from bigkeras.recipes import RECIPES
 from bigkeras.signals import Log
@@ -111,13 +111,13 @@ def test_a_candidate_that_the_data_does_not_suit_is_left_out(failing, kept, tmp_
         name = recipe.name.removeprefix("image-folder-")
         began.append(name)
         if name in failing:
-            raise DataError(f"no {name} for these")
+            raise Unsuited(f"no {name} for these")
         return finished(recipe, place)
 
     began: list[str] = []
     monkeypatch.setattr(search, "has_imagenet", lambda: True)
     if kept is None:
-        with pytest.raises(DataError, match="no frozen for these"):
+        with pytest.raises(Unsuited, match="no frozen for these"):
             search.fit_best(FOLDER, tmp_path, splits(32, 32, 3), fit, Log())
         assert began == ["small", "frozen"]
         return

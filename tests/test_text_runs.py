@@ -111,6 +111,27 @@ def test_other_rows_than_those_of_the_run_are_not_taken_for_its_own(reviews, tmp
         fit(recipe_for(place, epochs=1), tmp_path / "run", log=QUIET)
 
 
+def test_a_run_that_has_learned_nothing_takes_mended_data(reviews, tmp_path):
+    place = tmp_path / "t.csv"
+    place.write_text(reviews.read_text("utf-8") + "\n,bad" * 100, "utf-8")
+    with pytest.raises(DataError, match="more than max_bad_fraction"):
+        fit(recipe_for(place, epochs=1), tmp_path / "run", log=QUIET)
+    place.write_text(reviews.read_text("utf-8"), "utf-8")
+    fit(recipe_for(place, epochs=1), tmp_path / "run", log=QUIET)
+
+
+def test_a_split_that_is_not_there_or_is_drawn_anew_is_none_of_the_run(run, reviews, tmp_path):
+    with pytest.raises(RunError, match="its data has changed"):
+        evaluate(run, settings={"data.seed": 1})
+    (tmp_path / "t.csv").write_text("review,label,split\nvery good,good,test\nvery bad,bad,test\n", "utf-8")
+    with pytest.raises(RunError, match="has no train split"):
+        evaluate(run, split="train", data=str(tmp_path / "t.csv"))
+    whole = Choice("text_table", {"file": str(reviews), "test": 0.0})
+    fit(recipe_for(reviews, epochs=1, data=whole), tmp_path / "run", log=QUIET)
+    assert evaluate(tmp_path / "run", data=str(tmp_path / "t.csv"))["test"]["examples"] == 2
+    assert "test" not in json.loads((tmp_path / "run" / "metrics.json").read_text())
+
+
 def test_a_class_without_an_example_to_train_on_is_refused(tmp_path):
     (tmp_path / "t.csv").write_text("review,label,split\na,x,train\nb,y,test\nc,x,val\n", "utf-8")
     with pytest.raises(DataError, match="class 'y' has no example to train on"):

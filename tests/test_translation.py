@@ -308,7 +308,7 @@ def test_other_files_than_those_of_the_run_are_named_both(run, tmp_path):
     found = evaluate(tmp_path / "run", split="all", data=str(tmp_path / "new.en"), settings=files)
     assert found["all"]["sentences"] == 2
     assert "all" not in json.loads((tmp_path / "run" / "metrics.json").read_text())
-    with pytest.raises(RecipeError, match=r"--set epochs: of a trained model the data alone"):
+    with pytest.raises(RecipeError, match=r"--set epochs: of a trained model, arguments of the data alone"):
         evaluate(run, settings={"epochs": 3})
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from bigkeras.data.source import ArraySource, FileSource, Source, Splits
+from bigkeras.data.source import ArraySource, Source, Splits
 
 PARTS = ("train", "validation", "test")
 DATA_FILE = "data.json"  # of a run directory: what `fingerprints` gave when it began
@@ -19,12 +19,12 @@ def fingerprints(splits: Splits, *names: str) -> dict[str, dict[str, Any]]:
 
 
 def fingerprint(source: Source) -> dict[str, Any]:
-    """How many examples a source has, and a hash of their labels and values; of files, of their folders and names."""
+    """How many examples a source has, and a hash of labels and values; of what is not in memory, of names."""
     seen = hashlib.sha256(np.asarray(source.labels, np.int64).tobytes())
     if isinstance(source, ArraySource):
         for key in sorted(source.columns):
             _add(seen, source.columns[key])
-    elif isinstance(source, FileSource):
+    else:
         paths = (PurePosixPath(source.name(i)) for i in range(len(source)))
         _add(seen, np.array(["/".join(path.parts[-2:]).encode() for path in paths], object))
     return {"examples": len(source), "sha256": seen.hexdigest()}

@@ -55,7 +55,8 @@ def translation_pairs(
     if len(bad) > len(pairs):
         name, why = bad[0]
         raise DataError(f"{name}: {why}: a pair a line, source and target parted by a tab; {len(bad)} lines are so")
-    _check_letters(pairs, columns, path)
+    if lines[0].count("\t") > 1:  # of two columns, there is no other to name
+        _check_letters(pairs, columns, path)
     check_order(pairs, languages, str(path), "--set data.source=2 --set data.target=1")
     return pair_splits(
         pairs,

@@ -12,6 +12,10 @@ class DataError(ValueError):
     """Data that cannot be used: one line that names the file, row or value and says what would be right."""
 
 
+class Unsuited(DataError):
+    """Data that a task cannot be fitted to; another may be."""
+
+
 class Source(Protocol):
     """What every source offers; `fetch` is a graph function of an int64 index."""
 

@@ -29,6 +29,8 @@ def add_lora(
     if not dense:
         raise ValueError(f"no dense layer of {model.name} has a name that ends in one of {sorted(names)}")
     chosen = [layer for layer in dense if layer.trainable]
+    if not chosen:
+        raise ValueError("every layer that it would update is frozen")
     for layer in model.layers:
         layer.trainable = layer.trainable and (layer in chosen or layer.name in (*TRAINED, *whole))
     for layer in chosen:

@@ -46,19 +46,23 @@ def run(suite: Suite, arguments: Sequence[str] | None = None) -> int:
     """Measures, prints a table and writes JSON; gives 1 where a contender does not learn or could not run."""
     options = parse(suite, arguments)
     machine = environment(options.threads)
-    results = []
+    results, failed = [], False
     with tempfile.TemporaryDirectory() as folder:
         suite.prepare(Path(folder), [suite.workloads[model] for model in options.models])
         for model in options.models:
             for precision in options.precision:
-                results.append(measure(suite, model, precision, options, folder))
+                try:
+                    results.append(measure(suite, model, precision, options, folder))
+                except WorkerError as error:
+                    print(f"{model} {precision}: not measured: {error}", file=sys.stderr)
+                    failed = True
     report = {"environment": machine, "results": results}
     tell(markdown(suite, report), report, options.json)
     for result in results:
         for name, why in {**result["left_out"], **result["not_learning"]}.items():
             print(f"{result['model']} {result['precision']}: {name} {why}", file=sys.stderr)
     # torch.compile needs a C++ compiler, and not every machine has one.
-    return 1 if any(set(r["left_out"]) - {COMPILED} or r["not_learning"] for r in results) else 0
+    return 1 if failed or any(set(r["left_out"]) - {COMPILED} or r["not_learning"] for r in results) else 0
 
 
 def parse(suite: Suite, arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from apps.reviews import ReviewError, Table, lines_of, replaced, written
+from apps.reviews import ReviewError, Table, lines_of, replaced, standard_input, written
 
 TEXT = "".join(f"line {i}\n" for i in range(20_000))
 
@@ -112,6 +112,33 @@ def test_a_tsv_whose_quoted_cells_have_several_lines_is_read_whole(tmp_path, bef
     assert copy.endswith('So"\t2\tx\t1\nplain\t3\tx\t1\n')
     found, _ = rows(tmp_path / "t.tsv", 'review\tid\nalone\n"Great" film\t1\n')
     assert [text for _, text, _ in found] == ["alone", '"Great" film']
+
+
+def test_what_stands_before_a_table_is_no_column(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_bytes(b"\n\nid;review\n1;good film\n")
+    with contextlib.ExitStack() as files:
+        (review,) = Table(str(path), None, None, None, files)
+    assert (review.name, review.text) == (f"{path}, line 4", "good film")
+    path.write_bytes(b"\xef\xbb\xbftext,label\nfine,\n")
+    with contextlib.ExitStack() as files:
+        (review,) = Table(str(path), "UTF-8", None, None, files)
+    assert review.text == "fine"
+
+
+def test_an_empty_line_of_a_single_column_is_an_empty_text(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("review\ngood\n\nbad\n")
+    with contextlib.ExitStack() as files:
+        found = list(Table(str(path), None, None, "review", files))
+    assert [review.text for review in found] == ["good", "", "bad"] and found[1].problem == "an empty text"
+
+
+def test_standard_input_of_another_encoding_is_told(monkeypatch):
+    stream = io.TextIOWrapper(io.BufferedReader(io.BytesIO("这个菜很好吃，下次还来\n".encode("gb18030"))))
+    monkeypatch.setattr("sys.stdin", stream)
+    with pytest.raises(ReviewError, match="standard input: not UTF-8 text"):
+        standard_input()
 
 
 def test_excels_first_line_tells_what_parts_the_columns_and_is_kept(tmp_path):

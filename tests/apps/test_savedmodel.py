@@ -214,6 +214,25 @@ def test_lost_variables_are_an_error_in_one_line(models, tmp_path, runtime, lost
     assert "\n" not in str(caught.value)
 
 
+def test_what_cannot_be_read_or_is_being_written_is_no_model(everything, tmp_path, monkeypatch):
+    shutil.copytree(everything, tmp_path / "mine")
+    shutil.copytree(everything, tmp_path / ".mine-x1.part")
+    (tmp_path / "theirs").mkdir()
+    is_file = Path.is_file
+
+    def refused(path):
+        if "theirs" in path.parts:
+            raise PermissionError(13, "Permission denied", str(path))
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", refused)
+    monkeypatch.setenv("BIGKERAS_MODELS", str(tmp_path))
+    assert savedmodel.find_model("mine") == tmp_path / "mine"
+    with pytest.raises(ModelError, match="mine") as told:
+        savedmodel.find_model("theirs")
+    assert ".part" not in str(told.value)
+
+
 def test_a_folder_without_a_model_says_so(tmp_path):
     with pytest.raises(ModelError, match="no SavedModel here"):
         savedmodel.load(tmp_path)

@@ -59,6 +59,14 @@ def test_what_is_frozen_stays_so_and_layers_without_a_bias_are_updated():
     assert [w.shape for w in merged(translators[0]).weights] == [w.shape for w in translators[1].weights]
 
 
+def test_updates_of_nothing_are_refused():
+    model = encoder()
+    for layer in model.layers:
+        layer.trainable = False
+    with pytest.raises(ValueError, match="every layer that it would update is frozen"):
+        add_lora(model, 2)
+
+
 @pytest.mark.parametrize(("args", "message"), [((0,), "rank=0"), ((2, ("nothing",)), "'nothing'")])
 def test_a_wrong_rank_or_name_is_named(args, message):
     with pytest.raises(ValueError, match=message):
