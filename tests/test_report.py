@@ -102,7 +102,8 @@ def test_better_epochs_that_could_not_be_written_are_named_and_no_others():
     recipe = Recipe(name="r", data=Choice("digits"), task=Choice("image_classification"), model=Choice("lenet"))
     values = {1: (0.5, True), 2: (0.9, True), 3: (0.8, False)}
     rows = [
-        {"epoch": e, "val_accuracy": v, **({"best_unsaved": 1.0} if lost else {})} for e, (v, lost) in values.items()
+        {"epoch": e, "val_accuracy": v, "val_loss": 1.0, **({"best_unsaved": 1.0} if lost else {})}
+        for e, (v, lost) in values.items()
     ]
     told = training(rows, recipe)
     assert "is epoch 3, kept as best.keras. Better, but not kept since it could not be written: epoch 2." in told
