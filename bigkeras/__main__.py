@@ -139,9 +139,10 @@ def _train(options: argparse.Namespace) -> int:
     from bigkeras.runtime import Machine, on_jax
 
     _start_tensorflow(or_jax=on_jax())
+    from bigkeras.checks import AUTO
     from bigkeras.evaluation import with_data
     from bigkeras.search import check_auto
-    from bigkeras.train import AUTO, fit
+    from bigkeras.train import fit
     from bigkeras.transfer import PACKAGES, continued
 
     # Where it starts from, and on what; the recipe that it goes on with; then what else is asked for.

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from bigkeras.data.source import ArraySource, Splits, joined
-from bigkeras.evaluation import Predict, predict_source, run_predictor
+from bigkeras.predictions import Predict, predict_source, run_predictor
 from bigkeras.recipe import Recipe, RecipeError
 from bigkeras.run import RunError, check_run, read_labels
 from bigkeras.tasks import load_task

@@ -2,61 +2,33 @@
 
 import contextlib
 import functools
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from bigkeras import checkpoint, runtime, strategies
 from bigkeras.assembly import fitted, make_step
 from bigkeras.asynchronous import Asynchronous, lost_servers, serve
+from bigkeras.checks import AUTO, check_alike, check_apart, check_data, check_monitor, check_recipe
 from bigkeras.control import Control, Diverged
-from bigkeras.data import DATASETS
-from bigkeras.data.fingerprint import DATA_FILE, fingerprints, other_data
 from bigkeras.data.plan import ROWS, steps_per_epoch
 from bigkeras.data.source import DataError, Splits
 from bigkeras.evaluation import finish_run
-from bigkeras.models import MODELS
-from bigkeras.optimization import OPTIMIZERS, OURS, SCHEDULES
-from bigkeras.recipe import Recipe, RecipeError, check, known, load
+from bigkeras.recipe import Recipe, RecipeError, load
 from bigkeras.recipe_data import datasets, load_splits, ready
-from bigkeras.run import RunError, opened, read_json, write_bytes, write_json, write_text
-from bigkeras.search import check_auto, fit_best, name_a_model
+from bigkeras.run import opened, read_json, write_bytes, write_json, write_text
+from bigkeras.search import fit_best, name_a_model
 from bigkeras.self_training import taught
 from bigkeras.signals import Interrupted, Log, signals
 from bigkeras.step import Step
-from bigkeras.tasks import LOSSES, MODEL_ARGUMENTS, MONITORS, TASKS, check_augmentation
 from bigkeras.tasks.task import Task
 from bigkeras.transfer import continued
 from bigkeras.watch import Watch
 from bigkeras.workers import Workers, lost_workers
-
-AUTO = "auto"
-
-
-def check_recipe(recipe: Recipe, model: Callable | None = None) -> None:
-    """Raises RecipeError for any name or argument that nothing would take."""
-    check("data", recipe.data, DATASETS)
-    check("task", recipe.task, TASKS, given=("splits", "augmentation"))
-    if recipe.model.name == AUTO and model is None:
-        check_auto(recipe)
-    else:
-        models = {recipe.model.name: model} if model else MODELS
-        check("model", recipe.model, models, given=MODEL_ARGUMENTS)
-    check("loss", recipe.loss, LOSSES[recipe.task.name])
-    check("optimizer", recipe.optimizer, OPTIMIZERS, given=OURS)
-    check("schedule", recipe.schedule, SCHEDULES)
-    check_augmentation(recipe.task.name, recipe.augmentation)
-    known("monitor", recipe.monitor, MONITORS[recipe.task.name])
-    if recipe.lora and not recipe.start_from and model is None:
-        raise RecipeError(f"lora={recipe.lora}: updates weights that are trained already: say start_from, too")
-    if recipe.task.name in ("translation", "masked_language_model") and recipe.balance != "none":
-        raise RecipeError(f"balance={recipe.balance}: {recipe.task.name} has no classes to balance")
 
 
 def fit(
@@ -95,7 +67,7 @@ def fit(
             f"{told}={rows} does not divide over {replicas} replicas × {recipe.micro_batches} micro-batches"
         )
     directory = Path(run_dir)
-    _check_apart(recipe, directory)
+    check_apart(recipe, directory)
     with contextlib.ExitStack() as held, lost_servers() if asynchronous else lost_workers(workers):
         recipe = _decided(recipe, directory, chosen, workers.by_chief, log)
         workers.by_chief(lambda: _hold(held, directory, recipe))
@@ -104,8 +76,8 @@ def fit(
             log.say(f"{directory}: this run is complete")
             return done
         splits = _opened(recipe, log)
-        workers.by_chief(lambda: _check_data(directory, recipe, splits))
-        _check_alike(workers, recipe, splits)
+        workers.by_chief(lambda: check_data(directory, recipe, splits))
+        check_alike(workers, recipe, splits)
         if recipe.model.name == AUTO:
             if workers.count > 1:
                 raise RecipeError(f"model auto tries several models on one machine; {name_a_model(recipe)}")
@@ -123,14 +95,14 @@ def _fit_on_jax(
     check_recipe(recipe, model)
     check_on_jax(recipe)
     recipe = _decided(recipe, directory, runtime.choose_on_jax(machine), lambda look: look(), log)
-    _check_apart(recipe, directory)
+    check_apart(recipe, directory)
     with opened(directory, recipe):
         done = _finished(directory)
         if done:
             log.say(f"{directory}: this run is complete")
             return done
         splits = _opened(recipe, log)
-        _check_data(directory, recipe, splits)
+        check_data(directory, recipe, splits)
         if recipe.model.name == AUTO:
             return fit_best(recipe, directory, splits, functools.partial(fit, machine=machine, log=log), log)
         return fit_on_jax(recipe, directory, splits, model, machine, log)
@@ -197,56 +169,8 @@ def _opened(recipe: Recipe, log: Log) -> Splits:
         log.say(f"{recipe.teacher} answers what has no labels")
         splits = taught(recipe, splits)
     _tell(splits, log)
-    _check_patience(recipe, splits)
+    check_monitor(recipe, splits)
     return splits
-
-
-def _check_data(directory: Path, recipe: Recipe, splits: Splits) -> None:
-    """Notes which examples a run has; raises RunError where it has learned from others."""
-    found = fingerprints(splits)
-    if recipe.teacher:
-        del found["train"]  # its labels are the teacher's
-    path = directory / DATA_FILE
-    changed = other_data(read_json(path), found) if path.exists() else ""
-    if changed and any(_learned(place) for place in (directory, *directory.glob("candidates/*"))):
-        raise RunError(f"{directory}: its data has changed since it began ({changed}); take another --run-dir")
-    write_json(path, found)
-
-
-def _learned(directory: Path) -> bool:
-    return (directory / "best.keras").exists() or any(directory.glob("checkpoints/*.npz"))
-
-
-def _check_alike(workers: Workers, recipe: Recipe, splits: Splits) -> None:
-    """Raises an error on every worker if one of them has another recipe, or other data, than the chief."""
-    labels = hashlib.sha256(np.asarray(splits.train.labels, np.int64).tobytes()).hexdigest()
-    mine = [recipe.to_json(), labels]
-    theirs = workers.by_chief(lambda: mine)
-    differing = workers.sums([mine[0] != theirs[0], mine[1] != theirs[1]])
-    if differing[0]:
-        raise RecipeError(f"{differing[0]:g} of {workers.count} workers have another recipe than the chief")
-    if differing[1]:
-        raise DataError(f"{differing[1]:g} of {workers.count} workers have other training data than the chief")
-
-
-def _check_apart(recipe: Recipe, directory: Path) -> None:
-    """Raises RecipeError for a run inside a folder whose sub-folders are classes: it would be one of them."""
-    data = recipe.data.args.get("directory") if recipe.data.name.endswith("_folder") else None
-    if data and Path(data).resolve() in (directory.resolve(), *directory.resolve().parents):
-        raise RecipeError(f"{directory}: lies in {data}, whose sub-folders are classes: take another --run-dir")
-
-
-def _check_patience(recipe: Recipe, splits: Splits) -> None:
-    """Raises RecipeError where there is no score that `patience` could wait for."""
-    if recipe.patience is None:
-        return
-    if splits.validation is None:
-        made = "learn_validation=false leaves" if recipe.learn_validation else "data.validation=0.1 makes"
-        raise RecipeError(f"patience={recipe.patience}: needs a validation split; --set {made} one")
-    if recipe.monitor == "val_top5_accuracy" and len(splits.class_names) <= 5:
-        raise RecipeError(
-            f"monitor={recipe.monitor}: is measured with more than 5 classes; there are {len(splits.class_names)}"
-        )
 
 
 def _hold(held: contextlib.ExitStack, directory: Path, recipe: Recipe) -> None:

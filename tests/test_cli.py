@@ -71,7 +71,6 @@ def test_list_names_every_recipe(capsys):
         (["train", "image-folder", "--data", "."], "whose sub-folders are classes: take another --run-dir"),
         (["train", "image-table", "--data", "labels.csv"], "labels.csv"),
         (["train", "text-csv", "--data", "t.csv", "--set", "data.no_label=unknown"], "data.no_label='unknown': a list"),
-        (["train", "text-csv", "--data", "t.csv", "--set", "data.no_label=[0]"], "data.no_label=0: text"),
         (["train", "digits", "--set", "start_from=nowhere"], "start_from=nowhere: nothing is there"),
         (["train", "digits", "--set", "freeze_until=conv9"], "freeze_until='conv9': no such layer"),
         (["evaluate", "no-run"], "no-run: no such directory"),

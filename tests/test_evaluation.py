@@ -5,7 +5,8 @@ import pytest
 import tensorflow as tf
 
 from bigkeras.data.source import ArraySource, DataError, FileSource, Splits, joined
-from bigkeras.evaluation import AVERAGES, numbered
+from bigkeras.evaluation import numbered
+from bigkeras.predictions import AVERAGES
 
 
 @pytest.mark.parametrize(

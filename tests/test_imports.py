@@ -50,6 +50,7 @@ ALLOWED: dict[str, set[str]] = {
         "runtime",
         "signals",
         "search",
+        "checks",
         "transfer",
         "__init__",
     },

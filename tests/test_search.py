@@ -10,11 +10,12 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from bigkeras import search, text_search
+from bigkeras.checks import check_recipe
 from bigkeras.data.source import ArraySource, Splits, Unsuited
 from bigkeras.recipe import Choice, RecipeError
 from bigkeras.recipes import RECIPES
 from bigkeras.signals import Log
-from bigkeras.train import check_recipe, fit
+from bigkeras.train import fit
 
 FOLDER = RECIPES["image-folder"].override(**{"data.directory": "pictures"})
 TEXTS = RECIPES["text-csv"].override(**{"data.file": "texts.csv"})

@@ -384,6 +384,7 @@ def test_a_long_text_is_explained_some_words_at_a_time(artifact):
     [
         ({"augmentation": (Choice("flip"),)}, "augmentation 'flip' is not one of word_dropout"),
         ({"model": Choice("resnet")}, "model resnet: .*vocabulary_size"),
+        ({"monitor": "val_top5_accuracy"}, "is measured with more than 5 classes; there are 2"),
         ({"freeze_until": "stem"}, "freeze_until='stem': no such layer; embedding, features are among them"),
         ({"model": Choice("bag_of_ngrams", {"length": 9})}, "argument 'length' is not one of"),
     ],

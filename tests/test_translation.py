@@ -12,6 +12,7 @@ import sentencepiece
 import tensorflow as tf
 
 from bigkeras.artifact import export
+from bigkeras.checks import check_recipe
 from bigkeras.control import counted
 from bigkeras.data import DATASETS
 from bigkeras.data.cleaning import Pair, tidy
@@ -22,9 +23,10 @@ from bigkeras.data.source import DataError, joined
 from bigkeras.evaluation import evaluate, with_data
 from bigkeras.recipe import Choice, Recipe, RecipeError
 from bigkeras.recipe_data import ready
+from bigkeras.signals import Log
 from bigkeras.tasks import TASKS, load_preprocessor, load_task
 from bigkeras.tasks.pairs import clean, pieces
-from bigkeras.train import Log, check_recipe, fit
+from bigkeras.train import fit
 from bigkeras.transfer import artifact_model, inherited, start_from
 from bigkeras.translation_metrics import corpus_bleu, translation_metrics, unspaced_language
 from bigkeras.translator import Translator

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from bigkeras.artifact import ExportError, export
 from bigkeras.assembly import make_step
+from bigkeras.checks import check_recipe
 from bigkeras.data import DATASETS
 from bigkeras.data.source import DataError
 from bigkeras.evaluation import evaluate
@@ -20,7 +21,7 @@ from bigkeras.signals import Log
 from bigkeras.tasks import TASKS
 from bigkeras.tasks.masked_language_model import hider, word_beginnings
 from bigkeras.tasks.text import TextPreprocessor
-from bigkeras.train import check_recipe, fit
+from bigkeras.train import fit
 from bigkeras.transfer import continued, inherited
 
 QUIET = Log(quiet=True)
