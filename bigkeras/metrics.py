@@ -89,12 +89,19 @@ def scores_at(threshold: float, labels: Any, probabilities: Any) -> dict[str, fl
 def bootstrap_interval(correct: Any, seed: int, samples: int = 10_000) -> tuple[float, float]:
     """The 95 % percentile interval of the accuracy, from `samples` resamplings of the test set.
 
+    Where all are right, or all wrong, these are all alike: then Wilson's score interval (1927).
+
     `correct` (n,) says for every example whether its answer is right. Drawing n of n examples with replacement and
     counting the right ones is one binomial draw, so no resampled set is ever made. Efron & Tibshirani 1993, ch. 13.
     """
     correct = np.asarray(correct, bool)
     if not correct.size:
         raise ValueError("no examples: an interval needs at least one")
+    n, z = correct.size, 1.96
+    if correct.all():
+        return n / (n + z**2), 1.0
+    if not correct.any():
+        return 0.0, z**2 / (n + z**2)
     draws = np.random.default_rng(seed).binomial(correct.size, correct.mean(), samples) / correct.size
     low, high = np.percentile(draws, [2.5, 97.5])
     return float(low), float(high)

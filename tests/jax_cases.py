@@ -298,7 +298,11 @@ def auto(folder: Path) -> dict:
 
 def killed_on_a_mesh(folder: Path) -> dict:
     """A run on four devices that is killed at random moments, and one that is not: how far apart they end."""
-    recipe, random, kills = broken_off().override(batch_size=160, augmentation=()), np.random.default_rng(0), []
+    recipe, random, kills = (
+        broken_off().override(batch_size=160, augmentation=(), epochs=6),
+        np.random.default_rng(0),
+        [],
+    )
     checkpoints = folder / "run" / "checkpoints"
 
     def newest() -> str:

@@ -91,7 +91,7 @@ def test_a_group_with_servers_has_a_chief():
 
 def test_a_fallen_worker_comes_back_alone_and_the_group_ends_with_its_chief(tmp_path, capfd, monkeypatch):
     monkeypatch.setattr("bigkeras.launch.FALLEN_GRACE", 0.2)
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     program = f"""
 import json, os, time
 task, lives = json.loads(os.environ["TF_CONFIG"])["task"], {str(tmp_path / "lives")!r}

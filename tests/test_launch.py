@@ -53,9 +53,7 @@ def test_every_worker_has_a_log_of_its_own(tmp_path):
 
 def test_when_one_falls_all_are_stopped_and_its_status_is_given(tmp_path, capfd, monkeypatch):
     monkeypatch.setattr("bigkeras.launch.FALLEN_GRACE", 0.2)
-    began = time.monotonic()
-    assert launch(tmp_path, "sys.exit(7) if i == 1 else time.sleep(60)") == 7
-    assert time.monotonic() - began < 30
+    assert launch(tmp_path, "sys.exit(7) if i == 1 else time.sleep(3600)") == 7
     assert "worker 1 fell (status 7)" in capfd.readouterr().err
 
 
@@ -82,7 +80,8 @@ def test_a_command_that_is_not_there_is_named(tmp_path, capsys):
 def test_a_wrong_command_line_is_not_tried_again(tmp_path):
     program = f"open({str(tmp_path)!r} + f'/lives-{{i}}', 'a').write('x'); sys.exit(2)"
     assert launch(tmp_path, program, "--restarts", "3") == 2
-    assert (tmp_path / "lives-0").read_text() in ("", "x")
+    lives = tmp_path / "lives-0"  # which it may not have come to
+    assert not lives.exists() or lives.read_text() in ("", "x")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -125,6 +125,12 @@ def test_bootstrap_interval_is_repeatable_and_near_the_normal_one():
     assert (low, high) == pytest.approx((0.9 - half, 0.9 + half), abs=2e-3)
 
 
+def test_where_all_or_none_are_right_the_interval_has_a_width():
+    # Wilson's: 20 of 20 have 20 / (20 + 1.96²).
+    assert bootstrap_interval(np.ones(20), seed=0) == pytest.approx((0.8389, 1), abs=1e-4)
+    assert bootstrap_interval(np.zeros(20), seed=0) == pytest.approx((0, 0.1611), abs=1e-4)
+
+
 def test_bootstrap_interval_of_nothing_is_an_error():
     with pytest.raises(ValueError, match="no examples"):
         bootstrap_interval([], seed=0)

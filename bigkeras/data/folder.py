@@ -50,6 +50,12 @@ def class_files(directory: str, extensions: tuple[str, ...], what: str) -> Files
         roots = [(root / name, part) for name, part in layout.items()]
     elif len(folders) == 1 and "train" in layout.values():
         roots = [(root / folders[0], "train")]
+    elif "train" in layout.values() and len(layout) > 1:
+        others = ", ".join(printable(name) for name in folders if name not in layout)
+        raise DataError(
+            f"{root}: {', '.join(layout)} are parts of the data, and {others} none: take it away, or, if all are "
+            "classes, put them into one folder called train"
+        )
     else:
         roots = [(root, "")]
     paths, classes, parts, ignored = _listed(roots, extensions, what)

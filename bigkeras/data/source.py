@@ -96,6 +96,7 @@ class FileSource:
         self.labels = np.asarray(labels, np.int32)
         self.column = column
         self.transform = transform
+        self._tensor: Any = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -106,9 +107,10 @@ class FileSource:
     def fetch(self, index: Any) -> dict[str, Any]:
         import tensorflow as tf
 
-        with tf.init_scope(), tf.device("cpu"):
-            paths = tf.constant(self.paths, tf.string)
-        data = tf.io.read_file(tf.gather(paths, index))
+        if self._tensor is None:
+            with tf.init_scope(), tf.device("cpu"):
+                self._tensor = tf.constant(self.paths, tf.string)
+        data = tf.io.read_file(tf.gather(self._tensor, index))
         return {self.column: self.transform(data) if self.transform else data}
 
     def take(self, indices: Any) -> "FileSource":

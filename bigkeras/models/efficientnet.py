@@ -48,8 +48,11 @@ STAGES = (
     (1, 3, 1, 6, 320),
 )
 
-# The authors' start: a normal distribution by the number of outputs.
-START = keras.initializers.VarianceScaling(2.0, mode="fan_out", distribution="untruncated_normal")
+# The authors' start: a normal distribution by the number of outputs. No object: one draws the same for every layer.
+START = {
+    "class_name": "VarianceScaling",
+    "config": {"scale": 2.0, "mode": "fan_out", "distribution": "untruncated_normal"},
+}
 EPSILON = 1e-3
 
 

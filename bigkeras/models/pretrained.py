@@ -77,7 +77,12 @@ def keras_application(
         raise FileNotFoundError(f"weights={weights!r}: no such file; None and 'imagenet' are the other values")
     build = getattr(keras.applications, name)
     options = {"include_preprocessing": False} if _has_argument(build, "include_preprocessing") else {}
-    backbone = build(include_top=False, input_shape=tuple(input_shape), weights=weights, **options)
+    try:
+        backbone = build(include_top=False, input_shape=tuple(input_shape), weights=weights, **options)
+    except ValueError:
+        raise
+    except Exception as error:  # Keras raises just that where it cannot download
+        raise ValueError(f"weights={weights!r}: {error}; the path of a file is taken, too") from None
     x = keras.layers.GlobalAveragePooling2D(name="features")(backbone.output)
     outputs = classifier(x, num_classes=num_classes, dropout=dropout)
     return keras.Model(backbone.input, outputs, name=backbone.name)

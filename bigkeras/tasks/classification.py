@@ -107,7 +107,7 @@ class ImageClassification:
 
     def sample(self, source: Source, most: int) -> tf.Tensor:
         """At most `most` normalised pictures, spread over the source."""
-        return self.normalise(sample_pixels(source, self.preprocessor)[:most])
+        return self.normalise(sample_pixels(source, self.preprocessor, most if source.batched else None)[:most])
 
     def shown(self, source: Source, index: int) -> np.ndarray:
         """The pixels that the model saw."""
@@ -150,11 +150,21 @@ def image_classification(
     if height is None or width is None:
         height = height or width or int(np.median(shapes[:, 0]))
         width = width or (height if resize != "stretch" or not splits.train.batched else int(np.median(shapes[:, 1])))
+    if crop_fraction < 1 and splits.train.batched and tuple(shapes[0]) == (height, width):
+        # These are not resized, and so not cropped, where a file that the artifact reads would be.
+        raise DataError(
+            f"task.crop_fraction={crop_fraction}: the images are {height}×{width} already: say a smaller size"
+        )
     values = ImagePreprocessor(
         height=height, width=width, channels=channels or found, resize=resize, crop_fraction=crop_fraction
     )
+    for name, given in (("mean", mean), ("std", std)):
+        if given is not None and (len(given) != values.channels or (name == "std" and min(given) <= 0)):
+            right = f"a number for each of {values.channels} channels" + ", above 0" * (name == "std")
+            raise DataError(f"task.{name}={list(given)}: {right}")
     if mean is None or std is None:
-        mean, std = channel_statistics(sample_pixels(splits.train, values))
+        found_mean, found_std = channel_statistics(sample_pixels(splits.train, values))
+        mean, std = mean or found_mean, std or found_std
     values = replace(values, mean=tuple(mean), std=tuple(std))
     return ImageClassification(values, splits.class_names, augmentation)
 

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import threading
 
 import pytest
 
@@ -18,14 +19,16 @@ def texts(path, encoding=None):
 
 def test_a_pipe_is_read_from_its_beginning():
     reading, writing = os.pipe()
-    if os.fork() == 0:
+
+    def write():
         with open(writing, "w") as out:
             out.write(TEXT)
-        os._exit(0)
-    os.close(writing)
+
+    writer = threading.Thread(target=write)
+    writer.start()
     assert texts(f"/dev/fd/{reading}") == TEXT.splitlines()
+    writer.join()
     os.close(reading)
-    os.wait()
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])

@@ -56,6 +56,14 @@ def test_a_layout_of_train_and_test_is_the_split(animals, tmp_path_factory):
     assert (len(splits.train), len(splits.validation), len(splits.test)) == (18, 2, 2)
 
 
+def test_a_folder_beside_the_parts_is_named(animals, tmp_path_factory):
+    root = tmp_path_factory.mktemp("layout")
+    for name in ("train", "test", "masks"):
+        (root / name).symlink_to(animals)
+    with pytest.raises(DataError, match="are parts of the data, and masks none: take it away"):
+        image_folder(directory=str(root))
+
+
 def test_a_class_with_one_picture_is_trained_on(animals):
     picture(animals / "emu" / "1.png")
     splits = image_folder(directory=str(animals), validation=0.3, test=0.3)

@@ -383,3 +383,15 @@ def test_the_whitening_layer_of_airbench_whitens():
     whitened = model.get_layer("stem_whitening")(training).numpy()[..., :12].reshape(-1, 12)
     covariance = whitened.T @ whitened / len(whitened)
     np.testing.assert_allclose(covariance, np.eye(12), atol=0.35)
+
+
+def test_the_start_of_efficientnet_follows_the_seed_and_differs_from_layer_to_layer():
+    def kernels():
+        keras.utils.set_random_seed(1)
+        model = MODELS["efficientnet"](input_shape=(32, 32, 3), num_classes=2, variant="lite0")
+        return [w.numpy() for w in model.trainable_weights if "kernel" in w.path]
+
+    first, again = kernels(), kernels()
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    pairs = [(a, b) for i, a in enumerate(first) for b in first[:i] if a.shape == b.shape]
+    assert pairs and not any(np.array_equal(a, b) for a, b in pairs)

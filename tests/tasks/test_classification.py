@@ -43,3 +43,24 @@ def test_a_crop_fraction_that_nothing_heeds_is_refused(resize):
     with pytest.raises(DataError, match=f"task.crop_fraction=0.8: is for task.resize=crop, not for {resize}"):
         image_classification(splits(3), crop_fraction=0.8, resize=resize)
     assert image_classification(splits(3), crop_fraction=0.8, resize="crop").preprocessor.crop_fraction == 0.8
+    with pytest.raises(DataError, match=r"task\.crop_fraction=0\.8: the images are 9×7 already"):
+        image_classification(splits(3), crop_fraction=0.8, resize="crop", height=9, width=7)
+
+
+def test_a_mean_that_is_given_stays_and_one_that_cannot_be_is_refused():
+    data = splits(3)
+    given = image_classification(data, mean=(0.1, 0.2, 0.3)).preprocessor
+    assert given.mean == (0.1, 0.2, 0.3) and given.std == image_classification(data).preprocessor.std
+    for values, message in (
+        ({"mean": (0.5,)}, r"task\.mean=\[0\.5\]: a number for each of 3 channels"),
+        ({"std": (0.5, 0.0, 0.5)}, r"task\.std=.*: a number for each of 3 channels, above 0"),
+    ):
+        with pytest.raises(DataError, match=message):
+            image_classification(data, **values)
+
+
+def test_a_sample_is_of_all_classes():
+    pixels = np.repeat(np.arange(10, dtype=np.uint8), 4).reshape(40, 1, 1, 1)
+    source = ArraySource({"image": pixels}, np.repeat([0, 1], 20))
+    task = image_classification(Splits(source, None, None, ("a", "b")), mean=(0.0,), std=(1 / 255,))
+    assert len(set(np.ravel(task.sample(source, 10)).round().tolist())) == 10
