@@ -35,7 +35,7 @@ def made(tmp_path_factory):
     pairs = [Pair(str(i), text, text.upper() + "!") for i, text in enumerate(sources)]
     splits = pair_splits(pairs, ("en", "de"), origin="toy", validation=0, test=0, seed=0, limit_train=None)
     task = TASKS["translation"](splits, vocabulary_size=320, length=24, beam=2, joint=False, coverage_penalty=0.1)
-    keras.utils.set_random_seed(0)
+    keras.utils.set_random_seed(1)
     model = MODELS["transformer_translator"](
         **task.model_arguments, depth=1, width=16, num_heads=2, feed_forward=32, dropout=0.0
     )
@@ -71,7 +71,7 @@ def test_the_artifact_translates_as_the_keras_model_and_an_empty_text_stays_empt
 def test_recurrent_translators_are_exported_with_all_signatures(made, cell, attention, tmp_path):
     _, preprocessor, _, _ = made
     source, target = preprocessor.vocabulary_sizes()
-    keras.utils.set_random_seed(0)
+    keras.utils.set_random_seed(1)
     model = MODELS["seq2seq_rnn"](
         vocabulary_size=source, target_vocabulary_size=target, length=24, cell=cell, attention=attention, units=16,
         embedding_width=16, dropout=0.0,
