@@ -105,6 +105,7 @@ class FileSource:
         return self.paths[index].decode("utf-8", "backslashreplace")
 
     def fetch(self, index: Any) -> dict[str, Any]:
+        """The bytes of the file at an index, or what `transform` makes of them, under the column's name."""
         import tensorflow as tf
 
         if self._tensor is None:
