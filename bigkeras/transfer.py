@@ -14,8 +14,8 @@ import numpy as np
 import tensorflow as tf
 
 from bigkeras.data.cleaning import base
-from bigkeras.models.pretrained import copy_weights_by_name, load_pretrained
-from bigkeras.models.pretrained_text import bert_sizes, preset_size, preset_vocabulary
+from bigkeras.models.pretrained import copy_weights_by_name, load_pretrained, of_classes
+from bigkeras.models.pretrained_text import bert_sizes, lower_case, preset_size, preset_vocabulary
 from bigkeras.recipe import Choice, Recipe, RecipeError, load
 from bigkeras.run import read_labels
 from bigkeras.tasks import load_preprocessor
@@ -68,7 +68,11 @@ def start_from(
             if theirs and theirs.models != preprocessor.models:
                 raise ValueError("its vocabularies are others; take the directory of its run")
             before = [w.copy() for w in network.get_weights()]
+            other = not _same_classes(path, class_names)
+            heads = {layer: layer.get_weights() for layer in network.layers if other and of_classes(layer)}
             network.load_weights(path, skip_mismatch=True)
+            for layer, start in heads.items():
+                layer.set_weights(start)
             changed = [w for w, b in zip(network.get_weights(), before, strict=True) if not np.array_equal(w, b)]
             if not changed:
                 raise ValueError("no layer of the same name and shape")
@@ -98,7 +102,8 @@ def continued(recipe: Recipe) -> Recipe:
     size = _language_model(recipe.start_from, origin) if recipe.task.name == "text_classification" else None
     if size is not None:
         model = Choice("bert", {"size": size, "pooling": "mean"})
-        return replace(FINE_TUNED, **{**_given(recipe), "model": model})
+        claim = f"{recipe.start_from}, fine-tuned on"
+        return replace(FINE_TUNED, **{**_given(recipe), "claim": claim, "model": model})
     if not (origin / "recipe.json").is_file():
         raise RecipeError(f"start_from={origin}: no recipe.json there: neither a run directory nor a shipped model")
     # What it learned besides its own training examples is not there.
@@ -184,8 +189,17 @@ def inherited(recipe: Recipe, languages: tuple[str, str]) -> dict[str, Any]:
             raise RecipeError(f"start_from={_first_line(error)}") from None
         return {"tokens": "wordpiece", "vocabulary": words, "lower": lower, **own}
     if (origin / "vocab.txt").is_file():
-        return {"tokens": "wordpiece", "vocabulary": str(origin / "vocab.txt"), "lower": _lower(origin), **own}
+        try:
+            lower = lower_case(origin)
+        except UNREADABLE as error:
+            raise RecipeError(f"start_from={recipe.start_from}: {_first_line(error)}") from None
+        return {"tokens": "wordpiece", "vocabulary": str(origin / "vocab.txt"), "lower": lower, **own}
     if not (origin / "preprocessor.json").is_file():
+        if "vocabulary" not in own and (origin / "config.json").is_file():
+            raise RecipeError(
+                f"start_from={recipe.start_from}: published weights without their vocab.txt, so what their tokens are "
+                "is not known: place it beside them, or say task.vocabulary"
+            )
         if "vocabulary" not in own and origin != Path(start_folder(recipe.start_from)) and origin.is_dir():
             raise RecipeError(
                 f"start_from={recipe.start_from}: no preprocessor.json lies beside it, so what its words are is not "
@@ -196,14 +210,21 @@ def inherited(recipe: Recipe, languages: tuple[str, str]) -> dict[str, Any]:
         theirs = json.loads((origin / "preprocessor.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RecipeError(f"start_from={origin}: preprocessor.json cannot be read: {error}") from None
+    if theirs.get("kind") not in ("text", "masked_text"):
+        raise RecipeError(f"start_from={origin}: is no model of texts")
     for name, value in own.items():
-        if name not in ("buckets", "rate") and theirs.get(name, value) != value:
+        if name not in ("buckets", "rate") and value is not None and theirs.get(name, value) != value:
             raise RecipeError(
                 f"task.{name}={value}: start_from={origin} has {theirs[name]}, and its vocabulary is kept"
             )
+    given = own.get("vocabulary")
+    if given and not (isinstance(given, str) and Path(given).expanduser().resolve() == origin.resolve()):
+        raise RecipeError(f"task.vocabulary={given}: start_from={origin} has a vocabulary, and it is kept")
+    # What the file does not tell, the task compares.
+    asked = {k: v for k, v in own.items() if k in ("vocabulary_size", "min_count", "rate")}
     if recipe.task.name == "text_classification":
-        return {"vocabulary": str(origin)}
-    return {"vocabulary": str(origin), "length": theirs["length"], **{k: v for k, v in own.items() if k == "rate"}}
+        return {**asked, "vocabulary": str(origin)}
+    return {**asked, "vocabulary": str(origin), "length": theirs["length"]}
 
 
 def _same_classes(origin: Path, class_names: Sequence[str]) -> bool:
@@ -250,12 +271,6 @@ def _is_preset(origin: str) -> bool:
     """Whether an origin can be the name of a KerasHub preset: a plain word that is no file, or hf://… and the like."""
     word = re.fullmatch(r"\w+|\w+://.+", origin) and origin not in ("imagenet", *PACKAGES)
     return bool(word) and not Path(origin).exists()
-
-
-def _lower(folder: Path) -> bool:
-    """Whether the folder's tokenizer makes lower case, as the authors' uncased ones do."""
-    path = folder / "tokenizer_config.json"
-    return not path.is_file() or bool(json.loads(path.read_text(encoding="utf-8")).get("do_lower_case", True))
 
 
 def freeze(network: keras.Model, until: str) -> None:

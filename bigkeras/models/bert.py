@@ -39,7 +39,8 @@ def bert(
     """BERT with a classifier on top: token ids `(batch, length or less)`, the first of them [CLS], 0 is padding.
 
     `pooling` is "cls" (a dense layer with tanh on the first token, as published: 109,482,240 parameters before the
-    logits for "base" with 30,522 words and length 512) or "mean" of the real tokens (MiniLM's sentence vectors).
+    logits for "base" with 30,522 words and length 512) or "mean" of the real tokens (MiniLM's sentence vectors; the
+    better one of tokens that have no [CLS], such as SentencePiece's).
     All tokens are of type 0, and GELU is the authors' approximation by tanh. `attention_maps` gives the attention
     weights. Raises ValueError for another size. Source: Devlin et al. 2018 (arXiv 1810.04805), section 3.
     """

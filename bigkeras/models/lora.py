@@ -3,6 +3,7 @@
 from collections.abc import Collection
 
 import keras
+import numpy as np
 
 # What the paper found to be enough, and the layers that every task starts anew.
 ATTENTION = ("query_key_value", "query", "key_value", "output")
@@ -53,6 +54,14 @@ def merged(model: keras.Model) -> keras.Model:
     plain = type(model).from_config(config)
     for layer, twin in zip(model.layers, plain.layers, strict=True):
         updated = getattr(layer, "lora_enabled", False)
-        own = [layer.kernel, *([layer.bias] if layer.use_bias else [])] if updated else []
-        twin.set_weights([keras.ops.convert_to_numpy(w) for w in own] if updated else layer.get_weights())
+        twin.set_weights(_updated(layer) if updated else layer.get_weights())
     return plain
+
+
+def _updated(layer: keras.layers.Dense) -> list[np.ndarray]:
+    """Kernel and bias with the update, in float32: the layer's own `kernel` is rounded to what it computes in."""
+    kernel, first, second = map(
+        keras.ops.convert_to_numpy, (layer.weights[0], layer.lora_kernel_a, layer.lora_kernel_b)
+    )
+    bias = [keras.ops.convert_to_numpy(layer.bias)] if layer.use_bias else []
+    return [kernel + layer.lora_alpha / layer.lora_rank * (first @ second), *bias]

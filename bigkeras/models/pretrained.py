@@ -105,8 +105,8 @@ def copy_weights_by_name(
         heads = [getattr(layer, "num_heads", None) for layer in (source, target)]
         if heads[0] != heads[1]:
             raise ValueError(f"layer {target.name} has {heads[0]} heads in the source and {heads[1]} in the target")
-        of_classes = target.name == HEAD or target.name.endswith(f"_{HEAD}") or hasattr(target, "adapt_labelled")
-        if not target.weights or target.name in besides or (of_classes and not same_classes):
+        single = of_classes(target)
+        if not target.weights or target.name in besides or (single and not same_classes):
             continue
         theirs, ours = ([tuple(w.shape) for w in layer.weights] for layer in (source, target))
         if theirs == ours:
@@ -115,11 +115,16 @@ def copy_weights_by_name(
             else:
                 target.set_weights(source.get_weights())
             copied.append(target.name)
-        elif not of_classes:
+        elif not single:
             raise ValueError(f"layer {target.name} is of shapes {theirs} in the source and {ours} in the target")
     if not copied:
         raise ValueError(f"no layer of {target_model.name} has the name of a layer with weights in {source_model.name}")
     return copied
+
+
+def of_classes(layer: keras.Layer) -> bool:
+    """Whether a layer's weights belong to single classes: the last one, and the ratios of naive Bayes."""
+    return layer.name == HEAD or layer.name.endswith(f"_{HEAD}") or hasattr(layer, "adapt_labelled")
 
 
 def _packaged_weights() -> Path:

@@ -13,6 +13,8 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 PREFIXES = ("", "bert.", "model.bert.")
 # The same tensors under their names of 2018.
 OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
+# And names under which BERT's tokenizer is published.
+TOKENIZERS = ("PreTrainedTokenizerFast", "BertTokenizerFast", "BertTokenizer")
 # Layers that a file may lack and that then keep their start: the pooler, and the head of a masked language model.
 OPTIONAL = ("features", "mlm_dense", "mlm_norm", "mlm_logits")
 
@@ -102,11 +104,36 @@ def preset_tensors(backbone: Any) -> dict[str, np.ndarray]:
     return tensors
 
 
+def lower_case(folder: Path) -> bool:
+    """Whether the tokenizer of published weights makes lower case and takes accents away, as the uncased ones do.
+
+    Without a tokenizer_config.json, whether no word of vocab.txt has a capital letter. Raises ValueError for a
+    tokenizer that does otherwise than BERT's.
+    """
+    path = folder / "tokenizer_config.json"
+    if not path.is_file():
+        words = (folder / "vocab.txt").read_text(encoding="utf-8").split("\n")
+        return not any(w != w.lower() for w in words if not w.startswith("["))
+    config = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(config, dict):
+        raise ValueError(f"{path}: not a JSON object")
+    lower = bool(config.get("do_lower_case", True))
+    known = {
+        "strip_accents": (None, lower), "tokenize_chinese_chars": (True,), "tokenizer_class": (None, *TOKENIZERS),
+    }  # fmt: skip
+    for name, values in known.items():
+        if config.get(name, values[0]) not in values:
+            raise ValueError(f"{path}: {name} is {config[name]!r}, and BERT's tokenizer has {values[-1]!r}")
+    return lower
+
+
 def _config(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}: not JSON: {error}") from None
+    if not isinstance(config, dict):
+        raise ValueError(f"{path}: not a JSON object")
     if config.get("model_type") != "bert":
         raise ValueError(f"{path}: model_type is {config.get('model_type')!r}, and only 'bert' is read")
     wanted = {"hidden_act": ("gelu", "gelu_new"), "layer_norm_eps": (EPSILON,)}

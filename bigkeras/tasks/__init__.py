@@ -78,12 +78,13 @@ def load_preprocessor(run_dir: str | Path) -> Any:
 
 def load_task(run_dir: str | Path, class_names: tuple[str, ...]) -> Task:
     """The task of a run directory or a shipped model's folder, without augmentation."""
-    preprocessor, kind = _loaded(Path(run_dir))
-    return KINDS[kind][1](preprocessor, class_names, ())
+    preprocessor, kind, rest = _loaded(Path(run_dir))
+    return KINDS[kind][1](preprocessor, class_names, (), **rest)
 
 
-def _loaded(run_dir: Path) -> tuple[Any, str]:
+def _loaded(run_dir: Path) -> tuple[Any, str, dict[str, Any]]:
     values = json.loads((run_dir / "preprocessor.json").read_text(encoding="utf-8"))
     kind = values.pop("kind")
+    rest = {name: values.pop(name) for name in ("rate",) if kind == "masked_text" and name in values}
     # Some keep a part of themselves in files beside it.
-    return KINDS[kind][0].from_json(values, run_dir), kind
+    return KINDS[kind][0].from_json(values, run_dir), kind, rest

@@ -17,11 +17,18 @@ from bigkeras.data.source import DataError, Source, Splits
 from bigkeras.data.tokens import TokenSource
 from bigkeras.recipe import Choice, RecipeError
 from bigkeras.tasks.text import PADDING, UNSPACED, TextPreprocessor, mixed
-from bigkeras.tasks.text_classification import TextClassification, kept_preprocessor, text_classification
+from bigkeras.tasks.text_classification import (
+    TextClassification,
+    encoded,
+    kept_preprocessor,
+    text_classification,
+    texts_of,
+)
 
 CAPACITY = 4 / 3  # times the expected number of hidden tokens are looked at; what chance hides beyond stays as it is
 MASKED, RANDOM = 0.8, 0.1  # of the hidden tokens; the rest are left as they are
 MASK_WORD = "[MASK]"
+WHOLE = 2**30  # tokens: no text is longer
 GRAIN = 2**24  # random numbers are whole ones below it, which float32 holds exactly
 
 Hidden = tuple[tuple[tf.Tensor, tf.Tensor], tf.Tensor, tf.Tensor]
@@ -53,8 +60,11 @@ class MaskedLanguageModel:
         return self.texts.ready(splits)
 
     def opened(self, source: Source) -> TokenSource:
-        """The token ids of a source of texts."""
-        return self.texts.opened(source)
+        """The token ids of a source of texts; what is longer than `length` becomes several examples, none cut off."""
+        if isinstance(source, TokenSource):
+            return source
+        values, lengths, rows = windows(self.preprocessor, texts_of(source))
+        return TokenSource(values, lengths, source if len(rows) == len(source) else source.take(rows))  # type: ignore[attr-defined]
 
     def lengths(self, source: Source) -> np.ndarray:
         """How many tokens each text has."""
@@ -94,7 +104,7 @@ class MaskedLanguageModel:
 
     def sample(self, source: Source, most: int) -> list[tf.Tensor]:
         """The ids of the first `most` texts, with places."""
-        ids = self.texts.sample(source, most)
+        ids = self.texts.sample(self.opened(source), most)
         return list(hider(self.preprocessor, self.rate)(ids, tf.range(tf.shape(ids)[0], dtype=tf.int64))[0])
 
     def shown(self, source: Source, index: int) -> str:
@@ -104,7 +114,7 @@ class MaskedLanguageModel:
     def files(self, source: Source) -> dict[str, bytes]:
         """The preprocessor and its vocabulary."""
         files = self.preprocessor.files()
-        values = {**json.loads(files["preprocessor.json"]), "kind": self.kind}
+        values = {**json.loads(files["preprocessor.json"]), "kind": self.kind, "rate": self.rate}
         return {**files, "preprocessor.json": (json.dumps(values, indent=2) + "\n").encode()}
 
 
@@ -123,6 +133,8 @@ def masked_language_model(
     rate: float = 0.15,
 ) -> MaskedLanguageModel:
     """The task fitted on the training split: its vocabulary. `rate` of the words are hidden; the rest: as of texts.
+
+    A text of more than `length` tokens is learned in parts; `truncation` is for the classifier that starts from it.
 
     Source: Devlin et al. 2018 (arXiv 1810.04805), section 3.1; whole words: the authors' later models of 2019.
     """
@@ -150,22 +162,47 @@ def check_augmentation(choices: Sequence[Choice]) -> None:
         raise RecipeError(f"augmentation {choices[0].name!r}: masked_language_model has none")
 
 
+def windows(preprocessor: TextPreprocessor, texts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All ids of the texts, each in as few parts of at most `length` tokens as hold it, about equally long.
+
+    Gives the ids one part after the other, int32, how many each part has, and which text it is of. Of WordPiece, every
+    part stands between [CLS] and [SEP].
+    """
+    frame = preprocessor.frame
+    values, lengths = encoded(replace(preprocessor, length=WHOLE, truncation="head"), texts)
+    most, begin = preprocessor.length - len(frame), 0
+    parts: list[np.ndarray] = []
+    rows: list[int] = []
+    for row, length in enumerate(lengths.tolist()):
+        ids = values[begin : begin + length][slice(1, -1) if frame else slice(None)]
+        begin += length
+        for part in np.array_split(ids, max(1, -(-len(ids) // most))):
+            parts.append(np.concatenate([frame[:1], part, frame[1:]]) if frame else part)
+            rows.append(row)
+    return np.concatenate([np.zeros(0), *parts]).astype(np.int32), np.array([len(p) for p in parts]), np.array(rows)
+
+
 def hider(preprocessor: TextPreprocessor, rate: float) -> Callable[[tf.Tensor, tf.Tensor], Hidden]:
     """A graph function from ids `(batch, length)` and int64 seeds `(batch,)` to `((ids, places), labels, weights)`.
 
     A share `rate` of the words is chosen, each whole: of its tokens 80 % become [MASK] (the unknown token where the
-    vocabulary has none), 10 % a token drawn at random, 10 % stay. `places`, `labels` and `weights` are `(batch, n)`,
-    n following from the length alone; weight 0 fills what fewer words leave. The same seed hides the same.
+    vocabulary has none), 10 % a token drawn at random, 10 % stay. Of every text at least one word is chosen. `places`,
+    `labels` and `weights` are `(batch, n)`, n following from the length alone; weight 0 fills what fewer words leave.
+    The same seed hides the same. Raises DataError for a vocabulary without words.
     """
     begins, special = word_beginnings(preprocessor), special_ids(preprocessor)
-    size, mask = preprocessor.vocabulary_size, mask_id(preprocessor)
-    first = 1 + max(special)  # special tokens come first, and none is drawn
+    drawable = np.setdiff1d(np.arange(preprocessor.vocabulary_size), special)  # no special token is drawn
+    mask = mask_id(preprocessor)
+    if not len(drawable):
+        raise DataError("the vocabulary has no words: more text, or a lower task.min_count, gives some")
 
     def hide(ids: tf.Tensor, seeds: tf.Tensor) -> Hidden:
         width = tf.shape(ids)[1]
         real = tf.reduce_all(ids[..., None] != tf.constant(special, tf.int32), -1)
         word = tf.cumsum(tf.cast(tf.gather(tf.constant(begins), ids) & real, tf.int64), axis=1)
-        chosen = real & (_chance(seeds[:, None], word) < rate)
+        chance = tf.where(real, _chance(seeds[:, None], word), 1.0)
+        chosen = chance < tf.maximum(rate, tf.math.nextafter(tf.reduce_min(chance, axis=1, keepdims=True), 1.0))
+        chosen &= real
         count = tf.cast(tf.math.ceil(tf.cast(width, tf.float32) * (rate * CAPACITY)), tf.int32)
         # Of a text where chance takes more than that, the words from the first one on that would be cut are left.
         beyond = chosen & (tf.cumsum(tf.cast(chosen, tf.int32), axis=1) > count)
@@ -174,8 +211,9 @@ def hider(preprocessor: TextPreprocessor, rate: float) -> Callable[[tf.Tensor, t
         taken, places = tf.math.top_k(tf.cast(chosen, tf.int32), count)
         labels = tf.gather(ids, places, batch_dims=1)
         what = _chance(seeds[:, None] + GRAIN, tf.cast(places, tf.int64))
-        drawn = _number(seeds[:, None] + 2 * GRAIN, tf.cast(places, tf.int64)) % (size - first) + first
-        instead = tf.where(what < MASKED, mask, tf.where(what < MASKED + RANDOM, tf.cast(drawn, tf.int32), labels))
+        number = _number(seeds[:, None] + 2 * GRAIN, tf.cast(places, tf.int64)) % len(drawable)
+        drawn = tf.gather(tf.constant(drawable, tf.int32), number)
+        instead = tf.where(what < MASKED, mask, tf.where(what < MASKED + RANDOM, drawn, labels))
         rows = tf.broadcast_to(tf.range(tf.shape(ids)[0])[:, None], tf.shape(places))
         where = tf.stack([rows, places], -1)
         hidden = tf.tensor_scatter_nd_update(ids, where, tf.where(taken > 0, instead, labels))
@@ -203,12 +241,11 @@ def word_beginnings(preprocessor: TextPreprocessor) -> np.ndarray:
     Where a script has no spaces, every piece is a word: else a whole sentence would be one.
     """
     pieces = preprocessor.vocabulary
-    if preprocessor.tokens == "wordpiece":
-        return np.array([not piece.startswith("##") for piece in pieces])
-    if preprocessor.tokens == "sentencepiece":
-        unspaced = tf.strings.regex_full_match(tf.constant(pieces), rf"(?s).*[{UNSPACED}].*").numpy()
-        return np.array([piece.startswith("▁") for piece in pieces]) | unspaced
-    return np.ones(len(pieces), bool)
+    if preprocessor.tokens not in ("wordpiece", "sentencepiece"):
+        return np.ones(len(pieces), bool)
+    unspaced = tf.strings.regex_full_match(tf.constant(pieces), rf"(?s).*[{UNSPACED}].*").numpy()
+    begins = [not p.startswith("##") if preprocessor.tokens == "wordpiece" else p.startswith("▁") for p in pieces]
+    return np.array(begins) | unspaced
 
 
 def _number(seed: tf.Tensor, place: tf.Tensor) -> tf.Tensor:

@@ -19,6 +19,7 @@ TOKENS = ("word", "character", "wordpiece", "sentencepiece")
 TRUNCATIONS = ("head", "head_tail")
 PADDING, UNKNOWN = 0, 1
 PAD_WORD, UNKNOWN_WORD = "[PAD]", "[UNK]"
+LONGEST_WORD = 400  # bytes: BERT's 100 characters, whatever they are written with; a longer one is unknown
 WIDTHS = 8  # how many lengths a batch may have
 VOCABULARY_FILE, SENTENCEPIECE_FILE = "vocabulary.txt", "sentencepiece.model"
 # Written without spaces between words: each character is a word.
@@ -161,7 +162,10 @@ class TextPreprocessor:
             import tensorflow_text
 
             fast = tensorflow_text.FastBertTokenizer(
-                list(self.vocabulary), token_out_type=tf.int32, lower_case_nfd_strip_accents=self.lower
+                list(self.vocabulary),
+                max_bytes_per_word=LONGEST_WORD,
+                token_out_type=tf.int32,
+                lower_case_nfd_strip_accents=self.lower,
             )
             return lambda texts: fast.tokenize(self.clean(texts)), [fast]
         if self.tokens == "sentencepiece":

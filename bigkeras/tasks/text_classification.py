@@ -169,8 +169,7 @@ def kept_preprocessor(origin: Any, task: Callable, asked: Mapping[str, Any]) -> 
     usual, theirs = inspect.signature(task).parameters, _made_with(found, origin)
     for name, value in asked.items():
         if value != usual[name].default and value != theirs.get(name, value):
-            told = f"{origin} has {theirs[name]}, and is taken over as it is"
-            raise DataError(f"task.{name}={value}: {told}; for another, leave out task.vocabulary")
+            raise DataError(f"task.{name}={value}: {origin} has {theirs[name]}, and its vocabulary is taken over whole")
     return found
 
 

@@ -21,7 +21,7 @@ from bigkeras.tasks.text import (
 
 SENTENCES = 500_000  # that SentencePiece learns from; more bring nothing but time
 SPECIAL = (PAD_WORD, UNKNOWN_WORD, "[CLS]", "[SEP]", "[MASK]")  # of WordPiece
-LONGEST_SENTENCE = 4000  # characters; SentencePiece leaves longer ones out, so they are cut
+LONGEST_SENTENCE = 4000  # bytes; SentencePiece leaves longer ones out, so they are cut
 
 
 def count_pieces(preprocessor: TextPreprocessor, texts: np.ndarray) -> Counter[bytes]:

@@ -3,6 +3,7 @@
 import csv
 import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,11 +15,12 @@ from bigkeras.layers import ApproximateGelu
 from bigkeras.models import MODELS, pretrained_text
 from bigkeras.models.bert import SIZES, bert_mlm
 from bigkeras.models.pretrained import copy_weights_by_name, load_pretrained
-from bigkeras.models.pretrained_text import bert_sizes, load_bert
+from bigkeras.models.pretrained_text import bert_sizes, load_bert, lower_case
 from bigkeras.recipe import Choice, Recipe, RecipeError
 from bigkeras.recipes import RECIPES
 from bigkeras.signals import Log
 from bigkeras.train import fit
+from bigkeras.transfer import inherited
 
 TINY = {"vocabulary_size": 30, "length": 12, "size": "tiny"}
 TOKENS = np.array([[7, 3, 9, 29, 1], [4, 8, 0, 0, 0]], "int32")
@@ -263,6 +265,39 @@ def test_fine_tuning_takes_weights_vocabulary_and_case_of_a_published_folder(low
     np.testing.assert_array_equal(embedding, tensors["embeddings.word_embeddings.weight"])
     assert (tmp_path / "run" / "vocabulary.txt").read_text("utf-8").split() == list(WORDS)
     assert json.loads((tmp_path / "run" / "preprocessor.json").read_text())["lower"] is lower
+
+
+def test_without_its_description_the_case_is_the_vocabularys(tmp_path):
+    for words, lower in ((WORDS, False), ([w for w in WORDS if w != "Film"], True)):
+        (tmp_path / "vocab.txt").write_text("".join(f"{word}\n" for word in words), encoding="utf-8")
+        assert lower_case(tmp_path) is lower
+
+
+@pytest.mark.parametrize(
+    ("described", "message"),
+    [
+        ({"do_lower_case": True, "strip_accents": False}, "strip_accents is False"),
+        ({"tokenize_chinese_chars": False}, "tokenize_chinese_chars is False"),
+        ({"tokenizer_class": "BertJapaneseTokenizer"}, "'BertJapaneseTokenizer'"),
+        ([], "not a JSON object"),
+        ("{", "start_from="),
+        (None, "without their vocab.txt"),
+    ],
+)
+def test_a_published_folder_whose_words_are_not_known_is_refused(described, message, table, tmp_path):
+    published(tmp_path / "bert")
+    if described is not None:
+        (tmp_path / "bert" / "vocab.txt").write_text("".join(f"{word}\n" for word in WORDS), encoding="utf-8")
+        text = described if isinstance(described, str) else json.dumps(described)
+        (tmp_path / "bert" / "tokenizer_config.json").write_text(text, encoding="utf-8")
+    with pytest.raises(RecipeError, match=message):
+        inherited(tuned(table, tmp_path / "bert"), ("", ""))
+
+
+def test_freezing_everything_is_refused(table, tmp_path):
+    recipe = replace(tuned(table, "none"), start_from=None, freeze_until="logits")
+    with pytest.raises(RecipeError, match="freeze_until=logits: nothing is left to train"):
+        fit(recipe, tmp_path / "run", log=Log(quiet=True))
 
 
 @needs_keras_hub

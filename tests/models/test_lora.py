@@ -40,6 +40,20 @@ def test_only_the_updates_and_the_logits_train_and_a_saved_model_holds_them(tmp_
     assert merged(plain) is plain
 
 
+def test_in_half_precision_the_kernels_keep_their_bits():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = encoder()
+        add_lora(model, 2)
+        layer = model.get_layer("stage1_attention_output")
+        layer.lora_kernel_b.assign(np.full(layer.lora_kernel_b.shape, 0.01))
+        update = layer.lora_alpha / 2 * layer.lora_kernel_a.numpy() @ layer.lora_kernel_b.numpy()
+        expected = layer.weights[0].numpy() + update
+        np.testing.assert_array_equal(merged(model).get_layer(layer.name).kernel.numpy(), expected)
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
 def test_layers_that_came_from_nowhere_train_whole():
     model = encoder()
     add_lora(model, 2, whole=["features", "embedding"])

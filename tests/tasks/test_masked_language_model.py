@@ -1,6 +1,8 @@
 """Masked language modelling: what is hidden, what is asked, and where a classifier starts from it."""
 
+import csv
 import json
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -11,15 +13,16 @@ from bigkeras.artifact import ExportError, export
 from bigkeras.assembly import make_step
 from bigkeras.checks import check_recipe
 from bigkeras.data import DATASETS
-from bigkeras.data.source import DataError
+from bigkeras.data.reviews import text_array
+from bigkeras.data.source import ArraySource, DataError
 from bigkeras.evaluation import evaluate
 from bigkeras.recipe import Choice, Recipe, RecipeError
 from bigkeras.recipe_data import load_splits
 from bigkeras.recipes import RECIPES
 from bigkeras.runtime import Machine
 from bigkeras.signals import Log
-from bigkeras.tasks import TASKS
-from bigkeras.tasks.masked_language_model import hider, word_beginnings
+from bigkeras.tasks import TASKS, load_task
+from bigkeras.tasks.masked_language_model import MaskedLanguageModel, hider, word_beginnings
 from bigkeras.tasks.text import TextPreprocessor
 from bigkeras.train import fit
 from bigkeras.transfer import continued, inherited
@@ -78,6 +81,44 @@ def test_the_same_seed_hides_the_same_and_another_one_other_words():
     assert (first != other).any()
 
 
+def test_of_every_text_something_is_asked_and_of_a_text_without_words_nothing():
+    ids = np.tile([[CLS, 5, 8, 9, SEP, 0]], (200, 1))
+    _, _, places, _, weights = hide(ids)
+    assert weights.sum(1).min() == 1
+    assert set(places[weights > 0]) == {1, 2, 3}
+    assert hide([[CLS, SEP, 0, 0, 0, 0]])[4].sum() == 0
+
+
+def test_special_tokens_may_stand_anywhere_and_a_vocabulary_without_words_is_refused():
+    last = replace(WORDPIECE, vocabulary=(*PIECES[:MASK], *PIECES[MASK + 1 :], "[MASK]"))
+    ids = tf.tile([[CLS, *range(4, 11), SEP]], [300, 1])
+    (hidden, places), _, weights = hider(last, 0.4)(ids, tf.range(300, dtype=tf.int64))
+    shown = tf.gather(hidden, places, batch_dims=1).numpy()[weights.numpy() > 0]
+    assert set(shown.tolist()) == set(range(4, 12))
+    with pytest.raises(DataError, match="no words"):
+        hider(TextPreprocessor(tokens="word", length=8, vocabulary=("[PAD]", "[UNK]")), 0.15)
+
+
+@pytest.mark.parametrize("frame", [True, False])
+def test_a_long_text_is_learned_in_parts(frame):
+    words = ("[PAD]", "[UNK]", *"abcdefghij")
+    kind = replace(WORDPIECE, length=6) if frame else TextPreprocessor(tokens="word", length=4, vocabulary=words)
+    texts = ["the film the dog the runs the play the", "", "dog"] if frame else ["a b c d e f g h i", "", "j"]
+    task = MaskedLanguageModel(kind)
+    source = ArraySource({"text": text_array([t.encode() for t in texts])}, np.zeros(3), ["long", "none", "short"])
+    opened = task.opened(source)
+    assert [opened.name(i) for i in range(len(opened))] == ["long", "long", "long", "none", "short"]
+    ids = tf.RaggedTensor.from_row_lengths(opened.values, opened.lengths).to_list()
+    if frame:
+        assert all(row[0] == CLS and row[-1] == SEP for row in ids)
+        ids = [row[1:-1] for row in ids]
+    assert [len(row) for row in ids[:3]] == [3, 3, 3]
+    whole, _ = replace(kind, length=400).tokenizer()
+    inner = slice(1, -1) if frame else slice(None)
+    assert [number for row in ids[:3] for number in row] == whole(tf.constant(texts[:1])).to_list()[0][inner]
+    assert task.shown(opened, 2) == texts[0]
+
+
 def test_in_a_script_without_spaces_every_piece_is_a_word():
     pieces = ("<pad>", "<unk>", "<s>", "</s>", "▁the", "ing", "很好", "▁菜", "。")
     begins = word_beginnings(TextPreprocessor(tokens="sentencepiece", length=8, vocabulary=pieces))
@@ -117,6 +158,11 @@ def run(lines, tmp_path_factory):
     return directory
 
 
+def history(directory):
+    with (directory / "log.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def test_a_run_learns_which_word_follows_and_reports_its_guesses(run):
     metrics = json.loads((run / "metrics.json").read_text())["validation"]
     assert metrics["examples"] == 30
@@ -126,6 +172,9 @@ def test_a_run_learns_which_word_follows_and_reports_its_guesses(run):
     report = (run / "report.md").read_text()
     assert "____" in report
     assert evaluate(run, split="validation")["validation"] == metrics
+    # With the share of words that the run hides.
+    assert load_task(run, ()).rate == 0.2
+    assert metrics["loss"] == pytest.approx(min(float(r["val_loss"]) for r in history(run)), rel=1e-5)
 
 
 def test_a_classifier_starts_from_it_with_its_vocabulary(run, tmp_path):
@@ -193,6 +242,15 @@ def test_what_cannot_be_done_is_one_line(run, lines, tmp_path):
         check_recipe(recipe_for(lines, augmentation=(Choice("word_dropout"),)))
     with pytest.raises(DataError, match=r"task.rate=0.9"):
         fit(recipe_for(lines, task=Choice("masked_language_model", {"rate": 0.9})), tmp_path / "run", log=QUIET)
+    on = {"start_from": str(run), "task": Choice("masked_language_model", {"vocabulary": "mine.txt"})}
+    with pytest.raises(RecipeError, match=r"task.vocabulary=mine.txt: start_from=.* has a vocabulary"):
+        inherited(recipe_for(lines, **on), ("", ""))
+    smaller = Choice("masked_language_model", {"vocabulary_size": 50})
+    with pytest.raises(DataError, match=r"task.vocabulary_size=50: .* has 8000"):
+        fit(recipe_for(lines, start_from=str(run), task=smaller), tmp_path / "more", log=QUIET)
+    assert inherited(
+        recipe_for(lines, start_from=str(run), task=Choice("masked_language_model", {"length": None})), ("", "")
+    )
 
 
 def test_texts_of_a_folder_are_read_once_each_and_empty_ones_are_listed(tmp_path):

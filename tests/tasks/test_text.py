@@ -214,7 +214,9 @@ def test_a_run_whose_vocabulary_is_taken_over_was_learned_as_is_asked_for(tmp_pa
         ("vocabulary_size", 9, 50),
         ("min_count", 3, 1),
     ):
-        with pytest.raises(DataError, match=f"task.{name}={value}: .* has {has}, and is taken over as it is"):
+        with pytest.raises(
+            DataError, match=f"task.{name}={value}: .* has {has}, and its vocabulary is taken over whole"
+        ):
             text_classification(splits_of("a", "b"), **run, **{**asked, name: value})
 
 
