@@ -1,6 +1,7 @@
 """What every app does at its edges: the options they share, one line for a complaint, the right status at the end."""
 
 import argparse
+import contextlib
 import os
 import sys
 import unicodedata
@@ -13,6 +14,8 @@ def positive(text: str) -> int:
     number = int(text) if text.isascii() and text.isdigit() else 0
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    if number > sys.maxsize:
+        raise argparse.ArgumentTypeError(f"{text} is too large")
     return number
 
 
@@ -62,6 +65,9 @@ def finish(main: Callable[[], int]) -> int:
         status = main()
         sys.stdout.flush()
     except KeyboardInterrupt:
+        # The answers that are there already; whoever interrupts again does not wait for them.
+        with contextlib.suppress(OSError, KeyboardInterrupt):
+            sys.stdout.flush()
         return 130
     except BrokenPipeError:
         _drop_output()

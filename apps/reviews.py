@@ -12,11 +12,14 @@ import io
 import itertools
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TextIO
+
+from apps.streams import is_foreign, is_utf8, is_wide
 
 TABLES = {".csv": None, ".tsv": "\t", ".tab": "\t"}
 JSON_LINES = (".jsonl", ".ndjson", ".json")
@@ -61,7 +64,7 @@ class Review:
 def lines_of(stream: BinaryIO | TextIO, name: str) -> Iterator[Review]:
     """A review for every line."""
     for number, line in enumerate(_checked(stream, name), 1):
-        if number == 1 and isinstance(line, bytes) and len(line) > 3 and _is_wide(line):
+        if number == 1 and isinstance(line, bytes) and len(line) > 3 and is_wide(line):
             raise ReviewError(f"{name}: UTF-16 or UTF-32, where UTF-8 is read")
         text = line.decode("utf-8", "surrogateescape") if isinstance(line, bytes) else line
         if number == 1:
@@ -75,7 +78,7 @@ def standard_input() -> Iterator[Review]:
         raise ReviewError("standard input is closed")
     # What is there already, be it less than a line; the rest is not waited for.
     start = sys.stdin.buffer.peek(LOOKED_AT) if isinstance(sys.stdin.buffer, io.BufferedReader) else b""
-    if not _is_wide(start) and not _is_utf8(start):
+    if not is_wide(start) and not is_utf8(start):
         raise ReviewError("standard input: not UTF-8 text: as a file, --encoding says what it is")
     return lines_of(sys.stdin.buffer, "standard input")
 
@@ -125,11 +128,13 @@ class Table:
         if told.startswith("sep=") and len(told) <= 5:  # what Excel writes, or wants to read, in front of a table
             delimiter = delimiter or told[4:] or "\t"
             self.before, first = first, self.end
-        self.delimiter = delimiter or TABLES[Path(path).suffix.lower()] or max(",;\t|", key=first.count)
+        bare = re.sub('"[^"]*"', "", first)  # without quoted cells, which may hold any sign
+        self.delimiter = delimiter or TABLES[Path(path).suffix.lower()] or max(",;\t|", key=bare.count)
         # A TSV has no quotes, but spreadsheets write some that have.
         self.plain = self.delimiter == "\t" and not _has_quotes(start[len(self.before) :])
         self.rows = _rows(itertools.chain(blank, [first], lines), path, self.delimiter, self.plain)
-        self.header = [name.strip() for name in next((row for _, row, _ in self.rows if row), [])]
+        named = ([name.strip() for name in row] for _, row, _ in self.rows)
+        self.header = next((names for names in named if any(names)), [])
         if not self.header:
             raise ReviewError(f"{path}: the file is empty: its first line names the columns, such as id,review")
         self.place = self._column(column)
@@ -147,8 +152,12 @@ class Table:
             file = files.enter_context(io.BufferedReader(io.FileIO(path), LOOKED_AT))
             start = file.peek(LOOKED_AT)
             found = next((name for mark, name in MARKS.items() if start.startswith(mark)), "utf-8")
-            if encoding is None and found == "utf-8" and (not _is_utf8(start) or _is_wide(start)):
-                raise ReviewError(f"{path}: not UTF-8 text: --encoding says what it is, such as gb18030 or cp1252")
+            if encoding is None and found == "utf-8":
+                told = f"{path}: not UTF-8 text: --encoding says what it is, such as gb18030 or cp1252"
+                if not is_utf8(start) or is_wide(start):
+                    raise ReviewError(told)
+                if is_foreign(start):
+                    raise ReviewError(f"{told}; utf-8, if it is that with broken bytes")
             # Broken bytes of UTF-8 pass; of another encoding they have no form in which they could.
             chosen = codecs.lookup(encoding).name if encoding else found
             if chosen == "utf-8":
@@ -240,7 +249,8 @@ def replaced(path: str) -> Iterator[Path]:
             yield Path(path)
             return
         final = Path(path).resolve()
-        beside = final.with_name(final.name + ".part")
+        # A name that is nobody's; a file of tempfile would be for its owner alone.
+        beside = final.with_name(f".{final.name}-{os.urandom(4).hex()}")
         try:
             yield beside
             os.replace(beside, final)
@@ -314,19 +324,6 @@ def _has_quotes(start: str) -> bool:
 
     plain, together = regular(csv.QUOTE_NONE), regular(csv.QUOTE_MINIMAL)
     return together[0] >= plain[0] and together[1] < plain[1]
-
-
-def _is_wide(data: bytes) -> bool:
-    """Whether bytes are UTF-16 or UTF-32 rather than UTF-8: their zeros tell."""
-    return data.startswith((b"\xff\xfe", b"\xfe\xff")) or data.count(0) * 4 > len(data)
-
-
-def _is_utf8(data: bytes) -> bool:
-    """Whether bytes are UTF-8, with a broken one here and there; half a character at their end is none."""
-    text = data.decode("utf-8", "surrogateescape")
-    high = sum(not c.isascii() for c in text)
-    broken = sum("\ud800" <= c <= "\udfff" for c in text[:-3])
-    return broken <= 3 or broken * 2 < high
 
 
 def _checked(lines: Iterable[Any], name: str) -> Iterator[Any]:

@@ -56,7 +56,7 @@ def read_graph(directory: Path) -> tuple[dict[str, Signature], set[str]]:
                 return signatures, {str(dict(fields(op))[1], "utf-8") for op in definitions}
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from None
-    except (IndexError, TypeError, UnicodeDecodeError):
+    except (IndexError, KeyError, TypeError, UnicodeDecodeError):
         raise ModelError(f"{path}: damaged, or not a SavedModel") from None
     raise ModelError(f"{path}: holds no graph with the tag 'serve'")
 

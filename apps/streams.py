@@ -1,5 +1,7 @@
-"""Lines in groups for a model: as many as there are, where somebody may wait for the answers of the first ones."""
+"""What bytes are, as far as their beginning tells; and lines in groups for a model: as many as there are, where
+somebody may wait for the answers of the first ones."""
 
+import codecs
 import itertools
 import os
 import queue
@@ -8,6 +10,29 @@ import sys
 import threading
 from collections.abc import Iterator
 from typing import Any
+
+
+def is_wide(data: bytes) -> bool:
+    """Whether bytes are UTF-16 or UTF-32 rather than UTF-8: their zeros tell."""
+    return data.startswith((b"\xff\xfe", b"\xfe\xff")) or data.count(0) * 4 > len(data)
+
+
+def is_utf8(data: bytes) -> bool:
+    """Whether bytes are UTF-8, with a broken one here and there; half a character at their end is none."""
+    text = data.decode("utf-8", "surrogateescape")
+    high = sum(not c.isascii() for c in text)
+    broken = sum(map(_is_broken, text[:-3]))
+    return broken <= 3 or broken * 2 < high
+
+
+def is_foreign(data: bytes) -> bool:
+    """Whether nothing outside ASCII is UTF-8, be it a single letter; half a character at their end is none.
+
+    0xFF alone does not tell: it is what damage leaves, and ÿ, which hardly any text has without other letters.
+    """
+    text = codecs.getincrementaldecoder("utf-8")("surrogateescape").decode(data)
+    high = [c for c in text if not c.isascii()]
+    return all(map(_is_broken, high)) and any(c != "\udcff" for c in high)
 
 
 def groups(lines: Iterator[Any], size: int, live: bool) -> Iterator[list[Any]]:
@@ -48,3 +73,7 @@ def is_live(texts: list[str]) -> bool:
         return texts == ["-"] and not stat.S_ISREG(os.fstat(sys.stdin.fileno()).st_mode)
     except (OSError, ValueError, AttributeError):  # closed, or what a test or a notebook put there
         return False
+
+
+def _is_broken(sign: str) -> bool:
+    return "\ud800" <= sign <= "\udfff"

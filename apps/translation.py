@@ -228,7 +228,7 @@ def _translated(model: "CModel | PythonModel", texts: list[str], options: argpar
     answers: list[Answer | str] = [""] * len(texts)
     for start in range(0, len(order), options.batch):
         places = order[start : start + options.batch]
-        encoded = [texts[place].encode("utf-8", "surrogateescape") for place in places]
+        encoded = [Review("", texts[place]).encoded() for place in places]
         for place, answer in zip(places, _run(model, encoded, options), strict=True):
             answers[place] = answer
     return answers
@@ -278,7 +278,7 @@ def _report(results: Results, options: argparse.Namespace) -> int:
                 out.flush()
                 complain(f"{line.name}: {result}")
             if options.json:
-                print(json.dumps(_object(line, result), ensure_ascii=False), file=out)
+                print(json.dumps(_object(line, result, bool(options.n_best)), ensure_ascii=False), file=out)
             elif isinstance(result, str):
                 print(file=out)  # so that lines still belong together
             elif options.n_best:
@@ -291,13 +291,13 @@ def _report(results: Results, options: argparse.Namespace) -> int:
     return status
 
 
-def _object(line: Review, result: Answer | str) -> dict[str, Any]:
-    text = line.text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+def _object(line: Review, result: Answer | str, scored: bool) -> dict[str, Any]:
+    text = line.encoded().decode("utf-8", "replace")
     if isinstance(result, str):
         return {"text": text, "error": result}
     told: dict[str, Any] = {"text": text, "translation": result.translations[0][0]}
-    if result.translations[0][1] is not None:
-        told["n_best"] = [{"translation": text, "score": score} for text, score in result.translations]
+    if scored:  # the one translation of an empty line is sure
+        told["n_best"] = [{"translation": text, "score": score or 0.0} for text, score in result.translations]
     return told
 
 

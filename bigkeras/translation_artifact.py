@@ -139,12 +139,13 @@ def _attention(maps: keras.Model, preprocessor: PairPreprocessor, read: Any, wri
     def attention(text: tf.Tensor) -> Answer:
         sentences, source = read(text)
         target = best(steps, preprocessor, source, preprocessor.beam)[0][:, 0]
-        longest = tf.reduce_max(tf.reduce_sum(tf.cast(target != PADDING, tf.int32), 1))
-        target = target[:, :longest]
-        weight = alignment(maps, source, target)
+        target = target[:, : _longest(target)]
+        # The model takes the source in one of a few widths; its padding is nobody's concern.
+        most = _longest(source)
+        weight = alignment(maps, source, target)[:, :, :most]
         shown = [
             tf.where(ids == PADDING, "", tf.gather(table, ids))
-            for ids, table in zip((source, target), names, strict=True)
+            for ids, table in zip((source[:, :most], target), names, strict=True)
         ]
         count = tf.size(sentences)
         return {
@@ -155,6 +156,11 @@ def _attention(maps: keras.Model, preprocessor: PairPreprocessor, read: Any, wri
         }
 
     return attention
+
+
+def _longest(ids: tf.Tensor) -> tf.Tensor:
+    """How many ids the longest row of `(batch, any)` has before its padding."""
+    return tf.reduce_max(tf.reduce_sum(tf.cast(ids != PADDING, tf.int32), 1))
 
 
 def gate(directory: Path, examples: Sequence[bytes], expected: Sequence[str], alone: str) -> dict[str, float]:

@@ -213,13 +213,20 @@ def test_chinese_punctuation_stays_as_wide_as_it_is():
 
 def test_pairs_that_are_too_long_are_left_out_and_told(pairs, task, capsys):
     splits, whole = task[0], task[1].ready(task[0])
-    short = replace(task[1], preprocessor=replace(task[1].preprocessor, length=int(whole.train.lengths.max())))
-    made = ready(short, splits, Log())
-    longest = int((whole.train.lengths.max(1) == short.preprocessor.length).sum())
-    assert len(made.train) == len(whole.train) - longest > 0
+    longest = whole.train.lengths.max(1)
+
+    def of_length(length):
+        return ready(replace(task[1], preprocessor=replace(task[1].preprocessor, length=length)), splits, Log())
+
+    most = int(longest.max()) - 1
+    made, cut = of_length(most), int((longest > most).sum())
+    assert len(made.train) == len(whole.train) - cut > 0 and made.train.lengths.max() == most
     line = capsys.readouterr().err
-    assert line.startswith(f"{longest} are not learned from, the first ") and "subwords or more: length is" in line
-    ready(task[1], splits, Log())
+    assert line.startswith(f"{cut} are not learned from, the first ")
+    assert f"{most} subwords or more: length is {most}, the end with them" in line
+    # Those that just fit are whole.
+    fitting = of_length(most + 1)
+    assert np.array_equal(fitting.train.source[0], whole.train.source[0]) and len(fitting.train) == len(whole.train)
     assert not capsys.readouterr().err
 
 

@@ -150,6 +150,7 @@ def test_attention_adds_up_to_one_for_every_piece_written(loaded):
     assert found["weight"].shape == (*found["target_piece"].shape, found["source_piece"].shape[1])
     np.testing.assert_allclose(sums[written], 1.0, atol=1e-5)
     np.testing.assert_allclose(sums[~written], 0.0)
+    assert (found["source_piece"].numpy() != b"").any(0).all() and written.any(0).all()  # none that only fill
 
 
 def test_an_empty_batch_has_no_answers(made):
@@ -219,6 +220,10 @@ def test_the_app_tells_the_n_best_as_json_and_draws_attention(made, monkeypatch,
     status, out, _ = app(*common, "--n-best", 2, "--json", capsys=capsys)
     told = json.loads(out)
     assert status == 0 and len(told["n_best"]) == 2 and told["translation"] == told["n_best"][0]["translation"]
+    blank = (" ", *common[1:], "--n-best", 2)
+    told = json.loads(app(*blank, "--json", capsys=capsys)[1])
+    assert told == {"text": " ", "translation": "", "n_best": [{"translation": "", "score": 0.0}]}
+    assert app(*blank, capsys=capsys)[1] == "1\t0.0000\t\n"
     status, _, _ = app(*common, "--attention", picture, capsys=capsys)
     assert status == 0 and picture.read_bytes().startswith(b"\x89PNG")
 
@@ -236,6 +241,15 @@ def test_the_app_tells_the_n_best_as_json_and_draws_attention(made, monkeypatch,
 def test_what_the_app_cannot_do_is_one_line(made, arguments, message, capsys):
     status, out, err = app(*arguments, "--model", made[2], "--runtime", "python", capsys=capsys)
     assert status == 1 and not out and message in err and "Traceback" not in err
+
+
+def test_half_a_character_of_an_encoding_that_has_such_is_a_question_mark(made, tmp_path, capsys):
+    (tmp_path / "in.txt").write_bytes(b"the +2AA- cat\n")
+    status, out, _ = app(
+        "--file", tmp_path / "in.txt", "--encoding", "utf-7", "--json", "--model", made[2], "--runtime", "python",
+        capsys=capsys,
+    )  # fmt: skip
+    assert status == 0 and json.loads(out)["text"] == "the ? cat"
 
 
 def test_a_length_penalty_that_nothing_would_heed_is_wrong_usage(capsys):

@@ -26,7 +26,7 @@ def decoded(data: bytes, origin: str, encoding: str | None = None) -> tuple[str,
     """
     if encoding is not None:
         try:
-            return data.decode("utf-8-sig" if encoding.lower() in ("utf-8", "utf8") else encoding), encoding
+            return data.decode(encoding).removeprefix("\ufeff"), encoding
         except LookupError:
             raise DataError(f"encoding={encoding!r}: no such encoding; utf-8, gb18030 and cp1252 are some") from None
         except UnicodeError as error:

@@ -2,6 +2,8 @@
 
 import gzip
 import hashlib
+import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -65,8 +67,10 @@ def npz_arrays(folder: Path, dataset: str, split: str) -> Arrays | None:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             images, labels = arrays["x"], arrays["y"]
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{path}: not an npz file with x and y: {error}") from None
+    except TypeError:
+        raise DataError(f"{path}: not an npz file with x and y: a single array (npy)") from None
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{path}: not a whole npz file with x and y: {error}") from None
     if images.dtype != np.uint8 or images.ndim != 4:
         raise DataError(f"{path}: x is {images.dtype} {images.shape}, not uint8 (n, height, width, channels)")
     return _fitting(path, images, labels.reshape(-1))

@@ -109,6 +109,6 @@ def _split_keys(keys: dict[str, None], validation: float, test: float, seed: int
     order = np.random.default_rng(seed).permutation(len(names))
     # At least one where a part is asked for and there is something to divide.
     sizes = [max(round(share * len(names)), int(share > 0 and len(names) > 2)) for share in (validation, test)]
-    parts = ["validation"] * sizes[0] + ["test"] * sizes[1]
+    parts = (["validation"] * sizes[0] + ["test"] * sizes[1])[: len(names)]  # rounded up, they may be more
     parts += ["train"] * (len(names) - len(parts))
     return {names[place]: part for place, part in zip(order, parts, strict=True)}

@@ -72,7 +72,7 @@ def csv_rows(
     delimiter = delimiter or ("\t" if tabs else _found_delimiter(content))
     # A quotation mark at the beginning of a cell of a TSV is usually one of the text, but some do quote.
     plain = delimiter == "\t" and not _has_quotes(content)
-    lines, rows, open_quotes = _parsed(physical, delimiter, plain)
+    lines, rows, open_quotes = _parsed(path, physical, delimiter, plain)
     bad = [(f"{path}:{line}", "a quotation mark that is never closed") for line in open_quotes]
     return lines, rows, bad, delimiter
 
@@ -107,10 +107,12 @@ def _cell(value: Any) -> str:
     return "" if value is None else json.dumps(value, ensure_ascii=False)
 
 
-def _parsed(physical: list[str], delimiter: str, plain: bool) -> tuple[list[int], list[list[str]], list[int]]:
+def _parsed(
+    path: Path, physical: list[str], delimiter: str, plain: bool
+) -> tuple[list[int], list[list[str]], list[int]]:
     """Rows that are not empty, the line on which each begins, and lines whose quotation mark is closed nowhere.
 
-    Such a mark would make the rest of the file one cell: it costs its line only.
+    Such a mark would make the rest of the file one cell: it costs its line only. Raises DataError for too many of them.
     """
     lines: list[int] = []
     rows: list[list[str]] = []
@@ -122,7 +124,7 @@ def _parsed(physical: list[str], delimiter: str, plain: bool) -> tuple[list[int]
         reader = csv.reader(rest, delimiter=delimiter, quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL)
         start, again = begin + 1, 0
         for row in reader:
-            if row == [END]:
+            if delimiter.join(row) == END:  # which a space or a letter would part
                 break
             if row and row[-1].endswith(END):
                 again = start
@@ -134,8 +136,11 @@ def _parsed(physical: list[str], delimiter: str, plain: bool) -> tuple[list[int]
         if not again:
             break
         unclosed.append(again)
-        if len(unclosed) == REPAIRS:
-            break
+        if len(unclosed) > REPAIRS:
+            raise DataError(
+                f"{path}, line {again}: {REPAIRS} quotation marks before this one are never closed either: a cell that "
+                'begins with " ends with one, and those inside are doubled ("")'
+            )
         begin = again
     return lines, rows, unclosed
 

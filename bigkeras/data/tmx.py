@@ -1,9 +1,9 @@
 """TMX, the file format of translation memories, read as a stream and without entities of its own."""
 
 import gzip
-import html
 import zlib
 from collections import Counter
+from html.entities import html5
 from pathlib import Path
 from xml.parsers import expat
 
@@ -96,11 +96,12 @@ class _Reader:
             self.text.append(data)
 
     def _skipped(self, name: str, is_parameter: bool) -> None:
-        text = html.unescape(f"&{name};")
-        if not is_parameter and text == f"&{name};":
+        if is_parameter:
+            return
+        text = html5.get(f"{name};")  # not html.unescape, to which &section; is § and "ion;"
+        if text is None:
             raise _Entity(name)
-        if not is_parameter:
-            self._characters(text)
+        self._characters(text)
 
     def _entity(self, name: str, *rest: object) -> None:
         raise _Entity(name)

@@ -26,9 +26,10 @@ CONTROLS = r"[\p{Cc}\x{2028}\x{2029}]+"
 class PairPreprocessor:
     """How sentences become ids, int32, and ids sentences. 0 is padding, 1 unknown, 2 the beginning, 3 the end.
 
-    At most `length` ids of a sentence are kept, its end included. `source_model` and `target_model`: SentencePiece
-    models as bytes; equal ones are a joint vocabulary. What is in no piece is spelt in bytes. `languages`: "" is not
-    known. `beam`, `length_penalty`, `coverage_penalty`: how translations are looked for (`decoding.beam_search`).
+    At most `length` ids of a sentence are kept, its end's with them: `length` - 1 pieces of its text. `source_model`
+    and `target_model`: SentencePiece models as bytes; equal ones are a joint vocabulary. What is in no piece is spelt
+    in bytes. `languages`: "" is not known. `beam`, `length_penalty`, `coverage_penalty`: how translations are looked
+    for (`decoding.beam_search`).
     """
 
     languages: tuple[str, str]

@@ -44,11 +44,13 @@ class Translation:
 
     def ready(self, splits: Splits) -> Splits:
         """Training and validation pairs as ids, made once; training pairs that would be cut are left out."""
-        train = self.opened(splits.train)
+        most = self.preprocessor.length
+        # With one id more, which tells a pair that would be cut from one that just fits.
+        longer = replace(self, preprocessor=replace(self.preprocessor, length=most + 1))
+        train = longer.opened(splits.train)
         longest = train.lengths.max(1)
-        whole, most = np.flatnonzero(longest < self.preprocessor.length), self.preprocessor.length
-        cut = np.flatnonzero(longest >= most)
-        told = tuple((train.name(int(i)), f"{longest[i]} subwords or more: length is {most}") for i in cut)
+        whole, cut = np.flatnonzero(longest <= most), np.flatnonzero(longest > most)
+        told = tuple((train.name(int(i)), f"{most} subwords or more: length is {most}, the end with them") for i in cut)
         if len(cut):
             if not len(whole):
                 raise DataError(f"task.length={most}: all training sentences are longer; set a larger one")

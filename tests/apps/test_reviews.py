@@ -46,6 +46,23 @@ def test_wide_characters_without_a_mark_are_told(tmp_path, encoding):
         list(lines_of(file, "standard input"))
 
 
+@pytest.mark.parametrize("content", ["Où est la gare ?\n", "It’s here.\n"])
+def test_a_single_letter_of_another_encoding_is_told(tmp_path, content):
+    (tmp_path / "f.txt").write_bytes(content.encode("cp1252"))
+    with pytest.raises(ReviewError, match=r"not UTF-8 text: --encoding .* utf-8, if it is that with broken bytes$"):
+        texts(tmp_path / "f.txt")
+    assert texts(tmp_path / "f.txt", "cp1252") == content.splitlines()
+    (broken,) = texts(tmp_path / "f.txt", "utf-8")
+    assert "\udc80" <= min(c for c in broken if not c.isascii()) <= "\udcff"
+
+
+def test_broken_bytes_of_utf_8_pass(tmp_path):
+    (tmp_path / "f.txt").write_bytes("Où\n".encode() + b"bro\xf9ken\n")
+    assert texts(tmp_path / "f.txt") == ["Où", "bro\udcf9ken"]
+    (tmp_path / "f.txt").write_bytes(b"a" * (2**16 - 1) + "é\n".encode())  # in two where the look ends
+    assert texts(tmp_path / "f.txt")[0].endswith("aé")
+
+
 def test_a_link_stays_a_link_and_a_pipe_a_pipe(tmp_path):
     (tmp_path / "kept.txt").write_text("before")
     (tmp_path / "link").symlink_to(tmp_path / "kept.txt")
@@ -65,6 +82,15 @@ def test_what_fails_leaves_the_file_as_it_was(tmp_path):
         place.write_text("half")
         raise KeyError
     assert path.read_text() == "before" and [file.name for file in tmp_path.iterdir()] == ["kept.txt"]
+
+
+def test_a_file_is_replaced_and_none_beside_it_and_others_may_read_it_as_ever(tmp_path):
+    beside = tmp_path / "kept.txt.part"
+    beside.write_text("in")
+    with written(str(tmp_path / "kept.txt"), None, plain=False) as out:
+        out.write(beside.read_text())
+    assert (beside.read_text(), (tmp_path / "kept.txt").read_text()) == ("in", "in")
+    assert (tmp_path / "kept.txt").stat().st_mode == beside.stat().st_mode
 
 
 @pytest.mark.parametrize("name", ["", "folder", "kept.txt/x", "x" * 300])
@@ -127,6 +153,18 @@ def test_what_stands_before_a_table_is_no_column(tmp_path):
     with contextlib.ExitStack() as files:
         (review,) = Table(str(path), "UTF-8", None, None, files)
     assert review.text == "fine"
+
+
+@pytest.mark.parametrize("before", ["   \n", ";;\n", ' ;"";\n\n'])
+def test_rows_of_empty_cells_name_no_columns(tmp_path, before):
+    found, copy = rows(tmp_path / "t.csv", f"{before}id;review;x\n1;so, then;2\n")
+    assert [text for _, text, _ in found] == ["so, then"]
+    assert copy == "id;review;x;label;probability\n1;so, then;2;x;1\n"
+
+
+def test_what_stands_in_quotes_does_not_part_the_columns(tmp_path):
+    found, copy = rows(tmp_path / "t.csv", '"Name, given name, ""nick"", age";text\nA;good\n')
+    assert [text for _, text, _ in found] == ["good"] and copy.endswith("A;good;x;1\n")
 
 
 def test_an_empty_line_of_a_single_column_is_an_empty_text(tmp_path):

@@ -197,7 +197,10 @@ def test_the_highest_version_is_taken(everything, tmp_path):
     assert savedmodel.version_directory(everything / "2") == everything / "2"
 
 
-@pytest.mark.parametrize("content", [b"nonsense", b"", b"\x0a\xff", b"\x12\x02\x0a\x00"])
+NAMELESS = b"\x12\x0d\x0a\x0b\x12\x02\x0a\x00\x22\x05serve"  # a graph whose only operation has no name
+
+
+@pytest.mark.parametrize("content", [b"nonsense", b"", b"\x0a\xff", b"\x12\x02\x0a\x00", NAMELESS])
 def test_a_damaged_file_is_named(tmp_path, content):
     (tmp_path / "saved_model.pb").write_bytes(content)
     with pytest.raises(ModelError, match=r"saved_model\.pb: (damaged|holds no graph)"):

@@ -144,6 +144,25 @@ def test_cifar10_reads_npz_and_binary_batches_alike(tmp_path):
     np.testing.assert_array_equal(first.test.labels, second.test.labels)
 
 
+@pytest.mark.parametrize("damage", ["empty", "cut", "half", "flipped", "encrypted", "array"])
+def test_a_damaged_npz_is_named_in_one_line(damage, tmp_path):
+    path = tmp_path / "cifar10_train.npz"
+    np.savez_compressed(path, x=np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), np.uint8), y=np.arange(2))
+    data = bytearray(path.read_bytes())
+    if damage == "array":
+        with open(path, "wb") as file:
+            np.save(file, np.zeros(3))
+    else:
+        data[60] ^= 0xFF  # of what is compressed
+        flag = data.index(b"PK\1\2") + 8
+        locked = data[:flag] + bytes([data[flag] | 1]) + data[flag + 1 :]
+        kinds = {"empty": b"", "cut": data[:-30], "half": data[: len(data) // 2], "flipped": data, "encrypted": locked}
+        path.write_bytes(kinds[damage])
+    with pytest.raises(DataError, match=r"cifar10_train\.npz: not an? .*npz file with x and y: .") as told:
+        arrays.cifar10(directory=str(tmp_path))
+    assert "\n" not in str(told.value)
+
+
 def test_without_files_and_network_the_error_says_what_to_place_where(tmp_path, no_network, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(DataError, match=r"place there the four files train-images-idx3-ubyte\.gz"):

@@ -55,6 +55,12 @@ def test_the_seed_decides_the_split(tmp_path):
     assert first == again != other
 
 
+def test_parts_that_take_all_pairs_leave_none_to_train_on(tmp_path):
+    file = table(tmp_path / "p.tsv", GOOD[:4])
+    with pytest.raises(DataError, match="4 sentence pairs leave none to train on"):
+        DATASETS["translation_pairs"](file=file, validation=0.9, test=0.05)
+
+
 @pytest.mark.parametrize(
     "source, target, reason",
     [
@@ -290,6 +296,7 @@ def test_a_translation_memory_may_use_the_names_of_html(tmp_path):
         ("", "line 1: not whole XML: no element found"),
         (TMX.format(doctype="", units=""), r"holds no unit of a translation memory \(tu\)"),
         (TMX.format(doctype=DTD, units=UNIT.format(en="&mine;", de="b")), "needs the entity mine of its own"),
+        (TMX.format(doctype=DTD, units=UNIT.format(en="&section;", de="b")), "needs the entity section of its own"),
         (TMX.format(doctype="", units="").replace("UTF-8", "gb18030"), "save it as UTF-8"),
     ],
 )

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from bigkeras.data import DATASETS, tfds
 from bigkeras.data.encoding import decoded
+from bigkeras.data.rows import csv_rows
 from bigkeras.data.source import DataError
 from bigkeras.recipe import Choice, check, parse_setting
 
@@ -262,6 +263,28 @@ def test_a_quotation_mark_that_is_never_closed_costs_its_line_alone(tmp_path):
     assert [(name.rpartition(":")[2], why) for name, why in splits.bad] == [
         ("12", "a quotation mark that is never closed")
     ]
+
+
+def test_a_table_of_marks_that_are_never_closed_is_refused_not_cut(tmp_path):
+    lines = ["review,label", *rows(["well well", "oh no"]), *(f'{i}" long,"open' for i in range(21)), "fine,good"]
+    with pytest.raises(
+        DataError, match=r"t\.csv, line 32: 20 quotation marks before this one are never closed"
+    ) as told:
+        table(tmp_path / "t.csv", "\n".join(lines))
+    assert "\n" not in str(told.value)
+    splits = table(tmp_path / "t.csv", "\n".join([*lines[:-2], lines[-1]]))
+    assert len(splits.bad) == 20 and everything(splits)["fine"] == "good"
+
+
+@pytest.mark.parametrize("delimiter", [" ", "e", "\x1c"])
+def test_a_table_ends_where_it_ends_whatever_parts_its_columns(delimiter, tmp_path):
+    lines, cells, bad, _ = csv_rows(tmp_path / "t.csv", f"a{delimiter}b\nc{delimiter}d\n", delimiter)
+    assert (lines, cells, bad) == ([1, 2], [["a", "b"], ["c", "d"]], [])
+
+
+@pytest.mark.parametrize("encoding", ["UTF_8", "utf-8", "utf-16-le", "utf-16", "gb18030"])
+def test_an_encoding_that_is_said_takes_the_mark_away(encoding):
+    assert decoded("\ufeffreview".encode(encoding), "t.csv", encoding) == ("review", encoding)
 
 
 @pytest.mark.parametrize("name", ["t.json", "t.txt"])

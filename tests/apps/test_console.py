@@ -1,0 +1,40 @@
+"""What every app does at its edges."""
+
+import argparse
+import io
+
+import pytest
+
+from apps.console import finish, positive
+
+
+class Output(io.StringIO):
+    """Standard output that counts how often it is flushed, and may be gone."""
+
+    def __init__(self, gone):
+        super().__init__()
+        self.gone, self.flushed = gone, 0
+
+    def flush(self):
+        self.flushed += 1
+        if self.gone:
+            raise BrokenPipeError
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_an_interrupted_app_writes_the_answers_that_it_has(monkeypatch, gone):
+    output = Output(gone)
+    monkeypatch.setattr("sys.stdout", output)
+
+    def main():
+        print("an answer")
+        raise KeyboardInterrupt
+
+    assert finish(main) == 130 and output.flushed == 1
+
+
+def test_a_whole_number_is_one_that_a_computer_counts_to():
+    assert positive("32") == 32
+    for text in ("0", "-1", "²", "1.5", "9" * 20):
+        with pytest.raises(argparse.ArgumentTypeError, match=r"whole number|too large"):
+            positive(text)
