@@ -158,7 +158,8 @@ def _decision(directory: Path) -> Callable[[Result], Result]:
     folder = version_directory(directory).parent
     try:
         threshold = float(json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["threshold"])
-        _, second = (folder / "labels.txt").read_text(encoding="utf-8").splitlines()
+        # Not splitlines: a label may hold one of the other separators that Unicode knows.
+        _, second = (folder / "labels.txt").read_text(encoding="utf-8").removesuffix("\n").split("\n")
     except (OSError, ValueError, KeyError, TypeError):
         told = "one is tuned of two classes, on a validation split"
         raise ModelError(f"{folder}: --tuned: no threshold stands in its metrics.json: {told}") from None

@@ -62,7 +62,7 @@ def export(run_dir: str | Path, directory: str | Path, examples: Sequence[bytes]
         )
     if isinstance(preprocessor, PairPreprocessor):
         return _export_pairs(run_dir, Path(directory), model, preprocessor, texts)
-    texts["README.md"] = _card(Path(directory).name, run_dir, texts, model, preprocessor)
+    texts["README.md"] = _card(Path(directory), run_dir, texts, model, preprocessor)
     if examples is None:
         ending = "txt" if isinstance(preprocessor, TextPreprocessor) else "png"
         examples = [path.read_bytes() for path in sorted(run_dir.glob(f"examples/*.{ending}"))[:MOST_EXAMPLES]]
@@ -76,7 +76,7 @@ def _export_pairs(
 ) -> dict[str, Any]:
     from bigkeras.translation_artifact import export_translator
 
-    texts["README.md"] = _card(directory.name, run_dir, texts, model, preprocessor)
+    texts["README.md"] = _card(directory, run_dir, texts, model, preprocessor)
     del texts["labels.txt"], texts["preprocessor.json"]
     examples = _text(run_dir / "examples" / "sentences.txt").splitlines()
     return export_translator(model, preprocessor, directory, examples=[line.encode() for line in examples], files=texts)
@@ -321,27 +321,28 @@ def _text(path: Path) -> str:
         raise ExportError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8 text'}") from None
 
 
-def _card(name: str, run_dir: Path, texts: Mapping[str, str], model: keras.Model, preprocessor: Any) -> str:
+def _card(directory: Path, run_dir: Path, texts: Mapping[str, str], model: keras.Model, preprocessor: Any) -> str:
     from bigkeras.data import DATASETS
 
     recipe = json.loads(texts["recipe.json"])
     environment = run_dir / "environment.json"
     source = DATASETS.get(recipe["data"]["name"])
     return card(
-        name=name,
+        name=directory.name,
+        directory=str(directory),
         recipe=recipe,
         metrics=json.loads(texts.get("metrics.json", "{}")),
         environment=json.loads(_text(environment)) if environment.is_file() else {},
         data_notes=(source.__doc__ or "") if source else "",
         labels=texts["labels.txt"].removesuffix("\n").split("\n") if texts["labels.txt"] else [],
         parameters=model.count_params(),
-        use=_use(name, model, preprocessor),
+        use=_use(str(directory), model, preprocessor),
     )
 
 
-def _use(name: str, model: keras.Model, preprocessor: Any) -> Use:
+def _use(place: str, model: keras.Model, preprocessor: Any) -> Use:
     if isinstance(preprocessor, PairPreprocessor):
-        return pair_use(name, preprocessor.languages, preprocessor.length)
+        return pair_use(place, preprocessor.languages, preprocessor.length)
     if isinstance(preprocessor, TextPreprocessor):
-        return text_use(name, preprocessor.length)
-    return image_use(name, model.input_shape[1:])
+        return text_use(place, preprocessor.length)
+    return image_use(place, model.input_shape[1:])

@@ -5,6 +5,7 @@ import json
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from bigkeras import checkpoint
 from bigkeras.data.bad import reason
-from bigkeras.data.plan import steps_per_epoch
+from bigkeras.data.plan import epoch_plan, steps_per_epoch
 from bigkeras.data.source import DataError, Source, Splits
 from bigkeras.metrics import NO_SCORE, epoch_score, had_enough, macro_f1
 from bigkeras.models.lora import merged
@@ -57,6 +58,12 @@ def counted(batch_size: int, lengths: np.ndarray | None, steps: int) -> int:
     return batch_size if lengths is None else max(1, round(int(lengths[:, 1].sum()) / steps))
 
 
+def examples_of(recipe: Recipe, labels: np.ndarray) -> int:
+    """How many examples an epoch has, without those that only fill its last batch."""
+    plan = epoch_plan(labels, batch_size=recipe.batch_size, seed=0, epoch=0, balance=recipe.balance)
+    return int(np.count_nonzero(plan.weights))
+
+
 class Control(keras.callbacks.Callback):
     """Knows where the run stands, and saves it.
 
@@ -80,7 +87,11 @@ class Control(keras.callbacks.Callback):
         self.task, self.asked, self.machine, self.workers = task, asked, machine, workers
         lengths = task.lengths(splits.train)
         self.steps = steps_per_epoch(splits.train.labels, recipe.batch_size, recipe.balance, lengths)
-        self.counted = counted(recipe.batch_size, lengths if task.kind == "pairs" else None, self.steps)
+        pairs = task.kind == "pairs"
+        # Of sentence pairs, real target tokens are counted; batch_size is how many there is room for.
+        self.unit = "tokens" if pairs else "examples"
+        self.counted = counted(recipe.batch_size, lengths if pairs else None, self.steps)
+        self.of_epoch = self.steps * self.counted if pairs else examples_of(recipe, splits.train.labels)
         self.position = checkpoint.Position()
         self.bad: dict[str, str] = dict(splits.bad)
         self.told_bad: set[str] = set(self.bad)  # those that all workers know of
@@ -103,9 +114,11 @@ class Control(keras.callbacks.Callback):
         if self.recipe.on_checkpoint_error == "go on":
             self.shown = [Forgiving(callback, self.directory, self.log) for callback in self.shown]
         if not self.log.quiet:
-            bar = progress_bar(self.recipe.epochs, self.steps, self.counted, done=self.total_steps)
-            self.shown = [bar, *self.shown]
+            self.shown = [self._bar(), *self.shown]
         return [self, *self.shown]
+
+    def _bar(self) -> keras.callbacks.Callback:
+        return progress_bar(self.recipe.epochs, self.steps, self.counted, done=self.total_steps, unit=self.unit)
 
     @property
     def total_steps(self) -> int:
@@ -122,6 +135,7 @@ class Control(keras.callbacks.Callback):
         self.finished = self._enough()
         if position.step:
             self.saved_metrics = self._metric_values()
+        self.began = (time.monotonic(), position.step)  # an epoch whose steps are all done has no other beginning
 
     # ------------------------------------------------------------------ Keras' hooks
 
@@ -172,8 +186,8 @@ class Control(keras.callbacks.Callback):
             # The chief's: where workers round differently, so may a translation, and all must decide alike.
             logs.update(self.workers.by_chief(lambda: scores))
         logs["learning_rate"] = float(self._rate_of_step(self.total_steps - 1))
-        # Of sentence pairs, real target tokens are counted; batch_size is how many there is room for.
-        logs["tokens_per_second" if self.task.kind == "pairs" else "examples_per_second"] = round(self.rate, 1)
+        if self.rate:  # none where the steps were an earlier process'
+            logs[f"{self.unit}_per_second"] = round(self.rate, 1)
         row = {"epoch": epoch + 1, **{k: float(v) for k, v in logs.items()}}
         score = epoch_score(row, self.recipe.monitor)
         if score > self.best:
@@ -234,7 +248,9 @@ class Control(keras.callbacks.Callback):
         """A checkpoint of where the run stands, by the chief; all workers must call it. Whether it was written."""
         arrays = checkpoint.values(self.step.state())
         where = self.directory / "checkpoints"
-        written = self._write(lambda: checkpoint.save(where, self.position, self.total_steps, arrays), then)
+        # A copy, since the pipeline's threads go on noting bad samples while it is written.
+        position = replace(self.position, bad=dict(self.bad))
+        written = self._write(lambda: checkpoint.save(where, position, self.total_steps, arrays), then)
         self.saved_at = time.monotonic()
         return written
 
@@ -371,6 +387,7 @@ class Control(keras.callbacks.Callback):
 
     def _measure(self) -> None:
         if not self.rate:
-            began, first = self.began
-            done = (self.steps - self.step.steps_left) - first
-            self.rate = done * self.counted / max(time.monotonic() - began, 1e-9)
+            (began, first), now = self.began, self.steps - self.step.steps_left
+            # The last batch may be filled.
+            done, before = (min(steps * self.counted, self.of_epoch) for steps in (now, first))
+            self.rate = (done - before) / max(time.monotonic() - began, 1e-9)

@@ -82,8 +82,8 @@ def evaluate(
         predictions = predict_source(AVERAGES[average](predict), source, task)
         key = split if average == "none" else f"{split} {average}"
         metrics = {key: score(predictions, task.class_names, _threshold(path))}
-    # What is written of a run says that it is complete, and belongs to the model that it ends with.
-    if report and own and (path / "last.keras").exists():
+    # metrics.json says that a run is complete: where it is not there yet, the run itself has still to write it.
+    if report and own and (path / "metrics.json").exists():
         _merge(path, recipe, metrics, predictions, task)
     return metrics
 

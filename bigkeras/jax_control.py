@@ -9,7 +9,6 @@ from bigkeras.control import Control
 from bigkeras.data.source import Source
 from bigkeras.jax_metrics import MACRO_F1, PLAIN_LOSS, TRAINED_LOSS
 from bigkeras.jax_scores import TranslationScores
-from bigkeras.progress import progress_bar
 
 WEIGHTED = "weighted_"  # what Keras puts before the names of metrics of weighted batches
 VALIDATED = "validated.keras"  # the model that is being scored, of a run that is trained
@@ -23,7 +22,7 @@ class JaxControl(Control):
     def callbacks(self, train: Any) -> list[keras.callbacks.Callback]:
         """This one and a progress bar; what TensorBoard shows rests on TensorFlow's step."""
         if not self.log.quiet:
-            self.shown = [progress_bar(self.recipe.epochs, self.steps, self.counted, done=self.total_steps)]
+            self.shown = [self._bar()]
         return [self, *self.shown]
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:

@@ -79,9 +79,18 @@ class Perplexity(keras.metrics.MeanMetricWrapper):
 
 
 class MacroF1(keras.metrics.F1Score):
-    """The mean over all classes of the F1 of the likeliest class; Keras' own takes no logit of 0, and two of a tie."""
+    """The mean F1, of the likeliest class, of the classes that occur or are answered, as `metrics.macro_f1` has it.
+
+    Keras' own counts the other classes as 0, takes no logit of 0, and two of a tie.
+    """
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         """One-hot labels and logits, both `(batch, classes)`, and weights `(batch,)`."""
         answers = ops.one_hot(ops.argmax(y_pred, axis=-1), y_pred.shape[-1])
         super().update_state(y_true, answers, sample_weight)
+
+    def result(self):
+        """From 0 to 1."""
+        both = 2 * self.true_positives + self.false_positives + self.false_negatives
+        f1 = 2 * self.true_positives / ops.maximum(both, 1)
+        return ops.sum(f1) / ops.maximum(ops.sum(ops.cast(both > 0, f1.dtype)), 1)

@@ -90,11 +90,13 @@ def _fit(
     """The rest of an epoch that was left, or all epochs that remain."""
     epoch, done = control.position.epoch, control.position.step
     callbacks = control.callbacks(train)
-    if done == control.steps:  # it was left in its validation
+    if done == control.steps:  # it was left in its validation, or after its last step
         called = keras.callbacks.CallbackList(callbacks, model=step)
-        logs = step.get_metrics_result()
-        scores = step.evaluate(validation, steps=validation_steps, callbacks=called, verbose=0, return_dict=True)
-        called.on_epoch_end(epoch, {**logs, **{f"val_{name}": score for name, score in scores.items()}})
+        logs = dict(step.get_metrics_result())
+        if validation is not None:
+            scores = step.evaluate(validation, steps=validation_steps, callbacks=called, verbose=0, return_dict=True)
+            logs |= {f"val_{name}": score for name, score in scores.items()}
+        called.on_epoch_end(epoch, logs)
         return
     step.fit(
         train,

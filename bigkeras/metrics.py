@@ -22,7 +22,8 @@ def classification_metrics(
 
     Gives `examples`, `accuracy`, `top_k` and `top_k_accuracy` (5, or less than the number of classes), `loss` (mean
     negative log likelihood), `calibration_error` and its `reliability` bins, `per_class` (name, precision, recall, f1,
-    support), `macro` and `weighted` averages of these, and `confusion` (rows are the true classes); `roc_auc` and
+    support), their `macro` averages over the classes that occur or are answered, as scikit-learn has them, and
+    `weighted` ones over the examples, and `confusion` (rows are the true classes); `roc_auc` and
     `average_precision` of the second of two classes, of more the mean of each against all others, over those that
     occur; None where only one does.
 
@@ -56,8 +57,9 @@ def classification_metrics(
 def best_threshold(labels: Any, probabilities: Any) -> float:
     """From which probability of the second of two classes to decide for it, so that the mean F1 is highest.
 
-    `labels` (n,) 0 or 1, `probabilities` (n, 2). Halfway between two neighbouring probabilities; of equally good
-    places the one nearest to 0.5, which is also the answer where only one class occurs.
+    `labels` (n,) 0 or 1, `probabilities` (n, 2). Halfway between two neighbouring probabilities, 0 for always, or the
+    next number above 1 for never; of equally good places the one nearest to 0.5, which is also the answer where only
+    one class occurs.
     """
     labels, scores_of_one = np.asarray(labels), np.asarray(probabilities, np.float64)[:, 1]
     order = np.argsort(scores_of_one, kind="stable")
@@ -71,7 +73,7 @@ def best_threshold(labels: Any, probabilities: Any) -> float:
     taken_wrongly = zeros - refused
     f1_of_zero = 2 * refused / (2 * refused + missed + taken_wrongly)
     f1_of_one = 2 * (ones - missed) / (2 * (ones - missed) + missed + taken_wrongly)
-    places = np.concatenate([[0.0], (values[1:] + values[:-1]) / 2, [1.0]])
+    places = np.concatenate([[0.0], (values[1:] + values[:-1]) / 2, [np.nextafter(1.0, 2.0)]])
     f1 = f1_of_zero + f1_of_one
     f1[1:-1][values[1:] == values[:-1]] = -1  # equal probabilities cannot be told apart
     best = np.flatnonzero(f1 >= f1.max() - 1e-12)
@@ -80,10 +82,12 @@ def best_threshold(labels: Any, probabilities: Any) -> float:
 
 def scores_at(threshold: float, labels: Any, probabilities: Any) -> dict[str, float]:
     """Accuracy, mean F1, and precision, recall and F1 of the second class, decided for from `threshold` on."""
-    labels, given = np.asarray(labels), (np.asarray(probabilities)[:, 1] >= threshold).astype(np.int64)
+    # In float32 the number above 1 would be 1, and a place between two neighbours one of them.
+    labels, given = np.asarray(labels), np.asarray(probabilities, np.float64)[:, 1] >= threshold
     precision, recall, f1, _ = scores.precision_recall_fscore_support(labels, given, labels=[0, 1], zero_division=0)
     second = {"precision": float(precision[1]), "recall": float(recall[1]), "f1": float(f1[1])}
-    return {"threshold": threshold, "accuracy": float((given == labels).mean()), "macro_f1": float(f1.mean()), **second}
+    mean = macro_f1(scores.confusion_matrix(labels, given, labels=[0, 1]))
+    return {"threshold": threshold, "accuracy": float((given == labels).mean()), "macro_f1": mean, **second}
 
 
 def bootstrap_interval(correct: Any, seed: int, samples: int = 10_000) -> tuple[float, float]:
@@ -108,13 +112,15 @@ def bootstrap_interval(correct: Any, seed: int, samples: int = 10_000) -> tuple[
 
 
 def macro_f1(confusion: Any) -> float:
-    """The mean F1 of all classes from a confusion matrix (classes, classes), rows the true ones; 0 for an empty class.
+    """The mean F1 of the classes that occur or are answered, from a confusion matrix (classes, classes); 0 of none.
 
-    From counts that were summed over batches and replicas; scikit-learn's function wants every label.
+    Its rows are the true ones, counts that were summed over batches and replicas; scikit-learn's function, which has
+    the same mean, wants every label.
     """
     confusion = np.asarray(confusion, np.float64)
     both = confusion.sum(0) + confusion.sum(1)
-    return float(np.mean(2 * confusion.diagonal() / np.maximum(both, 1)))
+    f1 = 2 * confusion.diagonal() / np.maximum(both, 1)
+    return float(f1.sum() / max(np.count_nonzero(both), 1))
 
 
 def epoch_score(row: Mapping[str, Any], monitor: str) -> tuple[float, float]:
@@ -206,13 +212,15 @@ def _per_class(
     columns = np.stack(scores.precision_recall_fscore_support(labels, predicted, **options)[:3], 1)
     support = np.bincount(labels, minlength=len(class_names))
     share = np.bincount(labels, weights, minlength=len(class_names)) / weights.sum()
+    confusion = scores.confusion_matrix(labels, predicted, labels=numbers)
+    seen = confusion.sum(0) + confusion.sum(1) > 0  # of others there is nothing to be right or wrong about
     keys = ("precision", "recall", "f1")
     return {
         "per_class": [
             {"name": str(name), **dict(zip(keys, map(float, row), strict=True)), "support": int(number)}
             for name, row, number in zip(class_names, columns, support, strict=True)
         ],
-        "macro": dict(zip(keys, map(float, columns.mean(0)), strict=True)),
+        "macro": dict(zip(keys, map(float, columns[seen].mean(0)), strict=True)),
         "weighted": dict(zip(keys, map(float, share @ columns), strict=True)),
-        "confusion": scores.confusion_matrix(labels, predicted, labels=numbers).tolist(),
+        "confusion": confusion.tolist(),
     }

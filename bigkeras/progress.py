@@ -16,11 +16,18 @@ class ProgressBar(keras.callbacks.Callback):
     """See `progress_bar`. Keras' own draws a bar for each epoch and knows no time left."""
 
     def __init__(
-        self, total_epochs: int, steps_per_epoch: int, batch_size: int, done: int, quiet: bool, stream: TextIO
+        self,
+        total_epochs: int,
+        steps_per_epoch: int,
+        batch_size: int,
+        done: int,
+        quiet: bool,
+        stream: TextIO,
+        unit: str = "examples",
     ):
         super().__init__()
         self.total_epochs, self.steps, self.batch_size, self.done = total_epochs, steps_per_epoch, batch_size, done
-        self.quiet, self.stream = quiet, stream
+        self.quiet, self.stream, self.unit = quiet, stream, unit
         self.bar: Any = None
         self.position = done
         self.before, self.epoch_end = done, total_epochs * steps_per_epoch
@@ -29,7 +36,7 @@ class ProgressBar(keras.callbacks.Callback):
     def on_train_begin(self, logs: Any = None) -> None:
         """Draws the bar."""
         if not self.quiet:
-            self.bar = _bar(self.total_epochs * self.steps, self.done, self.batch_size, self.stream)
+            self.bar = _bar(self.total_epochs * self.steps, self.done, self.batch_size, self.stream, self.unit)
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Notes where the epoch begins, or goes on."""
@@ -76,16 +83,17 @@ def progress_bar(
     done: int = 0,
     quiet: bool | None = None,
     stream: TextIO | None = None,
+    unit: str = "examples",
 ) -> ProgressBar:
     """A callback: a bar over the whole training with time left, examples per second and loss; a line every epoch.
 
     `done`: steps that earlier processes did. `quiet`: no bar, only the plain line an epoch, without control
-    characters; by default where `stream` (stderr) is no terminal or CI is set.
+    characters; by default where `stream` (stderr) is no terminal or CI is set. `unit`: what `batch_size` counts.
     """
     stream = stream or sys.stderr
     if quiet is None:
         quiet = not stream.isatty() or os.environ.get("CI", "").lower() not in ("", "0", "false")
-    return ProgressBar(total_epochs, steps_per_epoch, batch_size, done, quiet, stream)
+    return ProgressBar(total_epochs, steps_per_epoch, batch_size, done, quiet, stream, unit)
 
 
 def epoch_line(epoch: int, total_epochs: int, logs: Mapping[str, Any], seconds: float | None = None) -> str:
@@ -115,14 +123,14 @@ def _scores(values: Mapping[str, Any]) -> str:
     return "  ".join(f"{key} {float(values[key]):.4f}" for key in keys)
 
 
-def _bar(total: int, done: int, batch_size: int, stream: TextIO) -> Any:
-    """A tqdm bar that counts examples, so its rate is examples per second."""
+def _bar(total: int, done: int, batch_size: int, stream: TextIO, unit: str) -> Any:
+    """A tqdm bar that counts examples, or what else `unit` says, so its rate is examples per second."""
     layout = "{percentage:3.0f}% |{bar}| {elapsed} < {remaining}, {rate_noinv_fmt}{postfix}"
     # smoothing 0.05: the time left counts the validations, too.
     return tqdm(
         total=total * batch_size,
         initial=done * batch_size,
-        unit=" examples",
+        unit=f" {unit}",
         unit_scale=True,
         bar_format=layout,
         dynamic_ncols=True,

@@ -10,7 +10,7 @@ from bigkeras import pictures
 from bigkeras.data.cleaning import reasons
 from bigkeras.metrics import NO_SCORE, epoch_score
 from bigkeras.recipe import Recipe
-from bigkeras.run import write_text
+from bigkeras.run import read_json, write_text
 
 # The scores that a reader trusts most come first.
 SPLITS = ("test", "validation", "train")
@@ -80,7 +80,7 @@ def write_sections(
 ) -> Path:
     """report.md of these sections and of those that every report ends with; gives its path. Raises RunError."""
     left_out = left_out_pairs if recipe.task.name == "translation" else bad_samples
-    ending = [training(history, recipe), again(recipe), where(directory), left_out(directory)]
+    ending = [training(history, recipe), again(recipe, directory), where(directory), left_out(directory)]
     path = directory / "report.md"
     write_text(path, "\n\n".join(section for section in (*sections, *ending) if section) + "\n")
     return path
@@ -252,14 +252,16 @@ def training(history: Sequence[Mapping[str, Any]], recipe: Recipe) -> str:
     return f"## Training\n\n{note} Every epoch: log.csv.\n\n" + table(["epoch", *(_word(k) for k in keys)], rows)
 
 
-def again(recipe: Recipe) -> str:
-    """The commands."""
+def again(recipe: Recipe, directory: Path) -> str:
+    """The commands; TensorBoard's where there are files for it: on JAX none, of model auto those of what was kept."""
+    search = directory / "search.json"
+    curves = f"candidates/{read_json(search)['kept']}/tensorboard" if search.is_file() else "tensorboard"
     lines = [
         "## Do it again",
         "From this directory, with the versions below:",
         "    bigkeras train recipe.json --run-dir again\n    bigkeras evaluate again",
-        f"The whole recipe (seed {recipe.seed}, precision {recipe.precision}): recipe.json. "
-        "The curves: `tensorboard --logdir tensorboard`.",
+        f"The whole recipe (seed {recipe.seed}, precision {recipe.precision}): recipe.json."
+        + (f" The curves: `tensorboard --logdir {curves}`." if (directory / curves).is_dir() else ""),
     ]
     return "\n\n".join(lines)
 

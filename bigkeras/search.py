@@ -222,6 +222,7 @@ def _promote(directory: Path, best: Path) -> None:
 
 def _report(best: Path, told: str, name: str) -> str:
     head, _, rest = (best / "report.md").read_text(encoding="utf-8").partition("\n")
+    rest = rest.replace("--logdir tensorboard", f"--logdir candidates/{name}/tensorboard")
     return f"{head}\n\nModel auto tried several candidates and kept **{name}**; validation accuracy: {told}.\n{rest}"
 
 

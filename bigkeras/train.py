@@ -255,10 +255,11 @@ def _train(
 
 
 def _finish_epoch(step: Step, common: dict[str, Any]) -> None:
-    """The end of an epoch that was interrupted in its validation: all its steps are done."""
+    """The end of an epoch all of whose steps were done when the run was left, with its validation if there is one."""
     callbacks = keras.callbacks.CallbackList(common["callbacks"], model=step)
     logs = step.get_metrics_result()
-    values = step.evaluate(
-        common["validation_data"], steps=common["validation_steps"], callbacks=callbacks, verbose=0, return_dict=True
-    )
-    callbacks.on_epoch_end(common["initial_epoch"], {**logs, **{f"val_{k}": v for k, v in values.items()}})
+    data, steps = common["validation_data"], common["validation_steps"]
+    if data is not None:
+        values = step.evaluate(data, steps=steps, callbacks=callbacks, verbose=0, return_dict=True)
+        logs |= {f"val_{k}": v for k, v in values.items()}
+    callbacks.on_epoch_end(common["initial_epoch"], logs)

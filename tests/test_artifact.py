@@ -211,7 +211,7 @@ def test_a_run_becomes_an_artifact_with_its_card(run_dir, tmp_path):
         "# tiny",
         "It is small.",
         "| test flips | 8 | 75.00%",
-        "saved_models/tiny --average flips",
+        f"bigkeras evaluate {tmp_path / 'tiny'} --average flips",
         "犬",
         f"| tensorflow | {tf.__version__} |",
     ):

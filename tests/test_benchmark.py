@@ -1,5 +1,6 @@
 """The benchmark: its statistics, a small run without PyTorch, and that the peers are the same models."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -99,6 +100,28 @@ def test_unknown_models_are_named(capsys):
     with pytest.raises(SystemExit):
         parse(train_image.SUITE, ["--models", "lenet,alexnet"])
     assert "'alexnet' is not one of lenet" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("program", "options", "message"),
+    [
+        ("scaling", ["--rounds", "0"], "--rounds: 0: at least 1"),
+        ("scaling", ["--checkpoint-model", "alexnet"], "--checkpoint-model: invalid choice: 'alexnet'"),
+        ("accelerator", ["--rounds", "0"], "--rounds: 0: at least 1"),
+        ("slow_worker", ["--share", "1"], "--share 1: at least 0, and less than 1"),
+        ("slow_worker", ["--share", "-0.1"], "--share -0.1: at least 0"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_before_anything_is(program, options, message, monkeypatch, capsys):
+    monkeypatch.setenv("KERAS_BACKEND", "tensorflow")  # accelerator sets it: afterwards it is as before
+    with pytest.raises(SystemExit) as left:
+        importlib.import_module(f"benchmarks.{program}").main(options)
+    assert left.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_without_a_worker_to_slow_nothing_is_measured():
+    with pytest.raises(WorkerError, match="worker 1, which was to be slowed, is not there"):
+        slow_worker.worker_one(os.getpid())
 
 
 def test_examples_of_a_class_are_alike_and_always_the_same():
@@ -397,6 +420,20 @@ def test_the_text_models_of_all_three_have_as_many_parameters(name):
     twice = [p for n, p in theirs.named_parameters() if n.startswith("layers.bias_hh")]
     assert sum(p.numel() for p in theirs.parameters()) - sum(p.numel() for p in twice) == ours
     assert torch.isfinite(theirs(torch.ones((2, 5), dtype=torch.int64))).all()
+
+
+def test_the_encoders_of_all_three_have_the_same_activation():
+    from bigkeras.layers import ApproximateGelu
+
+    points = np.linspace(-3, 3, 9, dtype=np.float32)
+    ours = ApproximateGelu()(points)
+    stock = text_contenders.stock_encoder(text_contenders.WORKLOADS["tiny-encoder"])
+    (feed,) = [layer for layer in stock.layers if getattr(layer, "units", None) == 16]
+    np.testing.assert_allclose(feed.activation(points), ours, atol=1e-5)  # of the exact GELU up to 4e-4 off
+    torch = pytest.importorskip("torch", reason="PyTorch is installed by scripts/benchmark only")
+    from benchmarks.pytorch_texts import Block
+
+    np.testing.assert_allclose(Block(8, 2, 16).feed[1](torch.from_numpy(points)), ours, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", translator_contenders.WORKLOADS)

@@ -206,6 +206,21 @@ def test_an_epoch_whose_model_could_not_be_written_is_not_taken_for_the_kept_one
     assert "is epoch 2, kept as best.keras" in report and "could not be written" not in report
 
 
+def test_bad_samples_noted_while_a_checkpoint_is_written_change_nothing_in_it(tmp_path, monkeypatch):
+    def noting(where, position, total_steps, arrays):
+        bad["late.png"] = "half"
+        assert position == Position(1, 2, bad={"early.png": "half"})
+
+    bad = {"early.png": "half"}
+    run = SimpleNamespace(
+        position=Position(1, 2, bad=bad), bad=bad, directory=tmp_path, step=SimpleNamespace(state=list), total_steps=9,
+        _write=lambda write, then: write(),
+    )  # fmt: skip
+    monkeypatch.setattr(checkpoint, "save", noting)
+    control.Control.save(run)
+    assert "late.png" in bad
+
+
 @pytest.mark.parametrize(("kind", "told"), [("text", None), ("image", "30 of 330")])
 def test_bad_rows_of_a_whole_table_are_a_share_of_all_its_rows(kind, told, tmp_path):
     bad = {f"line {number}": "no label" for number in range(30)}

@@ -292,13 +292,33 @@ def test_the_macro_f1_of_jax_is_that_of_tensorflow():
     from bigkeras.metrics import macro_f1
 
     random, metric = np.random.default_rng(0), MacroF1(average="macro")
-    confusion = np.zeros((5, 5))
+    confusion = np.zeros((6, 6))
     for _ in range(3):
-        labels, weights = random.integers(0, 4, 20), random.integers(0, 2, 20)  # no example has the last class
-        logits = random.integers(-3, 1, (20, 5)).astype("float32")  # ties, and many whose largest is 0
-        metric.update_state(np.eye(5)[labels], logits, weights)
+        labels, weights = random.integers(0, 4, 20), random.integers(0, 2, 20)  # no example has the last two classes
+        logits = random.integers(-3, 1, (20, 6)).astype("float32")  # ties, and many whose largest is 0
+        logits[:, 5] = -4  # and the last one is no answer
+        metric.update_state(np.eye(6)[labels], logits, weights)
         np.add.at(confusion, (labels, logits.argmax(1)), weights)
     assert float(metric.result()) == pytest.approx(macro_f1(confusion), abs=1e-6)
+
+
+@pytest.mark.parametrize("validation", [None, "batches"])
+def test_an_epoch_left_after_its_last_step_is_ended_with_its_validation_if_it_has_one(validation):
+    from types import SimpleNamespace
+
+    from bigkeras.jax_train import _fit
+
+    class Ended(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            ends.append((epoch, logs))
+
+    ends: list[tuple] = []
+    step = SimpleNamespace(get_metrics_result=lambda: {"loss": 1.0}, evaluate=lambda data, **_: {"loss": len(data)})
+    control = SimpleNamespace(
+        position=SimpleNamespace(epoch=2, step=5), steps=5, callbacks=lambda train: [Ended()]
+    )  # fmt: skip
+    _fit(step, control, "train", validation, 1, 4)
+    assert ends == [(2, {"loss": 1.0, "val_loss": 7} if validation else {"loss": 1.0})]
 
 
 @pytest.mark.parametrize(

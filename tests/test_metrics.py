@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 from sklearn import metrics as scores
 
-from bigkeras.metrics import bootstrap_interval, classification_metrics, had_enough, macro_f1, worst_mistakes
+from bigkeras.metrics import (
+    best_threshold,
+    bootstrap_interval,
+    classification_metrics,
+    had_enough,
+    macro_f1,
+    scores_at,
+    worst_mistakes,
+)
 
 
 def example(classes=10, n=500, seed=0):
@@ -95,6 +103,35 @@ def test_a_class_without_examples_scores_zero_and_does_not_warn(recwarn):
     result = classification_metrics([0, 0], [[0.9, 0.1, 0], [0.8, 0.1, 0.1]], ["a", "b", "c"])
     assert result["per_class"][2] == {"name": "c", "precision": 0, "recall": 0, "f1": 0, "support": 0}
     assert not recwarn.list
+
+
+def test_a_class_that_neither_occurs_nor_is_answered_has_no_part_in_the_means():
+    labels, probabilities = [0, 1, 1, 0], np.eye(5)[[0, 1, 2, 1]]  # 2 is answered only, 3 and 4 are neither
+    result = classification_metrics(labels, probabilities, list("abcde"))
+    theirs = scores.precision_recall_fscore_support(labels, probabilities.argmax(1), average="macro", zero_division=0)
+    assert [result["macro"][key] for key in ("precision", "recall", "f1")] == pytest.approx(theirs[:3])
+    assert macro_f1(result["confusion"]) == pytest.approx(theirs[2])
+    assert [row["f1"] for row in result["per_class"]][2:] == [0, 0, 0]
+
+
+def test_scores_at_a_threshold_count_no_class_that_is_not_there():
+    assert scores_at(0.5, [0, 0], [[0.9, 0.1], [0.8, 0.2]])["macro_f1"] == 1
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_a_threshold_that_says_never_is_applied_so(kind):
+    labels, probabilities = [0] * 9 + [1], np.array([[0, 1]] * 9 + [[1, 0]], kind)
+    threshold = json.loads(json.dumps(best_threshold(labels, probabilities)))
+    assert threshold > 1
+    assert scores_at(threshold, labels, probabilities)["accuracy"] == 0.9
+
+
+def test_a_threshold_between_neighbours_in_float32_parts_them():
+    low, high = np.float32(0.7), np.nextafter(np.float32(0.7), np.float32(1))
+    for first, second in ((low, high), (high, np.nextafter(high, np.float32(1)))):  # rounded, one of two goes down
+        probabilities = np.array([[1 - first, first], [1 - second, second]], np.float32)
+        threshold = best_threshold([0, 1], probabilities)
+        assert scores_at(threshold, [0, 1], probabilities)["accuracy"] == 1
 
 
 def test_a_probability_of_zero_keeps_the_loss_finite():

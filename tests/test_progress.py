@@ -1,12 +1,19 @@
 """What a person sees of a run while it trains: lines, a bar, TensorBoard."""
 
 import io
+import time
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from bigkeras.checkpoint import Position
+from bigkeras.control import Control
+from bigkeras.data.source import ArraySource, Splits
 from bigkeras.progress import epoch_line, progress_bar
+from bigkeras.recipes import RECIPES
+from bigkeras.runtime import Machine
+from bigkeras.signals import Log
 
 
 class Terminal(io.StringIO):
@@ -60,6 +67,52 @@ def test_on_a_terminal_one_bar_goes_over_all_epochs():
     text = stream.getvalue()
     assert "100%" in text and "0%" in text and "examples/s" in text
     assert text.count("epoch ") == 2
+
+
+def test_the_bar_says_what_it_counts():
+    stream = Terminal()
+    drive(progress_bar(2, 5, 8, stream=stream, quiet=False, unit="tokens"))
+    assert "tokens/s" in stream.getvalue() and "examples/s" not in stream.getvalue()
+
+
+def control_of(directory, labels, lengths=None, **values):
+    """What stands between the steps of a run on these labels, or pairs of these lengths, with no step made."""
+    source = ArraySource({"x": np.zeros(len(labels))}, labels)
+    task = SimpleNamespace(kind="image" if lengths is None else "pairs", lengths=lambda source: lengths)
+    recipe, splits = RECIPES["digits"].override(**values), Splits(source, None, None, ("a", "b"))
+    step, chief = SimpleNamespace(steps_left=0, metrics=[]), SimpleNamespace(chief=False)
+    return Control(recipe, directory, step, splits, task, Log(), [], Machine(), chief)
+
+
+@pytest.mark.parametrize(
+    ("values", "first", "examples"),
+    [
+        ({"batch_size": 128}, 0, 30),
+        ({"batch_size": 16}, 1, 14),
+        ({"batch_size": 16, "balance": "oversample"}, 0, 40),
+        ({"batch_size": 16, "balance": "undersample"}, 0, 20),
+    ],
+)
+def test_rates_count_examples_and_not_what_fills_the_last_batch(values, first, examples, tmp_path):
+    control = control_of(tmp_path, [0] * 20 + [1] * 10, **values)
+    control.began = time.monotonic() - 100, first
+    control.on_test_begin()
+    assert control.rate == pytest.approx(examples / 100, rel=0.01)
+
+
+def test_rates_and_the_bar_of_pairs_count_tokens(tmp_path):
+    control = control_of(tmp_path, [0] * 16, np.full((16, 2), 8), batch_size=64)
+    control.began = time.monotonic() - 100, 0
+    control.on_test_begin()
+    assert control.rate == pytest.approx(16 * 8 / 100, rel=0.01)
+    assert control.callbacks(None)[1].unit == "tokens"
+
+
+def test_an_epoch_whose_steps_an_earlier_process_made_has_no_rate(tmp_path):
+    control = control_of(tmp_path, [0] * 30, batch_size=16)
+    control.resume(Position(epoch=1, step=2))
+    control.on_test_begin()
+    assert control.rate == 0
 
 
 def test_the_bar_knows_where_a_resumed_run_goes_on():

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from bigkeras import pictures
+from bigkeras.card import card
 from bigkeras.metrics import bootstrap_interval, classification_metrics
 from bigkeras.recipe import Choice, Recipe
 from bigkeras.report import training, write_report
@@ -62,6 +63,36 @@ def test_report_tells_classes_epochs_command_and_the_best_epoch(tmp_path):
     assert "| cat |" in text and "| 狗 |" in text and "**macro average**" in text
     assert "The best by val_accuracy is epoch 2" in text
     assert "bigkeras train recipe.json --run-dir again" in text
+
+
+def test_the_curves_are_named_where_they_lie(tmp_path):
+    metrics = {"validation": scored()[0]}
+    assert "tensorboard" not in report(tmp_path, metrics)  # as on JAX
+    (tmp_path / "candidates" / "small" / "tensorboard").mkdir(parents=True)
+    (tmp_path / "search.json").write_text('{"kept": "small"}')
+    assert "`tensorboard --logdir candidates/small/tensorboard`" in report(tmp_path, metrics)
+    (tmp_path / "search.json").unlink()
+    (tmp_path / "tensorboard").mkdir()
+    assert "`tensorboard --logdir tensorboard`" in report(tmp_path, metrics)
+
+
+@pytest.mark.parametrize(
+    ("scores", "split"),
+    [
+        ({"examples": 8, "accuracy": 0.75, "macro": {"f1": 0.7}, "loss": 0.5, "calibration_error": 0.1}, ""),
+        (
+            {"sentences": 8, "bleu": 1, "bleu_lower": 1, "chrf": 1, "chrf_lower": 1, "signatures": {"bleu": "s"}},
+            " --split test",
+        ),
+    ],
+)
+def test_a_card_says_what_was_measured_and_how_the_exported_model_is(scores, split):
+    text = card(
+        name="tiny", recipe={"data": {"name": "digits"}}, metrics={"test": scores}, environment={}, data_notes="",
+        labels=["a", "b"], parameters=3, use=("", "", ""), directory="my models/tiny",
+    )  # fmt: skip
+    told = "Measured on the run, before its model was exported. The exported one is scored by"
+    assert f"{told}\n\n    bigkeras evaluate 'my models/tiny'{split}\n" in text
 
 
 def test_a_class_name_cannot_break_the_table(tmp_path):

@@ -148,7 +148,9 @@ def test_the_best_candidate_becomes_the_run_and_a_second_call_finds_it_done(digi
     assert told["kept"] == "image-folder-small"
     assert told["tried"]["image-folder-small"]["accuracy"] == metrics["validation"]["accuracy"]
     assert json.loads((tmp_path / "run" / "recipe.json").read_text())["model"]["name"] == "airbench"
-    assert "kept **image-folder-small**" in (tmp_path / "run" / "report.md").read_text()
+    report = (tmp_path / "run" / "report.md").read_text()
+    assert "kept **image-folder-small**" in report
+    assert "`tensorboard --logdir candidates/image-folder-small/tensorboard`" in report
     assert fit(recipe, tmp_path / "run", log=QUIET) == metrics
 
 

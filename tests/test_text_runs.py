@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from apps import savedmodel
+from apps import savedmodel, sentiment
 from apps.c_api import library_path
 from bigkeras import control
 from bigkeras.__main__ import main
@@ -82,6 +82,17 @@ def test_a_run_learns_and_says_what_it_got_wrong(run):
     report = (run / "report.md").read_text()
     assert "Decided for good from a probability of" in report
     assert (run / "pictures" / "ranking.png").exists()
+
+
+def test_tuned_answers_know_labels_with_other_separators_and_never(tmp_path):
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "saved_model.pb").touch()
+    second = "good\u2028or so"
+    (tmp_path / "labels.txt").write_text(f"bad\n{second}\n", "utf-8")
+    answer = (sentiment.Review("1", "a text"), sentiment.Answer([(second, 1.0), ("bad", 0.0)]))
+    for threshold, first in ((1.0, second), (np.nextafter(1.0, 2.0), "bad")):
+        (tmp_path / "metrics.json").write_text(json.dumps({"threshold": float(threshold)}))
+        assert sentiment._decision(tmp_path)(answer)[1].labels[0][0] == first
 
 
 def test_what_was_found_and_left_out_is_said_once(reviews, tmp_path, capsys):

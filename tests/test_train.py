@@ -1,5 +1,6 @@
 """Runs: complete, interrupted, killed, diverged, refused."""
 
+import csv
 import errno
 import json
 import os
@@ -15,7 +16,7 @@ import numpy as np
 import psutil
 import pytest
 
-from bigkeras import checkpoint, control, runtime
+from bigkeras import checkpoint, control, runtime, train
 from bigkeras.control import Diverged
 from bigkeras.data.source import DataError
 from bigkeras.evaluation import evaluate
@@ -113,6 +114,30 @@ def test_a_run_that_was_interrupted_ends_as_one_that_was_not(where, whole, tmp_p
     assert times == len(seen) > 0
     assert all(np.array_equal(a, b) for a, b in zip(weights(whole), weights(tmp_path / "run"), strict=True))
     assert history(whole) == history(tmp_path / "run")
+    with open(tmp_path / "run" / "log.csv", encoding="utf-8", newline="") as file:
+        measured = [bool(row["examples_per_second"]) for row in csv.DictReader(file)]
+    # Epoch 2 was left in its validation: all its steps were those of the process before.
+    assert measured == [True, where == "train", True]
+
+
+def test_a_run_without_validation_goes_on_where_it_was_left_after_an_epochs_last_step(tmp_path, monkeypatch):
+    def interrupting(self, batch, logs=None):
+        if not self.step.steps_left and self.position.epoch == 0:
+            self.asked.append(signal.SIGTERM)
+        original(self, batch, logs)
+
+    recipe = TINY.override(**{"data.validation": 0.0, "epochs": 2})
+    fit(recipe, tmp_path / "whole", log=QUIET)
+    original = control.Control.on_train_batch_end
+    monkeypatch.setattr(control.Control, "on_train_batch_end", interrupting)
+    with pytest.raises(Interrupted):
+        fit(recipe, tmp_path / "run", log=QUIET)
+    monkeypatch.undo()
+    assert fit(recipe, tmp_path / "run", log=QUIET)["epochs"] == 2
+    assert all(
+        np.array_equal(a, b) for a, b in zip(weights(tmp_path / "whole"), weights(tmp_path / "run"), strict=True)
+    )
+    assert history(tmp_path / "whole") == history(tmp_path / "run")
 
 
 def test_a_broken_checkpoint_is_passed_over(whole, tmp_path, monkeypatch):
@@ -166,7 +191,21 @@ def test_scoring_an_unfinished_run_leaves_it_unfinished(tmp_path, monkeypatch):
     monkeypatch.undo()
     assert evaluate(tmp_path / "run", split="validation")["validation"]["examples"] > 0
     assert not (tmp_path / "run" / "metrics.json").exists()
-    assert fit(TINY, tmp_path / "run", log=QUIET)["epochs"] == 3
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "finish_run", killed)
+    with pytest.raises(KeyboardInterrupt):
+        fit(TINY, tmp_path / "run", log=QUIET)
+    monkeypatch.undo()
+    assert (tmp_path / "run" / "last.keras").exists()
+    evaluate(tmp_path / "run")
+    assert not (tmp_path / "run" / "metrics.json").exists()
+    metrics = fit(TINY, tmp_path / "run", log=QUIET)
+    assert metrics["epochs"] == 3 and "validation" in metrics
+    evaluate(tmp_path / "run")
+    assert {"validation", "test"} <= set(json.loads((tmp_path / "run" / "metrics.json").read_text()))
 
 
 def test_a_whole_run_on_two_replicas_ends_in_the_weights_of_one_device(tmp_path):

@@ -361,7 +361,7 @@ def test_a_run_becomes_an_artifact_with_its_card(run, tmp_path):
     export(run, tmp_path / "toy")
     card = (tmp_path / "toy" / "README.md").read_text(encoding="utf-8")
     assert "\nIt translates sentences from en to de.\n" in card and "classes" not in card.lower()
-    assert "| validation | " in card and "bigkeras evaluate saved_models/toy --split validation" in card
+    assert "| validation | " in card and f"bigkeras evaluate {tmp_path / 'toy'} --split validation" in card
     assert not (tmp_path / "toy" / "labels.txt").exists()
     found, given = evaluate(tmp_path / "toy", split="test")["test"], evaluate(run, split="test")["test"]
     assert {key: found[key] for key in ("bleu", "chrf")} == {key: given[key] for key in ("bleu", "chrf")}

@@ -12,7 +12,7 @@ os.environ["KERAS_BACKEND"] = "jax"
 
 import numpy as np
 
-from benchmarks.comparison import environment, names_of, tell
+from benchmarks.comparison import at_least_one, environment, names_of, tell
 
 CLASSES = 1000
 WORDS = 30_522
@@ -88,7 +88,8 @@ def _parser() -> argparse.ArgumentParser:
                         help="of " + ", ".join(WORKLOADS))  # fmt: skip
     parser.add_argument("--batch", type=int, help="examples a step (256 images, 64 texts of 512 tokens)")
     parser.add_argument("--matrix", type=int, default=8192, help="the peak's matrices are so wide (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=5, help="of some steps; their median counts (%(default)s)")
+    parser.add_argument("--rounds", type=at_least_one, default=5,
+                        help="of some steps; their median counts (%(default)s)")  # fmt: skip
     parser.add_argument("--threads", type=int, default=1, help=argparse.SUPPRESS)
     parser.add_argument("--json", metavar="FILE", help="where to write the times of all rounds")
     return parser

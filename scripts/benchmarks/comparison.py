@@ -104,6 +104,14 @@ def names_of(known: Sequence[str] | Mapping[str, Any]) -> Any:
     return split
 
 
+def at_least_one(text: str) -> int:
+    """For argparse: a whole number from 1 on."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text}: at least 1")
+    return number
+
+
 # ---------------------------------------------------------------------- measuring
 
 

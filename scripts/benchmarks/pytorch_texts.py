@@ -30,7 +30,8 @@ class Block(nn.Module):
         self.num_heads = num_heads
         self.attention_norm, self.norm = nn.LayerNorm(width, 1e-6), nn.LayerNorm(width, 1e-6)
         self.query_key_value, self.output = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.feed = nn.Sequential(nn.Linear(width, feed_forward), nn.GELU(), nn.Linear(feed_forward, width))
+        gelu = nn.GELU("tanh")  # as in our encoder
+        self.feed = nn.Sequential(nn.Linear(width, feed_forward), gelu, nn.Linear(feed_forward, width))
 
     def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """`(batch, length, width)` both ways; `mask` `(batch, 1, 1, length)`, True where a token may be seen."""

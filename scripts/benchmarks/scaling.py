@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.comparison import environment, names_of, tell
+from benchmarks.comparison import at_least_one, environment, names_of, tell
 from benchmarks.interleave import Worker, WorkerError, ratio_interval, rounds
 from benchmarks.scaling_contenders import ALONE, CONTENDERS, ONE, STOCK, WORKERS, exchanged
 
@@ -88,9 +88,11 @@ def _parser() -> argparse.ArgumentParser:
                         help="of " + ", ".join(STEPS) + " (wide-resnet,encoder)")  # fmt: skip
     parser.add_argument("--contenders", type=names_of(tuple(CONTENDERS)), default=tuple(CONTENDERS),
                         help="of " + ", ".join(CONTENDERS) + " (all)")  # fmt: skip
-    parser.add_argument("--rounds", type=int, default=10, help="turns of every contender (%(default)s)")
-    parser.add_argument("--batch-times", type=int, default=1, help="batches so many times as large (%(default)s)")
-    parser.add_argument("--checkpoint-model", default="encoder", help="whose checkpoint is timed (%(default)s)")
+    parser.add_argument("--rounds", type=at_least_one, default=10, help="turns of every contender (%(default)s)")
+    parser.add_argument("--batch-times", type=at_least_one, default=1,
+                        help="batches so many times as large (%(default)s)")  # fmt: skip
+    parser.add_argument("--checkpoint-model", choices=tuple(STEPS), default="encoder",
+                        help="whose checkpoint is timed (%(default)s)")  # fmt: skip
     parser.add_argument("--bandwidth", type=float, default=50e9, help="prediction: bytes/s between chips (%(default)g)")
     parser.add_argument("--latency", type=float, default=5e-6, help="prediction: s of a message (%(default)g)")
     parser.add_argument("--json", metavar="FILE", help="where to write the times of all rounds")

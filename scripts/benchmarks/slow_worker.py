@@ -15,8 +15,8 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.comparison import tell
-from benchmarks.interleave import ROOT
+from benchmarks.comparison import at_least_one, tell
+from benchmarks.interleave import ROOT, WorkerError
 
 STRATEGIES = {"synchronous": ("multiworker", 0), "asynchronous": ("parameter_server", 1)}
 RUNS = 0.05  # seconds that the slow worker runs between two pauses
@@ -25,12 +25,19 @@ Curve = list[tuple[float, float]]  # seconds since the first epoch, loss on vali
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Trains the recipe both ways, says when each loss was reached, and draws it."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if not 0 <= options.share < 1:
+        parser.error(f"--share {options.share:g}: at least 0, and less than 1")
     curves: dict[str, Curve] = {}
     for name, (strategy, servers) in STRATEGIES.items():
         print(f"{name}: {options.recipe}, worker 1 stopped {options.share:.0%} of the time …", file=sys.stderr)
-        with tempfile.TemporaryDirectory() as folder:
-            curves[name] = trained(Path(folder), options, strategy, servers)
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                curves[name] = trained(Path(folder), options, strategy, servers)
+        except WorkerError as error:
+            print(f"{name}: not measured: {error}", file=sys.stderr)
+            return 1
         if len(curves[name]) < options.epochs:
             print(f"{name}: ended after {len(curves[name])} epochs", file=sys.stderr)
             return 1
@@ -48,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="scripts/benchmark slow-worker", description=__doc__)
     parser.add_argument("--recipe", default="digits", help="a recipe (%(default)s)")
-    parser.add_argument("--epochs", type=int, default=6, help="how many (%(default)s)")
+    parser.add_argument("--epochs", type=at_least_one, default=6, help="how many (%(default)s)")
     parser.add_argument("--share", type=float, default=0.8, help="of the time worker 1 is stopped (%(default)s)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="another value of the recipe")
     parser.add_argument("--picture", metavar="FILE.png", help="where to draw loss against time")
@@ -57,7 +64,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def trained(folder: Path, options: argparse.Namespace, strategy: str, servers: int) -> Curve:
-    """The loss on validation at the end of each epoch, while worker 1 is stopped again and again."""
+    """The loss on validation at the end of each epoch, while worker 1 is stopped again and again.
+
+    Raises WorkerError where that worker is not found.
+    """
     train = [sys.executable, "-m", "bigkeras", "train", options.recipe, "--run-dir", str(folder / "run")]
     train += ["--strategy", strategy, "--set", f"epochs={options.epochs}"]
     for setting in options.set:
@@ -66,20 +76,21 @@ def trained(folder: Path, options: argparse.Namespace, strategy: str, servers: i
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     group = subprocess.Popen([*launch, "--", *train], env={**os.environ, "PYTHONPATH": path})
     log, ended, curve, began = folder / "run" / "log.csv", threading.Event(), [], 0.0
-    slowed = threading.Thread(target=slow_down, args=(group.pid, options.share, ended))
+    slowed: threading.Thread | None = None
     try:
         while group.poll() is None:
             rows = list(csv.DictReader(log.open(encoding="utf-8"))) if log.exists() else []
             for row in rows[len(curve) :]:
                 if not curve:
                     # All have started and traced their step: now the worker is slowed, and the clock runs.
+                    slowed = threading.Thread(target=slow_down, args=(worker_one(group.pid), options.share, ended))
                     began = time.monotonic()
                     slowed.start()
                 curve.append((time.monotonic() - began, float(row["val_loss"])))
             time.sleep(0.05)
     finally:
         ended.set()
-        if slowed.ident:
+        if slowed:
             slowed.join()
         if group.poll() is None:
             group.terminate()
@@ -87,13 +98,17 @@ def trained(folder: Path, options: argparse.Namespace, strategy: str, servers: i
     return curve
 
 
-def slow_down(launcher: int, share: float, ended: threading.Event) -> None:
-    """Stops worker 1 of a launcher's group for a share of the time, until the end."""
+def worker_one(launcher: int) -> psutil.Process:
+    """Worker 1 of a launcher's group. Raises WorkerError where it is not there: what followed were no slow worker's."""
     for process in psutil.Process(launcher).children():
-        if json.loads(process.environ()["TF_CONFIG"])["task"] == {"type": "worker", "index": 1}:
-            break
-    else:
-        return
+        config = json.loads(process.environ().get("TF_CONFIG", "{}"))
+        if config.get("task") == {"type": "worker", "index": 1}:
+            return process
+    raise WorkerError("worker 1, which was to be slowed, is not there")
+
+
+def slow_down(process: psutil.Process, share: float, ended: threading.Event) -> None:
+    """Stops a process for a share of the time, until the end."""
     try:
         while not ended.is_set():
             process.send_signal(signal.SIGSTOP)

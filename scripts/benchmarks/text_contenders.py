@@ -128,13 +128,14 @@ def stock_encoder(workload: Workload) -> Any:
     inputs = keras.Input((None,), dtype="int32")
     mask = keras.ops.not_equal(inputs, 0)
     start = keras.initializers.RandomNormal(stddev=width**-0.5)
+    gelu = functools.partial(keras.activations.gelu, approximate=True)  # by tanh, as ours
     x = keras.layers.Embedding(workload.vocabulary, width, embeddings_initializer=start)(inputs)
     x = SinusoidalPositions()(keras.layers.Rescaling(width**0.5)(x))  # Keras has none
     for _ in range(args["depth"]):
         heads = keras.layers.MultiHeadAttention(args["num_heads"], width // args["num_heads"])
         y = norm(epsilon=1e-6)(x)
         x = add()([x, heads(y, y, attention_mask=mask[:, None])])
-        y = dense(args["feed_forward"], keras.activations.gelu)(norm(epsilon=1e-6)(x))
+        y = dense(args["feed_forward"], gelu)(norm(epsilon=1e-6)(x))
         x = add()([x, dense(width)(y)])
     x = keras.layers.GlobalAveragePooling1D(dtype="float32")(norm(epsilon=1e-6)(x), mask=mask)
     return keras.Model(inputs, dense(CLASSES, dtype="float32")(x))
