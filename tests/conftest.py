@@ -4,7 +4,7 @@ import gc
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ NO_DATA = "BIGKERAS_DATA is not set and ../shared/data is not there: this test r
 
 # Before TensorFlow, Keras or matplotlib is imported; processes that tests start inherit it.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # what is equal on two devices is tried on CPUs
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ["MPLBACKEND"] = "Agg"
 if "BIGKERAS_DATA" not in os.environ and (ROOT.parent / "shared" / "data").is_dir():
@@ -49,6 +49,34 @@ def real_data() -> Path:
     if not Path(folder).is_dir():
         pytest.skip(f"BIGKERAS_DATA={folder}: no such folder")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def has_data(real_data: Path) -> Callable[..., Path]:
+    """The folder of real data sets if it has one of these folders in it; else the test is skipped."""
+
+    def folder(*names: str) -> Path:
+        if not any((real_data / name).is_dir() for name in names):
+            pytest.skip(f"{real_data} has no {' or '.join(names)}")
+        return real_data
+
+    return folder
+
+
+@pytest.fixture
+def ending() -> Iterator[Callable[[subprocess.Popen], subprocess.Popen]]:
+    """Gives back a process that the test starts; one that still runs after the test is asked to leave."""
+    processes: list[subprocess.Popen] = []
+
+    def kept(process: subprocess.Popen) -> subprocess.Popen:
+        processes.append(process)
+        return process
+
+    yield kept
+    for process in processes:
+        if process.poll() is None:
+            process.terminate()
+            process.wait(300)
 
 
 @pytest.fixture(scope="session")

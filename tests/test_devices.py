@@ -117,8 +117,13 @@ def two_workers(tmp_path_factory) -> Path:
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     program = [sys.executable, str(ROOT / "tests" / "device_cases.py"), str(folder), *ON_WORKERS, *HALF_ON_WORKERS]
     launch = [sys.executable, "-m", "bigkeras.launch", "2", "--logs", str(folder), "--", *program]
-    done = subprocess.run(launch, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, timeout=1500)
-    assert done.returncode == 0, done.stderr + (folder / "worker-0.log").read_text()[-3000:]
+    group = subprocess.Popen(launch, env={**os.environ, "PYTHONPATH": path}, stderr=subprocess.PIPE, text=True)
+    try:
+        _, told = group.communicate(timeout=1500)
+    finally:
+        group.terminate()  # not killed: its workers are asked to leave, too
+        group.wait(300)
+    assert group.returncode == 0, told + (folder / "worker-0.log").read_text()[-3000:]
     return folder
 
 

@@ -85,7 +85,7 @@ def test_a_wrong_command_line_is_not_tried_again(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_when_the_launcher_is_asked_to_leave_every_worker_is_asked_once_and_ends(number, tmp_path):
+def test_when_the_launcher_is_asked_to_leave_every_worker_is_asked_once_and_ends(number, tmp_path, ending):
     program = f"""
 import signal
 os.chdir({str(tmp_path)!r})
@@ -98,11 +98,11 @@ time.sleep(600)
 """
     command = [sys.executable, "-m", "bigkeras.launch", "2", "--logs", str(tmp_path), "--", sys.executable, "-c"]
     # As Ctrl-C in a terminal: it goes to the launcher's whole group.
-    group = subprocess.Popen([*command, INDEX + program], cwd=ROOT, start_new_session=True)
+    group = ending(subprocess.Popen([*command, INDEX + program], cwd=ROOT, start_new_session=True))
     wait_for(group, lambda: len(list(tmp_path.glob("ready-*"))) == 2)
     workers = psutil.Process(group.pid).children()
     os.killpg(group.pid, number)
-    assert group.wait(GRACE) == 143
+    assert group.wait(2 * GRACE) == 143  # the launcher waits that long before it kills
     assert not any(process.is_running() for process in workers)
     assert [(tmp_path / f"left-{i}").read_text() for i in (0, 1)] == ["x", "x"]
 
@@ -138,7 +138,7 @@ def wait_for(group: subprocess.Popen, condition) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
-def test_workers_that_were_stopped_and_killed_end_in_the_weights_of_one_device(tmp_path):
+def test_workers_that_were_stopped_and_killed_end_in_the_weights_of_one_device(tmp_path, ending):
     recipe, run_dir = tmp_path / "recipe.json", tmp_path / "run"
     TINY.save(recipe)
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -147,12 +147,12 @@ def test_workers_that_were_stopped_and_killed_end_in_the_weights_of_one_device(t
         train = [sys.executable, "-m", "bigkeras", "train", str(recipe), "--run-dir", str(run_dir)]
         train += ["--strategy", "multiworker", "--checkpoint-seconds", "0"]
         command = [sys.executable, "-m", "bigkeras.launch", "2", "--logs", str(tmp_path), *options, "--", *train]
-        return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path})
+        return ending(subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path}))
 
     group = start()
     wait_for(group, lambda: checkpoints(run_dir))
     worker(group, 1).send_signal(signal.SIGTERM)
-    assert group.wait(GRACE) == 128 + signal.SIGTERM
+    assert group.wait(2 * GRACE) == 128 + signal.SIGTERM
     logs = [(tmp_path / f"worker-{i}.log").read_text() for i in (0, 1)]
     assert all("the same command goes on" in log for log in logs), logs
 

@@ -184,6 +184,11 @@ def test_float16_scales_the_loss_and_still_clips(splits):
     assert isinstance(step.optimizer, keras.optimizers.LossScaleOptimizer)
     assert np.isfinite(step.network.get_weights()[0]).all()
     assert int(step.optimizer.iterations) > 0
+    plain, scaled, free = (
+        train(splits, recipe(epochs=1, **values))
+        for values in ({"clip_norm": 0.05}, {"clip_norm": 0.05, "precision": "mixed_float16"}, {})
+    )
+    assert difference(plain, scaled) < 1e-5 < difference(plain, free)
 
 
 def test_an_example_that_is_answered_alike_twice_trains_what_it_trains_once(splits):

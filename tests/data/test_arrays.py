@@ -76,7 +76,8 @@ def test_a_sample_has_its_size_and_every_class():
         ("cifar10", (45000, 5000, 10000), (32, 32, 3)),
     ],
 )
-def test_the_published_files_give_the_published_sizes(name, sizes, shape, real_data):
+def test_the_published_files_give_the_published_sizes(name, sizes, shape, has_data):
+    has_data(name, name.replace("_", "-"))
     splits = DATASETS[name]()
     parts = (splits.train, splits.validation, splits.test)
     assert tuple(map(len, parts)) == sizes

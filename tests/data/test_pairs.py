@@ -307,14 +307,16 @@ def test_a_translation_memory_that_is_none_is_told_in_one_line(tmp_path, content
         DATASETS["tmx"](file=str(path))
 
 
-def test_multi30k_has_its_published_test_part(real_data):
+def test_multi30k_has_its_published_test_part(has_data):
+    has_data("multi30k")
     splits = DATASETS["multi30k"]()
     assert len(splits.test) == 1000 and len(splits.validation) > 1000 and len(splits.train) > 28_000
     assert texts(splits.test)[0] == "A man in an orange hat starring at something."
 
 
 @pytest.mark.parametrize("language", ["de", "zh"])
-def test_tatoeba_holds_out_sentences_with_all_their_translations(real_data, language):
+def test_tatoeba_holds_out_sentences_with_all_their_translations(has_data, language):
+    has_data({"de": "tatoeba-deu-eng", "zh": "tatoeba-cmn-eng"}[language])
     splits = DATASETS["tatoeba"](target_language=language)
     held = set(texts(splits.test)) | set(texts(splits.validation))
     assert not held & set(texts(splits.train))

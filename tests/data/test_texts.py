@@ -392,13 +392,14 @@ def test_a_folder_has_a_text_in_every_file(tmp_path):
     assert [why for _, why in splits.ignored] == ["not a text, by its name"]
 
 
-def test_sst2_has_its_published_split(real_data):
-    splits = DATASETS["sst2"](directory=str(real_data))
+def test_sst2_has_its_published_split(has_data):
+    splits = DATASETS["sst2"](directory=str(has_data("sst2")))
     assert (len(splits.train), len(splits.validation), len(splits.test)) == (6917, 872, 1821)
 
 
-def test_waimai_is_split_by_its_seed(real_data):
-    first, again, other = (DATASETS["waimai"](directory=str(real_data), seed=seed) for seed in (0, 0, 1))
+def test_waimai_is_split_by_its_seed(has_data):
+    folder = str(has_data("waimai", "waimai-10k"))
+    first, again, other = (DATASETS["waimai"](directory=folder, seed=seed) for seed in (0, 0, 1))
     assert (len(first.train), len(first.validation), len(first.test)) == (9589, 1199, 1199)
     assert first.train.name(5) == again.train.name(5)
     assert np.bincount(first.test.labels).tolist() == [799, 400]
@@ -420,8 +421,8 @@ def test_imdb_is_read_by_tensorflow_datasets_where_it_lies_nowhere_else(tmp_path
 
 
 @pytest.mark.slow
-def test_no_training_review_of_imdb_stands_in_its_test_part(real_data):
-    splits = DATASETS["imdb_reviews"](directory=str(real_data))
+def test_no_training_review_of_imdb_stands_in_its_test_part(has_data):
+    splits = DATASETS["imdb_reviews"](directory=str(has_data("imdb")))
     assert (len(splits.train) + len(splits.validation), len(splits.test)) == (24_877, 25_000)
     tested = set(splits.test.columns["text"].tolist())
     assert not tested & set(splits.train.columns["text"].tolist())

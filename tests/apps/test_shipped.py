@@ -1,0 +1,40 @@
+"""The shipped models, asked with the samples as the README's first screen does."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SAMPLES = ROOT / "apps" / "samples"
+
+
+def answers(app, *arguments):
+    command = [sys.executable, "-m", f"apps.{app}", *map(str, arguments), "--json"]
+    done = subprocess.run(command, capture_output=True, cwd=ROOT, timeout=300, check=True)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("model", "labels"),
+    [
+        ("digits", {"four.png": "4", "one.png": "1", "seven.png": "7", "two.png": "2"}),
+        ("fashion", {"bag.png": "bag", "t-shirt.png": "t-shirt/top", "trouser.png": "trouser"}),
+        ("photos10", {"cat.jpg": "cat"}),
+    ],
+)
+def test_a_shipped_image_model_knows_its_samples(model, labels):
+    told = answers("image_classification", SAMPLES / model, "--model", model)
+    found = {Path(one["path"]).name: one["answers"][0]["label"].lower() for one in told}
+    assert found == labels
+
+
+@pytest.mark.parametrize(("model", "letters"), [("translate-en-de", "äöüß"), ("translate-en-zh", "的我你")])
+def test_a_shipped_translator_answers_every_line(model, letters):
+    file = SAMPLES / model / "sentences.txt"
+    told = answers("translation", "--file", file, "--model", model)
+    assert [one["text"] for one in told] == file.read_text("utf-8").splitlines()
+    translations = [one["translation"] for one in told]
+    assert all(translations) and set("".join(translations)) & set(letters)
