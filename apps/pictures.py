@@ -131,9 +131,8 @@ def _eight_bits(image: Any) -> Any:
     """Grey pictures of 16 or 32 bits or of floats (up to 1, or up to 255) as 8 bits; others as they are."""
     if not image.mode.startswith(("I", "F")):
         return image
-    highest = image.getextrema()[1]
     if image.mode == "F":
-        factor = 255.0 if highest <= 1 else 1.0
-    else:
-        factor = 1.0 if image.mode == "I" and highest <= 255 else 1 / 256
+        factor = 255.0 if image.getextrema()[1] <= 1 else 1.0
+    else:  # of I;16B Pillow gives no extremes
+        factor = 1.0 if image.mode == "I" and image.getextrema()[1] <= 255 else 1 / 256
     return image.convert("F").point(lambda value: value * factor).convert("L")

@@ -140,6 +140,7 @@ def _train(options: argparse.Namespace) -> int:
 
     _start_tensorflow(or_jax=on_jax())
     from bigkeras.checks import AUTO
+    from bigkeras.data.folder import expanded
     from bigkeras.evaluation import with_data
     from bigkeras.search import check_auto
     from bigkeras.train import fit
@@ -151,9 +152,9 @@ def _train(options: argparse.Namespace) -> int:
     }
     recipe = recipe.override(**first)
     known = recipe.start_from in ("imagenet", *PACKAGES)  # names that go before folders called the same
-    if recipe.start_from and not known and Path(recipe.start_from).expanduser().exists():
+    if recipe.start_from and not known and expanded(recipe.start_from).exists():
         # So that the recipe.json of the run repeats it from any folder.
-        recipe = recipe.override(start_from=str(Path(recipe.start_from).expanduser().resolve()))
+        recipe = recipe.override(start_from=str(expanded(recipe.start_from).resolve()))
     recipe = continued(recipe).override(**{key: v for key, v in settings.items() if key not in first})
     if recipe.model.name == AUTO:
         check_auto(recipe, {key.partition(".")[0] for key in settings})

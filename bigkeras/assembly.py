@@ -1,5 +1,6 @@
 """From a recipe and a task to a network, fitted to its data, and the step that trains it."""
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -70,7 +71,8 @@ def make_step(recipe: Recipe, splits: Splits, task: Task, machine: runtime.Machi
     )
     if step.augmentation:
         # Keras' augmentation layers make their random state when they first see a batch.
-        step._augment(tf.zeros((2, *task.preprocessor.shape)), tf.one_hot([0, 1], num_classes))
+        batch = tf.zeros((2, *task.preprocessor.shape)), tf.one_hot([0, 1], num_classes)
+        named("augmentation", lambda: step._augment(*batch))
     lengths = task.lengths(splits.train)
     steps = steps_per_epoch(splits.train.labels, recipe.batch_size, recipe.balance, lengths)
     optimizer = named(f"optimizer {recipe.optimizer.name}", lambda: make_optimizer(recipe, steps))
@@ -119,8 +121,14 @@ def named(what: str, make: Callable[[], Any]) -> Any:
         return make()
     except RecipeError:
         raise
-    except (ValueError, TypeError, OSError) as error:
-        raise RecipeError(f"{what}: {str(error).splitlines()[0]}") from None
+    except (ValueError, TypeError, OSError, tf.errors.InvalidArgumentError, tf.errors.FailedPreconditionError) as error:
+        raise RecipeError(f"{what}: {_reason(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    """What an error says in one line, without the places that Keras and TensorFlow name around it."""
+    lines = [line for line in str(error).splitlines() if line and not line.startswith("Exception encountered when")]
+    return re.sub(r"\x1b\[\d+m|\{\{.*?\}\} | \[Op:.*", "", lines[0]) if lines else type(error).__name__
 
 
 def _labelled(task: Task, source: Source) -> Iterator[tuple[np.ndarray, np.ndarray]]:

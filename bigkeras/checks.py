@@ -3,19 +3,20 @@
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from bigkeras.data import DATASETS
-from bigkeras.data.fingerprint import DATA_FILE, fingerprints, other_data
-from bigkeras.data.source import DataError, Splits
+from bigkeras.data.fingerprint import DATA_FILE, PARTS, other_data
+from bigkeras.data.source import DataError, Source, Splits
 from bigkeras.models import MODELS
 from bigkeras.optimization import OPTIMIZERS, OURS, SCHEDULES
 from bigkeras.recipe import Recipe, RecipeError, check, known
 from bigkeras.run import RunError, read_json, write_json
 from bigkeras.search import check_auto
 from bigkeras.tasks import LOSSES, MODEL_ARGUMENTS, MONITORS, TASKS, check_augmentation
-from bigkeras.workers import Workers
+from bigkeras.workers import Workers, addresses
 
 AUTO = "auto"
 
@@ -40,11 +41,13 @@ def check_recipe(recipe: Recipe, model: Callable | None = None) -> None:
         raise RecipeError(f"balance={recipe.balance}: {recipe.task.name} has no classes to balance")
 
 
-def check_data(directory: Path, recipe: Recipe, splits: Splits) -> None:
+Found = dict[str, dict[str, Any]]  # what `fingerprints` gives
+
+
+def check_data(directory: Path, recipe: Recipe, found: Found) -> None:
     """Notes which examples a run has; raises RunError where it has learned from others."""
-    found = fingerprints(splits)
     if recipe.teacher:
-        del found["train"]  # its labels are the teacher's
+        found = {part: values for part, values in found.items() if part != "train"}  # its labels are the teacher's
     path = directory / DATA_FILE
     changed = other_data(read_json(path), found) if path.exists() else ""
     if changed and any(_learned(place) for place in (directory, *directory.glob("candidates/*"))):
@@ -56,16 +59,57 @@ def _learned(directory: Path) -> bool:
     return (directory / "best.keras").exists() or any(directory.glob("checkpoints/*.npz"))
 
 
-def check_alike(workers: Workers, recipe: Recipe, splits: Splits) -> None:
+def check_alike(workers: Workers, recipe: Recipe, found: Found) -> None:
     """Raises an error on every worker if one of them has another recipe, or other data, than the chief."""
-    labels = hashlib.sha256(np.asarray(splits.train.labels, np.int64).tobytes()).hexdigest()
-    mine = [recipe.to_json(), labels]
-    theirs = workers.by_chief(lambda: mine)
-    differing = workers.sums([mine[0] != theirs[0], mine[1] != theirs[1]])
-    if differing[0]:
-        raise RecipeError(f"{differing[0]:g} of {workers.count} workers have another recipe than the chief")
-    if differing[1]:
-        raise DataError(f"{differing[1]:g} of {workers.count} workers have other training data than the chief")
+    theirs = workers.by_chief(recipe.to_json)
+    problem = _first_problem(workers, "another recipe than the chief" if recipe.to_json() != theirs else "")
+    if problem:
+        raise RecipeError(problem)
+    _check_same(workers, found)
+
+
+def check_left(workers: Workers, splits: Splits) -> None:
+    """Raises DataError on every worker if one of them learns from other examples than the chief.
+
+    One that cannot read a file leaves it out: it would make other steps than the others.
+    """
+    if workers.count > 1:  # names take a second a million
+        parts = {part: getattr(splits, part) for part in ("train", "validation")}
+        _check_same(workers, {part: _names_of(source) for part, source in parts.items() if source is not None})
+
+
+def _check_same(workers: Workers, found: Found) -> None:
+    theirs = workers.by_chief(lambda: found)
+    problem = ""
+    for part in PARTS:
+        if found.get(part) != theirs.get(part):
+            mine, chiefs = (f"{values.get(part, {}).get('examples', 0):,}" for values in (found, theirs))
+            problem = f"{part}: {mine} examples, and the chief {chiefs if chiefs != mine else 'others'}"
+            break
+    problem = _first_problem(workers, problem and f"other data than the chief ({problem})")
+    if problem:
+        raise DataError(problem)
+
+
+def _names_of(source: Source) -> dict[str, Any]:
+    """How many examples a source has, and a hash of their labels and of their names, wherever they lie.
+
+    Not of their pixels, which another processor may round otherwise.
+    """
+    seen = hashlib.sha256(np.asarray(source.labels, np.int64).tobytes())
+    for i in range(len(source)):
+        seen.update(source.name(i).rpartition("/")[2].encode("utf-8", "backslashreplace") + b"\n")
+    return {"examples": len(source), "sha256": seen.hexdigest()}
+
+
+def _first_problem(workers: Workers, problem: str) -> str:
+    """On every worker, what the first of them that has a problem has, and which one it is; "" where none has any."""
+    having = workers.sums([float(bool(problem) and number == workers.index) for number in range(workers.count)])
+    first = next((number for number, has in enumerate(having) if has), None)
+    if first is None:
+        return ""
+    told = workers.told(problem.encode(), first).decode()
+    return f"worker {first} ({addresses(workers)[first]}) has {told}"
 
 
 def check_apart(recipe: Recipe, directory: Path) -> None:

@@ -45,6 +45,7 @@ def report() -> dict[str, Any]:
         *check_packages(packages),
         check_backend(backend),
         check_tensorflow(tensorflow),
+        *check_cluster(backend),
         check_gpus(found, tensorflow),
         *check_machine(machine),
     ]
@@ -121,23 +122,39 @@ def check_backend(backend: str) -> dict[str, str]:
     return check("Keras backend", "fail", say)
 
 
-def look_at_tensorflow(cpu_flags: list[str]) -> dict[str, Any]:
+def look_at_tensorflow(cpu_flags: list[str] | None) -> dict[str, Any]:
     """{"version", "devices", "build", "plan"}, or {"error"} where it cannot be imported."""
-    if platform.machine() == "x86_64" and cpu_flags and "avx" not in cpu_flags:
+    if platform.machine() == "x86_64" and cpu_flags is not None and "avx" not in cpu_flags:
         # The import would kill this process (illegal instruction) before it could say why.
         return {"error": "this processor has no AVX, which TensorFlow's packages need"}
     try:
         runtime.import_tensorflow()
         import tensorflow as tf
 
-        plan = None if runtime.on_jax() else runtime.plan()  # which is TensorFlow's
         devices = [d.name.removeprefix("/physical_device:") for d in tf.config.list_physical_devices()]
-        return {"version": tf.__version__, "devices": devices, "build": gpus.build_of(tf), "plan": plan}
+        return {"version": tf.__version__, "devices": devices, "build": gpus.build_of(tf), "plan": _plan()}
     except Exception as error:
         # Whatever stands in the way of the import is what a person comes here for.
         return {
             "error": f"cannot be imported: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         }
+
+
+def _plan() -> dict[str, Any] | None:
+    """What a run would take on TensorFlow; None on JAX, and for a cluster that cannot be: `check_cluster` names it."""
+    try:
+        return None if runtime.on_jax() else runtime.plan()
+    except runtime.MachineError:
+        return None
+
+
+def check_cluster(backend: str) -> Iterator[dict[str, str]]:
+    """A line where TF_CONFIG, which TensorFlow heeds, names no cluster that can be."""
+    try:
+        if backend == "tensorflow":
+            runtime.cluster()
+    except runtime.MachineError as error:
+        yield check("TF_CONFIG", "fail", str(error))
 
 
 def check_tensorflow(tensorflow: Mapping[str, Any]) -> dict[str, str]:
@@ -165,7 +182,10 @@ def check_gpus(found: list[gpus.Gpu], tensorflow: Mapping[str, Any]) -> dict[str
 
 
 def look_at_machine() -> dict[str, Any]:
-    """System, cores that this process may use, memory and disk in GB (10⁹ bytes), and the CPU's vector units."""
+    """System, cores that this process may use, memory and disk in GB (10⁹ bytes), and the CPU's vector units.
+
+    `cpu_flags` is None where the system does not tell them.
+    """
     import psutil
 
     memory = psutil.virtual_memory()
@@ -181,7 +201,7 @@ def look_at_machine() -> dict[str, Any]:
 
 def check_machine(machine: Mapping[str, Any]) -> Iterator[dict[str, str]]:
     """Cores, memory and disk."""
-    flags = [flag for flag in FLAGS if flag in machine["cpu_flags"]]
+    flags = machine["cpu_flags"] or []
     yield check("CPU", "ok", f"{machine['cores']} cores" + (f", {', '.join(flags)}" if flags else ""))
     available, disk = machine["memory_available_gb"], machine["disk_free_gb"]
     say = f"{available:.1f} of {machine['memory_gb']:.1f} GB available"
@@ -191,13 +211,14 @@ def check_machine(machine: Mapping[str, Any]) -> Iterator[dict[str, str]]:
     yield check("disk", "warn" if full else "ok", f"{disk:.1f} GB free here" + (": little for runs" if full else ""))
 
 
-def _cpu_flags(path: Path = Path("/proc/cpuinfo")) -> list[str]:
+def _cpu_flags(path: Path = Path("/proc/cpuinfo")) -> list[str] | None:
+    """Those of `FLAGS` that the CPU has; None where the file does not tell."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError:
-        return []
-    flags = next((line.split(":", 1)[1].split() for line in lines if line.startswith("flags")), [])
-    return [flag for flag in FLAGS if flag in flags]
+        return None
+    flags = next((line.partition(":")[2].split() for line in lines if line.startswith("flags")), None)
+    return None if flags is None else [flag for flag in FLAGS if flag in flags]
 
 
 def _installed(name: str) -> str | None:

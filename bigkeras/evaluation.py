@@ -12,6 +12,7 @@ import numpy as np
 
 from bigkeras.data import DATASETS
 from bigkeras.data.fingerprint import DATA_FILE, fingerprints, other_data
+from bigkeras.data.folder import expanded
 from bigkeras.data.source import ArraySource, DataError, Source, Splits, joined
 from bigkeras.masked_evaluation import MaskedScores, score_hidden, write_masked_report
 from bigkeras.metrics import best_threshold, bootstrap_interval, classification_metrics, scores_at
@@ -177,7 +178,7 @@ def with_data(recipe: Recipe, data: str | None) -> Recipe:
         raise RecipeError(f"--data {data}: data {recipe.data.name} is built in and takes no place")
     args = {**recipe.data.args, places[0]: data}
     # So that the recipe.json of the run finds them from any folder.
-    found = {n: str(Path(args[n]).expanduser().resolve()) for n in (places[0], "target_file") if n in args}
+    found = {n: str(expanded(args[n]).resolve()) for n in (places[0], "target_file") if n in args}
     return replace(recipe, data=Choice(recipe.data.name, {**args, **found}))
 
 

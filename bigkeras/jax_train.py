@@ -160,7 +160,7 @@ def _step(recipe: Recipe, task: Task, splits: Splits, model: Callable | None, ma
     step.begin(network, recipe.ema, recipe.micro_batches)
     step.consistency = recipe.consistency
     if layers:
-        step.augment = augmenter(layers, task.preprocessor, len(task.class_names))
+        step.augment = named("augmentation", lambda: augmenter(layers, task.preprocessor, len(task.class_names)))
     place_optimizer(optimizer)
     return step
 

@@ -37,15 +37,23 @@ LEFT = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the group; gives the exit status: 0, or that of the worker that fell first."""
+    """Runs the group; gives the exit status: 0, that of the worker that fell first, or 1 where none can be started."""
     options = _parser().parse_args(arguments)
-    logs = Path(options.logs)
-    logs.mkdir(parents=True, exist_ok=True)
     asked: list[int] = []
     # A terminal that is closed would leave the workers, in sessions of their own, to nobody; under nohup it may.
     hung_up = () if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else (signal.SIGHUP,)
     for number in (signal.SIGINT, signal.SIGTERM, *hung_up):
         signal.signal(number, lambda signum, frame: asked.append(signum))
+    try:
+        return _lives(options, Path(options.logs), asked)
+    except OSError as error:  # no place for the logs, or a command that the system cannot run
+        _say(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        return 1
+
+
+def _lives(options: argparse.Namespace, logs: Path, asked: list[int]) -> int:
+    """The group, begun again as often as may be: the exit status of its last life."""
+    logs.mkdir(parents=True, exist_ok=True)
     status = 0
     for attempt in range(options.restarts + 1):
         status = _run(options, logs, asked, "w" if attempt == 0 else "a")
@@ -94,8 +102,9 @@ def _run(options: argparse.Namespace, logs: Path, asked: list[int], mode: str) -
     if shutil.which(options.command[0]) is None:
         _say(f"{options.command[0]}: no such command")
         return 127
+    members: list[Member] = []
     with ExitStack() as files:
-        members = []
+        files.callback(_stop, members, FALLEN_GRACE)
         for environment in configurations(options.workers, options.servers):
             task = json.loads(environment["TF_CONFIG"])["task"]
             name = "chief" if task["type"] == "chief" else f"{task['type']} {task['index']}"
@@ -111,10 +120,7 @@ def _run(options: argparse.Namespace, logs: Path, asked: list[int], mode: str) -
             )
             alone = options.servers > 0 and task["type"] == "worker"
             members.append(Member(name, start(), start, alone, not options.servers or task["type"] == "chief"))
-        try:
-            return _watch(members, logs, asked)
-        finally:
-            _stop(members, FALLEN_GRACE)
+        return _watch(members, logs, asked)
 
 
 def configurations(workers: int, servers: int = 0) -> list[dict[str, str]]:
@@ -145,7 +151,6 @@ def _watch(members: list[Member], logs: Path, asked: list[int]) -> int:
                     continue
                 # The others may be leaving for the same reason: one that was asked to stop makes all save.
                 _wait([other for other in members if other.ends], GRACE if status in LEFT else FALLEN_GRACE)
-            if status:
                 return _shell(status)
         if all(member.process.poll() == 0 for member in members if member.ends):
             return 0
@@ -168,7 +173,7 @@ def _stop(members: list[Member], grace: float) -> int:
         if member.process.poll() is None:
             _say(f"{member.name} did not leave within {grace:g} s and is killed")
             _signal(member.process, signal.SIGKILL)
-    return max(_shell(member.process.wait()) for member in members)
+    return max((_shell(member.process.wait()) for member in members), default=0)
 
 
 def _log(logs: Path, name: str) -> Path:

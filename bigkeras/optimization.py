@@ -157,14 +157,17 @@ def make_optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Opt
     """The recipe's optimizer on its schedule, with loss scaling where the precision is mixed_float16.
 
     Decoupled weight decay is the optimizer's own argument `weight_decay`; biases and normalisations are left out.
+    Raises RecipeError for a rate that cannot be.
     """
     args = dict(recipe.optimizer.args)
     rate = args.pop("learning_rate", 1e-3)
     schedule = dict(recipe.schedule.args)
     shape = SCHEDULES[recipe.schedule.name](**schedule)
     warmup = schedule.get("warmup_epochs", 1.0 if recipe.schedule.name == "inverse_square_root" else 0.0)
-    if warmup < 0:
-        raise RecipeError(f"schedule.warmup_epochs={warmup}: at least 0")
+    shares = {f"schedule.{name}": shape[name] for name in ("factor", "final") if name in shape}
+    for name, value in {"optimizer.learning_rate": rate, "schedule.warmup_epochs": warmup, **shares}.items():
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < math.inf:
+            raise RecipeError(f"{name}={value}: a number of at least 0")
     total = recipe.epochs * steps_per_epoch
     rate = Schedule(recipe.schedule.name, rate, total, round(warmup * steps_per_epoch), shape)
     optimizer = OPTIMIZERS[recipe.optimizer.name](learning_rate=rate, **args)

@@ -28,6 +28,9 @@ def load_splits(recipe: Recipe) -> Splits:
     splits = recipe_splits(recipe)
     if len(splits.train) == 0:
         raise DataError(f"data {recipe.data.name}: no training examples")
+    for name in splits.class_names:
+        if not name.strip() or "\n" in name or "\r" in name:
+            raise DataError(f"class {name!r}: the name of a class is one line of text: labels.txt has one a line")
     missing = np.setdiff1d(np.arange(len(splits.class_names)), splits.train.labels)
     if len(missing):
         name = splits.class_names[missing[0]]

@@ -43,6 +43,8 @@ class Machine:
     profile: bool = False
 
     def __post_init__(self) -> None:
+        if self.replicas is not None and self.replicas < 1:
+            raise MachineError(f"--replicas {self.replicas}: at least 1")
         if self.steps_per_call is not None and self.steps_per_call < 1:
             raise MachineError(f"--steps-per-call {self.steps_per_call}: at least 1")
         if not self.checkpoint_seconds >= 0:
@@ -305,7 +307,7 @@ def cluster() -> dict[str, list[str]]:
     try:
         values = json.loads(text)
         workers, task = values.get("cluster") or {}, values.get("task") or {}
-        jobs = {job: list(addresses) for job, addresses in workers.items()}
+        jobs = {job: _addresses(listed) for job, listed in workers.items()}
         if workers and not 0 <= task["index"] < len(jobs[task["type"]]):
             raise IndexError(task["index"])
     except (ValueError, TypeError, AttributeError, LookupError):
@@ -315,6 +317,13 @@ def cluster() -> dict[str, list[str]]:
     if others:
         raise MachineError(f"TF_CONFIG names the job {min(others)}: there are the jobs chief, worker and ps only")
     return jobs
+
+
+def _addresses(listed: Any) -> list[str]:
+    """The list of a job's addresses. Raises TypeError for anything else, such as one address alone."""
+    if not isinstance(listed, list) or not all(isinstance(address, str) for address in listed):
+        raise TypeError(listed)
+    return listed
 
 
 def role() -> str:

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from bigkeras.data.folder import expanded
 from bigkeras.data.source import ArraySource, Splits, joined
 from bigkeras.predictions import Predict, predict_source, run_predictor
 from bigkeras.recipe import Recipe, RecipeError
@@ -27,7 +28,7 @@ def taught(recipe: Recipe, splits: Splits) -> Splits:
     if unlabelled is None:
         raise RecipeError(f"{told}: data {recipe.data.name} has no unlabelled examples, as imdb_with_unlabelled has")
     try:
-        directory = check_run(Path(str(recipe.teacher)).expanduser())
+        directory = check_run(expanded(str(recipe.teacher)))
     except RunError as error:
         raise RecipeError(f"teacher: {error}; it is an earlier run on the same classes: train that first") from None
     task = load_task(directory, read_labels(directory))

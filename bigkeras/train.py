@@ -13,8 +13,9 @@ import tensorflow as tf
 from bigkeras import checkpoint, runtime, strategies
 from bigkeras.assembly import fitted, make_step
 from bigkeras.asynchronous import Asynchronous, lost_servers, serve
-from bigkeras.checks import AUTO, check_alike, check_apart, check_data, check_monitor, check_recipe
+from bigkeras.checks import AUTO, check_alike, check_apart, check_data, check_left, check_monitor, check_recipe
 from bigkeras.control import Control, Diverged
+from bigkeras.data.fingerprint import fingerprints
 from bigkeras.data.plan import ROWS, steps_per_epoch
 from bigkeras.data.source import DataError, Splits
 from bigkeras.evaluation import finish_run
@@ -76,8 +77,9 @@ def fit(
             log.say(f"{directory}: this run is complete")
             return done
         splits = _opened(recipe, log)
-        workers.by_chief(lambda: check_data(directory, recipe, splits))
-        check_alike(workers, recipe, splits)
+        found = fingerprints(splits)
+        workers.by_chief(lambda: check_data(directory, recipe, found))
+        check_alike(workers, recipe, found)
         if recipe.model.name == AUTO:
             if workers.count > 1:
                 raise RecipeError(f"model auto tries several models on one machine; {name_a_model(recipe)}")
@@ -102,7 +104,7 @@ def _fit_on_jax(
             log.say(f"{directory}: this run is complete")
             return done
         splits = _opened(recipe, log)
-        check_data(directory, recipe, splits)
+        check_data(directory, recipe, fingerprints(splits))
         if recipe.model.name == AUTO:
             return fit_best(recipe, directory, splits, functools.partial(fit, machine=machine, log=log), log)
         return fit_on_jax(recipe, directory, splits, model, machine, log)
@@ -121,6 +123,7 @@ def _fit(
     task = fitted(recipe, splits)
     validation = splits.validation
     splits = ready(task, splits, log)
+    check_left(workers, splits)
     with workers.strategy.scope(), runtime.precision(recipe.precision):
         step = make_step(recipe, splits, task, machine, model)
     taken = {

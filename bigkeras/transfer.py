@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from bigkeras.data.cleaning import base
+from bigkeras.data.folder import expanded
 from bigkeras.models.pretrained import copy_weights_by_name, load_pretrained, of_classes
 from bigkeras.models.pretrained_text import bert_sizes, lower_case, preset_size, preset_vocabulary
 from bigkeras.recipe import Choice, Recipe, RecipeError, load
@@ -218,7 +219,7 @@ def inherited(recipe: Recipe, languages: tuple[str, str]) -> dict[str, Any]:
                 f"task.{name}={value}: start_from={origin} has {theirs[name]}, and its vocabulary is kept"
             )
     given = own.get("vocabulary")
-    if given and not (isinstance(given, str) and Path(given).expanduser().resolve() == origin.resolve()):
+    if given and not (isinstance(given, str) and expanded(given).resolve() == origin.resolve()):
         raise RecipeError(f"task.vocabulary={given}: start_from={origin} has a vocabulary, and it is kept")
     # What the file does not tell, the task compares.
     asked = {k: v for k, v in own.items() if k in ("vocabulary_size", "min_count", "rate")}

@@ -68,6 +68,8 @@ def test_list_names_every_recipe(capsys):
         (["train", "digits", "--data", "somewhere"], "data digits is built in and takes no place"),
         (["train", "image-folder"], "data image_folder needs directory: --data PATH"),
         (["train", "image-folder", "--data", "nowhere"], "nowhere"),
+        (["train", "image-folder", "--data", "~nobody-of-this-name/x"], "not a directory, nothing is there"),
+        (["train", "digits", "--set", "start_from=~nobody-of-this-name"], "nothing is there"),
         (["train", "image-folder", "--data", "."], "whose sub-folders are classes: take another --run-dir"),
         (["train", "image-table", "--data", "labels.csv"], "labels.csv"),
         (["train", "text-csv", "--data", "t.csv", "--set", "data.no_label=unknown"], "data.no_label='unknown': a list"),

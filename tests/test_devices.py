@@ -157,6 +157,7 @@ def test_each_replica_gets_its_run_of_neighbours_in_every_batch():
         ("{", r"TF_CONFIG=\{: not of the form"),
         ('{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}', "not of the form"),
         ('{"cluster": {"worker": ["a:1"], "ps": ["b:1"]}, "task": {"type": "ps", "index": 0}}', "names the job ps"),
+        ('{"cluster": {"worker": "a:1"}, "task": {"type": "worker", "index": 0}}', "not of the form"),
         ("", "TF_CONFIG is not set, and this is no step of Slurm"),
     ],
 )

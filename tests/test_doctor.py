@@ -136,6 +136,32 @@ def test_a_processor_without_avx_is_told_before_tensorflow_kills_the_process(mon
     assert "AVX" in doctor.look_at_tensorflow(["sse4_2"])["error"]
 
 
+def test_what_a_processor_has_is_told_from_what_is_not_known(tmp_path, monkeypatch):
+    path = tmp_path / "cpuinfo"
+    assert doctor._cpu_flags(path) is None
+    path.write_text("processor : 0\nflags\t\t: fpu sse4_2\n")
+    assert doctor._cpu_flags(path) == []
+    monkeypatch.setattr(doctor.platform, "machine", lambda: "x86_64")
+    assert "AVX" in doctor.look_at_tensorflow(doctor._cpu_flags(path))["error"]
+    path.write_text("processor : 0\nflags\t\t: fpu avx sse4_2 avx2\n")
+    assert doctor._cpu_flags(path) == ["avx", "avx2"]
+    path.write_text("processor : 0\n")
+    assert doctor._cpu_flags(path) is None
+    assert "error" not in doctor.look_at_tensorflow(None)
+
+
+@pytest.mark.parametrize("cluster", ["{", '{"cluster": {"worker": "host:1"}, "task": {"type": "worker", "index": 0}}'])
+def test_a_cluster_that_cannot_be_has_a_line_of_its_own_and_tensorflow_is_fine(cluster, monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", cluster)
+    (line,) = doctor.check_cluster("tensorflow")
+    assert (line["what"], line["mark"]) == ("TF_CONFIG", "fail") and "not of the form" in line["say"]
+    found = doctor.look_at_tensorflow(["avx"])
+    assert doctor.check_tensorflow(found)["mark"] == "ok" and found["plan"] is None
+    assert list(doctor.check_cluster("jax")) == []
+    monkeypatch.delenv("TF_CONFIG")
+    assert list(doctor.check_cluster("tensorflow")) == []
+
+
 def test_a_tensorflow_that_cannot_be_imported_fails_with_its_reason(monkeypatch):
     def broken():
         raise ImportError("libsomething.so: cannot open shared object file")

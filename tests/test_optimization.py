@@ -1,5 +1,7 @@
 """Learning rates over a run, and from layer to layer; weight decay; which weights an optimizer leaves alone."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -40,6 +42,20 @@ def test_the_inverse_square_root_falls_from_the_end_of_the_warm_up():
     rate = make_optimizer(recipe.override(**{"optimizer.learning_rate": 0.5}), 10)._learning_rate
     assert float(rate(20)) == pytest.approx(0.5)
     assert float(rate(83)) == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("optimizer.learning_rate", value) for value in (None, [0.1], -0.1, float("nan"), float("inf"), True)),
+        *((f"schedule.{name}", value) for name in ("factor", "final") for value in (-1.0, float("nan"))),
+    ],
+)
+def test_a_rate_that_cannot_be_is_named(key, value):
+    schedule = Choice("step" if key.endswith("factor") else "linear")
+    recipe = PLAIN.override(schedule=schedule).override(**{key: value})
+    with pytest.raises(RecipeError, match=re.escape(f"{key}={value}: a number of at least 0")):
+        make_optimizer(recipe, 10)
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

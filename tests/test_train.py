@@ -250,6 +250,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_says_where(tmp_path):
         ({"schedule.warmup_epochs": -3}, "schedule.warmup_epochs=-3"),
         ({"loss.label_smoothing": 7.0}, "loss.label_smoothing=7.0: from 0 to below 1"),
         ({"augmentation": (Choice("random_rotation", {"factor": "much"}),)}, "augmentation: "),
+        ({"augmentation": (Choice("random_color_jitter", {"saturation_factor": 0.4}),)}, "augmentation: input must"),
         ({"task.height": -5}, "task.height=-5: at least 1"),
         ({"patience": 0}, "patience=0: at least 1"),
         ({"seed": -1}, "seed=-1: from 0 to 4294967295"),
@@ -269,6 +270,8 @@ def test_a_value_that_cannot_be_is_one_line(values, message, tmp_path):
     ("machine", "message"),
     [
         ({"steps_per_call": 0}, "--steps-per-call 0"),
+        ({"strategy": "mirrored", "replicas": 0}, "--replicas 0: at least 1"),
+        ({"strategy": "mirrored", "replicas": -1}, "--replicas -1: at least 1"),
         ({"strategy": "one", "replicas": 2}, "--replicas 2: this run takes one device"),
         ({"shards": 4}, "--shards 4: is for --strategy model_parallel, on JAX; this run takes one"),
         ({"strategy": "one", "tpu": "mine"}, "--tpu mine is for --strategy tpu"),

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from bigkeras.data import formats
+from bigkeras.data.folder import expanded
 from bigkeras.data.source import ArraySource, DataError, Splits
 from bigkeras.data.splits import check_fractions, stratified_sample, stratified_split
 from bigkeras.data.tfds import tfds_arrays
@@ -81,7 +82,7 @@ def digits(*, validation: float = 0.15, test: float = 0.15, seed: int = 0) -> Sp
 def data_directory(directory: str | None = None) -> Path:
     """Where data sets lie: `directory`, else $BIGKERAS_DATA, else ~/.cache/bigkeras."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bigkeras"
-    return Path(directory or os.environ.get("BIGKERAS_DATA") or cache).expanduser()
+    return expanded(directory or os.environ.get("BIGKERAS_DATA") or cache)
 
 
 def _read(

@@ -8,6 +8,8 @@ import numpy as np
 from bigkeras.data.files import EXTENSIONS, SPLIT_NAMES, file_splits
 from bigkeras.data.source import DataError, Splits
 
+UNSEEN = "cannot be looked at"
+
 
 def image_folder(
     *, directory: str, validation: float = 0.1, test: float = 0.1, seed: int = 0, limit_train: int | None = None
@@ -40,7 +42,7 @@ Files = tuple[list[str], list[str], list[str], tuple[str, ...], list[tuple[str, 
 
 def class_files(directory: str, extensions: tuple[str, ...], what: str) -> Files:
     """The files of `image_folder`'s layouts: paths, their classes, their parts, the class names and what is ignored."""
-    root = Path(directory).expanduser()
+    root = expanded(directory)
     if not root.is_dir():
         raise DataError(f"directory={directory}: not a directory" + ("" if root.exists() else ", nothing is there"))
     folders = _sub_folders(root)
@@ -71,7 +73,7 @@ def _listed(
     parts: list[str] = []
     ignored: list[tuple[str, str]] = []
     for folder, part in roots:
-        for name in _sub_folders(folder):
+        for name in _sub_folders(folder, ignored):
             if printable(name) != name:
                 raise DataError(f"{printable(folder / name)}: its name, a class's, is not UTF-8: rename the folder")
             found = _files(folder / name, extensions, what, ignored)
@@ -98,17 +100,37 @@ def _class_names(
     return names
 
 
+def expanded(path: str | Path) -> Path:
+    """The path with a ~ at its beginning replaced by the home folder; where nobody has such a home, as it is."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
 def printable(path: str | Path) -> str:
     """A path as text that can be written: bytes of a name that are not UTF-8 as \\xe9 and the like."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def _sub_folders(folder: Path) -> list[str]:
+def _sub_folders(folder: Path, ignored: list[tuple[str, str]] | None = None) -> list[str]:
+    """The names of the folders in a folder, sorted; what cannot be looked at is added to `ignored`."""
     try:
         with os.scandir(folder) as entries:
-            return sorted(e.name for e in entries if not e.name.startswith(".") and e.is_dir())
+            kinds = {entry.name: _kind(entry) for entry in entries if not entry.name.startswith(".")}
     except OSError as error:
         raise DataError(f"{folder}: cannot be listed: {error.strerror}") from None
+    if ignored is not None:
+        ignored += [(printable(folder / name), kind) for name, kind in kinds.items() if kind.startswith(UNSEEN)]
+    return sorted(name for name, kind in kinds.items() if kind == "folder")
+
+
+def _kind(entry: os.DirEntry[str]) -> str:
+    """folder, file, or why it is neither."""
+    try:
+        return "folder" if entry.is_dir() else "file" if entry.is_file() else "not a file, or a link to nothing"
+    except OSError as error:  # a link in a circle, or to where one may not look
+        return f"{UNSEEN}: {error.strerror}"
 
 
 def _files(top: Path, extensions: tuple[str, ...], what: str, ignored: list[tuple[str, str]]) -> list[str]:
@@ -127,14 +149,15 @@ def _files(top: Path, extensions: tuple[str, ...], what: str, ignored: list[tupl
                 for entry in entries:
                     if entry.name.startswith("."):
                         continue
-                    if entry.is_dir():
+                    kind = _kind(entry)
+                    if kind == "folder":
                         waiting.append(entry.path)
                     elif not entry.name.lower().endswith(extensions):
                         ignored.append((printable(entry.path), f"not a {what}, by its name"))
-                    elif entry.is_file():
+                    elif kind == "file":
                         found.append(entry.path)
                     else:
-                        ignored.append((printable(entry.path), "not a file, or a link to nothing"))
+                        ignored.append((printable(entry.path), kind))
         except OSError as error:
             raise DataError(f"{folder}: cannot be listed: {error.strerror}") from None
     found.sort()

@@ -161,8 +161,10 @@ def gif_first_frame(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor
     end = _after_sub_blocks(data, colours + _palette_length(image[9]) + 1)
     # Without the blocks between palette and image, which would make TensorFlow paint the transparent colour black.
     whole = [_part(encoded, 0, palette_end), b",\0\0\0\0", _part(encoded, start + 5, end - start - 5), b";"]
-    palette = tf.where(image[9] >= 128, palette_end + 10, tf.constant(13, tf.int64))
-    still = _whitened(tf.strings.join(whole), palette + 3 * (clear - 1), clear > 0)
+    own = image[9] >= 128
+    palette = tf.where(own, palette_end + 10, tf.constant(13, tf.int64))
+    known = 3 * clear <= tf.where(own, _palette_length(image[9]), palette_end - 13)
+    still = _whitened(tf.strings.join(whole), palette + 3 * (clear - 1), (clear > 0) & known)
     is_image = image[0] == 0x2C
     return still, tf.where(is_image, height, 0), tf.where(is_image, width, 0)
 

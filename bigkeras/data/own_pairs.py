@@ -5,6 +5,7 @@ from pathlib import Path
 from bigkeras.data.cleaning import LANGUAGES, SAMPLE, Pair, base, check_order, tidy
 from bigkeras.data.corpora import unpacked
 from bigkeras.data.encoding import decoded
+from bigkeras.data.folder import expanded
 from bigkeras.data.pair_splits import pair_splits
 from bigkeras.data.source import DataError, Splits
 from bigkeras.data.tmx import read_tmx
@@ -39,7 +40,7 @@ def translation_pairs(
     Lines with too few columns are left out and stand in `bad`. The seed splits by source sentence. A .gz is unpacked.
     Raises DataError that names file and line.
     """
-    path = Path(file).expanduser()
+    path = expanded(file)
     lines = _lines(path, encoding)
     columns, languages, first = _columns(path, lines[0], source, target, (source_language, target_language))
     pairs, bad = [], []
@@ -87,7 +88,7 @@ def aligned_files(
     A language that is not said is the file's ending, as in news.en and news.de. A tab is a character as any other.
     Raises DataError where the numbers of lines differ.
     """
-    paths = (Path(file).expanduser(), Path(target_file).expanduser())
+    paths = (expanded(file), expanded(target_file))
     sides = [_lines(path, encoding) for path in paths]
     if len(sides[0]) != len(sides[1]):
         counts = " and ".join(f"{path} {len(lines)}" for path, lines in zip(paths, sides, strict=True))
@@ -119,7 +120,7 @@ def tmx(
     Languages that are not said are the file's source language and the one other language in it. Codes of markup inside
     segments are left out, highlighted text is kept. Entities of one's own are refused. Raises DataError.
     """
-    path = Path(file).expanduser()
+    path = expanded(file)
     units, languages = read_tmx(path, source_language, target_language)
     pairs = [Pair(f"{path}:{place}", tidy(source), tidy(target)) for place, source, target in units]
     check_order(pairs, languages, str(path), "exchange the two languages")

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from bigkeras.data.folder import expanded
 from bigkeras.data.source import DataError, Source, Splits
 
 INDEX = "index.json"
@@ -85,7 +86,7 @@ def pack(splits: Splits, directory: str | Path, *, shard_megabytes: int = 256) -
     at `directory` is whole. A broken picture is packed as it is. Raises DataError where something stands there
     already, or a file cannot be read.
     """
-    target = Path(directory).expanduser()
+    target = expanded(directory)
     if target.exists():
         raise DataError(f"{target}: stands there already: name a new directory, or remove it")
     beside = target.with_name(f"{target.name}.part-{os.getpid()}")
@@ -103,7 +104,7 @@ def packed(*, directory: str) -> Splits:
 
     Raises DataError where the directory holds no index or not all of its files.
     """
-    root = Path(directory).expanduser()
+    root = expanded(directory)
     try:
         index = json.loads((root / INDEX).read_text(encoding="utf-8"))
     except OSError as error:

@@ -10,6 +10,7 @@ import numpy as np
 
 from bigkeras.data.arrays import data_directory
 from bigkeras.data.encoding import decoded
+from bigkeras.data.folder import expanded
 from bigkeras.data.formats import read_bytes
 from bigkeras.data.reviews import imdb_parts, imdb_reviews, text_array
 from bigkeras.data.rows import bytes_of
@@ -36,7 +37,7 @@ def plain_text(
     texts all but one. `encoding`: None finds it. `validation` is a part that the seed decides. Raises DataError that
     names the file.
     """
-    path = Path(file).expanduser()
+    path = expanded(file)
     named, bad = _folder_texts(path, encoding) if path.is_dir() else _lines(path, encoding)
     if not named:
         raise DataError(f"{path}: no text in it" + (f"; {bad[0][0]}: {bad[0][1]}" if bad else ""))

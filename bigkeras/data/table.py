@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from bigkeras.data.files import SPLIT_NAMES, file_splits
+from bigkeras.data.folder import expanded
 from bigkeras.data.source import DataError, Splits
 
 
@@ -28,7 +29,7 @@ def image_table(
     column, it says train, validation (val, valid) or test; rows without one are split by the seed, stratified. Raises
     DataError that names the line. Classes are sorted by name; rows keep the table's order.
     """
-    path = Path(file).expanduser()
+    path = expanded(file)
     lines, rows = _rows(path)
     header = [name.strip() for name in rows[0]]
     columns = {}
@@ -108,14 +109,15 @@ def _text(path: Path) -> str:
 def _picture(table: Path, line: int, cell: str) -> str:
     if not cell.strip():
         raise DataError(f"{table}, line {line}: no path")
-    # Joining keeps an absolute path as it is.
-    return str(table.parent / Path(cell.strip()).expanduser())
+    path = cell.strip()
+    # Joining keeps an absolute path as it is. A file may be called ~1.png.
+    return str(table.parent / (expanded(path) if path.startswith("~/") else path))
 
 
 def _label(table: Path, line: int, cell: str) -> str:
     if not cell.strip():
         raise DataError(f"{table}, line {line}: no label")
-    return cell.strip()
+    return " ".join(cell.split())  # one line, for labels.txt
 
 
 def _part(table: Path, line: int, cell: str) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 
 from bigkeras.data.encoding import BLANK, decoded
 from bigkeras.data.files import SPLIT_NAMES, part_splits
+from bigkeras.data.folder import expanded
 from bigkeras.data.reviews import text_array
 from bigkeras.data.rows import LOOKED_AT, bytes_of, csv_rows, is_json, json_rows
 from bigkeras.data.source import ArraySource, DataError, Splits
@@ -53,7 +54,7 @@ def text_table(
     none) are left out and stand in `bad`. Classes are sorted, as numbers where all are. Raises DataError that names
     file and line.
     """
-    path = Path(file).expanduser()
+    path = expanded(file)
     text, label = (None if asked is None else str(asked) for asked in (text, label))
     content, found = decoded(bytes_of(path), str(path), encoding)
     if is_json(path, content):

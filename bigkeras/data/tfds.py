@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from bigkeras.data.folder import expanded
 from bigkeras.data.source import DataError
 
 # Where each data set comes from: what answers here can be downloaded.
@@ -36,7 +37,7 @@ def tfds_arrays(dataset: str, directory: Path, column: str = "image") -> tuple[t
 
 def prepared(dataset: str, directory: Path) -> Any:
     """The TFDS builder of a data set that was prepared before, found without network; None where there is none."""
-    for root in (directory, directory / "tfds", Path("~/tensorflow_datasets").expanduser()):
+    for root in (directory, directory / "tfds", expanded("~/tensorflow_datasets")):
         found = sorted((root / dataset).glob("**/dataset_info.json"))
         if found:
             import tensorflow_datasets

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from bigkeras.data.folder import expanded
 from bigkeras.data.pipeline import Batch, batches
 from bigkeras.data.source import ArraySource, DataError, Source, Splits
 from bigkeras.data.tokens import TokenSource
@@ -141,7 +142,7 @@ def text_classification(
     )  # fmt: skip
     texts = texts_of(splits.train)
     if vocabulary:
-        content = given_fields(tokens, Path(vocabulary).expanduser() if isinstance(vocabulary, str) else vocabulary)
+        content = given_fields(tokens, expanded(vocabulary) if isinstance(vocabulary, str) else vocabulary)
     elif tokens == "sentencepiece":
         content = learned_sentencepiece(values, texts, vocabulary_size, seed=0)
     else:

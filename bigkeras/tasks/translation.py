@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from bigkeras.data.cleaning import SAMPLE, Pair, check_order
+from bigkeras.data.folder import expanded
 from bigkeras.data.pipeline import Batch, options
 from bigkeras.data.plan import WIDTHS
 from bigkeras.data.source import ArraySource, DataError, Source, Splits
@@ -167,7 +168,7 @@ def translation(
         )
     texts, languages = _texts(splits.train).columns, splits.languages
     if vocabulary:
-        models, theirs = _given(Path(vocabulary).expanduser())
+        models, theirs = _given(expanded(vocabulary))
         languages = _filled(splits, theirs)
     else:
         models = learned_models(

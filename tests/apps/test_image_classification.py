@@ -133,7 +133,7 @@ def test_help_loads_no_numpy():
     assert done.stdout.endswith("loaded: False\n"), done.stderr
 
 
-@pytest.mark.parametrize("mode", ["I;16", "F", "P", "LA", "CMYK", "1"])
+@pytest.mark.parametrize("mode", ["I;16", "I;16B", "F", "P", "LA", "CMYK", "1"])
 def test_other_formats_become_what_training_reads(mode):
     import io
 
@@ -146,6 +146,8 @@ def test_other_formats_become_what_training_reads(mode):
     values = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
     if mode == "I;16":
         image = Image.fromarray(values[..., 0].astype(np.uint16) * 257)
+    elif mode == "I;16B":
+        image = Image.frombytes(mode, (7, 5), (values[..., 0].astype(">u2") * 257).tobytes())
     elif mode == "F":
         image = Image.fromarray(values[..., 0].astype(np.float32))
     else:

@@ -1,6 +1,7 @@
 """Own pictures: folders and tables."""
 
 import os
+import re
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ from PIL import Image
 from bigkeras.data import DATASETS
 from bigkeras.data.decode import decode_image
 from bigkeras.data.source import DataError
+from bigkeras.recipe_data import load_splits
+from bigkeras.recipes import RECIPES
 
 image_folder, image_table = DATASETS["image_folder"], DATASETS["image_table"]
 
@@ -96,6 +99,24 @@ def test_hidden_files_are_ignored_and_others_are_named(animals):
 def test_a_loop_of_links_ends(animals):
     (animals / "cat" / "loop").symlink_to(animals / "cat")
     assert len(all_names(image_folder(directory=str(animals)))) == 20
+
+
+def test_links_in_a_circle_are_ignored(animals):
+    (animals / "cat" / "again.png").symlink_to("again.png")
+    (animals / "self").symlink_to("self")
+    splits = image_folder(directory=str(animals))
+    assert len(all_names(splits)) == 20
+    told = "cannot be looked at: Too many levels of symbolic links"
+    assert set(splits.ignored) == {(str(animals / "cat" / "again.png"), told), (str(animals / "self"), told)}
+
+
+@pytest.mark.parametrize("place", ["~nobody-of-this-name", "~nobody-of-this-name/pictures"])
+def test_the_home_of_nobody_is_a_place_that_is_not_there(place, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, argument in (("image_folder", "directory"), ("packed", "directory"), ("text_folder", "directory"),
+                           ("image_table", "file"), ("text_table", "file")):  # fmt: skip
+        with pytest.raises(DataError, match=place):
+            DATASETS[name](**{argument: place})
 
 
 def test_a_file_name_that_is_not_utf8_is_read(animals):
@@ -188,6 +209,27 @@ def test_the_split_column_is_the_split(animals):
     )
     splits = image_table(file=table(animals, text))
     assert (len(splits.train), len(splits.validation), len(splits.test)) == (12, 4, 4)
+
+
+def test_a_tilde_means_home_before_a_slash_only(animals, monkeypatch):
+    monkeypatch.setenv("HOME", str(animals / "dog"))
+    picture(animals / "~root.png")
+    text = "path,label\n~root.png,cat\n~/1.png,dog\n"
+    found = all_names(image_table(file=table(animals, text), validation=0, test=0))
+    assert found == [str(animals / "~root.png"), str(animals / "dog" / "1.png")]
+
+
+def test_a_label_of_several_lines_is_one_line(animals):
+    text = "path,label\n" + ROWS.replace(",cat", ',"big\r\n  cat"')
+    assert image_table(file=table(animals, text)).class_names == ("big cat", "dog")
+
+
+@pytest.mark.parametrize("name", ["big\ncat", "big\rcat", " "])
+def test_a_class_that_is_not_one_line_is_refused_before_a_run(name, animals):
+    (animals / "cat").rename(animals / name)
+    recipe = RECIPES["digits"].override(**{"data": "image_folder", "data.directory": str(animals)})
+    with pytest.raises(DataError, match=re.escape(f"class {name!r}: the name of a class is one line of text")):
+        load_splits(recipe)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,103 @@
+"""What workers compare before they train: their recipe and their data."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from bigkeras.checks import check_alike, check_left
+from bigkeras.data.arrays import digits
+from bigkeras.data.fingerprint import fingerprints
+from bigkeras.data.source import ArraySource, DataError, FileSource, Splits
+from bigkeras.recipe import RecipeError
+from bigkeras.recipes import RECIPES
+from bigkeras.workers import Workers
+
+
+class Group:
+    """Workers that are threads of this process; their collective operation is a sum that all wait for."""
+
+    def __init__(self, count: int):
+        self.numbers: list = [None] * count
+        self.barrier = threading.Barrier(count, timeout=30)
+
+    def worker(self, index: int) -> Workers:
+        made = Workers.__new__(Workers)
+        spec = SimpleNamespace(as_dict=lambda: {"worker": [f"host{i}:1" for i in range(len(self.numbers))]})
+        resolver = SimpleNamespace(cluster_spec=lambda: spec)
+        made.count, made.index, made.strategy = len(self.numbers), index, SimpleNamespace(cluster_resolver=resolver)
+        made._sum = lambda numbers: self.sum(index, numbers)
+        return made
+
+    def sum(self, index: int, numbers: np.ndarray) -> np.ndarray:
+        self.numbers[index] = numbers
+        self.barrier.wait()
+        total = np.sum(self.numbers, axis=0)
+        self.barrier.wait()
+        return total
+
+
+def outcomes(check, *arguments: tuple) -> list[str]:
+    """What `check(worker, *arguments of that worker)` raises on each worker, as text; "" for nothing."""
+    group = Group(len(arguments))
+
+    def one(index: int) -> str:
+        try:
+            check(group.worker(index), *arguments[index])
+        except (DataError, RecipeError) as error:
+            return str(error)
+        return ""
+
+    with ThreadPoolExecutor(len(arguments)) as threads:
+        return list(threads.map(one, range(len(arguments))))
+
+
+RECIPE = RECIPES["digits"]
+
+
+def pictures(*names: str, folder: str = "/data") -> FileSource:
+    return FileSource([f"{folder}/cat/{name}" for name in names], [0] * len(names))
+
+
+def of(train, validation=None) -> Splits:
+    return Splits(train, validation, None, ("cat",))
+
+
+def test_workers_with_one_recipe_and_the_same_data_elsewhere_are_alike():
+    found = [fingerprints(of(pictures("1.png", "2.png", folder=folder))) for folder in ("/data", "/mnt/copy")]
+    assert outcomes(check_alike, (RECIPE, found[0]), (RECIPE, found[1])) == ["", ""]
+
+
+def test_a_worker_with_another_recipe_is_named_on_all():
+    found = fingerprints(digits())
+    others = outcomes(check_alike, (RECIPE, found), (RECIPE, found), (RECIPE.override(epochs=1), found))
+    assert others == ["worker 2 (host2:1) has another recipe than the chief"] * 3
+
+
+@pytest.mark.parametrize("part", ["train", "validation"])
+def test_a_worker_with_other_examples_of_the_same_labels_is_named_on_all(part):
+    mine = digits()
+    source = getattr(mine, part)
+    changed = ArraySource({"image": source.columns["image"] // 2}, source.labels)
+    found = [fingerprints(splits) for splits in (mine, replace(mine, **{part: changed}))]
+    count = f"{len(source):,}"
+    told = f"worker 1 (host1:1) has other data than the chief ({part}: {count} examples, and the chief others)"
+    assert outcomes(check_alike, (RECIPE, found[0]), (RECIPE, found[1])) == [told] * 2
+
+
+def test_a_worker_that_cannot_read_a_picture_is_named_on_all():
+    whole, less, other = (of(pictures(*names)) for names in (("1.png", "2.png"), ("1.png",), ("1.png", "3.png")))
+    told = "worker 1 (host1:1) has other data than the chief (train: 1 examples, and the chief 2)"
+    assert outcomes(check_left, (whole,), (less,)) == [told] * 2
+    assert "examples, and the chief others" in outcomes(check_left, (whole,), (other,))[0]
+    assert outcomes(check_left, (whole,), (of(pictures("1.png", "2.png", folder="/mnt")),)) == ["", ""]
+
+
+def test_of_what_was_decoded_the_names_count_and_not_the_pixels():
+    def decoded(value: int) -> Splits:
+        return of(ArraySource({"image": np.full((1, 2, 2, 1), value, np.uint8)}, [0], ["/data/cat/1.png"]))
+
+    assert outcomes(check_left, (decoded(7),), (decoded(8),)) == ["", ""]
