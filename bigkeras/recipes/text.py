@@ -11,8 +11,8 @@ CHARACTER_NGRAMS = Choice("text_classification", {"tokens": "character", "ngrams
 
 IMDB_BAG_OF_NGRAMS = Recipe(
     name="imdb-bag-of-ngrams",
-    claim="IMDb by words and word pairs alone (fastText): the baseline that every other model has to beat, 90.75 % with "
-    "--set data.validation=0",
+    claim="IMDb by words and word pairs alone (fastText): the baseline that every other model has to beat, 90.75 % "
+    "with --set data.validation=0",
     data=Choice("imdb_reviews"),
     task=Choice(
         "text_classification",
