@@ -264,7 +264,7 @@ def _summary(metrics: dict[str, Any]) -> str:
         elif isinstance(values, dict) and "perplexity" in values:
             lines.append(
                 f"{split}: perplexity {values['perplexity']:.2f}, accuracy {values['accuracy']:.4f} of "
-                f"{values['hidden_tokens']} hidden tokens in {values['examples']} texts"
+                f"{values['hidden_tokens']} hidden tokens in {values['examples']} texts or parts of long ones"
             )
         elif isinstance(values, dict) and "bleu" in values:
             lines.append(

@@ -102,7 +102,8 @@ def prepare(network: keras.Model, recipe: Recipe, task: Task, splits: Splits) ->
     if recipe.lora:
         named("lora", lambda: add_lora(network, recipe.lora or 0, whole=fresh))
     if not network.trainable_weights:
-        raise RecipeError(f"freeze_until={recipe.freeze_until}: nothing is left to train; name an earlier layer")
+        named_one = f"freeze_until={recipe.freeze_until}" if recipe.freeze_until else f"model {recipe.model.name}"
+        raise RecipeError(f"{named_one}: nothing is left to train")
 
 
 def _settled(recipe: Recipe, machine: runtime.Machine) -> runtime.Machine:

@@ -105,8 +105,8 @@ def _head(recipe: Recipe, scored: Mapping[str, Mapping[str, Any]]) -> str:
         lines.append("Trained on all texts: nothing was held back to score it on.")
     for split, values in scored.items():
         lines += [
-            f"**Of {values['hidden_tokens']:,} hidden tokens in {values['examples']:,} {split} texts, "
-            f"{values['accuracy']:.2%} are named right; perplexity {values['perplexity']:.2f}** "
+            f"**Of {values['hidden_tokens']:,} hidden tokens in {values['examples']:,} {split} texts or parts of long "
+            f"ones, {values['accuracy']:.2%} are named right; perplexity {values['perplexity']:.2f}** "
             f"({values['loss']:.4f} nats a token).",
             "",
         ]

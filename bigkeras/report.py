@@ -139,8 +139,9 @@ def _head(recipe: Recipe, scored: Mapping[str, Mapping[str, Any]], main: str | N
 def _decision(values: Mapping[str, Any]) -> str:
     at = values["at_threshold"]
     name = values["per_class"][1]["name"]
+    when = "never" if at["threshold"] > 1 else f"from a probability of {at['threshold']:.3f} on"
     return (
-        f"Decided for {plain(name)} from a probability of {at['threshold']:.3f} on instead of 0.5, which gave the "
+        f"Decided for {plain(name)} {when} instead of from 0.5 on, which gave the "
         f"validation split its highest mean F1: accuracy {at['accuracy']:.4f}, mean F1 {at['macro_f1']:.4f}; of "
         f"{plain(name)} precision {at['precision']:.4f}, recall {at['recall']:.4f}, F1 {at['f1']:.4f}. "
         "Answers and all other scores are those of the likelier class."

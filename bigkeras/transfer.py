@@ -219,7 +219,8 @@ def inherited(recipe: Recipe, languages: tuple[str, str]) -> dict[str, Any]:
                 f"task.{name}={value}: start_from={origin} has {theirs[name]}, and its vocabulary is kept"
             )
     given = own.get("vocabulary")
-    if given and not (isinstance(given, str) and expanded(given).resolve() == origin.resolve()):
+    known = [str(origin), *([load(origin).task.args.get("vocabulary")] if (origin / "recipe.json").is_file() else [])]
+    if given and given not in known and not (isinstance(given, str) and expanded(given).resolve() == origin.resolve()):
         raise RecipeError(f"task.vocabulary={given}: start_from={origin} has a vocabulary, and it is kept")
     # What the file does not tell, the task compares.
     asked = {k: v for k, v in own.items() if k in ("vocabulary_size", "min_count", "rate")}

@@ -1,5 +1,6 @@
 """Own pictures in folders: a sub-folder for every class."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -7,8 +8,6 @@ import numpy as np
 
 from bigkeras.data.files import EXTENSIONS, SPLIT_NAMES, file_splits
 from bigkeras.data.source import DataError, Splits
-
-UNSEEN = "cannot be looked at"
 
 
 def image_folder(
@@ -73,7 +72,7 @@ def _listed(
     parts: list[str] = []
     ignored: list[tuple[str, str]] = []
     for folder, part in roots:
-        for name in _sub_folders(folder, ignored):
+        for name in _sub_folders(folder):
             if printable(name) != name:
                 raise DataError(f"{printable(folder / name)}: its name, a class's, is not UTF-8: rename the folder")
             found = _files(folder / name, extensions, what, ignored)
@@ -113,24 +112,22 @@ def printable(path: str | Path) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def _sub_folders(folder: Path, ignored: list[tuple[str, str]] | None = None) -> list[str]:
-    """The names of the folders in a folder, sorted; what cannot be looked at is added to `ignored`."""
+def _sub_folders(folder: Path) -> list[str]:
     try:
         with os.scandir(folder) as entries:
-            kinds = {entry.name: _kind(entry) for entry in entries if not entry.name.startswith(".")}
+            return sorted(e.name for e in entries if not e.name.startswith(".") and _kind(e) == "folder")
     except OSError as error:
-        raise DataError(f"{folder}: cannot be listed: {error.strerror}") from None
-    if ignored is not None:
-        ignored += [(printable(folder / name), kind) for name, kind in kinds.items() if kind.startswith(UNSEEN)]
-    return sorted(name for name, kind in kinds.items() if kind == "folder")
+        raise DataError(f"{error.filename or folder}: cannot be listed: {error.strerror}") from None
 
 
 def _kind(entry: os.DirEntry[str]) -> str:
-    """folder, file, or why it is neither."""
+    """folder, file, or why it is neither. Raises OSError where that cannot be seen, since it may be a whole class."""
     try:
         return "folder" if entry.is_dir() else "file" if entry.is_file() else "not a file, or a link to nothing"
-    except OSError as error:  # a link in a circle, or to where one may not look
-        return f"{UNSEEN}: {error.strerror}"
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        return "a link in a circle"
 
 
 def _files(top: Path, extensions: tuple[str, ...], what: str, ignored: list[tuple[str, str]]) -> list[str]:
@@ -159,7 +156,7 @@ def _files(top: Path, extensions: tuple[str, ...], what: str, ignored: list[tupl
                     else:
                         ignored.append((printable(entry.path), kind))
         except OSError as error:
-            raise DataError(f"{folder}: cannot be listed: {error.strerror}") from None
+            raise DataError(f"{error.filename or folder}: cannot be listed: {error.strerror}") from None
     found.sort()
     if found and not any(os.access(path, os.R_OK) for path in found):
         raise DataError(f"{found[0]}: may not be read, and neither may any other {what} of {top}: check permissions")

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -117,7 +118,7 @@ def _picture(table: Path, line: int, cell: str) -> str:
 def _label(table: Path, line: int, cell: str) -> str:
     if not cell.strip():
         raise DataError(f"{table}, line {line}: no label")
-    return " ".join(cell.split())  # one line, for labels.txt
+    return re.sub(r"\s*[\r\n]+\s*", " ", cell.strip())  # one line, for labels.txt
 
 
 def _part(table: Path, line: int, cell: str) -> str:

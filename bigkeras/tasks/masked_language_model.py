@@ -57,7 +57,8 @@ class MaskedLanguageModel:
 
     def ready(self, splits: Splits) -> Splits:
         """The texts of training and validation, tokenised once."""
-        return self.texts.ready(splits)
+        validation = splits.validation and self.opened(splits.validation)
+        return replace(splits, train=self.opened(splits.train), validation=validation)
 
     def opened(self, source: Source) -> TokenSource:
         """The token ids of a source of texts; what is longer than `length` becomes several examples, none cut off."""
@@ -67,8 +68,8 @@ class MaskedLanguageModel:
         return TokenSource(values, lengths, source if len(rows) == len(source) else source.take(rows))  # type: ignore[attr-defined]
 
     def lengths(self, source: Source) -> np.ndarray:
-        """How many tokens each text has."""
-        return self.texts.lengths(source)
+        """How many tokens each text, or part of one, has."""
+        return self.opened(source).lengths
 
     def dataset(
         self, source: Source, rows: tf.data.Dataset, batch_size: int, training: bool, on_bad: Callable[[int], None]
@@ -186,9 +187,9 @@ def hider(preprocessor: TextPreprocessor, rate: float) -> Callable[[tf.Tensor, t
     """A graph function from ids `(batch, length)` and int64 seeds `(batch,)` to `((ids, places), labels, weights)`.
 
     A share `rate` of the words is chosen, each whole: of its tokens 80 % become [MASK] (the unknown token where the
-    vocabulary has none), 10 % a token drawn at random, 10 % stay. Of every text at least one word is chosen. `places`,
-    `labels` and `weights` are `(batch, n)`, n following from the length alone; weight 0 fills what fewer words leave.
-    The same seed hides the same. Raises DataError for a vocabulary without words.
+    vocabulary has none), 10 % a token drawn at random, 10 % stay. Of every text a word is chosen, if it has one that fits
+    into n. `places`, `labels` and `weights` are `(batch, n)`, n following from the length alone; weight 0 fills what
+    fewer words leave. The same seed hides the same. Raises DataError for a vocabulary without words.
     """
     begins, special = word_beginnings(preprocessor), special_ids(preprocessor)
     drawable = np.setdiff1d(np.arange(preprocessor.vocabulary_size), special)  # no special token is drawn

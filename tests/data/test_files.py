@@ -106,8 +106,7 @@ def test_links_in_a_circle_are_ignored(animals):
     (animals / "self").symlink_to("self")
     splits = image_folder(directory=str(animals))
     assert len(all_names(splits)) == 20
-    told = "cannot be looked at: Too many levels of symbolic links"
-    assert set(splits.ignored) == {(str(animals / "cat" / "again.png"), told), (str(animals / "self"), told)}
+    assert splits.ignored == ((str(animals / "cat" / "again.png"), "a link in a circle"),)
 
 
 @pytest.mark.parametrize("place", ["~nobody-of-this-name", "~nobody-of-this-name/pictures"])

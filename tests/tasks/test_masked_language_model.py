@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 
 import keras
@@ -14,9 +15,9 @@ from bigkeras.assembly import make_step
 from bigkeras.checks import check_recipe
 from bigkeras.data import DATASETS
 from bigkeras.data.reviews import text_array
-from bigkeras.data.source import ArraySource, DataError
+from bigkeras.data.source import ArraySource, DataError, Splits
 from bigkeras.evaluation import evaluate
-from bigkeras.recipe import Choice, Recipe, RecipeError
+from bigkeras.recipe import Choice, Recipe, RecipeError, load
 from bigkeras.recipe_data import load_splits
 from bigkeras.recipes import RECIPES
 from bigkeras.runtime import Machine
@@ -117,6 +118,11 @@ def test_a_long_text_is_learned_in_parts(frame):
     inner = slice(1, -1) if frame else slice(None)
     assert [number for row in ids[:3] for number in row] == whole(tf.constant(texts[:1])).to_list()[0][inner]
     assert task.shown(opened, 2) == texts[0]
+    # What is trained on are the same parts.
+    ready = task.ready(Splits(source, source, None, ()))
+    for part in (ready.train, ready.validation):
+        np.testing.assert_array_equal(part.values, opened.values)
+        np.testing.assert_array_equal(task.lengths(part), opened.lengths)
 
 
 def test_in_a_script_without_spaces_every_piece_is_a_word():
@@ -231,6 +237,13 @@ def test_pretraining_goes_on_from_an_earlier_run_with_its_vocabulary(run, tmp_pa
     recipe = recipe_for(other, task=Choice("masked_language_model"), start_from=str(run), epochs=1)
     fit(recipe, tmp_path / "run", log=QUIET)
     assert (tmp_path / "run" / "vocabulary.txt").read_bytes() == (run / "vocabulary.txt").read_bytes()
+
+
+def test_a_run_whose_vocabulary_was_given_is_gone_on_from(run, lines, tmp_path):
+    copy = shutil.copytree(run, tmp_path / "run")
+    given = Choice("masked_language_model", {**load(run).task.args, "vocabulary": "words.txt"})
+    replace(load(run), task=given).save(copy / "recipe.json")
+    assert inherited(recipe_for(lines, start_from=str(copy), task=given), ("", ""))["vocabulary"] == str(copy)
 
 
 def test_what_cannot_be_done_is_one_line(run, lines, tmp_path):
