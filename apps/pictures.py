@@ -109,11 +109,14 @@ def to_png(data: bytes) -> bytes:
         from PIL import Image, ImageOps, UnidentifiedImageError
     except ImportError:
         raise PictureError(f"neither {', '.join(FORMATS)}; other formats need Pillow: pip install pillow") from None
-    # The check below takes the place of Pillow's own, which warns first.
-    Image.MAX_IMAGE_PIXELS = None
+    # Pillow raises above twice that many: of pictures inside an icon, whose size the check below does not see.
+    Image.MAX_IMAGE_PIXELS = LARGEST_PICTURE
+    Image.init()
+    # To read EPS, Pillow starts Ghostscript, which runs what the file says.
+    formats = [name for name in Image.ID if name != "EPS"]
     png = io.BytesIO()
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data)) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=formats) as image:
             if image.width * image.height > LARGEST_PICTURE:
                 raise PictureError(f"{image.width} x {image.height} pixels are too many: at most {LARGEST_PICTURE}")
             upright = _eight_bits(ImageOps.exif_transpose(image))
@@ -122,6 +125,8 @@ def to_png(data: bytes) -> bytes:
         raise PictureError("not a picture in any known format") from None
     except PictureError:
         raise
+    except Image.DecompressionBombError:
+        raise PictureError(f"its pixels are too many: at most {LARGEST_PICTURE}") from None
     except Exception as error:  # Pillow's many readers raise whatever a damaged file leads them to
         raise PictureError(f"cannot be decoded: {error}") from None
     return png.getvalue()

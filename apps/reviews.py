@@ -13,6 +13,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -252,6 +253,9 @@ def replaced(path: str) -> Iterator[Path]:
         # A name that is nobody's; a file of tempfile would be for its owner alone.
         beside = final.with_name(f".{final.name}-{os.urandom(4).hex()}")
         try:
+            if final.exists():
+                beside.touch(0o600)
+                shutil.copymode(final, beside)
             yield beside
             os.replace(beside, final)
         finally:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bigkeras import __version__
+from bigkeras.signals import shown
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -30,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
         if not _is_users(error):
             raise
         signum = getattr(error, "signum", None)
-        print(f"bigkeras: {_line(error)}", file=sys.stderr)
+        print(f"bigkeras: {shown(_line(error))}", file=sys.stderr)
         return 128 + signum if signum else 1
 
 

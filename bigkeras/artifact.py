@@ -138,7 +138,7 @@ def placed(directory: Path, contents: Mapping[str, bytes]) -> Iterator[Path]:
         for name, data in contents.items():
             (beside / name).write_bytes(data)
         yield beside
-        beside.chmod(0o755)  # mkdtemp keeps others out
+        beside.chmod(0o777 & ~_umask())  # mkdtemp keeps others out
         # An empty directory may stand there already.
         os.replace(beside, directory)
     except BaseException as error:
@@ -319,6 +319,13 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ExportError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or 'not UTF-8 text'}") from None
+
+
+def _umask() -> int:
+    """What files of this process may not be; it can only be read by setting it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
 
 
 def _card(directory: Path, run_dir: Path, texts: Mapping[str, str], model: keras.Model, preprocessor: Any) -> str:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from bigkeras.data.plan import epoch_plan, steps_per_epoch
 from bigkeras.data.source import DataError, Source, Splits
 from bigkeras.metrics import NO_SCORE, epoch_score, had_enough, macro_f1
 from bigkeras.models.lora import merged
-from bigkeras.progress import progress_bar
+from bigkeras.progress import ProgressBar, progress_bar
 from bigkeras.recipe import Recipe
 from bigkeras.run import RunError, write_csv
 from bigkeras.runtime import Machine
@@ -42,6 +43,8 @@ def write_model(network: keras.Model, path: Path) -> None:
     beside = path.with_suffix(".part.keras")
     try:
         merged(network).save(beside)
+        with open(beside, "rb") as written:
+            os.fsync(written.fileno())  # before a checkpoint may name it as the best
         beside.replace(path)
     except OSError as error:
         with contextlib.suppress(OSError):
@@ -296,8 +299,18 @@ class Control(keras.callbacks.Callback):
 
     def leave(self, error: Exception) -> None:
         """What a run that ends before its time leaves behind."""
-        for callback in self.shown:
-            callback.on_train_end()
+        bars = [callback for callback in self.shown if isinstance(callback, ProgressBar)]
+        for bar in bars:
+            bar.on_train_end()
+        try:
+            self._leave(error)
+        finally:
+            # Pictures and traces take a while, which who asks to leave may not give.
+            for callback in self.shown:
+                if callback not in bars:
+                    callback.on_train_end()
+
+    def _leave(self, error: Exception) -> None:
         if not isinstance(error, Interrupted):
             # Not all workers need have come here; and what ends the run is told, not what follows from it.
             with contextlib.suppress(checkpoint.CheckpointError, RunError):

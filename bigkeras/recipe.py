@@ -82,6 +82,8 @@ class Recipe:
     def __post_init__(self) -> None:
         for name, hint in typing.get_type_hints(type(self)).items():
             object.__setattr__(self, name, _typed(name, getattr(self, name), hint))
+        if self.name in ("", ".", "..") or not self.name.isprintable() or set(self.name) & set("/\\"):
+            raise RecipeError(f"name={self.name!r}: the name of a folder: no slash, nothing that is not seen")
         positive = ("epochs", "batch_size", "micro_batches", "score_every")
         for name in positive:
             if getattr(self, name) < 1:
@@ -130,7 +132,7 @@ class Recipe:
         """Writes the recipe, beside and renamed."""
         path = Path(path)
         beside = path.with_name(path.name + ".part")
-        beside.write_text(self.to_json(), encoding="utf-8")
+        beside.write_text(self.to_json(), encoding="utf-8", errors="backslashreplace")
         os.replace(beside, path)
 
 

@@ -40,10 +40,10 @@ def opened(run_dir: Path, recipe: Recipe) -> Iterator[Path]:
             raise RunError(f"{run_dir}: process {lock.read().strip() or 'unknown'} is training in it") from None
         except OSError as error:
             raise RunError(f"{run_dir}: cannot be locked: {error.strerror}") from None
+        _claim(run_dir, recipe)
         lock.truncate(0)
         lock.write(f"{os.getpid()}\n")
         lock.flush()
-        _claim(run_dir, recipe)
         yield run_dir
 
 
@@ -70,8 +70,11 @@ def _claim(run_dir: Path, recipe: Recipe) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file, beside and renamed. Raises RunError where it cannot be written."""
-    write_bytes(path, text.encode())
+    """Writes a text file, beside and renamed. Raises RunError where it cannot be written.
+
+    Bytes of a path that are not UTF-8 are written as \\udce9 and the like, which JSON reads as the same path.
+    """
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_bytes(path: Path, data: bytes) -> None:

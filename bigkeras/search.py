@@ -14,7 +14,7 @@ import numpy as np
 from bigkeras.data.source import Splits, Unsuited
 from bigkeras.models.pretrained import LITE0_MEAN, LITE0_STD, PACKAGE
 from bigkeras.recipe import Choice, Recipe, RecipeError
-from bigkeras.run import RunError, write_json, write_text
+from bigkeras.run import RunError, write_bytes, write_json, write_text
 from bigkeras.tasks.classification import survey
 from bigkeras.text_search import text_candidates
 
@@ -215,7 +215,7 @@ def _share(values: Mapping[str, Any], monitor: str) -> float:
 
 def _promote(directory: Path, best: Path) -> None:
     for name in (*KEPT, *(name for name in VOCABULARIES if (best / name).exists())):
-        shutil.copyfile(best / name, directory / name)
+        write_bytes(directory / name, (best / name).read_bytes())
     for name in ("examples", "pictures"):
         shutil.copytree(best / name, directory / name, dirs_exist_ok=True)
 

@@ -1,6 +1,7 @@
 """Where a run speaks to a person, and how it is asked to stop."""
 
 import contextlib
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,11 @@ class Interrupted(Exception):
         self.signum = signum
 
 
+def shown(text: str) -> str:
+    r"""Text as a terminal may have it: control characters, which steer it and names may hold, as \x1b and the like."""
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda sign: f"\\x{ord(sign[0]):02x}", text)
+
+
 class Log:
     """Where a run speaks: the terminal, or nowhere."""
 
@@ -25,7 +31,7 @@ class Log:
     def say(self, text: str) -> None:
         """A line for a person."""
         if not self.quiet:
-            print(text, file=sys.stderr, flush=True)
+            print(shown(text), file=sys.stderr, flush=True)
 
     def say_once(self, text: str) -> None:
         """A line that is not said again, as of data that several runs of a search read."""

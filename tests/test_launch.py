@@ -186,7 +186,7 @@ def test_a_worker_that_is_slow_and_then_hangs_is_named_by_the_chief(tmp_path):
         wait_for(group, lambda: (tmp_path / "run" / "log.csv").exists())
         hung = worker(group, 1)
         address = json.loads(hung.environ()["TF_CONFIG"])["cluster"]["worker"][1]
-        slowed = threading.Thread(target=slow_down, args=(group.pid, 0.8, ended))
+        slowed = threading.Thread(target=slow_down, args=(hung, 0.8, ended))
         slowed.start()
         wait_for(group, lambda: f"worker 1 ({address}) is slow: " in log.read_text())
         ended.set()

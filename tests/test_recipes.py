@@ -7,7 +7,20 @@ import pytest
 from bigkeras.checks import check_recipe
 from bigkeras.data import DATASETS
 from bigkeras.evaluation import with_data
+from bigkeras.recipe import RecipeError, load
 from bigkeras.recipes import RECIPES
+
+
+@pytest.mark.parametrize("name", ["", "..", "../x", "/x", "a\\b", "a\nb"])
+def test_a_name_that_leads_elsewhere_is_refused(name):
+    with pytest.raises(RecipeError, match="the name of a folder"):
+        RECIPES["digits"].override(name=name)
+
+
+def test_a_place_that_is_not_utf8_is_kept(tmp_path):
+    recipe = with_data(RECIPES["image-folder"], "/data/caf\udce9")
+    recipe.save(tmp_path / "recipe.json")
+    assert load(tmp_path) == recipe
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -323,6 +323,14 @@ def test_a_second_process_in_a_run_directory_is_refused(tmp_path):
         fit(TINY, tmp_path / "run", log=QUIET)
 
 
+def test_the_lock_of_another_program_keeps_its_content(tmp_path):
+    (tmp_path / ".lock").write_text("theirs")
+    (tmp_path / "data.txt").touch()
+    with pytest.raises(RunError, match="not empty"):
+        fit(TINY, tmp_path, log=QUIET)
+    assert (tmp_path / ".lock").read_text() == "theirs"
+
+
 def test_a_file_system_without_locks_is_not_taken_for_another_process(tmp_path, monkeypatch):
     def without_locks(*_):
         raise OSError(errno.ENOLCK, "No locks available")

@@ -106,7 +106,10 @@ def transcode(encoded: bytes, max_pixels: int = MAX_PIXELS) -> bytes:
     from PIL import Image, ImageOps
 
     try:
-        with Image.open(io.BytesIO(encoded)) as image:
+        Image.init()
+        # To read EPS, Pillow starts Ghostscript, which runs what the file says.
+        formats = [name for name in Image.ID if name != "EPS"]
+        with Image.open(io.BytesIO(encoded), formats=formats) as image:
             width, height = image.size
             if width * height > max_pixels:
                 raise ValueError(
@@ -168,6 +171,10 @@ def _bmp(encoded: tf.Tensor, header: tf.Tensor) -> Described:
 
 
 def _webp(encoded: tf.Tensor, header: tf.Tensor) -> Described:
+    named = tf.reduce_any([headers.spells(header[12:16], name) for name in (b"VP8 ", b"VP8L", b"VP8X")])
+    # Without a name the decoder would find the size elsewhere than it is looked for here.
+    with tf.control_dependencies([tf.debugging.Assert(named, ["the picture is cut or broken: a WebP without a name"])]):
+        header = tf.identity(header)
     exif, frame = headers.webp_chunks(encoded, header)
     animated = headers.webp_is_animated(header)
     # An animation may not reach the decoder whole: TensorFlow 2.21 writes beyond its buffer.

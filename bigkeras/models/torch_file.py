@@ -1,5 +1,6 @@
 """Reads the tensors of a PyTorch file without PyTorch, and without running what such a file could hold."""
 
+import math
 import pickle
 import zipfile
 from collections import OrderedDict
@@ -11,6 +12,12 @@ import numpy as np
 
 # The first value of a file of the old form (torch.save before 1.6): one pickle after another, then the storages.
 MAGIC = 0x1950A86A20F9469CFC6C
+
+# What damaged files raise.
+BROKEN = (
+    pickle.UnpicklingError, zipfile.BadZipFile, EOFError, KeyError, TypeError, AttributeError, IndexError, MemoryError,
+    OverflowError,
+)  # fmt: skip
 
 STORAGES = {
     "FloatStorage": "<f4",
@@ -41,7 +48,7 @@ def read_torch_file(path: str | Path) -> dict[str, np.ndarray]:
         return {str(name): tensor.array(storages) for name, tensor in tensors.items()}
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
-    except (pickle.UnpicklingError, zipfile.BadZipFile, EOFError, KeyError, TypeError, AttributeError, IndexError) as e:
+    except BROKEN as e:
         raise ValueError(f"{path}: not a PyTorch state dictionary, or damaged ({type(e).__name__}: {e})") from None
 
 
@@ -63,7 +70,8 @@ class _Tensor:
         numbers = np.frombuffer(storages[self.storage.key], self.storage.dtype)
         steps = zip(self.shape, self.strides, strict=True)
         last = self.offset + sum((size - 1) * stride for size, stride in steps)
-        if min((self.offset, *self.shape, *self.strides)) < 0 or (0 not in self.shape and last >= len(numbers)):
+        beyond = 0 not in self.shape and (last >= len(numbers) or math.prod(self.shape) > len(numbers))
+        if min((self.offset, *self.shape, *self.strides)) < 0 or beyond:
             raise ValueError(f"a tensor of shape {self.shape} reaches beyond its storage of {len(numbers)} numbers")
         if 0 in self.shape:
             return np.zeros(self.shape, numbers.dtype)
@@ -119,6 +127,8 @@ def _read_old(file: IO[bytes]) -> tuple[Any, dict[str, bytes]]:
     for key in _TensorsOnly(file).load():
         storage = unpickler.storages[key]
         count = int.from_bytes(_exactly(file.read, 8), "little")
+        if count != storage.count:
+            raise ValueError(f"a storage of {count} numbers, of which {storage.count} were told")
         storages[key] = _exactly(file.read, count * storage.dtype.itemsize)
     return tensors, storages
 
@@ -129,6 +139,8 @@ def _read_zip(file: IO[bytes]) -> tuple[Any, dict[str, bytes]]:
         if len(names) != 1:
             raise ValueError("a zip file without a data.pkl: not a PyTorch file")
         folder = names[0].removesuffix("data.pkl")
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
+            raise ValueError("compressed, as PyTorch writes none")
         with archive.open(names[0]) as pickled:
             unpickler = _Remembering(pickled)
             tensors = unpickler.load()

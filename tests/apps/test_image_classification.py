@@ -168,5 +168,5 @@ def test_a_gigantic_picture_is_refused_by_its_header(tmp_path):
     from apps.pictures import PictureError, read
 
     Image.new("1", (20000, 20000)).save(tmp_path / "huge.tiff", compression="group4")
-    with pytest.raises(PictureError, match="20000 x 20000 pixels are too many"):
+    with pytest.raises(PictureError, match="pixels are too many: at most"):
         read(str(tmp_path / "huge.tiff"))

@@ -93,6 +93,15 @@ def test_a_file_is_replaced_and_none_beside_it_and_others_may_read_it_as_ever(tm
     assert (tmp_path / "kept.txt").stat().st_mode == beside.stat().st_mode
 
 
+def test_a_file_that_only_its_owner_may_read_stays_so(tmp_path):
+    path = tmp_path / "answers.csv"
+    path.write_text("before")
+    path.chmod(0o600)
+    with replaced(str(path)) as beside:
+        beside.write_text("after")
+    assert (path.read_text(), path.stat().st_mode & 0o777) == ("after", 0o600)
+
+
 @pytest.mark.parametrize("name", ["", "folder", "kept.txt/x", "x" * 300])
 def test_what_cannot_be_written_is_named(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)

@@ -228,6 +228,18 @@ def huge(form):
     return bytes(data)
 
 
+def test_a_webp_whose_picture_has_no_name_is_refused(decode):
+    # The decoder takes it, and finds 16,384x16,384 where its size should not stand; here 1x1 would be read.
+    bits = b"\x2f\xff\xff\xff\x0f\x88\x88\x08" + bytes(6) + b"\x01\0\x01\0" + bytes(24)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="a WebP without a name"):
+        decode[3](b"RIFF" + struct.pack("<I", len(bits) + 4) + b"WEBP" + bits)
+
+
+def test_no_program_is_started_to_read_a_picture():
+    with pytest.raises(ValueError, match="cannot identify the format"):
+        transcode(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
+
+
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "BMP", "WEBP"])
 def test_a_huge_picture_is_refused_by_its_header_and_takes_no_memory(decode, form):
     refused = pytest.raises(tf.errors.InvalidArgumentError, match="pixels is too large: at most 64000000 are decoded")

@@ -156,11 +156,24 @@ def test_the_zip_form_is_read_with_its_strides(tmp_path):
     np.testing.assert_array_equal(tensors["w"], numbers.reshape(3, 2).T)
 
 
-@pytest.mark.parametrize(("shape", "strides"), [((7,), (1,)), ((2, 3), (6, 1)), ((2,), (-1,))])
+@pytest.mark.parametrize(("shape", "strides"), [((7,), (1,)), ((2, 3), (6, 1)), ((2,), (-1,)), ((10**12,), (0,))])
 def test_a_tensor_that_reaches_beyond_its_storage_is_refused(tmp_path, shape, strides):
     write_zip(tmp_path / "w.pt", tensor_pickle(shape, strides), {"0": bytes(24)})
     with pytest.raises(ValueError, match="beyond its storage"):
         read_torch_file(tmp_path / "w.pt")
+
+
+def test_compressed_storages_and_counts_that_were_not_told_are_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "w.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", tensor_pickle((6,), (1,)))
+        archive.writestr("archive/data/0", bytes(24))
+    with pytest.raises(ValueError, match=r"w\.pt: compressed"):
+        read_torch_file(tmp_path / "w.pt")
+    old = b"".join(pickle.dumps(part, 2) for part in (MAGIC, 1001, {}))
+    old += tensor_pickle((6,), (1,)) + pickle.dumps(["0"], 2) + b"\xff" * 8
+    (tmp_path / "w.pth").write_bytes(old)
+    with pytest.raises(ValueError, match=r"w\.pth: a storage of 18446744073709551615 numbers, of which 6"):
+        read_torch_file(tmp_path / "w.pth")
 
 
 @needs_package
