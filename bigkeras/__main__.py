@@ -141,7 +141,7 @@ def _train(options: argparse.Namespace) -> int:
 
     _start_tensorflow(or_jax=on_jax())
     from bigkeras.checks import AUTO
-    from bigkeras.data.folder import expanded
+    from bigkeras.data.files import expanded
     from bigkeras.evaluation import with_data
     from bigkeras.search import check_auto
     from bigkeras.train import fit

@@ -13,7 +13,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
+
+from bigkeras.models.lora import merged
 
 KEEP = 2
 KEEP_BROKEN = 1
@@ -168,3 +171,18 @@ def _found(directory: Path, ending: str = ".npz") -> list[Path]:
         return []
     except OSError as error:
         raise CheckpointError(f"{directory}: cannot be read: {error.strerror or error}") from None
+
+
+def write_model(network: keras.Model, path: Path) -> None:
+    """The network as `.keras`, written beside and renamed. Raises CheckpointError."""
+    check_there(path.parent)
+    beside = path.with_suffix(".part.keras")
+    try:
+        merged(network).save(beside)
+        with open(beside, "rb") as written:
+            os.fsync(written.fileno())  # before a checkpoint may name it as the best
+        beside.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+        raise CheckpointError(f"{path}: cannot be written: {error.strerror or error}") from None

@@ -13,7 +13,7 @@ from bigkeras.data.source import DataError, Source, Splits
 from bigkeras.models import MODELS
 from bigkeras.optimization import OPTIMIZERS, OURS, SCHEDULES
 from bigkeras.recipe import Recipe, RecipeError, check, known
-from bigkeras.run import RunError, read_json, write_json
+from bigkeras.run import RunError, has_learned, read_json, write_json
 from bigkeras.search import check_auto
 from bigkeras.tasks import LOSSES, MODEL_ARGUMENTS, MONITORS, TASKS, check_augmentation
 from bigkeras.workers import Workers, addresses
@@ -50,13 +50,9 @@ def check_data(directory: Path, recipe: Recipe, found: Found) -> None:
         found = {part: values for part, values in found.items() if part != "train"}  # its labels are the teacher's
     path = directory / DATA_FILE
     changed = other_data(read_json(path), found) if path.exists() else ""
-    if changed and any(_learned(place) for place in (directory, *directory.glob("candidates/*"))):
+    if changed and has_learned(directory):
         raise RunError(f"{directory}: its data has changed since it began ({changed}); take another --run-dir")
     write_json(path, found)
-
-
-def _learned(directory: Path) -> bool:
-    return (directory / "best.keras").exists() or any(directory.glob("checkpoints/*.npz"))
 
 
 def check_alike(workers: Workers, recipe: Recipe, found: Found) -> None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import signal
 import time
 from collections.abc import Callable
@@ -15,11 +14,10 @@ import numpy as np
 
 from bigkeras import checkpoint
 from bigkeras.data.bad import reason
-from bigkeras.data.plan import epoch_plan, steps_per_epoch
+from bigkeras.data.plan import steps_per_epoch
 from bigkeras.data.source import DataError, Source, Splits
 from bigkeras.metrics import NO_SCORE, epoch_score, had_enough, macro_f1
-from bigkeras.models.lora import merged
-from bigkeras.progress import ProgressBar, progress_bar
+from bigkeras.progress import ProgressBar, counted, examples_of, progress_bar
 from bigkeras.recipe import Recipe
 from bigkeras.run import RunError, write_csv
 from bigkeras.runtime import Machine
@@ -35,36 +33,6 @@ ENDS = "the run ends without it"  # where something cannot be written, and else 
 
 class Diverged(ValueError):
     """The loss or the weights are no longer numbers; the last good weights are kept."""
-
-
-def write_model(network: keras.Model, path: Path) -> None:
-    """The network as `.keras`, written beside and renamed. Raises CheckpointError."""
-    checkpoint.check_there(path.parent)
-    beside = path.with_suffix(".part.keras")
-    try:
-        merged(network).save(beside)
-        with open(beside, "rb") as written:
-            os.fsync(written.fileno())  # before a checkpoint may name it as the best
-        beside.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
-        raise checkpoint.CheckpointError(f"{path}: cannot be written: {error.strerror or error}") from None
-
-
-def counted(batch_size: int, lengths: np.ndarray | None, steps: int) -> int:
-    """What a step counts for in rates: its examples, of sentence pairs the target's tokens.
-
-    `lengths`: of source and target, `(n, 2)`, of pairs. A batch of them has room for `batch_size` tokens, of which some
-    are padding.
-    """
-    return batch_size if lengths is None else max(1, round(int(lengths[:, 1].sum()) / steps))
-
-
-def examples_of(recipe: Recipe, labels: np.ndarray) -> int:
-    """How many examples an epoch has, without those that only fill its last batch."""
-    plan = epoch_plan(labels, batch_size=recipe.batch_size, seed=0, epoch=0, balance=recipe.balance)
-    return int(np.count_nonzero(plan.weights))
 
 
 class Control(keras.callbacks.Callback):
@@ -264,7 +232,7 @@ class Control(keras.callbacks.Callback):
         """
         self.step.swap_averages()
         try:
-            written = (write or self._write)(lambda: write_model(self.step.network, self.directory / name))
+            written = (write or self._write)(lambda: checkpoint.write_model(self.step.network, self.directory / name))
         finally:
             self.step.swap_averages()
         return written is not False

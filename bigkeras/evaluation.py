@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from bigkeras.data import DATASETS
+from bigkeras.data.files import expanded
 from bigkeras.data.fingerprint import DATA_FILE, fingerprints, other_data
-from bigkeras.data.folder import expanded
 from bigkeras.data.source import ArraySource, DataError, Source, Splits, joined
 from bigkeras.masked_evaluation import MaskedScores, score_hidden, write_masked_report
 from bigkeras.metrics import best_threshold, bootstrap_interval, classification_metrics, scores_at

@@ -7,7 +7,11 @@ from collections.abc import Mapping
 from typing import Any, TextIO
 
 import keras
+import numpy as np
 from tqdm import tqdm
+
+from bigkeras.data.plan import epoch_plan
+from bigkeras.recipe import Recipe
 
 LAST_KEYS = ("learning_rate", "examples_per_second", "tokens_per_second")
 
@@ -138,3 +142,18 @@ def _bar(total: int, done: int, batch_size: int, stream: TextIO, unit: str) -> A
         smoothing=0.05,
         file=stream,
     )
+
+
+def counted(batch_size: int, lengths: np.ndarray | None, steps: int) -> int:
+    """What a step counts for in rates: its examples, of sentence pairs the target's tokens.
+
+    `lengths`: of source and target, `(n, 2)`, of pairs. A batch of them has room for `batch_size` tokens, of which some
+    are padding.
+    """
+    return batch_size if lengths is None else max(1, round(int(lengths[:, 1].sum()) / steps))
+
+
+def examples_of(recipe: Recipe, labels: np.ndarray) -> int:
+    """How many examples an epoch has, without those that only fill its last batch."""
+    plan = epoch_plan(labels, batch_size=recipe.batch_size, seed=0, epoch=0, balance=recipe.balance)
+    return int(np.count_nonzero(plan.weights))

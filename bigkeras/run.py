@@ -22,7 +22,7 @@ class RunError(ValueError):
 def opened(run_dir: Path, recipe: Recipe) -> Iterator[Path]:
     """The directory, made if need be, held by this process alone, with the recipe in it.
 
-    Raises RunError if another process holds it, another recipe lives there, or it is not a run directory.
+    Raises RunError if another process holds it, another recipe has learned there, or it is not a run directory.
     """
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -54,7 +54,10 @@ def _claim(run_dir: Path, recipe: Recipe) -> None:
         ours, theirs = json.loads(recipe.to_json()), json.loads(other.to_json())
         # What a recipe claims of itself changes nothing in the run.
         differing = [key for key in ours if key != "claim" and ours[key] != theirs[key]]
-        if differing:
+        if differing and not has_learned(run_dir):  # as after a mistake in the first command
+            search.unlink(missing_ok=True)
+            write_text(held, recipe.to_json())
+        elif differing:
             key = differing[0]
             raise RunError(
                 f"{run_dir}: holds a run of another recipe ({key}: {_short(theirs[key])}, asked for "
@@ -67,6 +70,12 @@ def _claim(run_dir: Path, recipe: Recipe) -> None:
             f"{run_dir}: not empty and without a recipe.json ({foreign[0]} is there); take another --run-dir"
         )
     write_text(held, recipe.to_json())
+
+
+def has_learned(run_dir: Path) -> bool:
+    """Whether a run, or a candidate of it, has weights that another recipe or other data would spoil."""
+    places = (run_dir, *run_dir.glob("candidates/*"))
+    return any((place / "best.keras").exists() or any(place.glob("checkpoints/*.npz")) for place in places)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bigkeras.data.folder import expanded
+from bigkeras.data.files import expanded
 from bigkeras.data.source import ArraySource, Splits, joined
 from bigkeras.predictions import Predict, predict_source, run_predictor
 from bigkeras.recipe import Recipe, RecipeError

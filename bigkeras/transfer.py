@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from bigkeras.data.cleaning import base
-from bigkeras.data.folder import expanded
+from bigkeras.data.files import expanded
 from bigkeras.models.pretrained import copy_weights_by_name, load_pretrained, of_classes
 from bigkeras.models.pretrained_text import bert_sizes, lower_case, preset_size, preset_vocabulary
 from bigkeras.recipe import Choice, Recipe, RecipeError, load

@@ -190,8 +190,8 @@ def test_an_epoch_whose_model_could_not_be_written_is_not_taken_for_the_kept_one
         original(network, path)
 
     failed: list[Path] = []
-    original = control.write_model
-    monkeypatch.setattr(control, "write_model", full)
+    original = checkpoint.write_model
+    monkeypatch.setattr(checkpoint, "write_model", full)
     hooked(monkeypatch, "on_epoch_end", lambda c: stopped and c.position.epoch == 0 and c.asked.append(signal.SIGTERM))
     # Nothing is learned: every epoch is as good as the first.
     recipe = TINY.override(optimizer=Choice("sgd", {"learning_rate": 0.0}), on_checkpoint_error="go on")

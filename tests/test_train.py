@@ -323,6 +323,15 @@ def test_a_second_process_in_a_run_directory_is_refused(tmp_path):
         fit(TINY, tmp_path / "run", log=QUIET)
 
 
+def test_a_mistake_in_the_first_command_does_not_take_the_directory(tmp_path):
+    with pytest.raises(RecipeError, match="learning_rate=None"):
+        fit(TINY.override(**{"optimizer.learning_rate": None}), tmp_path / "run", log=QUIET)
+    fit(TINY, tmp_path / "run", log=QUIET)
+    assert load(tmp_path / "run") == TINY
+    with pytest.raises(RunError, match="another recipe"):
+        fit(TINY.override(epochs=1), tmp_path / "run", log=QUIET)
+
+
 def test_the_lock_of_another_program_keeps_its_content(tmp_path):
     (tmp_path / ".lock").write_text("theirs")
     (tmp_path / "data.txt").touch()

@@ -13,7 +13,6 @@ import tensorflow as tf
 
 from bigkeras.artifact import export
 from bigkeras.checks import check_recipe
-from bigkeras.control import counted
 from bigkeras.data import DATASETS
 from bigkeras.data.cleaning import Pair, tidy
 from bigkeras.data.pair_splits import pair_source
@@ -21,6 +20,7 @@ from bigkeras.data.pipeline import ordered_plan, plan_rows
 from bigkeras.data.plan import ROWS, epoch_plan, steps_per_epoch, token_plan
 from bigkeras.data.source import DataError, joined
 from bigkeras.evaluation import evaluate, with_data
+from bigkeras.progress import counted
 from bigkeras.recipe import Choice, Recipe, RecipeError
 from bigkeras.recipe_data import ready
 from bigkeras.signals import Log

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from bigkeras.data import formats
-from bigkeras.data.folder import expanded
+from bigkeras.data.files import expanded
 from bigkeras.data.source import ArraySource, DataError, Splits
 from bigkeras.data.splits import check_fractions, stratified_sample, stratified_split
 from bigkeras.data.tfds import tfds_arrays

@@ -1,6 +1,7 @@
 """What the sources of own pictures and own texts share: parts and class names to Splits."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,14 @@ SPLIT_NAMES = {
     "test": "test",
     "testing": "test",
 }
+
+
+def expanded(path: str | Path) -> Path:
+    """The path with a ~ at its beginning replaced by the home folder; where nobody has such a home, as it is."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
 
 
 def load_bytes(encoded: Any) -> Any:

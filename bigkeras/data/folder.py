@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bigkeras.data.files import EXTENSIONS, SPLIT_NAMES, file_splits
+from bigkeras.data.files import EXTENSIONS, SPLIT_NAMES, expanded, file_splits
 from bigkeras.data.source import DataError, Splits
 
 
@@ -97,14 +97,6 @@ def _class_names(
     if len(names) == 1:
         raise DataError(f"{roots[0][0]}: only one class, {names[0]!r}: at least two are needed, {wanted}")
     return names
-
-
-def expanded(path: str | Path) -> Path:
-    """The path with a ~ at its beginning replaced by the home folder; where nobody has such a home, as it is."""
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:
-        return Path(path)
 
 
 def printable(path: str | Path) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 from bigkeras.data.cleaning import LANGUAGES, SAMPLE, Pair, base, check_order, tidy
 from bigkeras.data.corpora import unpacked
 from bigkeras.data.encoding import decoded
-from bigkeras.data.folder import expanded
+from bigkeras.data.files import expanded
 from bigkeras.data.pair_splits import pair_splits
 from bigkeras.data.source import DataError, Splits
 from bigkeras.data.tmx import read_tmx

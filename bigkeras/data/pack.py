@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from bigkeras.data.folder import expanded
+from bigkeras.data.files import expanded
 from bigkeras.data.source import DataError, Source, Splits
 
 INDEX = "index.json"

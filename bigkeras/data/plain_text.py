@@ -10,7 +10,7 @@ import numpy as np
 
 from bigkeras.data.arrays import data_directory
 from bigkeras.data.encoding import decoded
-from bigkeras.data.folder import expanded
+from bigkeras.data.files import expanded
 from bigkeras.data.formats import read_bytes
 from bigkeras.data.reviews import imdb_parts, imdb_reviews, text_array
 from bigkeras.data.rows import bytes_of

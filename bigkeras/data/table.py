@@ -7,8 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bigkeras.data.files import SPLIT_NAMES, file_splits
-from bigkeras.data.folder import expanded
+from bigkeras.data.files import SPLIT_NAMES, expanded, file_splits
 from bigkeras.data.source import DataError, Splits
 
 

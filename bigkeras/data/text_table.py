@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from bigkeras.data.encoding import BLANK, decoded
-from bigkeras.data.files import SPLIT_NAMES, part_splits
-from bigkeras.data.folder import expanded
+from bigkeras.data.files import SPLIT_NAMES, expanded, part_splits
 from bigkeras.data.reviews import text_array
 from bigkeras.data.rows import LOOKED_AT, bytes_of, csv_rows, is_json, json_rows
 from bigkeras.data.source import ArraySource, DataError, Splits

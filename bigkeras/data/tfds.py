@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bigkeras.data.folder import expanded
+from bigkeras.data.files import expanded
 from bigkeras.data.source import DataError
 
 # Where each data set comes from: what answers here can be downloaded.

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bigkeras.data.folder import expanded
+from bigkeras.data.files import expanded
 from bigkeras.data.pipeline import Batch, batches
 from bigkeras.data.source import ArraySource, DataError, Source, Splits
 from bigkeras.data.tokens import TokenSource

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from bigkeras.data.cleaning import SAMPLE, Pair, check_order
-from bigkeras.data.folder import expanded
+from bigkeras.data.files import expanded
 from bigkeras.data.pipeline import Batch, options
 from bigkeras.data.plan import WIDTHS
 from bigkeras.data.source import ArraySource, DataError, Source, Splits
