@@ -93,6 +93,9 @@ def prepare(network: keras.Model, recipe: Recipe, task: Task, splits: Splits) ->
     for layer in network.layers:
         if hasattr(layer, "adapt_labelled"):
             layer.adapt_labelled(_labelled(task, splits.train))
+        if hasattr(layer, "adapt_texts"):
+            # The answers of a teacher are what it found already (docs/texts.md).
+            layer.adapt_texts(_labelled(task, splits.labelled or splits.train), _labelled(task, splits.unlabelled))
     fresh: list[str] = []
     if recipe.start_from:
         copied = start_from(recipe.start_from, network, task.preprocessor, splits.class_names)
@@ -132,8 +135,11 @@ def _reason(error: Exception) -> str:
     return re.sub(r"\x1b\[\d+m|\{\{.*?\}\} | \[Op:.*", "", lines[0]) if lines else type(error).__name__
 
 
-def _labelled(task: Task, source: Source) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _labelled(task: Task, source: Source | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """All examples once, as a model takes them, and their labels; for layers that count."""
+    if source is None:
+        return
+    source = task.ready(Splits(source, None, None, ())).train
     rows = plan_rows(lambda _: ordered_plan(source, COUNTED, task.lengths(source)), range(1))
     for x, label, weight in task.dataset(source, rows, COUNTED, training=False, on_bad=lambda _: None):
         real = weight.numpy() > 0

@@ -45,7 +45,7 @@ def taught(recipe: Recipe, splits: Splits) -> Splits:
     learned = ArraySource(columns, answers[sure].argmax(1), [unlabelled.name(int(i)) for i in sure])
     both = joined(Splits(splits.train, learned, None, splits.class_names))
     found = f"{len(sure):,} of {len(unlabelled):,} unlabelled examples learned as {directory} answers them"
-    return replace(splits, train=both, found="; ".join(filter(None, (splits.found, found))))
+    return replace(splits, train=both, labelled=splits.train, found="; ".join(filter(None, (splits.found, found))))
 
 
 def _on_jax(model: Path, task: Task) -> Predict:

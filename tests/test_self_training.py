@@ -41,7 +41,7 @@ def test_what_the_teacher_is_sure_of_is_learned_as_it_answers(teacher):
         UNLABELLED[1]: "bad",
     }
     assert "2 of 3 unlabelled" in more.found
-    assert more.validation is splits.validation
+    assert more.validation is splits.validation and more.labelled is splits.train
 
 
 def test_a_teacher_that_cannot_teach_is_one_line(teacher):

@@ -200,7 +200,9 @@ def test_a_run_goes_on_from_another_with_its_vocabulary(run, reviews, tmp_path):
 @pytest.mark.parametrize(
     "names", [{"good": "approve", "bad": "reject"}, {"good": "good", "bad": "bad", "lovely": "so"}]
 )
-@pytest.mark.parametrize("model", [Choice("bag_of_ngrams", {"width": 8}), Choice("nb_cnn", {"filters": 2})])
+@pytest.mark.parametrize(
+    "model", [Choice("bag_of_ngrams", {"width": 8}), Choice("nb_cnn", {"filters": 2, "latent": 2})]
+)
 def test_what_belongs_to_classes_begins_anew_where_they_are_others(model, names, reviews, tmp_path):
     """The first two are in the other order than those of the earlier run: by their places each would be the other."""
     fit(recipe_for(reviews, model=model, epochs=1), tmp_path / "first", log=QUIET)
@@ -339,7 +341,7 @@ SMALL = {
     "bert": {"size": "tiny"},
     "gru": {"units": 8, "embedding_width": 6, "pooling": "max"},
     "lstm": {"units": 8, "embedding_width": 6, "bidirectional": True, "pooling": "mean"},
-    "nb_cnn": {"filters": 4},
+    "nb_cnn": {"filters": 4, "latent": 3},
     "nb_ngrams": {},
     "rnn": {"units": 8, "embedding_width": 6},
     "text_cnn": {"embedding_width": 6, "filters": 4},

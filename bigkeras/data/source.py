@@ -31,7 +31,8 @@ class Source(Protocol):
 class Splits:
     """The parts of a data set, and lists of (name, reason): `bad` examples that could not be read, and files or pairs
     that were `ignored` since they are none. `languages`: of sentence pairs, from which to which; "" is not known.
-    `found`: a line on what a source of one's own took for what. `unlabelled`: examples whose labels mean nothing."""
+    `found`: a line on what a source of one's own took for what. `unlabelled`: examples whose labels mean nothing.
+    `labelled`: the part of `train` that has labels of its own, where a teacher's answers were added to it."""
 
     train: Source
     validation: Source | None
@@ -42,6 +43,7 @@ class Splits:
     languages: tuple[str, str] = ("", "")
     found: str = ""
     unlabelled: "ArraySource | None" = None
+    labelled: Source | None = None
 
 
 class ArraySource:

@@ -11,6 +11,7 @@ from bigkeras.layers.attention import (
     SplitHeads,
 )
 from bigkeras.layers.depthwise import DepthwiseConv
+from bigkeras.layers.latent_semantics import LatentSemantics, LearnedApart
 from bigkeras.layers.naive_bayes import DistinctTokens, NaiveBayesEmbedding, SumOverRoot
 from bigkeras.layers.normalization import MOMENTUM, BatchNorm, noted_waits
 from bigkeras.layers.one_hot_conv import EitherOrBoth, LeadingTokens, OneHotConv1D
@@ -44,7 +45,9 @@ __all__ = [
     "EitherOrBoth",
     "FirstToken",
     "GatherPlaces",
+    "LatentSemantics",
     "LeadingTokens",
+    "LearnedApart",
     "LearnedPositions",
     "MaskedMax",
     "NaiveBayesEmbedding",

@@ -3,6 +3,7 @@
 import keras
 
 from bigkeras.layers import (
+    DistinctTokens,
     EitherOrBoth,
     LeadingTokens,
     MaskedMax,
@@ -10,7 +11,7 @@ from bigkeras.layers import (
     OneHotConv1D,
     PaddingMask,
 )
-from bigkeras.models.nb_ngrams import ratio_logits
+from bigkeras.models.nb_ngrams import beside_latent, check_ratios, ratio_logits
 from bigkeras.models.sequences import check_sequence, positive
 
 L = keras.layers
@@ -29,24 +30,27 @@ def nb_cnn(
     windows: tuple[int, ...] = (2, 3),
     filters: int = 300,
     dropout: float = 0.5,
+    latent: int = 0,
 ) -> keras.Model:
     """The sum of two logits: `nb_ngrams`' and those of `filters` one-hot convolutions for each width of window.
 
     Input: ids of words, then of their hashed n-grams, `(batch, any length)`, 0 is padding. The task says that ids from
     `words` on are n-grams, of up to `ngrams` words: the convolutions do not see them, and to them words from
-    `known_words` on are unknown. `ratio_rate`: how many times as fast the ratios' weights learn. Call
-    `model.get_layer("embedding").adapt_labelled(batches)` with the training split before training, as the trainer does.
-    In training a third of the texts has the answer of each part alone, so that neither leans on the other. Raises
-    ValueError for sizes below 1.
+    `known_words` on are unknown. `ratio_rate`: how many times as fast the ratios' weights learn. `latent`: as for
+    `nb_ngrams`, the mean of its logits and of this sum; so is what layers adapt to before training. In training a third
+    of the texts has the answer of each part alone, so that neither leans on the other. Raises ValueError for sizes
+    below 1 and a negative `latent`.
     Source: Wang & Manning 2012, "Baselines and Bigrams"; Johnson & Zhang 2015 (arXiv 1412.1058), section 2.2.
     """
+    check_ratios(smoothing, latent)
     check_sequence(num_classes=num_classes, dropout=dropout, vocabulary_size=vocabulary_size, length=length)
     if not windows or min(windows) < 1:
         raise ValueError(f"windows={windows}: one width, at least 1, for each group of filters")
     positive(filters=filters, known_words=known_words, ngrams=ngrams)
     inputs = keras.Input((None,), dtype="int32", name="tokens")
     ratios = NaiveBayesEmbedding(vocabulary_size, num_classes, smoothing, rate=ratio_rate, name="embedding")
-    wide = ratio_logits(inputs, ratios, name="ratio_logits")
+    distinct = DistinctTokens(name="distinct")(inputs)
+    wide = ratio_logits(distinct, ratios, name="ratio_logits")
     leading = LeadingTokens(words or vocabulary_size, ngrams, name="words")(inputs)
     mask = PaddingMask(name="mask_of_words")(leading)
     groups = []
@@ -57,4 +61,5 @@ def nb_cnn(
     x = L.Concatenate(name="features")(groups) if len(groups) > 1 else L.Identity(name="features")(groups[0])
     x = L.Dropout(dropout, name="dropout")(x)
     deep = L.Dense(num_classes, dtype="float32", name="convolution_logits")(x)
-    return keras.Model(inputs, EitherOrBoth(name="logits")([wide, deep]), name="nb_cnn")
+    both = EitherOrBoth(name="trained_logits" if latent else "logits")([wide, deep])
+    return keras.Model(inputs, beside_latent(both, distinct, ratios, latent), name="nb_cnn")

@@ -46,6 +46,7 @@ IMDB_SELF_TRAINING = IMDB_NB_NGRAMS.override(
     claim="the same on IMDb's unlabelled reviews, too, as imdb-nb-ngrams answers them (train that first): 92.50 %",
     data=Choice("imdb_with_unlabelled", {"validation": 0.0}),
     task=Choice("text_classification", {**IMDB_NB_NGRAMS.task.args, "buckets": 2**24}),
+    model=Choice("nb_ngrams", {"latent": 200}),
     teacher="runs/imdb-nb-ngrams",
 )
 
