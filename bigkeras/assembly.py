@@ -29,6 +29,8 @@ NOT_COMPILED = {
     "random_rotation", "random_shear", "random_translation", "random_zoom",
 }  # fmt: skip
 
+Say = Callable[[str], object]  # by default `str`, which says nothing
+
 
 def fitted(recipe: Recipe, splits: Splits) -> Task:
     """The recipe's task, fitted on the training split. Raises Unsuited where these data cannot have it."""
@@ -38,17 +40,19 @@ def fitted(recipe: Recipe, splits: Splits) -> Task:
         raise Unsuited(str(error)) from None
 
 
-def make_step(recipe: Recipe, splits: Splits, task: Task, machine: runtime.Machine, model: Callable | None) -> Step:
+def make_step(
+    recipe: Recipe, splits: Splits, task: Task, machine: runtime.Machine, model: Callable | None, say: Say = str
+) -> Step:
     """The step that trains the recipe's network, fitted to the data, with its optimizer.
 
-    `model`: a function of one's own in place of that in `MODELS`. Raises RecipeError that names what was refused, and
-    MachineError for augmentation that cannot be compiled where the step is.
+    `model`: a function of one's own in place of that in `MODELS`. `say` is told what takes long. Raises RecipeError
+    that names what was refused, and MachineError for augmentation that cannot be compiled where the step is.
     """
     machine = _settled(recipe, machine)
     keras.utils.set_random_seed(recipe.seed)
     function = model or MODELS[recipe.model.name]
     network = named(f"model {recipe.model.name}", lambda: build(function, task.model_arguments, recipe.model.args))
-    prepare(network, recipe, task, splits)
+    prepare(network, recipe, task, splits, say)
     num_classes = len(splits.class_names) or None
     with runtime.precision("float32"):  # pixels and labels are; Keras' MixUp fails on them in 16 bits
         augmentation = named("augmentation", lambda: task.step_layers(recipe.seed))
@@ -82,7 +86,7 @@ def make_step(recipe: Recipe, splits: Splits, task: Task, machine: runtime.Machi
     return step
 
 
-def prepare(network: keras.Model, recipe: Recipe, task: Task, splits: Splits) -> None:
+def prepare(network: keras.Model, recipe: Recipe, task: Task, splits: Splits, say: Say = str) -> None:
     """Has the network's layers adapt to the training split, then take over, freeze and update what the recipe says."""
     adapting = [layer for layer in network.layers if hasattr(layer, "adapt")]
     if adapting:
@@ -94,8 +98,10 @@ def prepare(network: keras.Model, recipe: Recipe, task: Task, splits: Splits) ->
         if hasattr(layer, "adapt_labelled"):
             layer.adapt_labelled(_labelled(task, splits.train))
         if hasattr(layer, "adapt_texts"):
-            # The answers of a teacher are what it found already (docs/texts.md).
-            layer.adapt_texts(_labelled(task, splits.labelled or splits.train), _labelled(task, splits.unlabelled))
+            # Without the answers of a teacher, which tell this layer nothing more (docs/texts.md).
+            labelled, unlabelled = splits.labelled or splits.train, splits.unlabelled
+            say(f"{layer.name}: looks at {len(labelled) + len(unlabelled or ()):,} texts")
+            layer.adapt_texts(_labelled(task, labelled), _labelled(task, unlabelled))
     fresh: list[str] = []
     if recipe.start_from:
         copied = start_from(recipe.start_from, network, task.preprocessor, splits.class_names)

@@ -13,7 +13,7 @@ import keras
 import tensorflow as tf
 
 from bigkeras import checkpoint, jax_scores, runtime
-from bigkeras.assembly import fitted, named, prepare
+from bigkeras.assembly import Say, fitted, named, prepare
 from bigkeras.control import Diverged
 from bigkeras.data.plan import ROWS, steps_per_epoch
 from bigkeras.data.source import DataError, Source, Splits
@@ -44,7 +44,7 @@ def fit_on_jax(
     task = fitted(recipe, splits)
     splits = ready(task, splits, log)
     describe(directory, task, splits, {"strategy": runtime.choose_on_jax(machine), "backend": "jax"})
-    step: Any = _step(recipe, task, splits, model, machine)
+    step: Any = _step(recipe, task, splits, model, machine, log.say_once)
     with signals() as asked:
         workers = Workers(tf.distribute.get_strategy())
         control = JaxControl(recipe, directory, step, splits, task, log, asked, machine, workers)
@@ -130,7 +130,9 @@ def check_on_jax(recipe: Recipe) -> None:
         raise RecipeError(f"KERAS_BACKEND=jax: Keras cannot compile the augmentation {', '.join(NOT_COMPILED)} there")
 
 
-def _step(recipe: Recipe, task: Task, splits: Splits, model: Callable | None, machine: runtime.Machine) -> JaxStep:
+def _step(
+    recipe: Recipe, task: Task, splits: Splits, model: Callable | None, machine: runtime.Machine, say: Say
+) -> JaxStep:
     """The compiled model, laid out over the devices."""
     function = model or MODELS[recipe.model.name]
 
@@ -142,7 +144,7 @@ def _step(recipe: Recipe, task: Task, splits: Splits, model: Callable | None, ma
     # Within: to tell Keras of the devices has it forget the precision.
     with runtime.precision(recipe.precision):
         network = make()
-        prepare(network, recipe, task, splits)
+        prepare(network, recipe, task, splits, say)
         step = JaxStep(inputs=network.inputs, outputs=network.outputs, name=network.name)
     with runtime.precision("float32"):
         layers = named("augmentation", lambda: task.step_layers(recipe.seed))

@@ -125,7 +125,7 @@ def _fit(
     splits = ready(task, splits, log)
     check_left(workers, splits)
     with workers.strategy.scope(), runtime.precision(recipe.precision):
-        step = make_step(recipe, splits, task, machine, model)
+        step = make_step(recipe, splits, task, machine, model, log.say_once)
     taken = {
         "strategy": runtime.choose(machine.strategy)[0],
         "replicas": workers.strategy.num_replicas_in_sync,

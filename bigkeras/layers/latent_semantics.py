@@ -90,7 +90,7 @@ class LatentSemantics(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="bigkeras")
 class LearnedApart(keras.layers.Layer):
-    """Trained logits and found ones, `(batch, classes)` each → the trained ones in training, the mean of both otherwise.
+    """Trained logits and found ones, `(batch, classes)` each → their mean, and in training the trained ones.
 
     What is found from the training texts knows their labels: trained beside it, the other would learn what it lacks
     there, and not what new texts lack (docs/texts.md).

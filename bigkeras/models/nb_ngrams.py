@@ -23,8 +23,8 @@ def nb_ngrams(
     Input: ids of words and of hashed n-grams, in any order, `(batch, any length)`, 0 is padding; `length` is the
     pipeline's affair. `latent`: so many dimensions of latent semantic analysis of the training texts give logits, too
     (layer `latent_logits`), and the answer is the mean of both. Call `adapt_labelled(batches)` of the layer `embedding`
-    and `adapt_texts(batches)` of that one with the training split before training, as the trainer does. Raises ValueError for sizes below 1, a smoothing
-    that is not positive and a negative `latent`.
+    and `adapt_texts(batches)` of that one with the training split before training, as the trainer does. Raises
+    ValueError for sizes below 1, a smoothing that is not positive and a negative `latent`.
     Source: Wang & Manning 2012, "Baselines and Bigrams"; with trigrams: Mesnil et al. 2014 (arXiv 1412.5335).
     """
     check_ratios(smoothing, latent)
