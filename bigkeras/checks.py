@@ -37,6 +37,8 @@ def check_recipe(recipe: Recipe, model: Callable | None = None) -> None:
     known("monitor", recipe.monitor, MONITORS[recipe.task.name])
     if recipe.lora and not recipe.start_from and model is None:
         raise RecipeError(f"lora={recipe.lora}: updates weights that are trained already: say start_from, too")
+    if recipe.back_translator and recipe.task.name != "translation":
+        raise RecipeError(f"back_translator={recipe.back_translator}: for sentence pairs, not for {recipe.task.name}")
     if recipe.task.name in ("translation", "masked_language_model") and recipe.balance != "none":
         raise RecipeError(f"balance={recipe.balance}: {recipe.task.name} has no classes to balance")
 
@@ -46,8 +48,8 @@ Found = dict[str, dict[str, Any]]  # what `fingerprints` gives
 
 def check_data(directory: Path, recipe: Recipe, found: Found) -> None:
     """Notes which examples a run has; raises RunError where it has learned from others."""
-    if recipe.teacher:
-        found = {part: values for part, values in found.items() if part != "train"}  # its labels are the teacher's
+    if recipe.teacher or recipe.back_translator:
+        found = {part: values for part, values in found.items() if part != "train"}  # in part what other runs answer
     path = directory / DATA_FILE
     changed = other_data(read_json(path), found) if path.exists() else ""
     if changed and has_learned(directory):

@@ -128,6 +128,9 @@ def check_on_jax(recipe: Recipe) -> None:
     """Raises RecipeError for what Keras cannot do on JAX."""
     if any(choice.name in NOT_COMPILED for choice in recipe.augmentation):
         raise RecipeError(f"KERAS_BACKEND=jax: Keras cannot compile the augmentation {', '.join(NOT_COMPILED)} there")
+    if recipe.task.name == "translation" and (recipe.teacher or recipe.back_translator):
+        setting = "teacher" if recipe.teacher else "back_translator"
+        raise RecipeError(f"{setting}: KERAS_BACKEND=jax cannot translate; train this with KERAS_BACKEND=tensorflow")
 
 
 def _step(

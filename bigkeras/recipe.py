@@ -38,7 +38,9 @@ class Recipe:
     and the last layer, alone. `patience` counts scored epochs without a better `monitor`; None never stops.
     `score_every`: after so many epochs, and the last, a translator's validation sentences are translated. `teacher`: a
     run whose answers, where its probability is at least `teacher_sure`, are learned as labels of what the data has
-    without. `learn_validation`: once it has chosen what is trained, the validation split is learned from, too, and the
+    without; of sentence pairs, whose translations of the training sentences are learned beside people's, as are the
+    source sentences that `back_translator`, a run from the target language or of both directions, makes of the targets.
+    `learn_validation`: once it has chosen what is trained, the validation split is learned from, too, and the
     last epoch is the best one; test examples stay what they are. `consistency`: every example goes through the network
     twice in a step, and so much of what parts its two answers, under other draws of dropout, is added to the loss
     (R-Drop, Wu et al. 2021, arXiv 2106.14448: 1 for classes of texts, 5 for translations): a step takes twice as long,
@@ -72,6 +74,7 @@ class Recipe:
     start_from: str | None = None
     teacher: str | None = None
     teacher_sure: float = 0.9
+    back_translator: str | None = None
     consistency: float = 0.0
     learn_validation: bool = False
     score_every: int = 2

@@ -18,6 +18,7 @@ from bigkeras.control import Control, Diverged
 from bigkeras.data.fingerprint import fingerprints
 from bigkeras.data.plan import ROWS, steps_per_epoch
 from bigkeras.data.source import DataError, Splits
+from bigkeras.diversification import diversified
 from bigkeras.evaluation import finish_run
 from bigkeras.recipe import Recipe, RecipeError, load
 from bigkeras.recipe_data import datasets, load_splits, ready
@@ -76,7 +77,7 @@ def fit(
         if done:
             log.say(f"{directory}: this run is complete")
             return done
-        splits = _opened(recipe, log)
+        splits = _opened(recipe, directory, workers.by_chief, log)
         found = fingerprints(splits)
         workers.by_chief(lambda: check_data(directory, recipe, found))
         check_alike(workers, recipe, found)
@@ -103,7 +104,7 @@ def _fit_on_jax(
         if done:
             log.say(f"{directory}: this run is complete")
             return done
-        splits = _opened(recipe, log)
+        splits = _opened(recipe, directory, lambda look: look(), log)
         check_data(directory, recipe, fingerprints(splits))
         if recipe.model.name == AUTO:
             return fit_best(recipe, directory, splits, functools.partial(fit, machine=machine, log=log), log)
@@ -165,10 +166,14 @@ def _decided(recipe: Recipe, directory: Path, strategy: str, by_chief: Callable,
     return replace(recipe, precision=precision)
 
 
-def _opened(recipe: Recipe, log: Log) -> Splits:
+def _opened(recipe: Recipe, directory: Path, by_chief: Callable[[Callable], Any], log: Log) -> Splits:
     """The recipe's data, with what its teacher answers; says what is left out. Raises RecipeError and DataError."""
     splits = load_splits(recipe)
-    if recipe.teacher:
+    if recipe.task.name == "translation" and (recipe.teacher or recipe.back_translator):
+        runs = " and ".join(filter(None, (recipe.teacher, recipe.back_translator)))
+        log.say(f"the training sentences as {runs} translates them")
+        splits = diversified(recipe, splits, directory, by_chief)
+    elif recipe.teacher:
         log.say(f"{recipe.teacher} answers what has no labels")
         splits = taught(recipe, splits)
     _tell(splits, log)

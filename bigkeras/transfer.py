@@ -108,7 +108,7 @@ def continued(recipe: Recipe) -> Recipe:
     if not (origin / "recipe.json").is_file():
         raise RecipeError(f"start_from={origin}: no recipe.json there: neither a run directory nor a shipped model")
     # What it learned besides its own training examples is not there.
-    theirs = replace(load(origin), teacher=None, learn_validation=False)
+    theirs = replace(load(origin), teacher=None, back_translator=None, learn_validation=False)
     if theirs.task.name != recipe.task.name:
         raise RecipeError(f"start_from={origin}: is of {theirs.task.name}, not of {recipe.task.name}")
     task = Choice(recipe.task.name, {**theirs.task.args, **recipe.task.args})
