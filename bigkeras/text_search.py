@@ -13,8 +13,6 @@ from bigkeras.tasks.text_classification import texts_of
 # Looks at a training text that fit into some minutes of two CPU cores: of n-grams and convolutions, at a text of 1,000
 # bytes; of the encoder, at one of 300.
 NGRAM_LOOKS, CONVOLUTION_LOOKS, ENCODER_LOOKS = 150_000, 20_000, 40_000
-# Dimensions of the texts' latent semantics, and the most texts for which they are found: minutes, and 1 GB.
-LATENT, MOST_FOR_LATENT = 200, 200_000
 # Examples. Of 4,000 film reviews an encoder from scratch learned 62 %, ratios of n-grams 84 % and much sooner.
 FEWEST_FOR_ENCODER = 20_000
 
@@ -49,9 +47,9 @@ def _ratios(recipe: Recipe, splits: Splits) -> Recipe:
     return replace(
         recipe,
         name=f"{recipe.name}-ratios",
-        claim="naive Bayes' ratios of n-grams of up to 3 words, with trained weights, beside latent semantic analysis",
+        claim="naive Bayes' ratios of n-grams of up to 3 words, with trained weights",
         task=Choice(recipe.task.name, _triples(splits)),
-        model=Choice("nb_ngrams", _latent(splits)),
+        model=Choice("nb_ngrams"),
         optimizer=Choice("adam", {"learning_rate": 3e-2}),
         epochs=5,
         batch_size=_batch(len(splits.train)),
@@ -64,15 +62,11 @@ def _convolutions(recipe: Recipe, splits: Splits, size: float) -> Recipe:
         name=f"{recipe.name}-convolutions",
         claim="the same ratios beside convolutions over words",
         task=Choice(recipe.task.name, _triples(splits)),
-        model=Choice("nb_cnn", {"known_words": 10_000, "filters": 100, **_latent(splits)}),
+        model=Choice("nb_cnn", {"known_words": 10_000, "filters": 100}),
         optimizer=Choice("adam", {"learning_rate": 1e-3}),
         epochs=_epochs(CONVOLUTION_LOOKS * 1000 / max(size, 100), len(splits.train), 3, 8),
         batch_size=_batch(len(splits.train)),
     )
-
-
-def _latent(splits: Splits) -> dict[str, Any]:
-    return {"latent": LATENT} if len(splits.train) <= MOST_FOR_LATENT else {}
 
 
 def _triples(splits: Splits) -> dict[str, Any]:
