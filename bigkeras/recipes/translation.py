@@ -44,8 +44,8 @@ MULTI30K_EN_DE = MULTI30K_BOTH_DIRECTIONS.override(
 
 MULTI30K_DIVERSIFIED = MULTI30K_EN_DE.override(
     name="multi30k-diversified",
-    claim="the same, trained on with what both earlier models translate of the training captions, still from its 29,000 "
-    "pairs alone (train multi30k-en-de first): BLEU 40.2 of test2016, 85 minutes on two cores with bfloat16 (--set "
+    claim="the same, trained on with what both earlier models translate of the training captions; its 29,000 pairs "
+    "are still all (train multi30k-en-de first): BLEU 40.2 of test2016, 85 minutes on two cores with bfloat16 (--set "
     "precision=mixed_bfloat16)",
     model=Choice("transformer_translator", {**SMALL.args, "dropout": 0.2}),
     optimizer=Choice("adamw", {"learning_rate": 7e-4, **ADAM}),
