@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from bigkeras.data.cleaning import Pair, cleaned
+from bigkeras.data.cleaning import Pair, base, cleaned
 from bigkeras.data.files import expanded
 from bigkeras.data.pair_splits import pair_source, source_key
 from bigkeras.data.source import ArraySource, Splits, joined
@@ -65,18 +65,19 @@ def _kept(
         return rows
     rows = []
     if recipe.teacher:
-        rows += zip(sources, _translated("teacher", recipe.teacher, sources, languages), strict=True)
+        rows += zip(sources, _translated(recipe, "teacher", sources, languages), strict=True)
     if recipe.back_translator:
         back = (languages[1], languages[0])
-        rows += zip(_translated("back_translator", recipe.back_translator, targets, back), targets, strict=True)
+        rows += zip(_translated(recipe, "back_translator", targets, back), targets, strict=True)
     write_text(path, "".join(f"{source}\t{target}\n" for source, target in rows))
     return rows
 
 
-def _translated(setting: str, named: str, sentences: list[str], languages: tuple[str, str]) -> list[str]:
-    """What an earlier run makes of sentences, under a bar."""
+def _translated(recipe: Recipe, setting: str, sentences: list[str], languages: tuple[str, str]) -> list[str]:
+    """What the run that a setting names makes of sentences, under a bar."""
     from bigkeras.translation_evaluation import run_translator
 
+    named = getattr(recipe, setting)
     told = f"{setting}={named}"
     try:
         directory = check_run(expanded(named))
@@ -85,12 +86,7 @@ def _translated(setting: str, named: str, sentences: list[str], languages: tuple
     task = load_task(directory, ())
     if task.kind != "pairs":
         raise RecipeError(f"{told}: that run does not translate")
-    theirs = task.preprocessor.languages
-    known = [theirs, theirs[::-1]] if load(directory).task.args.get("both_directions") else [theirs]
-    if all(languages) and all(theirs) and languages not in known:
-        raise RecipeError(
-            f"{told}: translates from {theirs[0]} to {theirs[1]}, not from {languages[0]} to {languages[1]}"
-        )
+    _check_direction(told, directory, task.preprocessor.languages, languages, recipe)
     translate = run_translator(directory / "best.keras", task)
     answers: list[str] = []
     # Sentences of about one length share a batch: sorted over all of them, not only over those that are done at once.
@@ -104,6 +100,21 @@ def _translated(setting: str, named: str, sentences: list[str], languages: tuple
     for place, answer in zip(order, answers, strict=True):
         placed[place] = " ".join(answer.split())  # a tab or a break would part its line
     return placed
+
+
+def _check_direction(
+    told: str, directory: Path, theirs: tuple[str, str], languages: tuple[str, str], recipe: Recipe
+) -> None:
+    """Raises RecipeError for a run that does not translate from the one to the other of two languages."""
+    earlier = load(directory)
+    if earlier.task.args.get("both_directions"):
+        languages = theirs if languages == theirs[::-1] else languages
+    elif told.startswith("back_translator") and earlier.data == recipe.data:
+        advice = "needed is one from target to source, or with task.both_directions"
+        raise RecipeError(f"{told}: learned these pairs from source to target; {advice}")
+    if all(languages) and all(theirs) and [base(name) for name in languages] != [base(name) for name in theirs]:
+        ways = (f"from {source} to {target}" for source, target in (theirs, languages))
+        raise RecipeError(f"{told}: translates {', not '.join(ways)}")
 
 
 def _held_out(splits: Splits) -> set[str]:

@@ -171,7 +171,7 @@ def _opened(recipe: Recipe, directory: Path, by_chief: Callable[[Callable], Any]
     splits = load_splits(recipe)
     if recipe.task.name == "translation" and (recipe.teacher or recipe.back_translator):
         runs = " and ".join(filter(None, (recipe.teacher, recipe.back_translator)))
-        log.say(f"the training sentences as {runs} translates them")
+        log.say(f"translating the training sentences by {runs}")
         splits = diversified(recipe, splits, directory, by_chief)
     elif recipe.teacher:
         log.say(f"{recipe.teacher} answers what has no labels")

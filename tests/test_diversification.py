@@ -1,5 +1,6 @@
 """Translations of earlier runs as training pairs: which they are, that they are kept, and which are left out."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -114,6 +115,11 @@ def test_a_run_that_cannot_teach_is_one_line(recipe, run, tmp_path):
     turned = replace(splits, languages=("de", "fr"))
     with pytest.raises(RecipeError, match=r"back_translator=.*: translates from en to de, not from fr to de$"):
         diversified(recipe.override(back_translator=run), turned, tmp_path, alone)
+    one_way = tmp_path / "one_way"
+    shutil.copytree(run, one_way)
+    recipe.save(one_way / "recipe.json")
+    with pytest.raises(RecipeError, match="learned these pairs from source to target; needed is one from target"):
+        diversified(recipe.override(back_translator=str(one_way)), splits, tmp_path, alone)
     with pytest.raises(RecipeError, match="back_translator=x: for sentence pairs, not for text_classification"):
         check_recipe(
             Recipe(
