@@ -48,8 +48,8 @@ Found = dict[str, dict[str, Any]]  # what `fingerprints` gives
 
 def check_data(directory: Path, recipe: Recipe, found: Found) -> None:
     """Notes which examples a run has; raises RunError where it has learned from others."""
-    if recipe.teacher or recipe.back_translator:
-        found = {part: values for part, values in found.items() if part != "train"}  # in part what other runs answer
+    if recipe.teacher and recipe.task.name != "translation":
+        found = {part: values for part, values in found.items() if part != "train"}  # its labels are the teacher's
     path = directory / DATA_FILE
     changed = other_data(read_json(path), found) if path.exists() else ""
     if changed and has_learned(directory):

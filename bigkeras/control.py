@@ -332,7 +332,8 @@ class Control(keras.callbacks.Callback):
         splits = self.splits
         # Of texts every row was read; pictures of the test split are read when it is scored.
         tested = () if self.task.kind == "image" else splits.test or ()
-        total = len(splits.train) + len(splits.validation or ()) + len(tested) + len(splits.bad)
+        train = splits.labelled or splits.train  # without what a teacher answers
+        total = len(train) + len(splits.validation or ()) + len(tested) + len(splits.bad)
         limit = self.recipe.max_bad_fraction
         if len(self.bad) > limit * total:
             first = "; ".join(f"{name}: {why}" for name, why in list(self.bad.items())[:3])

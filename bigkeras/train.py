@@ -77,10 +77,12 @@ def fit(
         if done:
             log.say(f"{directory}: this run is complete")
             return done
-        splits = _opened(recipe, directory, workers.by_chief, log)
+        splits = _opened(recipe, log)
         found = fingerprints(splits)
         workers.by_chief(lambda: check_data(directory, recipe, found))
         check_alike(workers, recipe, found)
+        if recipe.task.name == "translation" and (recipe.teacher or recipe.back_translator):
+            splits = diversified(recipe, splits, directory, workers.by_chief, log)
         if recipe.model.name == AUTO:
             if workers.count > 1:
                 raise RecipeError(f"model auto tries several models on one machine; {name_a_model(recipe)}")
@@ -104,7 +106,7 @@ def _fit_on_jax(
         if done:
             log.say(f"{directory}: this run is complete")
             return done
-        splits = _opened(recipe, directory, lambda look: look(), log)
+        splits = _opened(recipe, log)
         check_data(directory, recipe, fingerprints(splits))
         if recipe.model.name == AUTO:
             return fit_best(recipe, directory, splits, functools.partial(fit, machine=machine, log=log), log)
@@ -166,14 +168,10 @@ def _decided(recipe: Recipe, directory: Path, strategy: str, by_chief: Callable,
     return replace(recipe, precision=precision)
 
 
-def _opened(recipe: Recipe, directory: Path, by_chief: Callable[[Callable], Any], log: Log) -> Splits:
+def _opened(recipe: Recipe, log: Log) -> Splits:
     """The recipe's data, with what its teacher answers; says what is left out. Raises RecipeError and DataError."""
     splits = load_splits(recipe)
-    if recipe.task.name == "translation" and (recipe.teacher or recipe.back_translator):
-        runs = " and ".join(filter(None, (recipe.teacher, recipe.back_translator)))
-        log.say(f"translating the training sentences by {runs}")
-        splits = diversified(recipe, splits, directory, by_chief)
-    elif recipe.teacher:
+    if recipe.teacher and recipe.task.name != "translation":
         log.say(f"{recipe.teacher} answers what has no labels")
         splits = taught(recipe, splits)
     _tell(splits, log)

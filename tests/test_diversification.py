@@ -1,5 +1,6 @@
 """Translations of earlier runs as training pairs: which they are, that they are kept, and which are left out."""
 
+import json
 import shutil
 from dataclasses import replace
 
@@ -7,7 +8,8 @@ import pytest
 
 from bigkeras import translation_evaluation
 from bigkeras.checks import check_recipe
-from bigkeras.diversification import SYNTHETIC, diversified
+from bigkeras.diversification import diversified
+from bigkeras.evaluation import evaluate
 from bigkeras.recipe import Choice, Recipe, RecipeError
 from bigkeras.recipe_data import load_splits
 from bigkeras.run import RunError
@@ -57,33 +59,44 @@ def says(monkeypatch, function):
     monkeypatch.setattr(translation_evaluation, "run_translator", lambda model, task: function)
 
 
-def test_a_run_learns_what_earlier_ones_translate_each_way(recipe, run, tmp_path, capsys):
-    more = recipe.override(teacher=run, back_translator=run, start_from=run)
-    fit(more, tmp_path / "run")
-    rows = [line.split("\t") for line in (tmp_path / "run" / SYNTHETIC).read_text(encoding="utf-8").splitlines()]
+def test_a_run_learns_what_earlier_ones_translate_each_way(recipe, run, tmp_path, monkeypatch, capsys):
+    says(
+        monkeypatch, lambda texts: ["acht neun eins" if b"o" in texts[0] + texts[-1] else "one nine eight"] * len(texts)
+    )
+    asked = recipe.override(teacher=run, back_translator=run, start_from=run)
+    fit(asked, tmp_path / "run")
     sources, targets = sides(load_splits(recipe).train)
-    assert [row[0] for row in rows[: len(sources)]] == sources
-    assert [row[1] for row in rows[len(sources) :]] == targets
-    assert "pairs translated by earlier runs are learned, too" in capsys.readouterr().err
+    assert f"{2 * len(sources)} of {2 * len(sources)} pairs that earlier runs" in capsys.readouterr().err
+    more = diversified(asked, load_splits(recipe), tmp_path / "run", alone, QUIET)
+    assert sides(more.labelled) == [sources, targets]
+    assert sides(more.train) == [
+        sources + sources + ["one nine eight"] * len(targets),
+        targets + ["acht neun eins"] * len(sources) + targets,
+    ]
+    found = evaluate(tmp_path / "run", split="train", report=False, log=QUIET)
+    assert found["train"]["sentences"] == len(sources)
 
 
-def test_they_are_made_once_and_are_what_the_run_says(recipe, run, tmp_path, monkeypatch):
-    splits = load_splits(recipe)
-    asked = recipe.override(teacher=run)
-    found = []
+def test_they_are_what_the_run_says_and_made_once(recipe, run, tmp_path, monkeypatch):
+    splits, found = load_splits(recipe), []
+    monkeypatch.setattr("bigkeras.diversification.cleaned", lambda pairs, languages: (list(pairs), []))
     monkeypatch.setattr(
         translation_evaluation, "run_translator", lambda *args: found.append(run_translator(*args)) or found[-1]
     )
-    first = diversified(asked, splits, tmp_path, alone)
-    assert [found[0].batch, len(found)] == [64, 1]
-    rows = [line.split("\t") for line in (tmp_path / SYNTHETIC).read_text(encoding="utf-8").splitlines()]
-    again = found[0]([source.encode() for source, _ in rows])
-    assert [" ".join(text.split()) for text in again] == [target for _, target in rows]
-    says(monkeypatch, None)
-    second = diversified(asked, splits, tmp_path, alone)
-    assert sides(first.train) == sides(second.train)
-    with pytest.raises(RunError, match=r"synthetic\.tsv: of other sentences"):
-        diversified(asked, replace(splits, train=splits.train.take([0, 1])), tmp_path, alone)
+    asked = recipe.override(teacher=run)
+    first = diversified(asked, splits, tmp_path, alone, QUIET)
+    kept = json.loads((tmp_path / "teacher.json").read_text(encoding="utf-8"))
+    again = found[0]([text.encode() for text in kept["sentences"]])
+    assert [" ".join(text.split()) for text in again] == kept["translations"]
+    assert sides(diversified(asked, splits, tmp_path, alone, QUIET).train) == sides(first.train)
+    assert len(found) == 1
+    # Another run, or other sentences: made anew, but not once they have been learned.
+    few = replace(splits, train=splits.train.take([0, 1]))
+    assert len(diversified(asked, few, tmp_path, alone, QUIET).train) == 4
+    assert len(found) == 2
+    (tmp_path / "best.keras").touch()
+    with pytest.raises(RunError, match=r"teacher\.json: not of this run's training sentences"):
+        diversified(asked, splits, tmp_path, alone, QUIET)
 
 
 def test_new_pairs_are_clean_and_of_no_held_out_sentence(recipe, run, tmp_path, monkeypatch):
@@ -92,38 +105,47 @@ def test_new_pairs_are_clean_and_of_no_held_out_sentence(recipe, run, tmp_path, 
     known = dict(zip(*reversed(sides(splits.train)), strict=True))
 
     def translate(texts):
-        given = [text.decode() for text in texts]
-        return ["", held_out.upper(), known[given[2]], "Two\tnine \n one"] + [""] * (len(given) - 4)
+        some = ["", held_out.upper(), known[texts[2].decode()], "Two\tnine \n one"]
+        return some + [""] * (len(texts) - len(some))
 
     says(monkeypatch, translate)
-    more = diversified(recipe.override(back_translator=run), splits, tmp_path, alone)
+    more = diversified(recipe.override(back_translator=run), splits, tmp_path / "some", alone, QUIET)
     assert len(more.train) == len(splits.train) + 1
     assert sides(more.train)[0][-1] == "Two nine one"
-    assert "1 pairs translated" in more.found
-    assert {reason for name, reason in more.ignored if name.startswith(SYNTHETIC)} >= {
-        "the same pair stands there before"
-    }
+    reasons = [why for name, why in more.ignored if name.startswith("back_translator")]
+    assert len(reasons) == len(splits.train) - 1
+    assert {"the same pair stands there before", "its source sentence is held out"} < set(reasons)
     says(monkeypatch, lambda texts: [""] * len(texts))
-    none = diversified(recipe.override(teacher=run), splits, tmp_path / "..", alone)
-    assert none.train is splits.train and "0 pairs translated" in none.found
+    with pytest.raises(
+        RecipeError, match=r"^teacher .*, .*pairs\.tsv:\d+: .*; so with all that earlier runs translate"
+    ):
+        diversified(recipe.override(teacher=run), splits, tmp_path / "none", alone, QUIET)
 
 
-def test_a_run_that_cannot_teach_is_one_line(recipe, run, tmp_path):
+def test_a_run_that_cannot_teach_is_one_line(recipe, run, tmp_path, monkeypatch):
     splits = load_splits(recipe)
-    with pytest.raises(RecipeError, match=r"^teacher: nowhere: no such directory; it is an earlier run: train that"):
-        diversified(recipe.override(teacher="nowhere"), splits, tmp_path, alone)
-    turned = replace(splits, languages=("de", "fr"))
-    with pytest.raises(RecipeError, match=r"back_translator=.*: translates from en to de, not from fr to de$"):
-        diversified(recipe.override(back_translator=run), turned, tmp_path, alone)
+    says(monkeypatch, None)  # none is asked before all are looked at
+
+    def refused(splits=splits, **values):
+        with pytest.raises(RecipeError) as error:
+            diversified(recipe.override(**values), splits, tmp_path, alone, QUIET)
+        return str(error.value)
+
+    assert refused(teacher="nowhere") == "teacher: nowhere: no such directory; it is an earlier run: train that first"
+    assert refused(teacher=run, back_translator="nowhere").startswith("back_translator: nowhere: no such directory")
+    other = replace(splits, languages=("de", "fr"))
+    assert refused(other, back_translator=run).endswith("translates from en to de, not from fr to de")
     one_way = tmp_path / "one_way"
     shutil.copytree(run, one_way)
-    recipe.save(one_way / "recipe.json")
-    with pytest.raises(RecipeError, match="learned these pairs from source to target; needed is one from target"):
-        diversified(recipe.override(back_translator=str(one_way)), splits, tmp_path, alone)
+    for ways in ({}, {"task.both_directions": 1, "epochs": 2}):
+        recipe.override(**ways).save(one_way / "recipe.json")
+        assert "learned these pairs from source to target; needed is" in refused(back_translator=str(one_way))
+    texts = recipe.override(task=Choice("text_classification"), model=Choice("lstm"), back_translator="x")
     with pytest.raises(RecipeError, match="back_translator=x: for sentence pairs, not for text_classification"):
-        check_recipe(
-            Recipe(
-                name="texts", data=Choice("sst2"), task=Choice("text_classification"), model=Choice("lstm"),
-                back_translator="x",
-            )
-        )  # fmt: skip
+        check_recipe(texts.override(monitor="val_accuracy"))
+
+
+def test_languages_are_compared_without_their_regions(recipe, run, tmp_path, monkeypatch):
+    says(monkeypatch, lambda texts: ["one nine eight"] * len(texts))
+    splits = replace(load_splits(recipe), languages=("en-GB", "de_AT"))
+    assert len(diversified(recipe.override(back_translator=run), splits, tmp_path, alone, QUIET).train)

@@ -99,7 +99,7 @@ def copy_weights_by_name(
     """
     sources, copied = {layer.name: layer for layer in source_model.layers}, []
     for target in target_model.layers:
-        source = sources.get(target.name)
+        source = _counterpart(sources, target)
         if source is None:
             continue
         heads = [getattr(layer, "num_heads", None) for layer in (source, target)]
@@ -120,6 +120,15 @@ def copy_weights_by_name(
     if not copied:
         raise ValueError(f"no layer of {target_model.name} has the name of a layer with weights in {source_model.name}")
     return copied
+
+
+def _counterpart(sources: dict[str, keras.Layer], target: keras.Layer) -> keras.Layer | None:
+    """The source's layer of the same name; for the trained logits of `nb_ngrams`, which is the last layer but where
+    latent semantics stand beside it, that one."""
+    same = sources.get(target.name)
+    if same is None or (target.weights and not same.weights):
+        return sources.get({HEAD: "ratio_logits", "ratio_logits": HEAD}.get(target.name, ""), same)
+    return same
 
 
 def of_classes(layer: keras.Layer) -> bool:

@@ -7,6 +7,8 @@ from sklearn.linear_model import LogisticRegression
 
 from bigkeras.layers import LatentSemantics, LearnedApart
 from bigkeras.layers.latent_semantics import token_vectors
+from bigkeras.models import MODELS
+from bigkeras.models.pretrained import copy_weights_by_name
 
 VOCABULARY = 30
 
@@ -82,6 +84,19 @@ def test_tokens_that_an_earlier_run_did_not_see_keep_what_was_found_now():
     np.testing.assert_array_equal(scores[10:15], np.asarray(old.scores)[10:15])
     np.testing.assert_array_equal(scores[15:20], found[15:20])
     assert found[15:20].any(1).all()
+
+
+@pytest.mark.parametrize(("old", "new"), [(0, 3), (3, 0)])
+def test_what_was_trained_is_taken_over_by_a_model_with_it_and_without(old, new):
+    models = [MODELS["nb_ngrams"](vocabulary_size=9, length=5, num_classes=3, latent=latent) for latent in (old, new)]
+    trained, other = (
+        model.get_layer("ratio_logits" if latent else "logits")
+        for model, latent in zip(models, (old, new), strict=True)
+    )
+    trained.set_weights([weight + 1 for weight in trained.get_weights()])
+    copy_weights_by_name(*models)
+    for ours, theirs in zip(other.get_weights(), trained.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_what_was_found_answers_beside_what_is_trained_but_not_in_training():
