@@ -158,7 +158,8 @@ def alike(folder: Path) -> dict[str, tuple]:
         "half": (plain.override(precision="mixed_float16", ema=0.9), fixed),
         "whitened": (plain, whitened),
         "twice": (plain.override(consistency=2.0, micro_batches=2), doubting),
-        "ratios": (texts.override(model=Choice("nb_ngrams", {"latent": 3})), None),
+        "ratios": (texts.override(model=Choice("nb_ngrams")), None),
+        "latent": (texts.override(model=Choice("nb_ngrams", {"latent": 3})), None),
         "updates": (texts.override(model=Choice("fixed"), lora=2), encoder),
         "pairs": (pairs, translator),
     }

@@ -129,7 +129,7 @@ def on_both(tmp_path_factory) -> tuple[Path, dict, Path]:
     return there, told, here
 
 
-ALIKE = ["plain", "penalised", "in parts", "half", "whitened", "twice", "ratios", "updates", "pairs"]
+ALIKE = ["plain", "penalised", "in parts", "half", "whitened", "twice", "ratios", "latent", "updates", "pairs"]
 
 
 @needs_jax
