@@ -195,8 +195,8 @@ def test_with_a_slow_worker_each_way_of_training_tells_when_it_had_which_loss(tm
     assert list(curves) == ["synchronous", "asynchronous"]
     table = capfd.readouterr().out
     for name, ((began, loss), (seconds, later)) in curves.items():
-        assert began == pytest.approx(0, abs=0.01) and seconds > began and later > 0
-        assert f"| {name} | {loss:.3f} at 0 s | {later:.3f} at {seconds:.0f} s |" in table
+        assert 0 <= began < seconds and later > 0
+        assert f"| {name} | {loss:.3f} at {began:.0f} s | {later:.3f} at {seconds:.0f} s |" in table
     assert (tmp_path / "curves.png").stat().st_size > 0
 
 
