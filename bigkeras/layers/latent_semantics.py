@@ -8,6 +8,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from bigkeras.layers.naive_bayes import distinct_ids
+
 Batches = Iterable[tuple[np.ndarray, np.ndarray]]
 # Tokens beyond the most frequent so many have no vector: 500,000 of 200 numbers are 400 MB while it is computed.
 MOST_TOKENS = 500_000
@@ -137,12 +139,7 @@ def _texts_by_tokens(batches: Batches, vocabulary_size: int) -> Any:
     """A sparse matrix `(texts, vocabulary)` with a one where a text has a token."""
     from scipy.sparse import csr_matrix
 
-    found, lengths = [], []
-    for tokens, _ in batches:
-        ordered = np.sort(tokens, axis=1)
-        distinct = np.diff(ordered, axis=1, prepend=0) != 0
-        found.append(ordered[distinct])
-        lengths.append(distinct.sum(1))
+    found, lengths = zip(*(distinct_ids(tokens) for tokens, _ in batches), strict=True)
     indices, ends = np.concatenate(found), np.cumsum(np.concatenate(lengths))
     shape = (len(ends), vocabulary_size)
     return csr_matrix((np.ones(len(indices), np.float32), indices, np.append(0, ends)), shape)

@@ -22,6 +22,13 @@ class DistinctTokens(keras.layers.Layer):
         return keras.KerasTensor(tokens.shape, dtype=tokens.dtype)
 
 
+def distinct_ids(tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The ids that each text `(batch, any length)` has, without padding, one text's after another's; how many each."""
+    ordered = np.sort(tokens, axis=1)
+    first = np.diff(ordered, axis=1, prepend=0) != 0
+    return ordered[first], first.sum(1)
+
+
 @keras.saving.register_keras_serializable(package="bigkeras")
 class NaiveBayesEmbedding(keras.layers.Layer):
     """Token ids int `(batch, length)` → `(batch, length, columns)`: r_t · w_t of each token t.
@@ -57,9 +64,8 @@ class NaiveBayesEmbedding(keras.layers.Layer):
         """Sets the ratios from ids `(batch, any length)` and labels `(batch,)` of the whole training split."""
         counts = np.zeros((self.vocabulary_size, self.num_classes))
         for tokens, labels in batches:
-            ordered = np.sort(tokens, axis=1)
-            distinct = np.diff(ordered, axis=1, prepend=0) != 0
-            np.add.at(counts, (ordered[distinct], labels[np.nonzero(distinct)[0]]), 1.0)
+            ids, numbers = distinct_ids(tokens)
+            np.add.at(counts, (ids, np.repeat(labels, numbers)), 1.0)
         total = counts.sum(1, keepdims=True)
         inside, outside = counts + self.smoothing, total - counts + self.smoothing
         ratios = np.log(inside / inside.sum(0)) - np.log(outside / outside.sum(0))
