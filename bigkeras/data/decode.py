@@ -17,6 +17,8 @@ from bigkeras.data import headers
 # A 61-megapixel camera's pictures are decoded, into 192 MB each; two threads of a laptop hold two of them, and twice
 # that while one is turned upright.
 MAX_PIXELS = 64_000_000
+# A row of a million pixels is resized by way of the model's height times as many: gigabytes. It is JPEG's limit, too.
+MAX_SIDE = 65_535
 
 FORMATS = "JPEG, PNG, WebP, GIF or BMP"
 
@@ -30,7 +32,7 @@ def decode_image(encoded: tf.Tensor, *, channels: int, max_pixels: int = MAX_PIX
 
     `channels` is 3 (RGB) or 1 (grey by ITU-R 601, the Y of a JPEG). Of 16-bit samples the high byte is taken, of a
     GIF and an animated WebP the first frame as it is stored. Raises InvalidArgumentError for other formats, for broken
-    files and for pictures of more than `max_pixels` pixels.
+    files and for pictures of more than `max_pixels` pixels, or 65,535 of a side.
     """
     if channels not in (1, 3):
         raise ValueError(f"channels={channels}: 1 (grey) or 3 (RGB)")
@@ -111,10 +113,9 @@ def transcode(encoded: bytes, max_pixels: int = MAX_PIXELS) -> bytes:
         formats = [name for name in Image.ID if name != "EPS"]
         with Image.open(io.BytesIO(encoded), formats=formats) as image:
             width, height = image.size
-            if width * height > max_pixels:
-                raise ValueError(
-                    f"the picture of {width}x{height} pixels is too large: at most {max_pixels} are decoded"
-                )
+            if width * height > max_pixels or max(width, height) > MAX_SIDE:
+                most = f"{max_pixels} are decoded" if width * height > max_pixels else f"{MAX_SIDE} of a side"
+                raise ValueError(f"the picture of {width}x{height} pixels is too large: at most {most}")
             upright = _eight_bits(ImageOps.exif_transpose(image))
             if upright.has_transparency_data:
                 upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright.convert("RGBA"))
@@ -216,10 +217,11 @@ def _checked(encoded: tf.Tensor, height: tf.Tensor, width: tf.Tensor, max_pixels
     numbers = [tf.strings.as_string(width), "x", tf.strings.as_string(height)]
     none = tf.strings.join(["the picture is cut or broken: its header says ", *numbers, " pixels"])
     many = tf.strings.join(["the picture of ", *numbers, f" pixels is too large: at most {max_pixels} are decoded"])
+    long = tf.strings.join(["the picture of ", *numbers, f" pixels is too large: at most {MAX_SIDE} of a side"])
+    few = height <= max_pixels // tf.maximum(width, 1)  # not as a product, which might overflow
     checks = [
         tf.debugging.Assert((height > 0) & (width > 0), [none]),
-        # Not as a product, which might overflow.
-        tf.debugging.Assert(height <= max_pixels // tf.maximum(width, 1), [many]),
+        tf.debugging.Assert(few & (tf.maximum(height, width) <= MAX_SIDE), [tf.where(few, long, many)]),
     ]
     with tf.control_dependencies(checks):
         return tf.identity(encoded)

@@ -283,6 +283,14 @@ def test_transcoding_refuses_a_huge_picture():
         transcode(encoded(RGB, "TIFF"), max_pixels=100)
 
 
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_a_side_that_resizing_would_take_gigabytes_for_is_refused(kind, load):
+    errors, told = (tf.errors.InvalidArgumentError, ValueError), "65536x1 pixels is too large: at most 65535 of a side"
+    with pytest.raises(errors, match=told):
+        load(encoded(Image.new("RGB", (65_536, 1)), kind))
+    assert decode_image(encoded(Image.new("RGB", (65_535, 1)), "PNG"), channels=3).shape == (1, 65_535, 3)
+
+
 def test_native_bytes_pass_through_unchanged():
     data = encoded(RGB, "JPEG")
     assert load_image(data).numpy() == data
