@@ -5,6 +5,8 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from bigkeras.markdown import plain
+
 Use = tuple[str, str, str]  # what it does, the command that asks it, what it cannot
 MOST_LABELS = 30  # more are left to labels.txt
 MEASURED = "Measured on the run, before its model was exported. The exported one is scored by"
@@ -31,7 +33,7 @@ def card(
     """
     does, command, limits = use
     parts = [
-        f"# {name}",
+        f"# {plain(name)}",
         recipe.get("claim", ""),
         f"It says which of {len(labels)} classes {does}" if labels else does,
         _classes(labels),
@@ -60,7 +62,7 @@ def card(
 
 def _classes(labels: Sequence[str]) -> str:
     more = f" … ({len(labels)}, see labels.txt)" if len(labels) > MOST_LABELS else ""
-    return f"Classes: {', '.join(labels[:MOST_LABELS])}{more}" if labels else ""
+    return f"Classes: {', '.join(map(plain, labels[:MOST_LABELS]))}{more}" if labels else ""
 
 
 def image_use(place: str, input_shape: Sequence[int]) -> Use:
@@ -79,7 +81,7 @@ def pair_use(place: str, languages: tuple[str, str], length: int) -> Use:
     """For `card`, of the model at `place`: a translator that reads `length` subwords, the end with them."""
     source, target = (language or "a language that the run did not say" for language in languages)
     return (
-        f"It translates sentences from {source} to {target}.",
+        f"It translates sentences from {plain(source)} to {plain(target)}.",
         f'python -m apps.translation "A sentence." --model {shlex.quote(place)}',
         f"It knows the words and the kind of sentences of its training data, and translates anything else all the "
         f"same, wrongly. Each text is taken as one sentence, of which {length - 1} subwords are read; the app parts "
@@ -149,4 +151,4 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, st
         elif isinstance(value, float):
             yield prefix + key, f"{value:.6g}"
         elif isinstance(value, str | int):
-            yield prefix + key, str(value).replace("|", "\\|").replace("\n", " ")
+            yield prefix + key, plain(str(value))

@@ -12,8 +12,9 @@ import tensorflow as tf
 from bigkeras import pictures
 from bigkeras.data.pipeline import ordered_plan, plan_rows
 from bigkeras.data.source import Source
+from bigkeras.markdown import plain, table
 from bigkeras.recipe import Recipe
-from bigkeras.report import picture_section, plain, table, write_sections
+from bigkeras.report import picture_section, write_sections
 from bigkeras.tasks.cross_entropy import token_nats
 from bigkeras.tasks.masked_language_model import mask_id
 from bigkeras.tasks.task import Task

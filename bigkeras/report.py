@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from bigkeras import pictures
 from bigkeras.data.cleaning import reasons
+from bigkeras.markdown import plain, table
 from bigkeras.metrics import NO_SCORE, epoch_score
 from bigkeras.recipe import Recipe
 from bigkeras.run import read_json, write_text
@@ -119,7 +120,7 @@ def _write_pictures(
 def _head(recipe: Recipe, scored: Mapping[str, Mapping[str, Any]], main: str | None) -> str:
     lines = [f"# {plain(recipe.name)}", ""]
     if main is None:
-        lines.append("Trained on all examples: nothing was held back to score it on.")
+        lines.append("Not scored: no validation split was held back. `bigkeras evaluate` scores a test split.")
     else:
         values = scored[main]
         right = values["accuracy"] * values["examples"]
@@ -191,8 +192,8 @@ def _classes(split: str, scores: Mapping[str, Any]) -> str:
         shown = per_class
     rows = [[row["name"], *(f"{row[k]:.4f}" for k in ("precision", "recall", "f1")), row["support"]] for row in shown]
     for name in ("macro", "weighted"):
-        averages = (f"**{scores[name][k]:.4f}**" for k in ("precision", "recall", "f1"))
-        rows.append([f"**{name} average**", *averages, scores["examples"]])
+        averages = (f"{scores[name][k]:.4f}" for k in ("precision", "recall", "f1"))
+        rows.append([f"{name} average", *averages, scores["examples"]])
     note = (
         "" if len(shown) == len(per_class) else f"\n\nThe {len(shown)} weakest of {len(per_class)}; all: metrics.json."
     )
@@ -314,22 +315,6 @@ def _listed(directory: Path) -> list[list[str]] | None:
         return None
     with path.open(encoding="utf-8", newline="") as file:
         return [[row["sample"], row["reason"]] for row in csv.DictReader(file)]
-
-
-def table(header: Sequence[Any], rows: Sequence[Sequence[Any]]) -> str:
-    """A Markdown table; numbers stand to the right."""
-    numeric = [all(_is_number(row[i]) for row in rows) for i in range(len(header))]
-    lines = [header, [("---:" if n else "---") for n in numeric], *rows]
-    return "\n".join("| " + " | ".join(plain(str(cell)) for cell in line) + " |" for line in lines)
-
-
-def _is_number(cell: Any) -> bool:
-    return str(cell).strip("*").replace(",", "").replace(".", "").replace("-", "").replace("e", "").isdigit()
-
-
-def plain(text: str) -> str:
-    """Text that breaks no table and is no HTML."""
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
 
 
 def _number(value: Any) -> str:

@@ -7,8 +7,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from bigkeras import pictures
+from bigkeras.markdown import plain, table
 from bigkeras.recipe import Recipe
-from bigkeras.report import picture_section, plain, rank, shortened, table, write_sections
+from bigkeras.report import picture_section, rank, shortened, write_sections
 
 WORST, RANDOM = 20, 50
 
@@ -59,7 +60,7 @@ def write_translation_report(
 def _head(recipe: Recipe, scored: Mapping[str, Mapping[str, Any]], main: str | None) -> str:
     lines = [f"# {plain(recipe.name)}", ""]
     if main is None:
-        lines.append("Trained on all pairs: nothing was held back to score it on.")
+        lines.append("Not scored: no validation split was held back. `bigkeras evaluate` scores a test split.")
     else:
         values = scored[main]
         lines.append(

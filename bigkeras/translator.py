@@ -10,6 +10,7 @@ import tensorflow as tf
 from bigkeras.data.source import Source
 from bigkeras.data.token_pairs import TokenPairSource
 from bigkeras.decoding import beam_search, greedy
+from bigkeras.markdown import table
 from bigkeras.models.stepper import Stepper, stepper
 from bigkeras.models.transformer import attention_maps
 from bigkeras.tasks.pairs import BEGIN, PADDING, PairPreprocessor, clean, padded, pieces
@@ -123,8 +124,6 @@ def validation_scores(translator: Translator, source: Source) -> tuple[dict[str,
     known = [references[place] for place in chosen]
     score = corpus_bleu(translations, known, translator.preprocessor.languages[1]).score
     rows = zip(texts[chosen], known, translations, strict=True)
-    lines = ["| source | reference | translation |", "|---|---|---|"]
-    for text, some, translation in list(rows)[:: max(1, len(chosen) // SAMPLES)][:SAMPLES]:
-        cells = (text.decode("utf-8", "replace"), some[0], translation)
-        lines.append("| " + " | ".join(cell.replace("|", "\\|").replace("<", "&lt;") for cell in cells) + " |")
-    return {"val_bleu": score}, "\n".join(lines)
+    cells = [(text.decode("utf-8", "replace"), some[0], translation) for text, some, translation in rows]
+    shown = cells[:: max(1, len(chosen) // SAMPLES)][:SAMPLES]
+    return {"val_bleu": score}, table(["source", "reference", "translation"], shown)

@@ -60,7 +60,7 @@ def test_report_says_the_test_score_first(tmp_path):
 
 def test_report_tells_classes_epochs_command_and_the_best_epoch(tmp_path):
     text = report(tmp_path, {"validation": scored()[0]})
-    assert "| cat |" in text and "| 狗 |" in text and "**macro average**" in text
+    assert "| cat |" in text and "| 狗 |" in text and "macro average" in text
     assert "The best by val_accuracy is epoch 2" in text
     assert "bigkeras train recipe.json --run-dir again" in text
 
@@ -98,6 +98,28 @@ def test_a_card_says_what_was_measured_and_how_the_exported_model_is(scores, spl
 def test_a_class_name_cannot_break_the_table(tmp_path):
     text = report(tmp_path, {"validation": scored()[0]})
     assert "a\\|b &lt;i>" in text and "<i>" not in text
+
+
+@pytest.mark.parametrize(
+    "text, shown",
+    [
+        ("![seen](http://there/1.png) *a* `b`", r"!\[seen\](http://there/1.png) \*a\* \`b\`"),
+        ("<img src=x> &lt; AT&T\n~~no~~", r"&lt;img src=x> &amp;lt; AT&T \~\~no\~\~"),
+        ("_so_ much of mixed_bfloat16 __", r"\_so\_ much of mixed_bfloat16 \_\_"),
+    ],
+)
+def test_texts_are_no_markup_in_reports_and_cards(tmp_path, text, shown):
+    metrics, predictions = scored()
+    predictions.worst = [(text, 0, predictions.probabilities[0])]
+    task = SimpleNamespace(class_names=NAMES, kind="text")
+    told = write_report(
+        tmp_path, recipe=RECIPE, metrics={"test": metrics}, history=HISTORY, predictions=predictions, task=task
+    )
+    assert f"| {shown} |" in told.read_text(encoding="utf-8")
+    assert f"Classes: {shown}, b" in card(
+        name="tiny", recipe={"data": {"name": "digits"}}, metrics={}, environment={}, data_notes="",
+        labels=[text, "b"], parameters=3, use=("", "", ""),
+    )  # fmt: skip
 
 
 def test_every_picture_named_in_the_report_is_there_and_whole(tmp_path):
@@ -142,7 +164,7 @@ def test_better_epochs_that_could_not_be_written_are_named_and_no_others():
 
 def test_without_a_score_the_report_says_so(tmp_path):
     text = report(tmp_path, {"epochs": 3, "unreadable": 0})
-    assert "nothing was held back" in text
+    assert "no validation split was held back" in text
     assert "## Classes" not in text and (tmp_path / "pictures" / "curves.png").exists()
 
 

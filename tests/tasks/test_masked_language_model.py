@@ -176,7 +176,7 @@ def test_a_run_learns_which_word_follows_and_reports_its_guesses(run):
     assert metrics["accuracy"] > 0.5
     assert metrics["perplexity"] == pytest.approx(np.exp(metrics["loss"]))
     report = (run / "report.md").read_text()
-    assert "____" in report
+    assert r"\_\_\_\_" in report
     assert evaluate(run, split="validation")["validation"] == metrics
     # With the share of words that the run hides.
     assert load_task(run, ()).rate == 0.2
