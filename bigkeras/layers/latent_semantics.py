@@ -17,6 +17,8 @@ MOST_TOKENS = 500_000
 FREQUENT = 1e-4
 # Of the logistic regression, on means of vectors whose length is about 1; 10 and 100 are as good (docs/texts.md).
 INVERSE_PENALTY = 30.0
+# A text counts as if it had so many tokens more that tell nothing: what is said in three words is less sure.
+UNTOLD = 20
 
 
 @keras.saving.register_keras_serializable(package="bigkeras")
@@ -24,16 +26,18 @@ class LatentSemantics(keras.layers.Layer):
     """Distinct token ids int `(batch, length)`, 0 is padding → logits float32 `(batch, classes)`, not trained.
 
     `adapt_texts` finds a vector of `dimensions` for each token by truncated singular value decomposition of the
-    positive pointwise mutual information of the training texts and their tokens; a text is the mean of its tokens'
-    vectors, of length 1 each, and a logistic regression tells the classes by it. All of this is linear, so that each
-    token keeps its own logits alone. Until it has adapted, all logits are 0.
+    positive pointwise mutual information of the training texts and their tokens, of length 1, from which the average
+    text's is taken away; a text is their mean, over `untold` tokens more than it has, and a logistic regression tells
+    the classes by it. All of this is linear, so that each token keeps its own logits alone. Until it has adapted, all
+    logits are 0.
     Source: Deerwester et al. 1990, "Indexing by Latent Semantic Analysis"; Bullinaria & Levy 2007, "Extracting semantic
     representations from word co-occurrence statistics", for the mutual information.
     """
 
-    def __init__(self, vocabulary_size: int, num_classes: int, dimensions: int, **kwargs):
+    def __init__(self, vocabulary_size: int, num_classes: int, dimensions: int, untold: int = UNTOLD, **kwargs):
         super().__init__(**{"dtype": "float32", **kwargs})
         self.vocabulary_size, self.num_classes, self.dimensions = vocabulary_size, num_classes, dimensions
+        self.untold = untold
         self.columns = 1 if num_classes == 2 else num_classes
 
     def build(self, input_shape) -> None:
@@ -43,10 +47,10 @@ class LatentSemantics(keras.layers.Layer):
         self.intercept = self.add_weight(name="intercept", shape=shape[1:], initializer="zeros", trainable=False)
 
     def call(self, tokens):
-        """Gives the logits: the mean of the tokens' scores, and the intercept."""
+        """Gives the logits: the mean of the tokens' scores, short texts' nearer to 0, and the intercept."""
         known = ops.cast(ops.not_equal(tokens, 0), "float32")[..., None]
         total = ops.sum(ops.take(self.scores, tokens, axis=0) * known, axis=1)
-        logits = total / ops.maximum(ops.sum(known, axis=1), 1) + self.intercept
+        logits = total / ops.maximum(ops.sum(known, axis=1) + self.untold, 1) + self.intercept
         return ops.concatenate([-logits / 2, logits / 2], axis=-1) if self.num_classes == 2 else logits
 
     def compute_output_shape(self, input_shape) -> tuple:
@@ -69,8 +73,9 @@ class LatentSemantics(keras.layers.Layer):
         dimensions = min(self.dimensions, texts.shape[0] - 1, texts.shape[1] - 1)
         scores, intercept = np.zeros((self.vocabulary_size, self.num_classes)), np.zeros(self.num_classes)
         if dimensions > 0 and len(np.unique(answers)) > 1:
-            vectors = token_vectors(texts, dimensions)
-            means = (texts[: len(answers)] @ vectors) / np.maximum(lengths[: len(answers)], 1)[:, None]
+            vectors, texts, lengths = token_vectors(texts, dimensions), texts[: len(answers)], lengths[: len(answers)]
+            vectors -= (texts @ vectors / np.maximum(lengths, 1)[:, None]).mean(0)
+            means = texts @ vectors / np.maximum(lengths + self.untold, 1)[:, None]
             kernel, intercept = _classifier(means, answers, self.num_classes)
             scores[known] = vectors @ kernel
         if self.num_classes == 2:
@@ -79,7 +84,13 @@ class LatentSemantics(keras.layers.Layer):
         self.intercept.assign(intercept)
 
     def continue_from(self, other: "LatentSemantics") -> None:
-        """Takes over another's table; a token that its texts did not have keeps what was found here."""
+        """Takes over another's table; a token that its texts did not have keeps what was found here.
+
+        Raises ValueError for one of another `untold`, whose scores mean something else.
+        """
+        if other.untold != self.untold:
+            told = f"untold={other.untold} in the source and {self.untold} in the target"
+            raise ValueError(f"layer {self.name} has {told}")
         scores, theirs = np.asarray(self.scores), np.asarray(other.scores)
         self.scores.assign(np.where(theirs.any(1, keepdims=True), theirs, scores))
         self.intercept.assign(np.asarray(other.intercept))
@@ -87,7 +98,12 @@ class LatentSemantics(keras.layers.Layer):
     def get_config(self) -> dict:
         """The constructor's arguments."""
         own = {"vocabulary_size": self.vocabulary_size, "num_classes": self.num_classes}
-        return {**super().get_config(), **own, "dimensions": self.dimensions}
+        return {**super().get_config(), **own, "dimensions": self.dimensions, "untold": self.untold}
+
+    @classmethod
+    def from_config(cls, config: dict) -> "LatentSemantics":
+        """A layer that was saved before there was `untold` has none."""
+        return cls(**{"untold": 0, **config})
 
 
 @keras.saving.register_keras_serializable(package="bigkeras")

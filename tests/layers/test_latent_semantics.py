@@ -6,7 +6,7 @@ from scipy.sparse import csr_matrix
 from sklearn.linear_model import LogisticRegression
 
 from bigkeras.layers import LatentSemantics, LearnedApart
-from bigkeras.layers.latent_semantics import token_vectors
+from bigkeras.layers.latent_semantics import UNTOLD, token_vectors
 from bigkeras.models import MODELS
 from bigkeras.models.pretrained import copy_weights_by_name
 
@@ -37,6 +37,7 @@ def test_its_logits_are_those_of_the_classifier_on_mean_vectors(classes):
     np.put_along_axis(present, ids, 1, 1)
     used = np.flatnonzero(present.any(0))
     means = present[:, used] @ token_vectors(csr_matrix(present[:, used]), 4) / ids.shape[1]
+    means = (means - means.mean(0)) * ids.shape[1] / (ids.shape[1] + UNTOLD)
     means /= np.sqrt((means**2).sum(1).mean())
     expected = LogisticRegression(C=30, max_iter=1000).fit(means, labels).predict_log_proba(means)
     logits = np.asarray(layer(ids))
@@ -53,6 +54,15 @@ def test_padding_says_nothing():
     assert np.isfinite(layer(np.zeros((1, 4), "int32"))).all()
 
 
+def test_the_shorter_a_text_the_nearer_it_is_to_the_average_one():
+    layer = made(2, labelled=[texts_of(2)])
+    one, two = (np.diff(np.asarray(layer(np.array([ids], "int32")))).item() for ids in ([11], [11, 12]))
+    average = np.asarray(layer.intercept).item()
+    assert average > one > two or average < one < two
+    nothing = np.diff(np.asarray(layer(np.zeros((1, 3), "int32")))).item()
+    assert nothing == pytest.approx(average, abs=1e-6)
+
+
 def test_a_token_without_labels_means_what_it_stands_beside():
     """20 stands in no labelled text, and in unlabelled ones beside the tokens of class 1."""
     ids, labels = texts_of(2)
@@ -64,6 +74,21 @@ def test_a_token_without_labels_means_what_it_stands_beside():
     unlabelled = [(np.concatenate([more, ids[labels == 0]]), np.zeros(len(ids), int))]
     logits = np.asarray(made(2, labelled=labelled, unlabelled=unlabelled)(alone))
     assert logits[0, 1] - logits[0, 0] > 1
+
+
+def test_one_that_was_saved_before_short_texts_counted_less_answers_as_it_did():
+    new = made(2, labelled=[texts_of(2)])
+    config = new.get_config()
+    assert LatentSemantics.from_config(config).untold == UNTOLD
+    del config["untold"]
+    old = LatentSemantics.from_config(config)
+    old.build((None, None))
+    old.set_weights(new.get_weights())
+    ids = texts_of(2)[0][:3]
+    means = np.asarray(new.scores)[ids].mean(1)[:, 0] + np.asarray(new.intercept)
+    np.testing.assert_allclose(np.diff(np.asarray(old(ids)))[:, 0], means, rtol=1e-5)
+    with pytest.raises(ValueError, match="has untold=0 in the source and 20 in the target"):
+        new.continue_from(old)
 
 
 def test_few_texts_or_classes_are_no_error():
