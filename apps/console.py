@@ -34,10 +34,11 @@ def model_options(parser: argparse.ArgumentParser, default: str, things: str, ba
 
 
 def complain(message: str) -> None:
-    """One line on standard error; nowhere if that is closed."""
+    """One line on standard error; nowhere if that is closed, or cannot be written: the answers go on."""
     # print(file=None) would write it among the answers.
     if sys.stderr is not None:
-        print(printable(message), file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):
+            print(printable(message), file=sys.stderr, flush=True)
 
 
 def printable(text: str) -> str:

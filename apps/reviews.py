@@ -79,7 +79,7 @@ def standard_input() -> Iterator[Review]:
         raise ReviewError("standard input is closed")
     # What is there already, be it less than a line; the rest is not waited for.
     start = sys.stdin.buffer.peek(LOOKED_AT) if isinstance(sys.stdin.buffer, io.BufferedReader) else b""
-    if not is_wide(start) and not is_utf8(start):
+    if not is_wide(start) and (not is_utf8(start) or is_foreign(start)):
         raise ReviewError("standard input: not UTF-8 text: as a file, --encoding says what it is")
     return lines_of(sys.stdin.buffer, "standard input")
 
@@ -98,6 +98,9 @@ def objects_of(stream: TextIO, name: str, column: str | None) -> Iterator[Review
             yield Review(review.name, review.text, defect="not a JSON object")
             continue
         column = column or _usual_column(list(value), review.name, "keys")
+        if column is None and not any(isinstance(cell, str) for cell in value.values()):
+            yield Review(review.name, review.text, defect="no text in it")
+            continue
         if column is None:
             told = ", ".join(map(repr, value))
             raise ReviewError(f"{review.name}: which key holds the text? --column takes one of {told}")
@@ -176,6 +179,8 @@ class Table:
             if not row and len(self.header) > 1:
                 continue
             row = row or [""]  # of one column, an empty text
+            if not any(row[len(self.header) :]):
+                row = row[: len(self.header)]  # a delimiter at the end of rows makes no column
             name, cells = f"{self.path}, line {number}", len(row)
             wrong = "" if cells == len(self.header) else f"{cells} cells where the first line names {len(self.header)}"
             if unclosed:
@@ -186,16 +191,14 @@ class Table:
         """Writes the table's header to `out`; what it gives writes the rows with their answers."""
         taken = {"label", "probability"} & set(self.header)
         names = ["predicted_label", "predicted_probability"] if taken else ["label", "probability"]
-        rows = csv.writer(
-            out,
-            delimiter=self.delimiter,
-            lineterminator=self.end,
-            quoting=csv.QUOTE_NONE if self.plain else csv.QUOTE_MINIMAL,
-            quotechar=None if self.plain else '"',
-        )
+        form: Any = {"delimiter": self.delimiter, "lineterminator": self.end}
+        if self.plain:
+            rows = csv.writer(out, **form, quoting=csv.QUOTE_NONE, quotechar=None)
+        else:
+            rows = csv.writer(out, **form)
         out.write(self.before)
         rows.writerow([*self.header, *names])
-        return Rows(rows, len(self.header))
+        return Rows(rows, rows if self.plain else csv.writer(out, **form, quoting=csv.QUOTE_ALL), len(self.header))
 
     def _column(self, name: str | None) -> int:
         told = ", ".join(map(repr, self.header))
@@ -211,13 +214,17 @@ class Table:
 
 
 class Rows:
-    """The rows of a copied table; a row of too few or too many cells is copied as it is, without an answer."""
+    """The rows of a copied table; a row of too few or too many cells is copied as it is, without an answer.
 
-    def __init__(self, rows: Any, cells: int):
-        self.rows, self.cells = rows, cells
+    `quoted` writes those with a carriage return in a cell: before Python 3.11.9 `rows` would leave some of these bare.
+    """
+
+    def __init__(self, rows: Any, quoted: Any, cells: int):
+        self.rows, self.quoted, self.cells = rows, quoted, cells
 
     def write(self, review: Review, answer: tuple[str, str]) -> None:
-        self.rows.writerow([*review.row, *(answer if len(review.row) == self.cells else ())])
+        writer = self.quoted if any("\r" in cell for cell in review.row) else self.rows
+        writer.writerow([*review.row, *(answer if len(review.row) == self.cells else ())])
 
 
 @contextlib.contextmanager
@@ -249,7 +256,10 @@ def replaced(path: str) -> Iterator[Path]:
         if Path(path).exists() and not Path(path).is_file():
             yield Path(path)
             return
-        final = Path(path).resolve()
+        try:
+            final = Path(path).resolve()
+        except RuntimeError:  # which Python gives up before 3.13
+            raise ReviewError(f"{path}: cannot be written: a link that leads to itself") from None
         # A name that is nobody's; a file of tempfile would be for its owner alone.
         beside = final.with_name(f".{final.name}-{os.urandom(4).hex()}")
         try:

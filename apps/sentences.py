@@ -4,6 +4,8 @@ import re
 import unicodedata
 
 LONGEST = 320  # columns of a sentence; of longer ones a model would not read the end
+# Capitals, numbers, addresses: a vocabulary of subwords spells them sign by sign, and three letters are a subword.
+SPELT = re.compile(r"[\dA-ZÀ-ÖØ-ÞΑ-ΩА-ЯЁ_@/#%&=+*~^|\\<>-]{2,}")
 
 # Nothing here goes back over what it has read, however long a row of dots may be.
 # The marks of Hindi and Bengali, Urdu, Arabic and Armenian follow the Latin ones.
@@ -46,8 +48,13 @@ def joined(parts: list[str]) -> str:
 
 
 def columns(text: str) -> int:
-    """How long a text is: signs of Chinese and the like count twice, as they say about as much as two letters."""
-    return len(text) + sum(map(_is_wide, text))
+    """How long a text is, three columns a subword at most: signs that are subwords by themselves count three times.
+
+    These are those of Chinese and the like, and of capitals, numbers and addresses.
+    """
+    spelt = SPELT.findall(text)
+    # Before what is spelt there may be a subword of the space alone.
+    return len(text) + 2 * (sum(map(_is_wide, text)) + sum(map(len, spelt))) + 3 * len(spelt)
 
 
 def _parted(text: str, breaks: re.Pattern[str], abbreviations: bool = False) -> list[str]:
@@ -75,7 +82,7 @@ def _shortened(sentence: str, longest: int) -> list[str]:
     # Clauses and parts of words come together as they stood, with the spaces that were there and no others.
     pieces = [""]
     for clause in _parted(sentence, CLAUSES):
-        for word in [clause] if columns(clause) <= longest else _words(clause, longest // 2):
+        for word in [clause] if columns(clause) <= longest else _words(clause, longest // 3 - 1):
             if columns((pieces[-1] + word).strip()) <= longest:
                 pieces[-1] += word
             else:
@@ -83,9 +90,9 @@ def _shortened(sentence: str, longest: int) -> list[str]:
     return [piece for piece in map(str.strip, pieces) if piece]
 
 
-def _words(clause: str, half: int) -> list[str]:
+def _words(clause: str, most: int) -> list[str]:
     """Words with the spaces after them; of those that are too long themselves, parts."""
-    return [word[i : i + half] for word in re.findall(r"\s*\S+\s*", clause) for i in range(0, len(word), half)]
+    return [word[i : i + most] for word in re.findall(r"\s*\S+\s*", clause) for i in range(0, len(word), most)]
 
 
 def _is_wide(sign: str) -> bool:

@@ -86,8 +86,8 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("texts", nargs="*", metavar="TEXT", help="a text, or - alone for standard input, one a line")
     parser.add_argument("--file", metavar="FILE",
-                        help=".csv, .tsv: a table, copied with two more columns; .jsonl: an object a line; "
-                        "others: a text a line")  # fmt: skip
+                        help=".csv, .tsv: a table whose first line names its columns, copied with two more; "
+                        ".jsonl: an object a line; others: a text a line")  # fmt: skip
     parser.add_argument("--column", metavar="NAME", help="the table's column of texts (default: text, review, …)")
     parser.add_argument("--delimiter", metavar="C", help="what parts the table's columns (default: found)")
     parser.add_argument("--encoding", metavar="NAME", help="of --file (default: UTF-8, or UTF-16 that says so)")

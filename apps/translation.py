@@ -141,7 +141,7 @@ def _settled(options: argparse.Namespace, directory: Path) -> argparse.Namespace
         try:
             told = json.loads(path.read_text(encoding="utf-8"))
             own = {
-                "longest": max(20, min(LONGEST, COLUMNS * int(told["length"]))),
+                "longest": max(20, min(LONGEST, COLUMNS * (int(told["length"]) - 1))),
                 "own_beam": int(told["beam"]),
                 "length_penalty": float(told["length_penalty"]),
             }

@@ -1,11 +1,12 @@
 """What every app does at its edges."""
 
 import argparse
+import errno
 import io
 
 import pytest
 
-from apps.console import finish, positive
+from apps.console import complain, finish, positive
 
 
 class Output(io.StringIO):
@@ -31,6 +32,15 @@ def test_an_interrupted_app_writes_the_answers_that_it_has(monkeypatch, gone):
         raise KeyboardInterrupt
 
     assert finish(main) == 130 and output.flushed == 1
+
+
+def test_answers_go_on_where_complaints_cannot_be_written(monkeypatch):
+    class Full(io.StringIO):
+        def write(self, text):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("sys.stderr", Full())
+    complain("line 3: an empty text")
 
 
 def test_a_whole_number_is_one_that_a_computer_counts_to():

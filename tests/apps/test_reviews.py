@@ -1,13 +1,14 @@
 """Texts are read from files and pipes alike, and answers replace a file whole or not at all."""
 
 import contextlib
+import csv
 import io
 import os
 import threading
 
 import pytest
 
-from apps.reviews import ReviewError, Table, lines_of, replaced, standard_input, written
+from apps.reviews import ReviewError, Table, lines_of, objects_of, replaced, standard_input, written
 
 TEXT = "".join(f"line {i}\n" for i in range(20_000))
 
@@ -174,6 +175,36 @@ def test_rows_of_empty_cells_name_no_columns(tmp_path, before):
 def test_what_stands_in_quotes_does_not_part_the_columns(tmp_path):
     found, copy = rows(tmp_path / "t.csv", '"Name, given name, ""nick"", age";text\nA;good\n')
     assert [text for _, text, _ in found] == ["good"] and copy.endswith("A;good;x;1\n")
+
+
+def test_a_delimiter_at_the_end_of_rows_makes_no_column(tmp_path):
+    found, copy = rows(tmp_path / "t.csv", "id,review\n1,good,\n2,bad,,x\n")
+    assert [problem for _, _, problem in found] == ["", "4 cells where the first line names 2"]
+    assert copy.splitlines()[1:] == ["1,good,x,1", "2,bad,,x"]
+
+
+def test_a_copied_cell_keeps_its_ends_of_lines(tmp_path):
+    cells = ["fine\rfood", "fine\nfood", "fine\r\nfood", "plain"]
+    out = io.StringIO(newline="")
+    with contextlib.ExitStack() as files:
+        (tmp_path / "t.csv").write_bytes(("review\n" + "".join(f'"{cell}"\n' for cell in cells)).encode())
+        table = Table(str(tmp_path / "t.csv"), None, None, None, files)
+        writer = table.writer(out)
+        for review in table:
+            writer.write(review, ("good", "0.9"))
+    assert list(csv.reader(io.StringIO(out.getvalue(), newline="")))[1:] == [[cell, "good", "0.9"] for cell in cells]
+
+
+def test_an_object_without_any_text_does_not_decide_where_the_texts_are(tmp_path):
+    (tmp_path / "f.jsonl").write_text('{}\n{"id": 7}\n{"id": 8, "review": "good"}\n')
+    with open(tmp_path / "f.jsonl", encoding="utf-8") as file:
+        assert [r.problem for r in objects_of(file, "f.jsonl", None)] == ["no text in it"] * 2 + [""]
+
+
+def test_a_link_to_itself_cannot_be_written(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(ReviewError, match="loop: cannot be written"), written(str(tmp_path / "loop"), None, False):
+        pass
 
 
 def test_an_empty_line_of_a_single_column_is_an_empty_text(tmp_path):

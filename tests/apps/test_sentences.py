@@ -69,6 +69,11 @@ def test_what_never_ends_is_parted_and_nothing_is_lost(text):
     assert "".join("".join(parts).split()) == "".join(text.split())
 
 
+@pytest.mark.parametrize("text", ["PLEASE DO NOT LEAVE IT", "4815162342 108", "字字字字字字字"])
+def test_what_a_vocabulary_spells_counts_as_a_subword_a_sign(text):
+    assert columns(text) >= 3 * sum(len(word) for word in text.split()) and columns("Please leave it") == 15
+
+
 @pytest.mark.parametrize("text", ["।" * 20_000, "։ " * 10_000, "5 коп. в " * 3000])
 def test_rows_of_marks_and_of_abbreviations_are_read_once_and_nothing_is_lost(text):
     assert "".join("".join(sentences(text)).split()) == "".join(text.split())
