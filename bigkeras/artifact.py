@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from bigkeras.card import Use, card, image_use, pair_use, text_use
+from bigkeras.data.fingerprint import DATA_FILE
 from bigkeras.parity import ExportError, difference, gate, quiet, softmax
 from bigkeras.serving import Inputs, explanation, image_inputs, text_inputs
 from bigkeras.tasks.pairs import PairPreprocessor
@@ -51,7 +52,7 @@ def export(run_dir: str | Path, directory: str | Path, examples: Sequence[bytes]
 
     run_dir = Path(run_dir)
     texts: dict[str, str] = {n: _text(run_dir / n) for n in ("recipe.json", "labels.txt", "preprocessor.json")}
-    texts |= {name: _text(run_dir / name) for name in ("metrics.json",) if (run_dir / name).is_file()}
+    texts |= {name: _text(run_dir / name) for name in ("metrics.json", DATA_FILE) if (run_dir / name).is_file()}
     labels = texts["labels.txt"].removesuffix("\n").split("\n")
     model = _load_model(run_dir)
     preprocessor = load_preprocessor(run_dir)

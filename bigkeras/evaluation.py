@@ -14,20 +14,19 @@ from bigkeras.data import DATASETS
 from bigkeras.data.files import expanded
 from bigkeras.data.fingerprint import DATA_FILE, fingerprints, other_data
 from bigkeras.data.source import ArraySource, DataError, Source, Splits, joined
+from bigkeras.data.text_table import whole_number
 from bigkeras.masked_evaluation import MaskedScores, score_hidden, write_masked_report
 from bigkeras.metrics import best_threshold, bootstrap_interval, classification_metrics, scores_at
 from bigkeras.predictions import AVERAGES, Predictions, artifact_predictor, predict_source, run_predictor
 from bigkeras.recipe import Choice, Recipe, RecipeError, check, known, load
-from bigkeras.recipe_data import recipe_splits
+from bigkeras.recipe_data import place, recipe_splits
 from bigkeras.report import write_report
-from bigkeras.run import RunError, check_run, read_json, read_labels, write_csv, write_json
+from bigkeras.run import RunError, check_run, read_json, read_labels, scores_held, write_csv, write_json
 from bigkeras.signals import Log
 from bigkeras.tasks import load_task
 from bigkeras.tasks.task import Task
 from bigkeras.translation_evaluation import Translations, artifact_translator, run_translator, translate_source
 from bigkeras.translation_report import write_translation_report
-
-PLACES = ("directory", "file", "target_file")  # the arguments of data that say where it lies
 
 
 def evaluate(
@@ -63,9 +62,13 @@ def evaluate(
         raise RunError(f"{path}: has learned from its validation split, which says nothing of it; name another")
     if source is None or not len(source):
         raise RunError(f"data {recipe.data.name} has no {split} split")
-    own = not artifact and _is_own(path, splits, split, other=_place(recipe) != _place(load(path)))
+    # An exported model is scored on other machines, too: what is published may stand there in another order.
+    compared = not artifact or any(place(recipe).values())
+    own = compared and _is_own(path, splits, split, other=place(recipe) != place(load(path))) and not artifact
     if splits.bad and log is not None:
         log.say(f"{len(splits.bad):,} of the data are left out, the first {splits.bad[0][0]}: {splits.bad[0][1]}")
+    if splits.found and log is not None:
+        log.say(splits.found)
     task = load_task(path, read_labels(path))
     if average != "none" and task.kind != "image":
         raise RecipeError(f"average {average}: is for images, not for {task.kind}")
@@ -81,6 +84,9 @@ def evaluate(
         source = numbered(source, splits.class_names, task.class_names)
         predict = artifact_predictor(path, task) if artifact else run_predictor(path / "best.keras", task)
         predictions = predict_source(AVERAGES[average](predict), source, task)
+        if predictions.bad and log is not None:
+            name, why = next(iter(predictions.bad.items()))
+            log.say(f"{len(predictions.bad):,} could not be read and are not scored, the first {name}: {why}")
         key = split if average == "none" else f"{split} {average}"
         metrics = {key: score(predictions, task.class_names, _threshold(path))}
     # metrics.json says that a run is complete: where it is not there yet, the run itself has still to write it.
@@ -116,10 +122,6 @@ def _is_own(path: Path, splits: Splits, split: str, other: bool) -> bool:
     # Of files the names alone are compared: under the same ones another place may have others.
     sure = isinstance(splits.train, ArraySource) and found.keys() <= before.keys()
     return not changed and (sure or not other)
-
-
-def _place(recipe: Recipe) -> dict[str, Any]:
-    return {name: recipe.data.args.get(name) for name in PLACES}
 
 
 def score(predictions: Predictions, class_names: tuple[str, ...], threshold: float | None = None) -> dict[str, Any]:
@@ -189,8 +191,11 @@ def numbered(source: Source, names: tuple[str, ...], wanted: tuple[str, ...]) ->
     """
     if names == wanted:
         return source
-    place = {name: number for number, name in enumerate(wanted)}
-    numbers = np.array([place.get(name, -1) for name in names], np.int32)[source.labels]
+    numbered_as = {name: number for number, name in enumerate(wanted)}
+    # Another table may write 1 as 1.0.
+    whole = {whole_number(name): number for number, name in enumerate(wanted)}
+    places = [numbered_as.get(name, whole.get(whole_number(name), -1)) for name in names]
+    numbers = np.array(places, np.int32)[source.labels]
     if (numbers < 0).any():
         first = int((numbers < 0).argmax())
         told = ", ".join(map(repr, wanted[:10])) + (", …" if len(wanted) > 10 else "")
@@ -220,19 +225,20 @@ def _merge(
     predictions: Predictions | Translations | MaskedScores | None,
     task: Task,
 ) -> dict[str, Any]:
-    path = directory / "metrics.json"
-    before = read_json(path) if path.exists() else {}
-    merged = {**before, **metrics}
-    with open(directory / "log.csv", encoding="utf-8", newline="") as file:
-        history = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
-    if isinstance(predictions, Predictions) and predictions.bad:
-        _list_bad(directory / "bad_samples.csv", predictions.bad)
-    known: dict[str, Any] = {"recipe": recipe, "metrics": merged, "history": history, "predictions": predictions}
-    if task.kind == "masked_text":
-        write_masked_report(directory, **known)
-    elif task.kind == "pairs":
-        write_translation_report(directory, **known)
-    else:
-        write_report(directory, **known, task=task)
-    write_json(path, merged)
+    with scores_held(directory):
+        path = directory / "metrics.json"
+        before = read_json(path) if path.exists() else {}
+        merged = {**before, **metrics}
+        with open(directory / "log.csv", encoding="utf-8", newline="") as file:
+            history = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+        if isinstance(predictions, Predictions) and predictions.bad:
+            _list_bad(directory / "bad_samples.csv", predictions.bad)
+        known: dict[str, Any] = {"recipe": recipe, "metrics": merged, "history": history, "predictions": predictions}
+        if task.kind == "masked_text":
+            write_masked_report(directory, **known)
+        elif task.kind == "pairs":
+            write_translation_report(directory, **known)
+        else:
+            write_report(directory, **known, task=task)
+        write_json(path, merged)
     return merged

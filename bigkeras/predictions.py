@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from bigkeras.data.bad import reason
 from bigkeras.data.pipeline import ordered_plan, plan_rows
-from bigkeras.data.source import Source
+from bigkeras.data.source import DataError, Source
 from bigkeras.metrics import worst_mistakes
 from bigkeras.run import RunError
 from bigkeras.tasks.task import Task
@@ -66,7 +66,10 @@ AVERAGES: dict[str, Callable[[Predict], Predict]] = {
 
 
 def predict_source(predict: Predict, source: Source, task: Task, worst: int = 16) -> Predictions:
-    """The model's answers for every example of a source; also the `worst` mistakes, those it was surest of."""
+    """The model's answers for every example of a source; also the `worst` mistakes, those it was surest of.
+
+    Raises DataError where no example can be read.
+    """
     bad: dict[str, str] = {}
 
     def on_bad(index: int) -> None:
@@ -83,6 +86,9 @@ def predict_source(predict: Predict, source: Source, task: Task, worst: int = 16
         places.append(index[keep])
         answers.append(np.asarray(predict(x))[keep])
     seen = np.concatenate(places)
+    if not len(seen):
+        name, why = next(iter(bad.items()))
+        raise DataError(f"none of {len(source):,} examples can be read; the first, {name}: {why}")
     order = np.argsort(seen)
     seen, probabilities = seen[order], np.concatenate(answers)[order]
     labels = source.labels[seen]

@@ -16,6 +16,13 @@ from bigkeras.recipe import Recipe
 from bigkeras.signals import Log
 from bigkeras.tasks.task import Task
 
+PLACES = ("directory", "file", "target_file")  # the arguments of data that say where it lies
+
+
+def place(recipe: Recipe) -> dict[str, Any]:
+    """Where a recipe's data lies, as far as it says."""
+    return {name: recipe.data.args.get(name) for name in PLACES}
+
 
 def recipe_splits(recipe: Recipe) -> Splits:
     """The splits that a recipe learns from and is scored on. Raises DataError."""

@@ -1,12 +1,19 @@
 """Answers averaged over changed pictures, and labels of data that names its classes in another order."""
 
+import fcntl
+import json
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from bigkeras import evaluation
 from bigkeras.data.source import ArraySource, DataError, FileSource, Splits, joined
 from bigkeras.evaluation import numbered
-from bigkeras.predictions import AVERAGES
+from bigkeras.predictions import AVERAGES, predict_source
+from bigkeras.tasks.classification import ImageClassification
+from bigkeras.tasks.images import ImagePreprocessor
 
 
 @pytest.mark.parametrize(
@@ -32,6 +39,21 @@ def test_labels_of_other_data_are_those_of_the_models_classes():
         numbered(source, ("bad", "good"), ("bad", "Good"))
 
 
+def test_another_table_may_write_whole_numbers_with_a_point():
+    source = ArraySource({"text": np.zeros(3)}, [0, 1, 0], ["a", "b", "c"])
+    assert numbered(source, ("0.0", "1.0"), ("0", "1", "1.50")).labels.tolist() == [0, 1, 0]
+    with pytest.raises(DataError, match=r"class '1\.5' is none of the model's"):
+        numbered(source, ("0", "1.5"), ("0", "1", "1.50"))
+
+
+def test_pictures_of_which_none_can_be_read_are_one_line(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"version https://git-lfs.github.com/spec/v1")
+    source = FileSource([str(tmp_path / "a.png")], [0])
+    task = ImageClassification(ImagePreprocessor(height=4, width=4, channels=1), ("a", "b"), ())
+    with pytest.raises(DataError, match=r"none of 1 examples can be read; the first, .*a\.png: "):
+        predict_source(lambda x: np.full((len(x), 2), 0.5), source, task)
+
+
 def test_all_of_a_data_set_are_its_parts_one_after_the_other():
     arrays = [ArraySource({"x": np.full((n, 2), n)}, [n] * n, f"part{n}") for n in (3, 1, 2)]
     whole = joined(Splits(arrays[0], arrays[1], arrays[2], ("a",)))
@@ -44,3 +66,19 @@ def test_all_of_a_data_set_are_its_parts_one_after_the_other():
     assert joined(Splits(files[0], None, None, ("a",))) is files[0]
     with pytest.raises(DataError, match="name one of train, validation and test"):
         joined(Splits(files[0], None, arrays[0], ("a",)))
+
+
+def test_two_that_score_one_run_do_not_lose_each_others_scores(tmp_path, monkeypatch):
+    """From the reading of metrics.json to the writing of it nobody else may write there."""
+    (tmp_path / "log.csv").write_text("epoch,loss\n1,0.5\n")
+    reports = []
+
+    def write_report(directory, metrics, **_):
+        with pytest.raises(BlockingIOError), open(directory / ".scores.lock") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        reports.append(list(metrics))
+
+    monkeypatch.setattr(evaluation, "write_report", write_report)
+    for split in ("validation", "test"):
+        evaluation._merge(tmp_path, None, {split: {"accuracy": 1}}, None, SimpleNamespace(kind="image"))
+    assert list(json.loads((tmp_path / "metrics.json").read_text())) == reports[1] == ["validation", "test"]

@@ -113,10 +113,13 @@ def test_other_rows_than_those_of_the_run_are_not_taken_for_its_own(reviews, tmp
     fit(recipe_for(place, epochs=1), tmp_path / "run", log=QUIET)
     own = evaluate(tmp_path / "run", data=str(reviews))  # the same rows, elsewhere
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["test"] == own["test"]
+    export(tmp_path / "run", tmp_path / "model")
+    assert evaluate(tmp_path / "model")["test"]["accuracy"] == own["test"]["accuracy"]
     with open(place, "a", encoding="utf-8") as file:
         file.write("one more,good\n,bad\n")
-    with pytest.raises(RunError, match="its data has changed since it was trained"):
-        evaluate(tmp_path / "run")
+    for scored in (tmp_path / "run", tmp_path / "model"):
+        with pytest.raises(RunError, match="its data has changed since it was trained"):
+            evaluate(scored)
     (tmp_path / "run" / "metrics.json").unlink()
     with pytest.raises(RunError, match=r"its data has changed since it began \(train: .*take another --run-dir"):
         fit(recipe_for(place, epochs=1), tmp_path / "run", log=QUIET)

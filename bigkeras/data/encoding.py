@@ -38,6 +38,14 @@ def decoded(data: bytes, origin: str, encoding: str | None = None) -> tuple[str,
     return data.decode(found, "replace"), found
 
 
+def decoded_as(data: bytes, origin: str, encoding: str) -> tuple[str, str]:
+    """The same in an encoding that was found from more than these bytes; one broken character is always allowed."""
+    text = data.decode(encoding, "replace")
+    if text.count("�") > max(1, len(data) / 1000):
+        raise DataError(f"{origin}: neither UTF-8 nor {encoding}, as other files are")
+    return text, encoding
+
+
 def is_clear(data: bytes) -> bool:
     """Whether the bytes are valid UTF-8, or say by their beginning what they are."""
     return data.startswith(tuple(mark for mark, _ in MARKS)) or _reads(data, "utf-8")

@@ -62,11 +62,13 @@ def part_splits(
     test: float,
     seed: int,
     limit_train: int | None,
+    keys: Sequence[str] | None = None,
 ) -> Splits:
     """Splits of a source. `parts` holds train, validation, test or "" for every example.
 
-    Examples of "" are split by the fractions: stratified, decided by the seed, with every class in the training part.
-    A part that some examples name is not filled from the others: the fraction of that part counts as 0.
+    Examples of "" are split by the fractions: stratified, decided by the seed, with every class in the training part;
+    those of equal `keys` come to the part of the first, or what was learned would be tested. A part that some examples
+    name is not filled from the others: the fraction of that part counts as 0.
     """
     labels = whole.labels
     given = set(parts) - {""}
@@ -81,6 +83,14 @@ def part_splits(
     names = ("train", "validation", "test")
     for name, members in zip(names, stratified_split(labels[free], shares, seed), strict=True):
         parts[free[members]] = name
+    if keys is not None:
+        first: dict[str, int] = {}
+        for place in free.tolist():
+            parts[place] = parts[first.setdefault(keys[place], place)]
+        # A class all of whose texts went elsewhere with equal ones.
+        for label in np.setdiff1d(labels[free], labels[parts == "train"]):
+            one = keys[free[(labels[free] == label).argmax()]]
+            parts[[place for place in free.tolist() if keys[place] == one]] = "train"
     places = {name: np.flatnonzero(parts == name) for name in names}
     if limit_train is not None and limit_train < 1:
         raise DataError(f"limit_train={limit_train}: at least 1, or null for all")

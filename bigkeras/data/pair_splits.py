@@ -73,7 +73,7 @@ def told(ignored: Sequence[tuple[str, str]], total: int) -> str:
     kinds = reasons([why for _, why in ignored])
     some = "; ".join(f"{number:,}: {kind}" for kind, number in kinds.most_common(MOST_KINDS))
     more = "; …" if len(kinds) > MOST_KINDS else ""
-    return f"{len(ignored):,} of {total:,} pairs are left out ({some}{more}); all: bad_samples.csv" if ignored else ""
+    return f"{len(ignored):,} of {total:,} pairs are left out ({some}{more})" if ignored else ""
 
 
 def pair_source(pairs: Sequence[Pair], references: Sequence[Sequence[str]] | None = None) -> ArraySource:

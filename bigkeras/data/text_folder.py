@@ -4,9 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from bigkeras.data.encoding import BLANK, SAMPLE, decoded, found_encoding, is_clear
+from bigkeras.data.encoding import BLANK, SAMPLE, decoded, decoded_as, found_encoding, is_clear
 from bigkeras.data.files import part_splits
 from bigkeras.data.folder import class_files, printable
+from bigkeras.data.pair_splits import source_key
 from bigkeras.data.reviews import text_array
 from bigkeras.data.source import ArraySource, DataError, Splits
 
@@ -25,8 +26,8 @@ def text_folder(
     """Texts below a sub-folder for every class, whose name is the class's: the layouts are those of `image_folder`.
 
     Read are txt, text and md, one text a file, all into memory. `encoding`: None finds it, the same for all files that
-    are not UTF-8. A file that is empty or cannot be read is left out and stands in `bad`. Raises DataError that names
-    the folder.
+    are not UTF-8. A file that is empty or cannot be read is left out and stands in `bad`. Equal texts
+    come to the same split. Raises DataError that names the folder.
     """
     paths, classes, parts, class_names, ignored = class_files(directory, TEXT_EXTENSIONS, "text")
     texts: list[bytes] = []
@@ -36,7 +37,7 @@ def text_folder(
     for place, path in enumerate(paths):
         try:
             data = Path(path).read_bytes()
-            text, _ = decoded(data, path, encoding if is_clear(data) else other)
+            text, _ = decoded(data, path, encoding) if encoding or is_clear(data) else decoded_as(data, path, other)
         except (OSError, DataError) as error:
             bad.append((printable(path), getattr(error, "strerror", None) or str(error)))
             continue
@@ -54,7 +55,7 @@ def text_folder(
     whole = ArraySource({"text": text_array(texts)}, [number[classes[i]] for i in kept], names)
     splits = part_splits(
         whole, np.array(parts)[kept], class_names, validation=validation, test=test, seed=seed,
-        limit_train=limit_train,
+        limit_train=limit_train, keys=[source_key(text.decode()) for text in texts],
     )  # fmt: skip
     return Splits(splits.train, splits.validation, splits.test, class_names, bad=tuple(bad), ignored=tuple(ignored))
 

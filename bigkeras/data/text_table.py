@@ -11,6 +11,7 @@ import numpy as np
 
 from bigkeras.data.encoding import BLANK, decoded
 from bigkeras.data.files import SPLIT_NAMES, expanded, part_splits
+from bigkeras.data.pair_splits import source_key
 from bigkeras.data.reviews import text_array
 from bigkeras.data.rows import LOOKED_AT, bytes_of, csv_rows, is_json, json_rows
 from bigkeras.data.source import ArraySource, DataError, Splits
@@ -26,6 +27,7 @@ LABEL_NAMES = (
 NO_LABEL = ("nan", "null", "none", "n/a", "na", "<na>")
 SPLIT = "split"
 FILLED = 0.9  # of the rows, at least, have a label
+WHOLE = re.compile(r"(-?(?:0|[1-9]\d*))(?:\.0*)?")
 
 
 def text_table(
@@ -49,9 +51,9 @@ def text_table(
     a column called text or review, label or sentiment, … is taken, or one whose name has such a word (review_body,
     starRating, 情感标签), else the longest cells are texts and the fewest different ones labels. `split`: a column of
     train, validation and test, in any case of its letters; where no column is called "split", the seed decides a
-    stratified split. Rows of another number of cells, without a text or without a label (`no_label`, in any case, is
-    none) are left out and stand in `bad`. Classes are sorted, as numbers where all are. Raises DataError that names
-    file and line.
+    stratified split, in which equal texts stay together. Rows of another number of cells, without a text or without a
+    label (`no_label`, in any case, is none) are left out and stand in `bad`. Classes are sorted, as numbers where all
+    are. Raises DataError that names file and line.
     """
     path = expanded(file)
     text, label = (None if asked is None else str(asked) for asked in (text, label))
@@ -86,7 +88,7 @@ def text_table(
     whole = ArraySource({"text": text_array(texts)}, [number[name] for name in labels], kept)
     splits = part_splits(
         whole, np.array(parts), class_names, validation=validation, test=test, seed=seed,
-        limit_train=limit_train,
+        limit_train=limit_train, keys=[source_key(text.decode()) for text in texts],
     )  # fmt: skip
     parted = f", parted by {delimiter!r}" if delimiter else ""
     told = f"{path}: {len(kept):,} texts in {names[columns[0]]!r}, {len(class_names)} labels in {names[columns[1]]!r}"
@@ -240,15 +242,21 @@ def _problem(row: list[str], names: list[str], columns: tuple[int, int], place: 
     return ""
 
 
+def whole_number(label: str) -> str:
+    """A label that is a whole number without a point, 1 for 1.0; another one as it is: 1.10 and 1.1 may be two."""
+    found = WHOLE.fullmatch(label)
+    return found[1] if found else label
+
+
 def _one_spelling(labels: list[str]) -> list[str]:
-    """The labels; where all are numbers, equal ones as they are written most often: 1 and 1.0 are one class."""
+    """The labels; where all are numbers, whole ones as they are written most often: 1 and 1.0 are one class."""
     if not _are_numbers(labels):
         return labels
-    times: dict[float, Counter[str]] = {}
+    times: dict[str, Counter[str]] = {}
     for label in labels:
-        times.setdefault(float(label), Counter())[label] += 1
+        times.setdefault(whole_number(label), Counter())[label] += 1
     usual = {number: found.most_common(1)[0][0] for number, found in times.items()}
-    return [usual[float(label)] for label in labels]
+    return [usual[whole_number(label)] for label in labels]
 
 
 def _are_numbers(labels: list[str]) -> bool:

@@ -97,7 +97,7 @@ def test_emoji_numbers_and_zero_bytes_are_no_damage(tmp_path):
 def test_cleaning_is_listed_but_does_not_count_as_damage(tmp_path):
     splits = DATASETS["translation_pairs"](file=table(tmp_path / "p.tsv", [*GOOD, ("Same.", "Same."), ("alone",)]))
     assert [why for _, why in splits.ignored] == ["source and target are equal"]
-    assert splits.found == "1 of 41 pairs are left out (1: source and target are equal); all: bad_samples.csv"
+    assert splits.found == "1 of 41 pairs are left out (1: source and target are equal)"
     assert [name.rpartition(":")[2] for name, _ in splits.bad] == ["42"]
 
 

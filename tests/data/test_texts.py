@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from bigkeras.data import DATASETS, tfds
-from bigkeras.data.encoding import decoded
+from bigkeras.data.encoding import decoded, decoded_as
 from bigkeras.data.rows import csv_rows
 from bigkeras.data.source import DataError
 from bigkeras.recipe import Choice, check, parse_setting
@@ -218,6 +218,38 @@ def test_equal_numbers_are_one_class_however_they_are_written(tmp_path):
     assert splits.class_names == ("1", "2", "10")
 
 
+def test_numbers_with_a_point_or_a_zero_before_them_are_classes_of_their_own(tmp_path):
+    labels = ["1.1", "1.10", "007", "7"] * 4
+    splits = table(tmp_path / "t.csv", "\n".join(["review,label", *(f"text {i},{n}" for i, n in enumerate(labels))]))
+    assert sorted(splits.class_names) == ["007", "1.1", "1.10", "7"]
+
+
+def test_equal_texts_stand_in_one_split(tmp_path):
+    lines = [f"Very  good {i % 20}," + ("good", "bad")[i % 2] for i in range(60)]
+    splits = table(tmp_path / "t.csv", "\n".join(["review,label", *lines, *(line.lower() for line in lines)]))
+    folder = tmp_path / "folder"
+    for i, line in enumerate(lines):
+        (folder / line.split(",")[1]).mkdir(parents=True, exist_ok=True)
+        (folder / line.split(",")[1] / f"{i}.txt").write_text(line.split(",")[0])
+    for found in (splits, text_folder(directory=str(folder), validation=0.2, test=0.2)):
+        parts = [{" ".join(text.decode().lower().split()) for text in part.columns["text"]} for part in parts_of(found)]
+        assert all(parts) and not parts[0] & parts[1] and not parts[1] & parts[2] and not parts[0] & parts[2]
+    assert sum(map(len, parts_of(splits))) == 120
+
+
+def test_a_class_of_equal_texts_stays_one_to_train_on(tmp_path):
+    lines = [f"text {i},good" for i in range(40)] + ["as ever,bad"] * 6 + ["text 1,rare"] * 2
+    for seed in range(4):
+        splits = table(tmp_path / "t.csv", "\n".join(["review,label", *lines]), seed=seed)
+        assert set(splits.train.labels) == {0, 1, 2}
+        held_out = [text for part in (splits.validation, splits.test) for text in part.columns["text"]]
+        assert not set(held_out) & set(splits.train.columns["text"])
+
+
+def parts_of(splits):
+    return splits.train, splits.validation, splits.test
+
+
 def test_nan_may_be_a_class_among_numbers(tmp_path):
     lines = [f"text {i},{('1', 'nan', '0')[i % 3]}" for i in range(30)]
     assert table(tmp_path / "t.csv", "\n".join(["review,label", *lines]), no_label=[]).class_names == ("0", "1", "nan")
@@ -390,6 +422,17 @@ def test_a_folder_has_a_text_in_every_file(tmp_path):
     assert everything(splits)["很好吃，送餐也快"] == "bad"
     assert [why for _, why in splits.bad] == ["an empty text"]
     assert [why for _, why in splits.ignored] == ["not a text, by its name"]
+
+
+def test_a_broken_byte_costs_no_file_of_a_folder(tmp_path):
+    for name in ("good", "bad"):
+        (tmp_path / name).mkdir()
+        for i in range(5):
+            (tmp_path / name / f"{i}.txt").write_text("\n".join(CHINESE) * 5 + str(i))
+        (tmp_path / name / "cut.txt").write_bytes(("".join(CHINESE) * 20).encode()[:-1])
+    assert not text_folder(directory=str(tmp_path)).bad
+    with pytest.raises(DataError, match=r"noise\.txt: neither UTF-8 nor utf-8, as"):
+        decoded_as(bytes(range(128, 256)), "noise.txt", "utf-8")
 
 
 def test_sst2_has_its_published_split(has_data):
