@@ -1,7 +1,8 @@
 """Translations that earlier runs make of the training sentences, learned beside those that people made."""
 
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,19 @@ from tqdm import tqdm
 from bigkeras.data.cleaning import Pair, base, cleaned
 from bigkeras.data.files import expanded
 from bigkeras.data.pair_splits import pair_source, source_key
+from bigkeras.data.reviews import text_array
 from bigkeras.data.source import ArraySource, Splits, joined
 from bigkeras.recipe import Recipe, RecipeError, load
 from bigkeras.run import RunError, check_run, has_learned, read_json, write_json
 from bigkeras.signals import Log
 from bigkeras.tasks import load_task
+from bigkeras.tasks.pairs import PairPreprocessor
+from bigkeras.tasks.subwords import encoded
 
 # The setting that names a run, and the side of a pair that it translates.
 TRANSLATED = {"teacher": "source", "back_translator": "target"}
 AT_ONCE = 1024  # sentences between two moves of the bar
+KEEP_SECONDS = 60  # of translating are lost at most where it is interrupted
 
 
 def diversified(
@@ -29,10 +34,10 @@ def diversified(
     """Splits of sentence pairs whose training part also has what earlier runs translate of it.
 
     `recipe.teacher`'s translation of a source sentence makes a pair with it, and `recipe.back_translator`'s of a target
-    sentence another. They are made once, by the chief, and kept in `directory`; cleaned as all pairs are, and left out
-    where the source sentence is held out. `labelled` of the splits is what people translated. Raises RecipeError for a
-    run that is not there or does not translate so, and where no pair is left, and RunError where the kept ones are of
-    other sentences than those that the run has learned.
+    sentence another. They are made once, by the chief, and kept in `directory` as they come; cleaned as all pairs are,
+    and left out where the source sentence is held out or longer than the earlier run reads. `labelled` of the splits
+    is what people translated. Raises RecipeError for a run that is not there or does not translate so, and where no
+    pair is left, and RunError where the kept ones are of other sentences than those that the run has learned.
     Source: Nguyen et al. 2020 (arXiv 1911.01986), "Data Diversification"; Kim & Rush 2016 (arXiv 1606.07947), section
     3.2, for the one, Sennrich et al. 2016 (arXiv 1511.06709) for the other.
     """
@@ -76,7 +81,7 @@ def _kept(
         if not named:
             continue
         kept = read_json(path) if path.exists() else {}
-        if kept.get("run") == named and kept["sentences"] == sides[side]:
+        if _is_of(kept, named, sides[side]) and None not in kept["translations"]:
             answers[setting] = kept["translations"]
         elif has_learned(directory):
             raise RunError(f"{path}: not of this run's training sentences; take another --run-dir")
@@ -86,10 +91,23 @@ def _kept(
     for setting, translate in open_runs.items():
         named, sentences = getattr(recipe, setting), sides[TRANSLATED[setting]]
         log.say(f"{setting}: {named} translates {len(sentences):,} training sentences")
-        answers[setting] = _translated(translate, sentences, f"{setting}={named}")
-        kept = {"run": named, "sentences": sentences, "translations": answers[setting]}
-        write_json(directory / f"{setting}.json", kept)
+        path = directory / f"{setting}.json"
+        kept = read_json(path) if path.exists() else {}
+        if not _is_of(kept, named, sentences):
+            kept = {"run": named, "sentences": sentences, "translations": [None] * len(sentences)}
+        written = time.monotonic()
+        for _ in _translated(translate, kept, f"{setting}={named}"):
+            if time.monotonic() - written >= KEEP_SECONDS:
+                write_json(path, kept)
+                written = time.monotonic()
+        write_json(path, kept)
+        answers[setting] = kept["translations"]
     return {setting: answers[setting] for setting in TRANSLATED if setting in answers}
+
+
+def _is_of(kept: dict[str, Any], named: str, sentences: list[str]) -> bool:
+    """Whether what is kept are translations of these sentences by this run, whichever way its folder is named."""
+    return "run" in kept and Path(kept["run"]).resolve() == Path(named).resolve() and kept["sentences"] == sentences
 
 
 def _opened(recipe: Recipe, setting: str, languages: tuple[str, str], log: Log) -> Callable:
@@ -117,18 +135,35 @@ def _opened(recipe: Recipe, setting: str, languages: tuple[str, str], log: Log) 
         raise RecipeError(f"{told}: translates {', not '.join(ways)}")
     if earlier.data != recipe.data:
         log.say(f"{told}: learned from other data; what it learned of this run's held-out pairs makes scores too good")
-    return run_translator(directory / "best.keras", task)
+    return _of_whole_sentences(run_translator(directory / "best.keras", task), task.preprocessor)
 
 
-def _translated(translate: Callable, sentences: list[str], told: str) -> list[str]:
-    """The translations, under a bar."""
+def _of_whole_sentences(translate: Callable, preprocessor: PairPreprocessor) -> Callable:
+    """The translator, but "" for a sentence of which the run would read the beginning alone."""
+    most = preprocessor.length
+    # With one id more, which tells a sentence that would be cut from one that just fits.
+    ids = replace(preprocessor, length=most + 1).tokenizers().source_ids
+
+    def translate_whole(texts: list[bytes]) -> list[str]:
+        fits = encoded(ids, text_array(texts))[1] <= most
+        read = [text for text, whole in zip(texts, fits, strict=True) if whole]
+        answers = iter(translate(read) if read else ())
+        return [next(answers) if whole else "" for whole in fits]
+
+    return translate_whole
+
+
+def _translated(translate: Callable, kept: dict[str, Any], told: str) -> Iterator[None]:
+    """Fills what is None in `kept["translations"]`, under a bar; pauses after every so many, so that they are kept."""
+    sentences, placed = kept["sentences"], kept["translations"]
     # Sentences of about one length share a batch: sorted over all of them, not only over those that are done at once.
     order = np.argsort([len(sentence) for sentence in sentences], kind="stable")
-    placed = [""] * len(order)
-    with tqdm(total=len(order), desc=told, unit=" sentences", disable=not sys.stderr.isatty()) as bar:
+    order = order[[placed[i] is None for i in order]]
+    done = len(placed) - len(order)
+    with tqdm(total=len(placed), initial=done, desc=told, unit=" sentences", disable=not sys.stderr.isatty()) as bar:
         for start in range(0, len(order), AT_ONCE):
             some = order[start : start + AT_ONCE]
             for place, answer in zip(some, translate([sentences[i].encode() for i in some]), strict=True):
                 placed[place] = " ".join(answer.split())
             bar.update(len(some))
-    return placed
+            yield

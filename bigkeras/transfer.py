@@ -6,6 +6,7 @@ import re
 import zipfile
 from collections.abc import Sequence
 from dataclasses import fields, replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import tensorflow as tf
 
 from bigkeras.data.cleaning import base
 from bigkeras.data.files import expanded
+from bigkeras.models import MODELS
 from bigkeras.models.pretrained import copy_weights_by_name, load_pretrained, of_classes
 from bigkeras.models.pretrained_text import bert_sizes, lower_case, preset_size, preset_vocabulary
 from bigkeras.recipe import Choice, Recipe, RecipeError, load
@@ -42,6 +44,10 @@ FINE_TUNED = Recipe(
     epochs=4,
     batch_size=32,
 )
+
+
+# Arguments of models that no weight's shape shows.
+WIRING = ("norm", "positions", "activation", "num_heads")
 
 
 def start_from(
@@ -88,6 +94,30 @@ def start_from(
         raise RecipeError(f"start_from={origin}: {_first_line(error)}") from None
 
 
+def absolute(recipe: Recipe, *settings: str) -> Recipe:
+    """The recipe with whole paths in these settings, where there are such: so that it is repeated from any folder."""
+    for setting in settings:
+        named = getattr(recipe, setting)
+        if named and named not in ("imagenet", *PACKAGES) and expanded(named).exists():
+            recipe = recipe.override(**{setting: str(expanded(named).resolve())})
+    return recipe
+
+
+def wired_alike(recipe: Recipe) -> Recipe:
+    """The recipe with its origin's values of WIRING, where both are the same model: others spoil the weights."""
+    if not recipe.start_from or recipe.model.name not in MODELS:
+        return recipe
+    origin = _folder(Path(start_folder(recipe.start_from)))
+    if not (origin / "recipe.json").is_file():
+        return recipe
+    theirs = load(origin).model
+    usual = {name: each.default for name, each in signature(MODELS[recipe.model.name]).parameters.items()}
+    known = [name for name in WIRING if name in usual and theirs.name == recipe.model.name]
+    found = {name: theirs.args.get(name, usual[name]) for name in known}
+    other = {n: v for n, v in found.items() if v is not None and recipe.model.args.get(n, usual[n]) != v}
+    return recipe.override(**{f"model.{name}": value for name, value in other.items()})
+
+
 def continued(recipe: Recipe) -> Recipe:
     """Of model "auto" that starts from a run or a shipped model: that one's recipe on this one's data.
 
@@ -108,7 +138,9 @@ def continued(recipe: Recipe) -> Recipe:
     if not (origin / "recipe.json").is_file():
         raise RecipeError(f"start_from={origin}: no recipe.json there: neither a run directory nor a shipped model")
     # What it learned besides its own training examples is not there.
-    theirs = replace(load(origin), teacher=None, back_translator=None, learn_validation=False)
+    theirs = replace(
+        load(origin), teacher=None, teacher_sure=Recipe.teacher_sure, back_translator=None, learn_validation=False
+    )
     if theirs.task.name != recipe.task.name:
         raise RecipeError(f"start_from={origin}: is of {theirs.task.name}, not of {recipe.task.name}")
     task = Choice(recipe.task.name, {**theirs.task.args, **recipe.task.args})
@@ -214,7 +246,8 @@ def inherited(recipe: Recipe, languages: tuple[str, str]) -> dict[str, Any]:
     if theirs.get("kind") not in ("text", "masked_text"):
         raise RecipeError(f"start_from={origin}: is no model of texts")
     for name, value in own.items():
-        if name not in ("buckets", "rate") and value is not None and theirs.get(name, value) != value:
+        heeded = name != "rate" and (name != "buckets" or theirs.get("ngrams", 1) > 1)
+        if heeded and value is not None and theirs.get(name, value) != value:
             raise RecipeError(
                 f"task.{name}={value}: start_from={origin} has {theirs[name]}, and its vocabulary is kept"
             )
@@ -300,7 +333,7 @@ def _origin_model(path: Path) -> keras.Model:
 
 def artifact_model(directory: Path) -> keras.Model:
     """The Keras model of a shipped artifact: built by its recipe, with the SavedModel's own weights."""
-    from bigkeras.models import MODELS, build
+    from bigkeras.models import build
     from bigkeras.tasks import load_task
 
     recipe = load(directory)

@@ -8,6 +8,8 @@ import pytest
 
 from bigkeras import translation_evaluation
 from bigkeras.checks import check_recipe
+from bigkeras.data.reviews import text_array
+from bigkeras.data.source import ArraySource
 from bigkeras.diversification import diversified
 from bigkeras.evaluation import evaluate
 from bigkeras.recipe import Choice, Recipe, RecipeError
@@ -97,6 +99,40 @@ def test_they_are_what_the_run_says_and_made_once(recipe, run, tmp_path, monkeyp
     (tmp_path / "best.keras").touch()
     with pytest.raises(RunError, match=r"teacher\.json: not of this run's training sentences"):
         diversified(asked, splits, tmp_path, alone, QUIET)
+
+
+def test_what_was_translated_before_a_stop_is_not_translated_again(recipe, run, tmp_path, monkeypatch):
+    monkeypatch.setattr("bigkeras.diversification.AT_ONCE", 64)
+    monkeypatch.setattr("bigkeras.diversification.KEEP_SECONDS", 0)
+    seen = []
+
+    def translate(texts):
+        if len(seen) == 128:
+            raise KeyboardInterrupt
+        seen.extend(texts)
+        return [f"drei {text.decode()}" for text in texts]
+
+    says(monkeypatch, translate)
+    splits, asked = load_splits(recipe), recipe.override(teacher=run)
+    with pytest.raises(KeyboardInterrupt):
+        diversified(asked, splits, tmp_path, alone, QUIET)
+    seen.append(b"")  # so that it goes on
+    more = diversified(asked, splits, tmp_path, alone, QUIET)
+    seen.remove(b"")
+    sources, _ = sides(splits.train)
+    assert sorted(seen) == sorted(text.encode() for text in sources)
+    assert sides(more.train)[1][len(sources) :] == [f"drei {text}" for text in sources]
+
+
+def test_a_sentence_that_the_earlier_run_does_not_read_to_its_end_is_not_learned(recipe, run, tmp_path, monkeypatch):
+    says(monkeypatch, lambda texts: ["zwei zwei eins"] * len(texts))
+    splits = load_splits(recipe)
+    long = [" ".join(["four nine"] * 12).encode(), *splits.train.columns["source"][1:]]
+    columns = {**splits.train.columns, "source": text_array(long)}
+    names = [splits.train.name(i) for i in range(len(long))]
+    splits = replace(splits, train=ArraySource(columns, splits.train.labels, names))
+    more = diversified(recipe.override(teacher=run), splits, tmp_path, alone, QUIET)
+    assert (f"teacher {run}, {names[0]}", "an empty target") in more.ignored
 
 
 def test_new_pairs_are_clean_and_of_no_held_out_sentence(recipe, run, tmp_path, monkeypatch):

@@ -27,7 +27,7 @@ from bigkeras.signals import Log
 from bigkeras.tasks import TASKS, load_preprocessor, load_task
 from bigkeras.tasks.pairs import clean, pieces
 from bigkeras.train import fit
-from bigkeras.transfer import artifact_model, inherited, start_from
+from bigkeras.transfer import artifact_model, inherited, start_from, wired_alike
 from bigkeras.translation_metrics import corpus_bleu, translation_metrics, unspaced_language
 from bigkeras.translator import Translator
 
@@ -414,6 +414,14 @@ def test_a_translator_of_another_language_takes_the_layers_and_the_subwords_that
                 np.testing.assert_array_equal(w, v)
 
 
+def test_what_is_written_in_another_script_is_not_the_earlier_runs_language(run, tmp_path):
+    lines = [f"the dog runs {'far ' * i}\t狗{'远' * i}跑\n" for i in range(1, 30)]
+    (tmp_path / "zh.tsv").write_text("".join(lines), encoding="utf-8")
+    splits = DATASETS["translation_pairs"](file=str(tmp_path / "zh.tsv"))
+    with pytest.raises(DataError, match=r"the target is written in .*, not in de, .*: say data\.target_language"):
+        TASKS["translation"](splits, vocabulary=str(run))
+
+
 def test_a_file_of_weights_has_the_vocabulary_beside_it(pairs, run, tmp_path):
     asked = recipe(pairs, start_from=str(run / "best.keras"))
     assert inherited(asked, ("en-GB", "de"))["vocabulary"] == str(run)
@@ -440,9 +448,21 @@ def test_a_translator_cannot_start_from_one_of_another_width(pairs, run, tmp_pat
         fit(asked, tmp_path / "same", log=Log(quiet=True))
     with pytest.raises(RecipeError, match=r"has 2 heads in the source and 4 in the target"):
         fit(recipe(pairs, start_from=str(run), model__num_heads=4), tmp_path / "heads", log=Log(quiet=True))
+    with pytest.raises(RecipeError, match=r"layer encoder_stage1 is LayerNormalization in the source and Add in"):
+        fit(recipe(pairs, start_from=str(run), model__norm="pre"), tmp_path / "norm", log=Log(quiet=True))
     asked = asked.override(task=Choice("translation", {"vocabulary": None, "algorithm": "bpe"}))
     with pytest.raises(RecipeError, match=r"start_from=.*: its embeddings are 32 wide, the model's 16"):
         fit(asked, tmp_path / "other", log=Log(quiet=True))
+
+
+def test_what_no_shape_shows_of_a_model_is_taken_from_the_one_that_a_run_starts_from(pairs, run):
+    other = {"model__norm": "pre", "model__num_heads": 4, "model__positions": "learned"}
+    asked = recipe(pairs, start_from=str(run), **other)
+    assert wired_alike(asked).model.args == recipe(pairs, model__norm="post", model__positions="sinusoidal").model.args
+    alone = recipe(pairs, **other)
+    assert wired_alike(alone) == alone
+    rnn = asked.override(model=Choice("seq2seq_rnn", {"units": 8}))
+    assert wired_alike(rnn) == rnn
 
 
 def test_several_references_and_lower_case_raise_the_score():

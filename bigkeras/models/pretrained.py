@@ -95,7 +95,7 @@ def copy_weights_by_name(
 
     Layers named in `besides` are left as they are. What belongs to single classes, the last layer and the ratios of
     naive Bayes, keeps its start where the classes are others, or their number. Raises ValueError where another layer
-    differs in shape, or where no layer matches.
+    differs in shape or kind, or where no layer matches.
     """
     sources, copied = {layer.name: layer for layer in source_model.layers}, []
     for target in target_model.layers:
@@ -106,6 +106,10 @@ def copy_weights_by_name(
         if heads[0] != heads[1]:
             raise ValueError(f"layer {target.name} has {heads[0]} heads in the source and {heads[1]} in the target")
         single = of_classes(target)
+        norm = any(isinstance(layer, keras.layers.LayerNormalization) for layer in (source, target))
+        if norm and bool(source.weights) != bool(target.weights):
+            kinds = [type(layer).__name__ for layer in (source, target)]
+            raise ValueError(f"layer {target.name} is {kinds[0]} in the source and {kinds[1]} in the target")
         if not target.weights or target.name in besides or (single and not same_classes):
             continue
         theirs, ours = ([tuple(w.shape) for w in layer.weights] for layer in (source, target))

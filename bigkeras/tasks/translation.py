@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bigkeras.data.cleaning import SAMPLE, Pair, check_order
+from bigkeras.data.cleaning import LANGUAGES, SAMPLE, Pair, base, check_order, found_scripts
 from bigkeras.data.files import expanded
 from bigkeras.data.pipeline import Batch, options
 from bigkeras.data.plan import WIDTHS
@@ -192,11 +192,22 @@ def check_augmentation(choices: Sequence[Choice]) -> None:
 
 
 def _filled(splits: Splits, theirs: tuple[str, str]) -> tuple[str, str]:
-    """The data's languages, in the place of unknown ones an earlier run's. Raises DataError where they are swapped."""
+    """The data's languages, in the place of unknown ones an earlier run's.
+
+    Raises DataError where they are swapped, and where what is written in another script is not theirs.
+    """
     source, target = (own or their for own, their in zip(splits.languages, theirs, strict=True))
     if (source, target) != splits.languages:
-        columns = [_texts(splits.train).columns[side][:SAMPLE] for side in ("source", "target")]
-        pairs = [Pair("", *(text.decode() for text in row)) for row in zip(*columns, strict=True)]
+        sides = ("source", "target")
+        columns = [[text.decode() for text in _texts(splits.train).columns[side][:SAMPLE]] for side in sides]
+        for side, own, language, some in zip(sides, splits.languages, (source, target), columns, strict=True):
+            usual, found = LANGUAGES.get(base(language), ()), found_scripts(some)
+            if not own and usual and found and set(usual).isdisjoint(found):
+                raise DataError(
+                    f"the {side} is written in {' and '.join(found)}, not in {language}, a language of task.vocabulary "
+                    f"or start_from: say data.{side}_language"
+                )
+        pairs = [Pair("", *row) for row in zip(*columns, strict=True)]
         advice = "say data.source_language and data.target_language"
         check_order(pairs, (source, target), "the languages of task.vocabulary or start_from", advice)
     return source, target
