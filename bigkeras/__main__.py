@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -45,13 +46,24 @@ def _is_users(error: Exception) -> bool:
     ours = ("ChiefError", "Diverged", "Interrupted", "LostWorker", "ExportError")
     tensorflow = ("PermissionDeniedError", "ResourceExhaustedError")  # what its own writers raise
     known = isinstance(error, (DataError, RecipeError, RunError, MachineError, OSError))
-    return known or type(error).__name__ in (*ours, *tensorflow)
+    full = _is_of_a_device(error) and "RESOURCE_EXHAUSTED" in str(error)
+    return known or full or type(error).__name__ in (*ours, *tensorflow)
+
+
+def _is_of_a_device(error: Exception) -> bool:
+    """Whether TensorFlow or JAX raises the error where a device cannot go on."""
+    return type(error).__name__ in ("ResourceExhaustedError", "XlaRuntimeError", "JaxRuntimeError")
 
 
 def _line(error: Exception) -> str:
-    """What an error says; of the system's own, the file and the reason."""
+    """What an error says; of the system's own, the file and the reason; of too little memory, what needs less."""
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
+    if re.search("RESOURCE_EXHAUSTED|OOM|alloca|[Oo]ut of memory", str(error)) and _is_of_a_device(error):
+        return (
+            "a device has too little memory; in training a smaller batch_size, more micro_batches or a smaller model "
+            "need less, in a new --run-dir"
+        )
     return str(error).split("\n")[0] if hasattr(error, "error_code") else str(error)
 
 
@@ -131,6 +143,7 @@ def _list(options: argparse.Namespace) -> int:
 
 def _train(options: argparse.Namespace) -> int:
     from bigkeras.recipe import parse_setting
+    from bigkeras.recipes import RECIPES
 
     recipe = _recipe(options.recipe)
     # A function's name first, since its arguments mean nothing to another.
@@ -141,22 +154,22 @@ def _train(options: argparse.Namespace) -> int:
 
     _start_tensorflow(or_jax=on_jax())
     from bigkeras.checks import AUTO
-    from bigkeras.data.files import expanded
     from bigkeras.evaluation import with_data
     from bigkeras.search import check_auto
     from bigkeras.train import fit
-    from bigkeras.transfer import PACKAGES, continued
+    from bigkeras.transfer import absolute, continued, wired_alike
 
     # Where it starts from, and on what; the recipe that it goes on with; then what else is asked for.
     first = {
         key: v for key, v in settings.items() if key in ("start_from", "model") or key.startswith(("data", "task"))
     }
     recipe = recipe.override(**first)
-    known = recipe.start_from in ("imagenet", *PACKAGES)  # names that go before folders called the same
-    if recipe.start_from and not known and expanded(recipe.start_from).exists():
-        # So that the recipe.json of the run repeats it from any folder.
-        recipe = recipe.override(start_from=str(expanded(recipe.start_from).resolve()))
-    recipe = continued(recipe).override(**{key: v for key, v in settings.items() if key not in first})
+    recipe = absolute(recipe, "start_from")
+    recipe = continued(recipe)
+    if options.recipe in RECIPES:  # one of one's own says what it wants
+        recipe = wired_alike(recipe)
+    recipe = recipe.override(**{key: v for key, v in settings.items() if key not in first})
+    recipe = absolute(recipe, "teacher", "back_translator")
     if recipe.model.name == AUTO:
         check_auto(recipe, {key.partition(".")[0] for key in settings})
     machine = Machine(
@@ -234,9 +247,11 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 def _start_tensorflow(or_jax: bool = False) -> None:
-    from bigkeras.runtime import check_backend, import_tensorflow
+    from bigkeras.runtime import check_backend, check_jax, import_tensorflow
 
-    if not or_jax:
+    if or_jax:
+        check_jax()
+    else:
         check_backend()
     import_tensorflow()
 

@@ -98,8 +98,8 @@ def restore(
     """Sets the variables from the newest checkpoint that can be read; also the names of broken ones passed over.
 
     The chief alone reads, and `told` gives every worker its bytes. None where there is no checkpoint. Broken ones are
-    kept under another name, or they would stand in the place of the next ones. Raises ValueError if the variables are
-    not those of the checkpoint, and CheckpointError, on every worker, where none can be read.
+    kept under another name, or they would stand in the place of the next ones. Raises CheckpointError if the variables
+    are not those of the checkpoint, and, on every worker, where none can be read.
     """
     data, failed = b"", ""
     broken: list[str] = []
@@ -117,7 +117,10 @@ def restore(
     position, arrays = _read(data)
     shapes = [tuple(v.shape) for v in variables]
     if [a.shape for a in arrays] != shapes:
-        raise ValueError(f"{directory}: holds {len(arrays)} variables of another model; it has {len(shapes)}")
+        raise CheckpointError(
+            f"{directory}: holds {len(arrays)} variables, and this run has {len(shapes)}, of other shapes: of another "
+            "model, or begun on Keras' other backend (KERAS_BACKEND)"
+        )
     for variable, array in zip(variables, arrays, strict=True):
         variable.assign(array)
     return Position(position.epoch, position.step, tuple(position.history), position.bad), broken

@@ -8,17 +8,19 @@ from typing import Any
 import numpy as np
 
 from bigkeras.data import DATASETS
+from bigkeras.data.files import expanded
 from bigkeras.data.fingerprint import DATA_FILE, PARTS, other_data
 from bigkeras.data.source import DataError, Source, Splits
 from bigkeras.models import MODELS
 from bigkeras.optimization import OPTIMIZERS, OURS, SCHEDULES
-from bigkeras.recipe import Recipe, RecipeError, check, known
-from bigkeras.run import RunError, has_learned, read_json, write_json
+from bigkeras.recipe import Recipe, RecipeError, check, known, load
+from bigkeras.run import EARLIER_RUNS, RunError, has_learned, read_json, write_json
 from bigkeras.search import check_auto
 from bigkeras.tasks import LOSSES, MODEL_ARGUMENTS, MONITORS, TASKS, check_augmentation
 from bigkeras.workers import Workers, addresses
 
 AUTO = "auto"
+PARTING = ("seed", "validation", "test", "limit_train")  # arguments of data
 
 
 def check_recipe(recipe: Recipe, model: Callable | None = None) -> None:
@@ -37,6 +39,10 @@ def check_recipe(recipe: Recipe, model: Callable | None = None) -> None:
     known("monitor", recipe.monitor, MONITORS[recipe.task.name])
     if recipe.lora and not recipe.start_from and model is None:
         raise RecipeError(f"lora={recipe.lora}: updates weights that are trained already: say start_from, too")
+    if recipe.teacher_sure != 0.9 and (recipe.teacher is None or recipe.task.name == "translation"):
+        raise RecipeError(f"teacher_sure={recipe.teacher_sure}: of a teacher of examples without labels; there is none")
+    if recipe.score_every != 2 and recipe.task.name != "translation":
+        raise RecipeError(f"score_every={recipe.score_every}: of translations; {recipe.task.name} is scored each epoch")
     if recipe.back_translator and recipe.task.name != "translation":
         raise RecipeError(f"back_translator={recipe.back_translator}: for sentence pairs, not for {recipe.task.name}")
     if recipe.task.name in ("translation", "masked_language_model") and recipe.balance != "none":
@@ -55,6 +61,33 @@ def check_data(directory: Path, recipe: Recipe, found: Found) -> None:
     if changed and has_learned(directory):
         raise RunError(f"{directory}: its data has changed since it began ({changed}); take another --run-dir")
     write_json(path, found)
+
+
+def known_before(recipe: Recipe, found: Found) -> list[str]:
+    """A line for each earlier run that this one learns from and that may have learned what is held out here."""
+    lines = []
+    held = {part: values for part, values in found.items() if part != "train"}
+    for setting in EARLIER_RUNS:
+        named = getattr(recipe, setting)
+        if not named or not all((expanded(named) / name).is_file() for name in (DATA_FILE, "recipe.json")):
+            continue
+        earlier, before = load(expanded(named)), read_json(expanded(named) / DATA_FILE)
+        if setting != "start_from" and recipe.task.name == "translation" and earlier.data != recipe.data:
+            continue  # which is said where it is opened
+        same = earlier.data.name == recipe.data.name and _unparted(earlier) == _unparted(recipe)
+        same = same or any(before.get(part) == values for part, values in found.items())
+        others = [part for part, values in held.items() if before.get(part) != values]
+        if earlier.learn_validation and "validation" in held and not others:
+            others = ["validation"]
+        if same and others:
+            told = f"{setting}={named}: learned from this data, parted otherwise"
+            lines.append(f"{told}: what it knows of the {' and '.join(others)} split here makes scores too good")
+    return lines
+
+
+def _unparted(recipe: Recipe) -> dict[str, Any]:
+    """What a recipe says of its data but how it is parted."""
+    return {name: value for name, value in recipe.data.args.items() if name not in PARTING}
 
 
 def check_alike(workers: Workers, recipe: Recipe, found: Found) -> None:
@@ -111,10 +144,12 @@ def _first_problem(workers: Workers, problem: str) -> str:
 
 
 def check_apart(recipe: Recipe, directory: Path) -> None:
-    """Raises RecipeError for a run inside a folder whose sub-folders are classes: it would be one of them."""
-    data = recipe.data.args.get("directory") if recipe.data.name.endswith("_folder") else None
+    """Raises RecipeError for a run inside the folder that it learns from: it would be a class, or its report a text."""
+    args, folder = recipe.data.args, recipe.data.name.endswith("_folder")
+    data = args.get("directory") if folder else args.get("file") if recipe.data.name == "plain_text" else None
     if data and Path(data).resolve() in (directory.resolve(), *directory.resolve().parents):
-        raise RecipeError(f"{directory}: lies in {data}, whose sub-folders are classes: take another --run-dir")
+        told = "whose sub-folders are classes" if folder else "whose text files it learns from"
+        raise RecipeError(f"{directory}: lies in {data}, {told}: take another --run-dir")
 
 
 def check_monitor(recipe: Recipe, splits: Splits) -> None:

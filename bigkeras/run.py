@@ -13,6 +13,12 @@ from typing import Any
 
 from bigkeras.recipe import Recipe, from_json, load
 
+RUN_LOCK, SCORES_LOCK = ".lock", ".scores.lock"
+LOCKS = (RUN_LOCK, SCORES_LOCK)
+# What a recipe says of itself, and what ends a run and is mended before it goes on: neither changes what is learned.
+NOT_LEARNED = ("claim", "max_bad_fraction", "on_checkpoint_error")
+EARLIER_RUNS = ("start_from", "teacher", "back_translator")  # settings that may name a folder, in one way or another
+
 
 class RunError(ValueError):
     """A run directory that cannot be used, and what to do."""
@@ -29,7 +35,7 @@ def opened(run_dir: Path, recipe: Recipe) -> Iterator[Path]:
     except OSError as error:
         raise RunError(f"{run_dir}: cannot be made: {error.strerror}") from None
     try:
-        lock = open(run_dir / ".lock", "a+")  # noqa: SIM115  held below
+        lock = open(run_dir / RUN_LOCK, "a+")  # noqa: SIM115  held below
     except OSError as error:
         raise RunError(f"{run_dir}: cannot be written: {error.strerror}") from None
     with lock:
@@ -47,13 +53,25 @@ def opened(run_dir: Path, recipe: Recipe) -> Iterator[Path]:
         yield run_dir
 
 
+@contextlib.contextmanager
+def scores_held(run_dir: Path) -> Iterator[None]:
+    """The scores and pictures of a run for this process alone; waits for another that writes them. Raises RunError."""
+    try:
+        lock = open(run_dir / SCORES_LOCK, "a")  # noqa: SIM115  held below
+        fcntl.flock(lock, fcntl.LOCK_EX)
+    except OSError as error:
+        raise RunError(f"{run_dir}: its scores cannot be written: {error.strerror}") from None
+    with lock:
+        yield
+
+
 def _claim(run_dir: Path, recipe: Recipe) -> None:
     held, search = run_dir / "recipe.json", run_dir / "search.json"
     if held.exists():
         other = from_json(json.dumps(read_json(search)["asked"]), str(search)) if search.exists() else load(held)
         ours, theirs = json.loads(recipe.to_json()), json.loads(other.to_json())
-        # What a recipe claims of itself changes nothing in the run.
-        differing = [key for key in ours if key != "claim" and ours[key] != theirs[key]]
+        learned = [key for key in ours if key not in NOT_LEARNED]
+        differing = [key for key in learned if _resolved(key, ours[key]) != _resolved(key, theirs[key])]
         if differing and not has_learned(run_dir):  # as after a mistake in the first command
             search.unlink(missing_ok=True)
             write_text(held, recipe.to_json())
@@ -63,13 +81,19 @@ def _claim(run_dir: Path, recipe: Recipe) -> None:
                 f"{run_dir}: holds a run of another recipe ({key}: {_short(theirs[key])}, asked for "
                 f"{_short(ours[key])}); take another --run-dir"
             )
+        elif ours != theirs and not search.exists():
+            write_text(held, recipe.to_json())
         return
-    foreign = [p.name for p in run_dir.iterdir() if p.name != ".lock" and not p.name.endswith(".part")]
+    foreign = [p.name for p in run_dir.iterdir() if p.name not in LOCKS and not p.name.endswith(".part")]
     if foreign:
         raise RunError(
             f"{run_dir}: not empty and without a recipe.json ({foreign[0]} is there); take another --run-dir"
         )
     write_text(held, recipe.to_json())
+
+
+def _resolved(key: str, value: Any) -> Any:
+    return str(Path(value).resolve()) if key in EARLIER_RUNS and value and Path(value).exists() else value
 
 
 def has_learned(run_dir: Path) -> bool:
@@ -143,6 +167,8 @@ def check_run(run_dir: str | Path) -> Path:
         raise RunError(f"{run_dir}: no such directory")
     if not (run_dir / "recipe.json").exists():
         raise RunError(f"{run_dir}: not a run directory: it has no recipe.json")
+    if any(run_dir.glob("[0-9]*/saved_model.pb")):
+        raise RunError(f"{run_dir}: an exported model: the directory of the run that made it is needed")
     if not (run_dir / "best.keras").exists():
         raise RunError(
             f"{run_dir}: no model yet: bigkeras train {run_dir}/recipe.json --run-dir {run_dir} goes on with it"

@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,12 @@ def check_backend() -> None:
     raise MachineError(
         f"keras.json asks for the backend {backend}: this needs TensorFlow; set KERAS_BACKEND=tensorflow"
     )
+
+
+def check_jax() -> None:
+    """Raises MachineError if JAX, on which Keras would run, is not installed."""
+    if find_spec("jax") is None:
+        raise MachineError("KERAS_BACKEND=jax: not installed: pip install jax, or set KERAS_BACKEND=tensorflow")
 
 
 def keras_backend(environment: Mapping[str, str]) -> str:

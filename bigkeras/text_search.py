@@ -15,17 +15,16 @@ from bigkeras.tasks.text_classification import texts_of
 NGRAM_LOOKS, CONVOLUTION_LOOKS, ENCODER_LOOKS = 150_000, 20_000, 40_000
 # Examples. Of 4,000 film reviews an encoder from scratch learned 62 %, ratios of n-grams 84 % and much sooner.
 FEWEST_FOR_ENCODER = 20_000
+# Classes: every n-gram has a number for each of them, which of 1,000 would be gigabytes.
+MOST_FOR_RATIOS = 100
 
 
 def text_candidates(recipe: Recipe, splits: Splits) -> list[Recipe]:
     """Concrete recipes to try, each a function of the data alone; none asks for the language."""
     size = float(np.mean([len(text) for text in texts_of(splits.train)]))
-    tried = [
-        _ratios(recipe, splits),
-        _convolutions(recipe, splits, size),
-        _ngrams(recipe, splits, size, "word", 2),
-        _ngrams(recipe, splits, size, "character", 4),
-    ]
+    tried = [_ngrams(recipe, splits, size, "word", 2), _ngrams(recipe, splits, size, "character", 4)]
+    if len(splits.class_names) <= MOST_FOR_RATIOS:
+        tried = [_ratios(recipe, splits), _convolutions(recipe, splits, size), *tried]
     if len(splits.train) >= FEWEST_FOR_ENCODER:
         tried.append(_encoder(recipe, splits, size))
     asked = recipe.task.args

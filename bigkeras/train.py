@@ -13,7 +13,16 @@ import tensorflow as tf
 from bigkeras import checkpoint, runtime, strategies
 from bigkeras.assembly import fitted, make_step
 from bigkeras.asynchronous import Asynchronous, lost_servers, serve
-from bigkeras.checks import AUTO, check_alike, check_apart, check_data, check_left, check_monitor, check_recipe
+from bigkeras.checks import (
+    AUTO,
+    check_alike,
+    check_apart,
+    check_data,
+    check_left,
+    check_monitor,
+    check_recipe,
+    known_before,
+)
 from bigkeras.control import Control, Diverged
 from bigkeras.data.fingerprint import fingerprints
 from bigkeras.data.plan import ROWS, steps_per_epoch
@@ -66,7 +75,8 @@ def fit(
     rows, told = (ROWS, "pairs") if recipe.task.name == "translation" else (recipe.batch_size, "batch_size")
     if rows % (replicas * recipe.micro_batches):
         raise RecipeError(
-            f"{told}={rows} does not divide over {replicas} replicas × {recipe.micro_batches} micro-batches"
+            f"{told}={rows} does not divide over {replicas} replicas × {recipe.micro_batches} micro-batches; "
+            "--replicas N takes fewer, --strategy one a single one"
         )
     directory = Path(run_dir)
     check_apart(recipe, directory)
@@ -80,6 +90,8 @@ def fit(
         splits = _opened(recipe, log)
         found = fingerprints(splits)
         workers.by_chief(lambda: check_data(directory, recipe, found))
+        for line in workers.by_chief(lambda: known_before(recipe, found)):
+            log.say_once(line)
         check_alike(workers, recipe, found)
         if recipe.task.name == "translation" and (recipe.teacher or recipe.back_translator):
             splits = diversified(recipe, splits, directory, workers.by_chief, log)
@@ -107,7 +119,10 @@ def _fit_on_jax(
             log.say(f"{directory}: this run is complete")
             return done
         splits = _opened(recipe, log)
-        check_data(directory, recipe, fingerprints(splits))
+        found = fingerprints(splits)
+        check_data(directory, recipe, found)
+        for line in known_before(recipe, found):
+            log.say(line)
         if recipe.model.name == AUTO:
             return fit_best(recipe, directory, splits, functools.partial(fit, machine=machine, log=log), log)
         return fit_on_jax(recipe, directory, splits, model, machine, log)
@@ -186,7 +201,7 @@ def _hold(held: contextlib.ExitStack, directory: Path, recipe: Recipe) -> None:
 def _tell(splits: Splits, log: Log) -> None:
     """Says what was found in data of one's own, and how much of it is left out."""
     if splits.found:
-        log.say_once(splits.found)
+        log.say_once(splits.found + ("; all: bad_samples.csv" if splits.ignored else ""))
     if splits.bad:
         name, why = splits.bad[0]
         log.say_once(f"{len(splits.bad):,} left out, the first {name}: {why}; all are in bad_samples.csv")

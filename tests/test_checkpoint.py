@@ -72,6 +72,12 @@ def test_what_is_no_checkpoint_is_renamed_and_the_one_before_loads(content, tmp_
     assert names(tmp_path) == ["step-00000001.npz", "step-00000002.npz.broken"]
 
 
+def test_variables_of_another_model_or_backend_are_told(tmp_path):
+    save(tmp_path, 1)
+    with pytest.raises(CheckpointError, match=r"holds 1 variables, and this run has 2, .* \(KERAS_BACKEND\)"):
+        checkpoint.restore(tmp_path, [keras.Variable(np.zeros(3)), keras.Variable(np.zeros(2))])
+
+
 @pytest.mark.parametrize("number", [errno.EIO, errno.EACCES])
 def test_what_the_system_would_not_read_keeps_its_name(number, tmp_path, monkeypatch):
     for step in (1, 2):

@@ -1,5 +1,6 @@
 """What workers compare before they train: their recipe and their data."""
 
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -8,11 +9,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from bigkeras.checks import check_alike, check_left
+from bigkeras.checks import check_alike, check_apart, check_left, check_recipe, known_before
 from bigkeras.data.arrays import digits
 from bigkeras.data.fingerprint import fingerprints
 from bigkeras.data.source import ArraySource, DataError, FileSource, Splits
-from bigkeras.recipe import RecipeError
+from bigkeras.recipe import Choice, RecipeError
 from bigkeras.recipes import RECIPES
 from bigkeras.workers import Workers
 
@@ -101,3 +102,43 @@ def test_of_what_was_decoded_the_names_count_and_not_the_pixels():
         return of(ArraySource({"image": np.full((1, 2, 2, 1), value, np.uint8)}, [0], ["/data/cat/1.png"]))
 
     assert outcomes(check_left, (decoded(7),), (decoded(8),)) == ["", ""]
+
+
+@pytest.fixture
+def earlier(tmp_path):
+    """The directory of a run on `RECIPE`'s data, and what `fingerprints` gives of it."""
+    found = fingerprints(digits())
+    (tmp_path / "data.json").write_text(json.dumps(found))
+    (tmp_path / "recipe.json").write_text(RECIPE.to_json())
+    return tmp_path, found
+
+
+def test_a_run_that_starts_from_one_that_knows_its_held_out_examples_says_so(earlier):
+    directory, found = earlier
+    recipe = RECIPE.override(start_from=str(directory))
+    assert known_before(recipe, found) == []
+    parted = fingerprints(digits(seed=1))
+    (line,) = known_before(recipe, parted)
+    assert line.startswith(f"start_from={directory}: learned from this data, parted otherwise")
+    assert "validation and test split" in line
+    assert known_before(recipe.override(data=Choice("digits", {"directory": "elsewhere"})), parted) == []
+    # Another language of one data set, say, is other data, not other parts.
+    elsewhere = RECIPE.override(data=Choice("tatoeba", {"target_language": "zh"}), start_from=str(directory))
+    (directory / "recipe.json").write_text(RECIPE.override(data=Choice("tatoeba", {"target_language": "de"})).to_json())
+    assert known_before(elsewhere, parted) == []
+    (directory / "recipe.json").write_text(RECIPE.override(learn_validation=True).to_json())
+    (line,) = known_before(recipe, found)
+    assert "the validation split" in line
+
+
+def test_a_run_does_not_lie_in_the_texts_that_it_learns_from(tmp_path):
+    recipe = RECIPES["pretrain-text"].override(data=Choice("plain_text", {"file": str(tmp_path)}))
+    with pytest.raises(RecipeError, match="whose text files it learns from: take another --run-dir"):
+        check_apart(recipe, tmp_path / "runs" / "pretrain-text")
+    check_apart(recipe, tmp_path.parent / "runs")
+
+
+@pytest.mark.parametrize("setting", [{"teacher_sure": 0.99}, {"score_every": 5}])
+def test_what_nothing_would_heed_is_refused(setting):
+    with pytest.raises(RecipeError, match=f"{next(iter(setting))}="):
+        check_recipe(RECIPE.override(**setting))

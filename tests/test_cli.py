@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tensorflow.errors import ResourceExhaustedError
 
 from bigkeras.__main__ import main
 from bigkeras.recipes import RECIPES
@@ -253,3 +254,21 @@ def test_a_pack_trains_like_its_folder(digits_folder, tmp_path, capsys):
         assert status == 0, err
         results.append(json.loads(out)["validation"])
     assert results[0] == results[1]
+
+
+def test_too_little_memory_of_a_device_is_a_line(monkeypatch, tiny, tmp_path, capsys):
+    from bigkeras import train
+
+    def full(*arguments, **named):
+        raise ResourceExhaustedError(None, None, "Graph execution error:\n\nOOM when allocating tensor with shape[8]")
+
+    monkeypatch.setattr(train, "fit", full)
+    status, _, err = run(capsys, "train", tiny, "--run-dir", tmp_path / "run")
+    assert status == 1 and "a device has too little memory; in training a smaller batch_size" in err
+
+
+def test_jax_that_is_not_there_is_a_line(monkeypatch, tiny, tmp_path, capsys):
+    monkeypatch.setattr("bigkeras.runtime.on_jax", lambda: True)
+    monkeypatch.setattr("bigkeras.runtime.find_spec", lambda name: None)
+    status, _, err = run(capsys, "train", tiny, "--run-dir", tmp_path / "run")
+    assert status == 1 and "KERAS_BACKEND=jax: not installed: pip install jax" in err

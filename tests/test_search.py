@@ -193,6 +193,12 @@ def test_candidates_that_would_not_heed_what_is_asked_of_the_texts_are_left_out(
         check_recipe(recipe)
 
 
+def test_of_many_classes_no_table_has_a_number_for_each_n_gram_and_class():
+    source = ArraySource({"text": np.array([b"good"] * 400, object)}, np.arange(400) % 200)
+    tried = search.candidates(TEXTS, Splits(source, source, None, tuple(f"class {i}" for i in range(200))))
+    assert {recipe.model.name for recipe in tried} == {"bag_of_ngrams"}
+
+
 @pytest.mark.parametrize("asked", ["tokens=wordpiece", "vocabulary=words.txt"])
 def test_what_no_candidate_would_heed_of_the_texts_is_named(asked):
     name, value = asked.split("=")

@@ -22,7 +22,7 @@ from bigkeras.data.source import DataError
 from bigkeras.evaluation import evaluate
 from bigkeras.recipe import Choice, RecipeError, load
 from bigkeras.recipes import RECIPES
-from bigkeras.run import RunError
+from bigkeras.run import RunError, opened
 from bigkeras.runtime import Machine, MachineError
 from bigkeras.signals import Interrupted, Log
 from bigkeras.train import fit
@@ -304,6 +304,33 @@ def test_another_recipe_in_the_same_directory_is_refused(whole):
 
 def test_another_claim_makes_no_other_recipe(whole):
     assert fit(TINY.override(claim="measured since"), whole, log=QUIET)["epochs"] == 3
+
+
+def test_what_ended_a_run_may_be_mended_before_it_goes_on(whole):
+    asked = TINY.override(max_bad_fraction=0.5, on_checkpoint_error="go on")
+    assert fit(asked, whole, log=QUIET)["epochs"] == 3
+    assert load(whole).max_bad_fraction == 0.5
+    fit(TINY, whole, log=QUIET)
+
+
+def test_an_earlier_run_is_the_same_however_its_folder_is_named(whole, tmp_path, monkeypatch):
+    monkeypatch.chdir(whole.parent)
+    with opened(tmp_path, TINY.override(start_from=whole.name)):
+        (tmp_path / "best.keras").touch()
+    with opened(tmp_path, TINY.override(start_from=str(whole))):
+        pass
+    with (
+        pytest.raises(RunError, match=r"of another recipe \(start_from"),
+        opened(tmp_path, TINY.override(start_from="x")),
+    ):
+        pass
+
+
+def test_a_directory_that_was_emptied_but_for_its_locks_is_a_new_run(tmp_path):
+    for name in (".lock", ".scores.lock"):
+        (tmp_path / name).touch()
+    with opened(tmp_path, TINY):
+        assert load(tmp_path) == TINY
 
 
 def test_a_directory_of_something_else_is_refused_and_left_alone(tmp_path):
