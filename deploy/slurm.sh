@@ -3,7 +3,8 @@
 # Not yet run on a Slurm cluster; the lines that read Slurm's environment are tested with one that is made up.
 #
 # One task per node takes all GPUs of the node. Tasks find each other by Slurm's own variables: no TF_CONFIG is needed.
-# The data must be at the same place on every node ($BIGKERAS_DATA); the run directory is written by task 0 alone.
+# The data must be at the same place on every node ($BIGKERAS_DATA); the run directory is written by task 0
+# alone, and must lie where all nodes see it: after a requeue task 0 may be on another one.
 #SBATCH --job-name=bigkeras
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1

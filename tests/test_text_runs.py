@@ -196,8 +196,9 @@ def test_a_run_goes_on_from_another_with_its_vocabulary(run, reviews, tmp_path):
     assert (tmp_path / "more" / "vocabulary.txt").read_text() == (run / "vocabulary.txt").read_text()
     best = keras.models.load_model(run / "best.keras", compile=False).get_weights()
     assert all(np.array_equal(a, b) for a, b in zip(best, weights(tmp_path / "more"), strict=True))
-    with pytest.raises(RecipeError, match=r"task\.tokens=character: start_from=.* has word"):
-        fit(other.override(**{"task.tokens": "character"}), tmp_path / "wrong", log=QUIET)
+    for name, value, has in (("tokens", "character", "word"), ("buckets", 32, 64)):
+        with pytest.raises(RecipeError, match=rf"task\.{name}={value}: start_from=.* has {has}"):
+            fit(other.override(**{f"task.{name}": value}), tmp_path / "wrong", log=QUIET)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from bigkeras.evaluation import evaluate
+from bigkeras.run import RunError
+
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLES = ROOT / "apps" / "samples"
 
@@ -38,3 +41,13 @@ def test_a_shipped_translator_answers_every_line(model, letters):
     assert [one["text"] for one in told] == file.read_text("utf-8").splitlines()
     translations = [one["translation"] for one in told]
     assert all(translations) and set("".join(translations)) & set(letters)
+
+
+def test_a_shipped_translator_is_not_scored_on_another_release_of_its_sentences(tmp_path, monkeypatch):
+    """It may have learned what is held out there."""
+    (tmp_path / "tatoeba-deu-eng").mkdir()
+    lines = [f"Go {'there ' * i}\tGeh {'dort ' * i}\tauthors\n" for i in range(1, 60)]
+    (tmp_path / "tatoeba-deu-eng" / "deu.txt").write_text("".join(lines), encoding="utf-8")
+    monkeypatch.setenv("BIGKERAS_DATA", str(tmp_path))
+    with pytest.raises(RunError, match="translate-en-de: its data has changed since it was trained"):
+        evaluate(ROOT / "saved_models" / "translate-en-de")
