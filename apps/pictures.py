@@ -55,9 +55,15 @@ def find(paths: Iterable[str]) -> Iterator[Picture]:
 def _in_folder(folder: str) -> Iterator[Picture]:
     problems: list[Picture] = []
     some = False
+    seen = set()  # folders, so that a link to one above ends
     for root, folders, files in os.walk(
-        folder, onerror=lambda e: problems.append(Picture(e.filename, str(e.strerror)))
+        folder, followlinks=True, onerror=lambda e: problems.append(Picture(e.filename, str(e.strerror)))
     ):
+        place = os.stat(root)
+        if (place.st_dev, place.st_ino) in seen:
+            folders[:] = []
+            continue
+        seen.add((place.st_dev, place.st_ino))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             if name.lower().endswith(SUFFIXES) and not name.startswith("."):

@@ -168,10 +168,14 @@ def make_optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Opt
     for name, value in {"optimizer.learning_rate": rate, "schedule.warmup_epochs": warmup, **shares}.items():
         if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < math.inf:
             raise RecipeError(f"{name}={value}: a number of at least 0")
+    if not all(0 <= share <= 1 for share in shape.get("at", ())):
+        raise RecipeError(f"schedule.at={list(shape['at'])}: shares of the run from 0 to 1, such as [0.5, 0.75]")
+    if recipe.optimizer.name == "muon" and "weight_decay" in args:  # which Keras applies to matrices alone
+        args.setdefault("adam_weight_decay", args["weight_decay"])
     total = recipe.epochs * steps_per_epoch
     rate = Schedule(recipe.schedule.name, rate, total, round(warmup * steps_per_epoch), shape)
     optimizer = OPTIMIZERS[recipe.optimizer.name](learning_rate=rate, **args)
-    if optimizer.weight_decay:
+    if optimizer.weight_decay or recipe.optimizer.name == "muon":
         optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "embedding_norm"])
     if recipe.precision == "mixed_float16":
         return keras.optimizers.LossScaleOptimizer(optimizer)

@@ -17,7 +17,7 @@ import tensorflow as tf
 from bigkeras.data.cleaning import base
 from bigkeras.data.files import expanded
 from bigkeras.models import MODELS
-from bigkeras.models.pretrained import copy_weights_by_name, load_pretrained, of_classes
+from bigkeras.models.pretrained import LITE0_MEAN, LITE0_STD, copy_weights_by_name, load_pretrained, of_classes
 from bigkeras.models.pretrained_text import bert_sizes, lower_case, preset_size, preset_vocabulary
 from bigkeras.recipe import Choice, Recipe, RecipeError, load
 from bigkeras.run import read_labels
@@ -48,6 +48,7 @@ FINE_TUNED = Recipe(
 
 # Arguments of models that no weight's shape shows.
 WIRING = ("norm", "positions", "activation", "num_heads")
+PREPARED = ("height", "width", "channels", "resize")  # of pictures
 
 
 def start_from(
@@ -198,7 +199,8 @@ def copy_embeddings(
 def inherited(recipe: Recipe, languages: tuple[str, str]) -> dict[str, Any]:
     """The task's arguments; those of texts are an earlier run's: its weights mean nothing without its vocabulary.
 
-    A folder of published BERT weights has its vocabulary beside them, and a preset has one. A translator keeps the
+    Pictures are prepared as the earlier run's, where the recipe does not say otherwise. A folder of published BERT
+    weights has its vocabulary beside them, and a preset has one. A translator keeps the
     earlier one's vocabularies where its `languages` are not known to be others. Raises RecipeError where the recipe
     asks for tokens that the earlier run does not have.
     """
@@ -213,6 +215,8 @@ def inherited(recipe: Recipe, languages: tuple[str, str]) -> dict[str, Any]:
             raise RecipeError(f"start_from={origin}: {_first_line(error)}") from None
         differ = any(a and b and base(a) != base(b) for a, b in zip(found.languages, languages, strict=True))
         return own if differ else {**own, "vocabulary": str(origin)}
+    if recipe.task.name == "image_classification":
+        return {**_of_pictures(recipe, origin), **own}
     if recipe.task.name not in ("text_classification", "masked_language_model"):
         return own
     if recipe.model.name.startswith("bert") and _is_preset(recipe.start_from):
@@ -260,6 +264,26 @@ def inherited(recipe: Recipe, languages: tuple[str, str]) -> dict[str, Any]:
     if recipe.task.name == "text_classification":
         return {**asked, "vocabulary": str(origin)}
     return {**asked, "vocabulary": str(origin), "length": theirs["length"]}
+
+
+def _of_pictures(recipe: Recipe, origin: Path) -> dict[str, Any]:
+    """How an origin's pictures were prepared: its weights know no others."""
+    if recipe.start_from == "imagenet" and recipe.model.args.get("variant") == "lite0":
+        return {"channels": 3, "mean": [LITE0_MEAN / 255] * 3, "std": [LITE0_STD / 255] * 3}
+    if not (origin / "preprocessor.json").is_file():
+        return {}
+    try:
+        found = json.loads((origin / "preprocessor.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"start_from={origin}: preprocessor.json cannot be read: {error}") from None
+    if found.get("kind", "image") != "image":
+        raise RecipeError(f"start_from={origin}: is no model of pictures")
+    # Of grey pictures where colour ones are asked for, the statistics say nothing.
+    same = recipe.task.args.get("channels") in (None, found["channels"])
+    kept = (*PREPARED, "mean", "std") if same else PREPARED
+    if recipe.task.args.get("resize", found["resize"]) == found["resize"]:
+        kept = (*kept, "crop_fraction")
+    return {name: found[name] for name in kept}
 
 
 def _same_classes(origin: Path, class_names: Sequence[str]) -> bool:

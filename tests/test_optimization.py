@@ -81,6 +81,24 @@ def test_weight_decay_shrinks_kernels_and_leaves_biases():
     np.testing.assert_array_equal(bias, np.ones(2))
 
 
+def test_weight_decay_of_muon_is_what_the_recipe_says_for_every_shape():
+    for decay in (0.0, 0.5):
+        args = {"learning_rate": 0.1, "weight_decay": decay}
+        optimizer = make_optimizer(PLAIN.override(optimizer=Choice("muon", args)), 10)
+        shapes = {"kernel": (3, 3), "filters": (2, 2, 3, 3), "bias": (3,)}
+        variables = [keras.Variable(np.ones(shape), name=name) for name, shape in shapes.items()]
+        optimizer.build(variables)
+        optimizer._apply_weight_decay(variables)
+        left = 1 - decay * 0.1
+        assert [float(np.asarray(v).max()) for v in variables] == pytest.approx([left, left, 1.0])
+
+
+@pytest.mark.parametrize("at", [[80, 120], [-0.1], [float("nan")]])
+def test_steps_of_the_rate_are_shares_of_the_run(at):
+    with pytest.raises(RecipeError, match=r"schedule\.at=.*: shares of the run from 0 to 1"):
+        make_optimizer(PLAIN.override(schedule=Choice("step", {"at": at})), 10)
+
+
 def test_freezing_leaves_what_lies_below_and_trains_the_rest():
     network = MODELS["resnet"](input_shape=(16, 16, 3), num_classes=3, depth=8)
     freeze(network, "stage2")

@@ -47,10 +47,12 @@ def file_splits(
     test: float,
     seed: int,
     limit_train: int | None,
+    keys: Sequence[str] | None = None,
 ) -> Splits:
     """Splits of picture files; see `part_splits`."""
+    shares = {"validation": validation, "test": test}
     whole = FileSource(paths, labels, transform=load_bytes)
-    return part_splits(whole, parts, class_names, validation=validation, test=test, seed=seed, limit_train=limit_train)
+    return part_splits(whole, parts, class_names, **shares, seed=seed, limit_train=limit_train, keys=keys)
 
 
 def part_splits(

@@ -44,7 +44,7 @@ def class_files(directory: str, extensions: tuple[str, ...], what: str) -> Files
     root = expanded(directory)
     if not root.is_dir():
         raise DataError(f"directory={directory}: not a directory" + ("" if root.exists() else ", nothing is there"))
-    folders = _sub_folders(root)
+    folders = _entries(root, "folder")
     layout = {name: SPLIT_NAMES[name.lower()] for name in folders if name.lower() in SPLIT_NAMES}
     # Classes may be called train and bus: a layout has a training folder and nothing but parts.
     if "train" in layout.values() and len(layout) == len(folders) and len(folders) > 1:
@@ -72,7 +72,8 @@ def _listed(
     parts: list[str] = []
     ignored: list[tuple[str, str]] = []
     for folder, part in roots:
-        for name in _sub_folders(folder):
+        ignored += [(printable(folder / name), "in no class's folder") for name in _entries(folder, "file")]
+        for name in _entries(folder, "folder"):
             if printable(name) != name:
                 raise DataError(f"{printable(folder / name)}: its name, a class's, is not UTF-8: rename the folder")
             found = _files(folder / name, extensions, what, ignored)
@@ -104,10 +105,11 @@ def printable(path: str | Path) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def _sub_folders(folder: Path) -> list[str]:
+def _entries(folder: Path, kind: str) -> list[str]:
+    """The names of the folders or files in a folder that are not hidden."""
     try:
         with os.scandir(folder) as entries:
-            return sorted(e.name for e in entries if not e.name.startswith(".") and _kind(e) == "folder")
+            return sorted(e.name for e in entries if not e.name.startswith(".") and _kind(e) == kind)
     except OSError as error:
         raise DataError(f"{error.filename or folder}: cannot be listed: {error.strerror}") from None
 

@@ -10,13 +10,15 @@ import numpy as np
 from bigkeras.data.files import SPLIT_NAMES, expanded, file_splits
 from bigkeras.data.source import DataError, Splits
 
+SPLIT = "split"
+
 
 def image_table(
     *,
     file: str,
     path_column: str = "path",
     label_column: str = "label",
-    split_column: str = "split",
+    split_column: str = SPLIT,
     validation: float = 0.1,
     test: float = 0.1,
     seed: int = 0,
@@ -26,8 +28,8 @@ def image_table(
 
     The first row names the columns. A tab parts the columns of .tsv and .tab files, in others it is what stands in
     the first row: comma, semicolon or tab. The encoding is UTF-8, with a BOM or without. Where there is a split
-    column, it says train, validation (val, valid) or test; rows without one are split by the seed, stratified. Raises
-    DataError that names the line. Classes are sorted by name; rows keep the table's order.
+    column, it says train, validation (val, valid) or test; rows without one are split by the seed, stratified, those of
+    one picture together. Raises DataError that names the line. Classes are sorted by name; rows keep the table's order.
     """
     path = expanded(file)
     lines, rows = _rows(path)
@@ -39,8 +41,10 @@ def image_table(
                 f"{path}: no column {wanted!r} among {', '.join(map(repr, header))}: "
                 f"name it in the first line, or set {argument}"
             )
+        if header.count(wanted) > 1:
+            raise DataError(f"{path}: two columns are called {wanted!r}: rename one, or set {argument}")
         columns[argument] = header.index(wanted)
-    place = header.index(split_column) if split_column in header else None
+    place = _split_place(path, header, split_column)
     paths, names, parts = [], [], []
     for line, row in zip(lines[1:], rows[1:], strict=True):
         if len(row) != len(header):
@@ -63,7 +67,19 @@ def image_table(
         test=test,
         seed=seed,
         limit_train=limit_train,
+        keys=paths,
     )
+
+
+def _split_place(path: Path, header: list[str], split: str) -> int | None:
+    """Where rows say to which split they belong; None where no column does, as long as none was asked for."""
+    lower = [name.lower() for name in header]
+    if split.lower() in lower:
+        return header.index(split) if split in header else lower.index(split.lower())
+    if split != SPLIT:
+        told = ", ".join(map(repr, header))
+        raise DataError(f"{path}: no column {split!r} among {told}: --set data.split_column=NAME takes one of these")
+    return None
 
 
 def _rows(path: Path) -> tuple[list[int], list[list[str]]]:

@@ -75,7 +75,8 @@ def efficientnet(
     Sources: Tan & Le 2019 (arXiv 1905.11946), section 4; lite: the authors' code, efficientnet/lite.
     """
     check(input_shape=input_shape, num_classes=num_classes, dropout=dropout, smallest=8)
-    check(input_shape=input_shape, num_classes=num_classes, dropout=stochastic_depth)
+    if not 0 <= stochastic_depth < 1:
+        raise ValueError(f"stochastic_depth={stochastic_depth}: from 0 to below 1")
     known("variant", variant, VARIANTS)
     lite, scale = variant.startswith("lite"), VARIANTS[variant]
     inputs = keras.Input(input_shape, name="image")

@@ -26,7 +26,8 @@ def wide_resnet(
     Source: Zagoruyko & Komodakis 2016 (arXiv 1605.07146), section 2 and table 1.
     """
     check(input_shape=input_shape, num_classes=num_classes, dropout=dropout, smallest=8)
-    check(input_shape=input_shape, num_classes=num_classes, dropout=block_dropout)
+    if not 0 <= block_dropout < 1:
+        raise ValueError(f"block_dropout={block_dropout}: from 0 to below 1")
     if depth < 10 or depth % 6 != 4:
         raise ValueError(f"depth={depth}: 6n+4, such as 10, 16, 22, 28, 40")
     if width < 1:

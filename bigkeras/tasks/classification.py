@@ -20,6 +20,7 @@ from bigkeras.tasks.images import ImagePreprocessor, channel_statistics
 MEMORY = 2**29  # bytes of decoded pixels that are kept instead of being decoded in every epoch
 EXAMPLES = 16  # pictures that the parity gate compares
 SAMPLE = 500  # files that tell size, mean and spread of a data set
+MOST_FOUND = 224  # pixels: what files of any size are brought to where the recipe says nothing
 
 
 def cross_entropy(label_smoothing: float = 0.0) -> Callable:
@@ -134,7 +135,10 @@ def image_classification(
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
 ) -> ImageClassification:
-    """The task fitted on the training split; sizes and statistics that are not given come from its images."""
+    """The task fitted on the training split; sizes and statistics that are not given come from its images.
+
+    Of picture files the size found is at most 224: cameras' pictures are of thousands of pixels, models are not.
+    """
     if resize not in ("stretch", "crop", "pad"):
         raise DataError(f"task.resize={resize!r}: stretch, crop or pad")
     for name, size in (("height", height), ("width", width)):
@@ -148,7 +152,8 @@ def image_classification(
         raise DataError(f"task.crop_fraction={crop_fraction}: is for task.resize=crop, not for {resize}")
     shapes, found = survey(splits.train)
     if height is None or width is None:
-        height = height or width or int(np.median(shapes[:, 0]))
+        most = 2**31 if splits.train.batched else MOST_FOUND
+        height = height or width or min(most, int(np.median(shapes[:, 0])))
         width = width or (height if resize != "stretch" or not splits.train.batched else int(np.median(shapes[:, 1])))
     if crop_fraction < 1 and splits.train.batched and tuple(shapes[0]) == (height, width):
         # These are not resized, and so not cropped, where a file that the artifact reads would be.

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from apps.pictures import find
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -64,6 +66,16 @@ def test_patterns_and_standard_input(models, pictures):
         done = app(f"{pictures}/**/*.tiff", "-", f"{pictures}/*.webp", "--json", models=models, stdin=file)
     assert answers(done) == [("ein 绿.tiff", "绿"), ("-", "blue"), ("*.webp", None)]
     assert done.stderr.decode().endswith("*.webp: no file matches\n")
+
+
+def test_folders_that_are_links_are_followed_once(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "a.png").touch()
+    (tmp_path / "elsewhere" / "up").symlink_to(tmp_path / "photos")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "2020").symlink_to(tmp_path / "elsewhere")
+    found = list(find([str(tmp_path / "photos")]))
+    assert [(one.path, one.problem) for one in found] == [(str(tmp_path / "photos" / "2020" / "a.png"), "")]
 
 
 def test_a_folder_without_pictures_says_so_at_once(models, tmp_path):

@@ -96,6 +96,16 @@ def test_hidden_files_are_ignored_and_others_are_named(animals):
     assert splits.ignored == ((str(animals / "cat" / "notes.txt"), "not a picture, by its name"),)
 
 
+def test_pictures_in_no_classs_folder_are_named(animals, tmp_path_factory):
+    picture(animals / "lost.png")
+    splits = image_folder(directory=str(animals))
+    assert splits.ignored == ((str(animals / "lost.png"), "in no class's folder"),)
+    layout = tmp_path_factory.mktemp("kaggle")
+    (layout / "train").symlink_to(animals)
+    picture(layout / "test" / "1.png")
+    assert (str(layout / "test" / "1.png"), "in no class's folder") in image_folder(directory=str(layout)).ignored
+
+
 def test_a_loop_of_links_ends(animals):
     (animals / "cat" / "loop").symlink_to(animals / "cat")
     assert len(all_names(image_folder(directory=str(animals)))) == 20
@@ -210,6 +220,20 @@ def test_the_split_column_is_the_split(animals):
     assert (len(splits.train), len(splits.validation), len(splits.test)) == (12, 4, 4)
 
 
+def test_a_split_column_has_any_case_and_one_that_is_asked_for_is_there(animals):
+    named = "path,label,Split\n" + "".join(f"{row},{'test' if i < 4 else ''}\n" for i, row in enumerate(ROWS.split()))
+    assert len(image_table(file=table(animals, named)).test) == 4
+    with pytest.raises(DataError, match=r"no column 'fold' among 'path', 'label', 'Split': --set data\.split_column="):
+        image_table(file=table(animals, named), split_column="fold")
+
+
+def test_a_picture_of_several_rows_comes_to_one_split(animals):
+    text = "path,label\n" + ROWS + ROWS + ROWS.replace(",cat", ",animal")
+    splits = image_table(file=table(animals, text), validation=0.2, test=0.2)
+    parts = [{part.name(i) for i in range(len(part))} for part in (splits.train, splits.validation, splits.test)]
+    assert all(parts) and sum(map(len, parts)) == 20 and len(all_names(splits)) == 60
+
+
 def test_a_tilde_means_home_before_a_slash_only(animals, monkeypatch):
     monkeypatch.setenv("HOME", str(animals / "dog"))
     picture(animals / "~root.png")
@@ -236,6 +260,7 @@ def test_a_class_that_is_not_one_line_is_refused_before_a_run(name, animals):
     [
         ("", "the file is empty"),
         ("file,label\n" + ROWS, "no column 'path' among 'file', 'label'"),
+        ("path,label,label\n" + ROWS, "two columns are called 'label': rename one, or set label_column"),
         ("path,label\n" + ROWS + "cat/1.png,\n", "line 22: no label"),
         ("path,label\n\n" + ROWS + ",cat\n", "line 23: no path"),
         ("path,label\n" + ROWS + "cat/1.png\n", "line 22: 1 columns where the first line names 2"),

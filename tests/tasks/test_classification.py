@@ -1,14 +1,19 @@
 """Pictures as a task: channels and sizes other than those of the data."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 from bigkeras.data.pipeline import plan_rows
 from bigkeras.data.plan import epoch_plan
-from bigkeras.data.source import ArraySource, DataError, Splits
-from bigkeras.recipe import Choice
+from bigkeras.data.source import ArraySource, DataError, FileSource, Splits
+from bigkeras.recipe import Choice, Recipe
+from bigkeras.tasks import load_preprocessor
 from bigkeras.tasks.classification import image_classification
+from bigkeras.transfer import inherited
 
 
 def splits(channels: int) -> Splits:
@@ -57,6 +62,30 @@ def test_a_mean_that_is_given_stays_and_one_that_cannot_be_is_refused():
     ):
         with pytest.raises(DataError, match=message):
             image_classification(data, **values)
+
+
+def test_pictures_of_a_camera_get_the_size_of_a_model(tmp_path):
+    for i in range(4):
+        Image.new("RGB", (700, 500), (60 * i, 0, 0)).save(tmp_path / f"{i}.png")
+    source = FileSource([str(tmp_path / f"{i}.png") for i in range(4)], [0, 1, 0, 1])
+    data = Splits(source, None, None, ("a", "b"))
+    assert image_classification(data).preprocessor.shape == (224, 224, 3)
+    assert image_classification(data, height=300).preprocessor.shape == (300, 300, 3)
+
+
+def test_pictures_are_prepared_as_those_of_the_model_that_a_run_starts_from():
+    origin = Path(__file__).parents[2] / "saved_models" / "photos10"
+    recipe = Recipe(
+        name="toy", data=Choice("image_folder"), task=Choice("image_classification"), model=Choice("airbench"),
+        start_from=str(origin),
+    )  # fmt: skip
+    found = inherited(recipe, ("", ""))
+    assert image_classification(splits(3), **found).preprocessor == load_preprocessor(origin)
+    assert inherited(recipe.override(**{"task.height": 64}), ("", ""))["height"] == 64
+    assert "mean" not in inherited(recipe.override(**{"task.channels": 1}), ("", ""))
+    asked = recipe.override(model=Choice("efficientnet", {"variant": "lite0"}), start_from="imagenet")
+    assert inherited(asked, ("", ""))["mean"] == [127 / 255] * 3
+    assert inherited(recipe.override(start_from=None), ("", "")) == {}
 
 
 def test_a_sample_is_of_all_classes():
