@@ -206,7 +206,7 @@ def test_the_app_searches_as_the_models_own_preprocessor_says(tmp_path, inside):
         return translation._settled(translation._parser().parse_args(["one", *arguments]), tmp_path)
 
     model = Asked("serving_default", "greedy", "n_best")
-    assert (settled().longest, settled("--n-best", "2").length_penalty) == (72, 0.6)
+    assert (settled().longest, settled("--n-best", "2").length_penalty) == (69, 0.6)
     assert settled("--n-best", "2", "--length-penalty", "2").length_penalty == 2.0
     translation._check_beams(model, settled("--n-best", "2"))
     translation._check_beams(model, settled("--beam", "1"))
