@@ -270,9 +270,7 @@ def test_a_tiny_bert_on_jax_is_measured_against_the_matrix_peak(tmp_path):
 
 @pytest.mark.timeout(900)
 def test_own_texts_are_scored_beside_a_linear_machine_on_the_same_split(tmp_path, monkeypatch, capsys):
-    rows = [
-        f"the {('film', 'meal', 'tour')[i % 3]} was {('great', 'awful')[i % 2]} {i},{i % 2}" for i in range(120)
-    ]
+    rows = [f"the {('film', 'meal', 'tour')[i % 3]} was {('great', 'awful')[i % 2]} {i},{i % 2}" for i in range(120)]
     (tmp_path / "t.csv").write_text("\n".join(["text,label", *rows]), encoding="utf-8")
     monkeypatch.setattr(own_texts, "COSTS", (0.3, 1.0))
     settings = ["--set", "model=nb_ngrams", "--set", "epochs=3", "--set", "data.test=0.25"]
