@@ -22,6 +22,23 @@ SPLIT_NAMES = {
 }
 
 
+SPLIT = "split"  # what a table's column of them is called by default
+
+
+def split_place(path: Path, names: list[str], split: str, setting: str) -> int | None:
+    """Where a table's rows say to which split they belong; None where no column does.
+
+    Raises DataError where a column of another name was asked for, by the argument `setting`, and none is called so.
+    """
+    lower = [name.lower() for name in names]
+    if split.lower() in lower:
+        return names.index(split) if split in names else lower.index(split.lower())
+    if split != SPLIT:
+        told = ", ".join(map(repr, names))
+        raise DataError(f"{path}: no column {split!r} among {told}: --set data.{setting}=NAME takes one of these")
+    return None
+
+
 def expanded(path: str | Path) -> Path:
     """The path with a ~ at its beginning replaced by the home folder; where nobody has such a home, as it is."""
     try:

@@ -7,10 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bigkeras.data.files import SPLIT_NAMES, expanded, file_splits
+from bigkeras.data.files import SPLIT, SPLIT_NAMES, expanded, file_splits, split_place
 from bigkeras.data.source import DataError, Splits
-
-SPLIT = "split"
 
 
 def image_table(
@@ -44,7 +42,7 @@ def image_table(
         if header.count(wanted) > 1:
             raise DataError(f"{path}: two columns are called {wanted!r}: rename one, or set {argument}")
         columns[argument] = header.index(wanted)
-    place = _split_place(path, header, split_column)
+    place = split_place(path, header, split_column, "split_column")
     paths, names, parts = [], [], []
     for line, row in zip(lines[1:], rows[1:], strict=True):
         if len(row) != len(header):
@@ -69,17 +67,6 @@ def image_table(
         limit_train=limit_train,
         keys=paths,
     )
-
-
-def _split_place(path: Path, header: list[str], split: str) -> int | None:
-    """Where rows say to which split they belong; None where no column does, as long as none was asked for."""
-    lower = [name.lower() for name in header]
-    if split.lower() in lower:
-        return header.index(split) if split in header else lower.index(split.lower())
-    if split != SPLIT:
-        told = ", ".join(map(repr, header))
-        raise DataError(f"{path}: no column {split!r} among {told}: --set data.split_column=NAME takes one of these")
-    return None
 
 
 def _rows(path: Path) -> tuple[list[int], list[list[str]]]:

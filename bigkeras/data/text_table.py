@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from bigkeras.data.encoding import BLANK, decoded
-from bigkeras.data.files import SPLIT_NAMES, expanded, part_splits
+from bigkeras.data.files import SPLIT, SPLIT_NAMES, expanded, part_splits, split_place
 from bigkeras.data.pair_splits import source_key
 from bigkeras.data.reviews import text_array
 from bigkeras.data.rows import LOOKED_AT, bytes_of, csv_rows, is_json, json_rows
@@ -25,7 +25,6 @@ LABEL_NAMES = (
     "score", "polarity", "y", "标签", "类别", "情感",
 )  # fmt: skip
 NO_LABEL = ("nan", "null", "none", "n/a", "na", "<na>")
-SPLIT = "split"
 FILLED = 0.9  # of the rows, at least, have a label
 WHOLE = re.compile(r"(-?(?:0|[1-9]\d*))(?:\.0*)?")
 
@@ -64,7 +63,7 @@ def text_table(
     else:
         lines, rows, bad, delimiter = csv_rows(path, content, delimiter)
         names, lines, rows = _named(path, lines, rows, header, (text, label))
-    place = _split_column(path, names, str(split))
+    place = split_place(path, names, str(split), "split")
     columns = _columns(path, names, rows, text, label, place)
     missing = {str(name).lower() for name in no_label}
     texts: list[bytes] = []
@@ -135,17 +134,6 @@ def _has_header(rows: list[list[str]], wanted: Sequence[str | None]) -> bool:
     if label is None or not first[text] or not first[label]:
         return False
     return not recurs(label) and len(rows[0][text]) < 30
-
-
-def _split_column(path: Path, names: list[str], split: str) -> int | None:
-    """Where rows say to which split they belong; None where no column does, as long as none was asked for."""
-    lower = [name.lower() for name in names]
-    if split.lower() in lower:
-        return names.index(split) if split in names else lower.index(split.lower())
-    if split != SPLIT:
-        told = ", ".join(map(repr, names))
-        raise DataError(f"{path}: no column {split!r} among {told}: --set data.split=NAME takes one of these")
-    return None
 
 
 def _columns(
