@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TextIO
 
+from apps.console import complain
 from apps.streams import is_foreign, is_utf8, is_wide
 
 TABLES = {".csv": None, ".tsv": "\t", ".tab": "\t"}
@@ -29,6 +30,14 @@ USUAL_COLUMNS = (
     "tweet", "reviewtext", "评论", "内容", "文本",
 )  # fmt: skip
 MARKS = {b"\xff\xfe\0\0": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
+# How files begin that are often taken for tables.
+NO_TEXTS = {
+    b"PK\x03\x04": "a zip archive, such as an Excel sheet",
+    b"\xd0\xcf\x11\xe0": "an old Office file",
+    b"\x1f\x8b": "compressed by gzip",
+    b"PAR1": "Parquet",
+    b"%PDF-": "PDF",
+}
 LOOKED_AT = 2**16  # bytes that tell whether a file is UTF-8, and whether a TSV has quotes
 LONGEST_CELL = 10_000  # lines; a quotation mark that is open for more is a character
 END = "\0end of the table"  # what no cell ends with
@@ -89,6 +98,10 @@ def objects_of(stream: TextIO, name: str, column: str | None) -> Iterator[Review
     for review in lines_of(stream, name):
         if not review.text.strip():
             continue
+        if review.text.strip().startswith("[") and review.name.endswith(", line 1"):
+            raise ReviewError(
+                f"{name}: one JSON array; JSON lines are read, an object a line: jq -c '.[]' makes them of it"
+            )
         try:
             value = json.loads(review.text)
         except (ValueError, RecursionError) as error:
@@ -110,11 +123,18 @@ def objects_of(stream: TextIO, name: str, column: str | None) -> Iterator[Review
 
 
 class Table:
-    """A CSV or TSV file whose first row names the columns; iterating gives the reviews of one column."""
+    """A CSV or TSV file; iterating gives the reviews of one column."""
 
     def __init__(
-        self, path: str, encoding: str | None, delimiter: str | None, column: str | None, files: contextlib.ExitStack
+        self,
+        path: str,
+        encoding: str | None,
+        delimiter: str | None,
+        column: str | None,
+        files: contextlib.ExitStack,
+        named: bool = True,
     ):
+        """`named`: the first row has the columns' names; else they are called 1, 2 and so on, and it has a text."""
         self.path = path
         self.file = self.open(path, encoding, files, table=True)
         buffer: Any = self.file.buffer
@@ -137,10 +157,13 @@ class Table:
         # A TSV has no quotes, but spreadsheets write some that have.
         self.plain = self.delimiter == "\t" and not _has_quotes(start[len(self.before) :])
         self.rows = _rows(itertools.chain(blank, [first], lines), path, self.delimiter, self.plain)
-        named = ([name.strip() for name in row] for _, row, _ in self.rows)
-        self.header = next((names for names in named if any(names)), [])
-        if not self.header:
+        top = next((found for found in self.rows if any(cell.strip() for cell in found[1])), None)
+        if top is None:
             raise ReviewError(f"{path}: the file is empty: its first line names the columns, such as id,review")
+        self.named = named
+        self.header = [cell.strip() if named else str(place) for place, cell in enumerate(top[1], 1)]
+        if not named:
+            self.rows = itertools.chain([top], self.rows)
         self.place = self._column(column)
 
     @staticmethod
@@ -155,6 +178,9 @@ class Table:
             # Opened once, since what a pipe has given does not come again.
             file = files.enter_context(io.BufferedReader(io.FileIO(path), LOOKED_AT))
             start = file.peek(LOOKED_AT)
+            kind = next((kind for sign, kind in NO_TEXTS.items() if start.startswith(sign)), None)
+            if kind:
+                raise ReviewError(f"{path}: is {kind}, no text: CSV, TSV, JSON lines and lines of text are read")
             found = next((name for mark, name in MARKS.items() if start.startswith(mark)), "utf-8")
             if encoding is None and found == "utf-8":
                 told = f"{path}: not UTF-8 text: --encoding says what it is, such as gb18030 or cp1252"
@@ -197,7 +223,8 @@ class Table:
         else:
             rows = csv.writer(out, **form)
         out.write(self.before)
-        rows.writerow([*self.header, *names])
+        if self.named:
+            rows.writerow([*self.header, *names])
         return Rows(rows, rows if self.plain else csv.writer(out, **form, quoting=csv.QUOTE_ALL), len(self.header))
 
     def _column(self, name: str | None) -> int:
@@ -206,6 +233,9 @@ class Table:
             name = _usual_column(self.header, self.path, "columns")
             if name is None and len(self.header) > 1:
                 raise ReviewError(f"{self.path}: which column holds the texts? --column takes one of {told}")
+            if name is None and self.named:
+                complain(f"{self.path}: {self.header[0][:60]!r} is taken for the column's name, and no text; "
+                         "--no-header if it is one")  # fmt: skip
             return 0 if name is None else self.header.index(name)
         if self.header.count(name) != 1:
             found = "two columns are called" if name in self.header else "no column"

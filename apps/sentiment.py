@@ -90,6 +90,8 @@ def _parser() -> argparse.ArgumentParser:
                         ".jsonl: an object a line; others: a text a line")  # fmt: skip
     parser.add_argument("--column", metavar="NAME", help="the table's column of texts (default: text, review, …)")
     parser.add_argument("--delimiter", metavar="C", help="what parts the table's columns (default: found)")
+    parser.add_argument("--no-header", action="store_true",
+                        help="the table's first line holds a text, too; --column takes a number: 1, 2 …")  # fmt: skip
     parser.add_argument("--encoding", metavar="NAME", help="of --file (default: UTF-8, or UTF-16 that says so)")
     parser.add_argument("--output", metavar="FILE", help="written instead of standard output, whole or not at all")
     model_options(parser, DEFAULT_MODEL, "texts", 32)
@@ -117,6 +119,8 @@ def _check_usage(parser: argparse.ArgumentParser, options: argparse.Namespace) -
         parser.error("--column, --delimiter and --encoding go with --file")
     if options.column and not Table.is_one(options.file) and not options.file.lower().endswith(JSON_LINES):
         parser.error(f"--column goes with .csv, .tsv and .jsonl, not with {options.file}")
+    if (options.delimiter or options.no_header) and not Table.is_one(options.file):
+        parser.error("--delimiter and --no-header go with a table, a file called .csv or .tsv")
     if options.explain and options.tuned:
         parser.error("--explain tells why a class is the likelier one, which --tuned does not ask")
     if options.explain and Table.is_one(options.file) and not options.json:
@@ -133,7 +137,7 @@ def _reviews(options: argparse.Namespace, files: contextlib.ExitStack) -> tuple[
         lines = Table.open(options.file, options.encoding, files)
         objects = options.file.lower().endswith(JSON_LINES)
         return None, objects_of(lines, options.file, options.column) if objects else lines_of(lines, options.file)
-    table = Table(options.file, options.encoding, options.delimiter, options.column, files)
+    table = Table(options.file, options.encoding, options.delimiter, options.column, files, named=not options.no_header)
     return table, iter(table)
 
 

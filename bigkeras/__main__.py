@@ -78,7 +78,9 @@ def make_parser() -> argparse.ArgumentParser:
     sub.set_defaults(command=_list)
 
     sub = commands.add_parser("train", help="train a recipe, or go on with its run")
-    sub.add_argument("recipe", help="a name of `bigkeras list`, a recipe.json, or a run directory")
+    sub.add_argument(
+        "recipe", help="a name of `bigkeras list`, a recipe.json, or a run directory: without --run-dir it goes on"
+    )
     sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="another value, as model.depth=56")
     sub.add_argument("--data", metavar="PATH", help="where the data is: a folder, a table or a file of pairs")
     sub.add_argument("--run-dir", metavar="DIR", help="where the run lives (runs/NAME)")
@@ -93,7 +95,8 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument("--shards", type=int, default=2, help="how many devices model_parallel parts a layer over (2)")
     sub.add_argument("--steps-per-call", type=int, help="train steps in one call from the host (1; on a TPU 8)")
     sub.add_argument("--xla", action=argparse.BooleanOptionalAction,
-                     help="compile the train step (on a TPU, and on one GPU where Keras would)")  # fmt: skip
+                     help="compile the whole train step (on a TPU, and on one GPU where Keras would); on one device "
+                     "GELU and the updates of large models are compiled in any case")  # fmt: skip
     sub.add_argument("--checkpoint-seconds", type=float, default=60.0, help="time between checkpoints (60)")
     sub.add_argument("--patience-seconds", type=float, default=60.0,
                      help="without a step, after which a worker names who holds up the others (60)")  # fmt: skip
@@ -149,15 +152,15 @@ def _train(options: argparse.Namespace) -> int:
     # A function's name first, since its arguments mean nothing to another.
     settings = dict(sorted(map(parse_setting, options.set), key=lambda item: "." in item[0]))
     asked = recipe.override(**settings)  # what cannot be is said before TensorFlow is imported
-    run_dir = Path(options.run_dir or Path("runs") / asked.name)
+    run_dir = Path(options.run_dir or (options.recipe if _is_run(options.recipe) else Path("runs") / asked.name))
     from bigkeras.runtime import Machine, on_jax
 
     _start_tensorflow(or_jax=on_jax())
     from bigkeras.checks import AUTO
     from bigkeras.evaluation import with_data
+    from bigkeras.inheritance import absolute, continued, wired_alike
     from bigkeras.search import check_auto
     from bigkeras.train import fit
-    from bigkeras.transfer import absolute, continued, wired_alike
 
     # Where it starts from, and on what; the recipe that it goes on with; then what else is asked for.
     first = {
@@ -197,6 +200,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     from bigkeras.recipe import parse_setting
     from bigkeras.signals import Log
 
+    _say_unfinished(options.path)
     metrics = evaluate(
         options.path, split=options.split, data=options.data, average=options.average,
         settings=dict(map(parse_setting, options.set)), log=Log(),
@@ -214,6 +218,7 @@ def _export(options: argparse.Namespace) -> int:
     else:
         from bigkeras.artifact import export
 
+        _say_unfinished(options.run)
         result = export(options.run, options.directory)
     if options.json:
         print(json.dumps(result, ensure_ascii=False))
@@ -235,8 +240,12 @@ def _pack(options: argparse.Namespace) -> int:
     _start_tensorflow()
     from bigkeras.data.folder import image_folder
     from bigkeras.data.pack import pack
+    from bigkeras.data.source import ignored_line
 
-    print(pack(image_folder(directory=options.folder), options.out, shard_megabytes=options.shard_megabytes))
+    splits = image_folder(directory=options.folder)
+    if splits.ignored:
+        print(ignored_line(splits), file=sys.stderr)
+    print(pack(splits, options.out, shard_megabytes=options.shard_megabytes))
     return 0
 
 
@@ -259,12 +268,31 @@ def _start_tensorflow(or_jax: bool = False) -> None:
 def _recipe(name: str) -> Any:
     from bigkeras.recipe import RecipeError, load
     from bigkeras.recipes import RECIPES
+    from bigkeras.run import asked_for
 
     if name in RECIPES:
         return RECIPES[name]
+    if _is_run(name):
+        return asked_for(Path(name))
     if name.endswith(".json") or Path(name).is_dir():
         return load(name)
     raise RecipeError(f"recipe {name!r} is not one of {', '.join(RECIPES)}, nor a recipe.json or a run directory")
+
+
+def _say_unfinished(run: str) -> None:
+    from bigkeras.run import unfinished
+    from bigkeras.signals import shown
+
+    told = unfinished(run)
+    if told:
+        print(shown(told), file=sys.stderr)
+
+
+def _is_run(name: str) -> bool:
+    """Whether a folder is named, and no recipe, that is a run directory: a shipped model does not go on."""
+    from bigkeras.recipes import RECIPES
+
+    return name not in RECIPES and Path(name).is_dir() and not any(Path(name).glob("[0-9]*/saved_model.pb"))
 
 
 def _summary(metrics: dict[str, Any]) -> str:

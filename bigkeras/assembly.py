@@ -12,6 +12,7 @@ from bigkeras import runtime
 from bigkeras.data.pipeline import ordered_plan, plan_rows
 from bigkeras.data.plan import class_weights, steps_per_epoch
 from bigkeras.data.source import DataError, Source, Splits, Unsuited
+from bigkeras.inheritance import inherited
 from bigkeras.models import MODELS, build
 from bigkeras.models.lora import add_lora
 from bigkeras.optimization import layer_rates, make_optimizer, scale_rates
@@ -19,7 +20,7 @@ from bigkeras.recipe import Recipe, RecipeError
 from bigkeras.step import Step, penalty
 from bigkeras.tasks import LOSSES, TASKS
 from bigkeras.tasks.task import Task
-from bigkeras.transfer import freeze, inherited, start_from
+from bigkeras.transfer import freeze, start_from
 
 ADAPT_EXAMPLES = 5000
 COUNTED = 256  # examples that a layer counts at a time
@@ -53,7 +54,7 @@ def make_step(
     function = model or MODELS[recipe.model.name]
     network = named(f"model {recipe.model.name}", lambda: build(function, task.model_arguments, recipe.model.args))
     prepare(network, recipe, task, splits, say)
-    num_classes = len(splits.class_names) or None
+    num_classes = len(task.class_names) or None  # the data may have classes that the task does not learn
     with runtime.precision("float32"):  # pixels and labels are; Keras' MixUp fails on them in 16 bits
         augmentation = named("augmentation", lambda: task.step_layers(recipe.seed))
     step = Step(
@@ -61,7 +62,7 @@ def make_step(
         normalise=task.normalise,
         loss=LOSSES[recipe.task.name][recipe.loss.name](**recipe.loss.args),
         num_classes=num_classes,
-        class_weights=class_weights(splits.train.labels, len(splits.class_names))
+        class_weights=class_weights(splits.train.labels, len(task.class_names))
         if recipe.balance == "class_weights"
         else None,
         augmentation=augmentation,
@@ -104,7 +105,7 @@ def prepare(network: keras.Model, recipe: Recipe, task: Task, splits: Splits, sa
             layer.adapt_texts(_labelled(task, labelled), _labelled(task, unlabelled))
     fresh: list[str] = []
     if recipe.start_from:
-        copied = start_from(recipe.start_from, network, task.preprocessor, splits.class_names)
+        copied = start_from(recipe.start_from, network, task.preprocessor, task.class_names)
         fresh = [layer.name for layer in network.layers if layer.weights and layer.name not in copied]
     if recipe.freeze_until:
         freeze(network, recipe.freeze_until)

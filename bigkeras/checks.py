@@ -1,7 +1,9 @@
 """What is looked at before a run trains: its recipe, its data, its directory, its workers."""
 
 import hashlib
-from collections.abc import Callable
+import json
+import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +63,32 @@ def check_data(directory: Path, recipe: Recipe, found: Found) -> None:
     if changed and has_learned(directory):
         raise RunError(f"{directory}: its data has changed since it began ({changed}); take another --run-dir")
     write_json(path, found)
+
+
+def check_kept(directory: Path, files: Mapping[str, bytes]) -> None:
+    """Raises RunError where a run has learned with another vocabulary, or other statistics, than were found now."""
+    for name, data in files.items() if has_learned(directory) else ():
+        path = directory / name
+        if not name.startswith("examples/") and path.is_file() and not _alike(name, path.read_bytes(), data):
+            raise RunError(
+                f"{directory}: its {name} would be another one now, since what it starts from or a package has changed "
+                "since it began; take another --run-dir"
+            )
+
+
+def _alike(name: str, before: bytes, now: bytes) -> bool:
+    """Whether two versions of a file say the same; of JSON as far as both say it, and numbers to rounding."""
+    if before == now or not name.endswith(".json"):
+        return before == now
+    one, other = json.loads(before), json.loads(now)
+    return all(_close(one[key], other[key]) for key in one.keys() & other.keys())
+
+
+def _close(one: Any, other: Any) -> bool:
+    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        return all(map(_close, one, other))
+    both = isinstance(one, float) and isinstance(other, float)
+    return math.isclose(one, other, rel_tol=1e-5) if both else one == other
 
 
 def known_before(recipe: Recipe, found: Found) -> list[str]:

@@ -65,7 +65,7 @@ class Control(keras.callbacks.Callback):
         self.of_epoch = self.steps * self.counted if pairs else examples_of(recipe, splits.train.labels)
         self.position = checkpoint.Position()
         self.bad: dict[str, str] = dict(splits.bad)
-        self.told_bad: set[str] = set(self.bad)  # those that all workers know of
+        self.told_bad = dict(self.bad)  # those that all workers know of, in one order
         self.finished = False
         self.confusion: np.ndarray | None = None  # of the last validation
         self.saved_metrics: list[np.ndarray] | None = None
@@ -333,12 +333,13 @@ class Control(keras.callbacks.Callback):
         # Of texts every row was read; pictures of the test split are read when it is scored.
         tested = () if self.task.kind == "image" else splits.test or ()
         train = splits.labelled or splits.train  # without what a teacher answers
-        total = len(train) + len(splits.validation or ()) + len(tested) + len(splits.bad)
+        total = splits.read or len(train) + len(splits.validation or ()) + len(tested) + len(splits.bad)
         limit = self.recipe.max_bad_fraction
-        if len(self.bad) > limit * total:
-            first = "; ".join(f"{name}: {why}" for name, why in list(self.bad.items())[:3])
+        bad = self.told_bad  # which all workers know, so that all end
+        if len(bad) > limit * total:
+            first = "; ".join(f"{name}: {why}" for name, why in list(bad.items())[:3])
             raise DataError(
-                f"{len(self.bad)} of {total} examples cannot be read, more than max_bad_fraction={limit:g} allows; "
+                f"{len(bad)} of {total} examples cannot be read, more than max_bad_fraction={limit:g} allows; "
                 f"the first: {first}; all are in {self.directory / 'bad_samples.csv'}"
             )
 

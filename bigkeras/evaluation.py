@@ -92,7 +92,12 @@ def evaluate(
         metrics = {key: score(predictions, task.class_names, _threshold(path))}
     # metrics.json says that a run is complete: where it is not there yet, the run itself has still to write it.
     if report and own and (path / "metrics.json").exists():
-        _merge(path, recipe, metrics, predictions, task)
+        try:
+            _merge(path, recipe, metrics, predictions, task)
+        except (RunError, OSError) as error:  # as of a run that is somebody else's
+            if log is None:
+                raise
+            log.say(f"{error}: the scores stand here alone")
     return metrics
 
 
@@ -232,6 +237,9 @@ def _merge(
         merged = {**before, **metrics}
         with open(directory / "log.csv", encoding="utf-8", newline="") as file:
             history = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+        # Before the pictures, which may fail.
+        if path.exists():
+            write_json(path, merged)
         if isinstance(predictions, Predictions) and predictions.bad:
             _list_bad(directory / "bad_samples.csv", predictions.bad)
         known: dict[str, Any] = {"recipe": recipe, "metrics": merged, "history": history, "predictions": predictions}

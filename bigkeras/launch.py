@@ -3,7 +3,8 @@
 Every worker is a process with its own TF_CONFIG, on a free port, and its own log. They call each other by 127.0.0.1,
 but TensorFlow's servers listen on every address of the machine and do what anyone asks: on a trusted network, or behind
 a firewall. When one falls, all are stopped; with --restarts the group is then started again, and goes on from its last
-checkpoint. Ctrl-C and SIGTERM are passed on once, so that the workers save and leave.
+checkpoint. The machine's GPUs are shared out among the workers. Ctrl-C and SIGTERM are passed on once, so that the
+workers save and leave.
 
 With --servers the group is one for asynchronous training: a chief, N workers and M parameter servers. A worker that
 falls comes back alone, and the others go on meanwhile; when a server or the chief falls, all are started again. The
@@ -11,6 +12,7 @@ group has done its work when the chief has.
 """
 
 import argparse
+import itertools
 import json
 import os
 import shutil
@@ -19,11 +21,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
+
+from bigkeras.gpus import find_gpus
 
 # Seconds that workers get to save and leave before they are killed.
 GRACE = 30.0
@@ -56,7 +61,7 @@ def _lives(options: argparse.Namespace, logs: Path, asked: list[int]) -> int:
     logs.mkdir(parents=True, exist_ok=True)
     status = 0
     for attempt in range(options.restarts + 1):
-        status = _run(options, logs, asked, "w" if attempt == 0 else "a")
+        status = _run(options, logs, asked)
         # 2 is a wrong command line, 127 no command at all: no better the second time.
         if status in (0, 2, 127) or asked:
             break
@@ -97,23 +102,31 @@ class Member:
     returns: int = 0  # how often it has come back
 
 
-def _run(options: argparse.Namespace, logs: Path, asked: list[int], mode: str) -> int:
+def _run(options: argparse.Namespace, logs: Path, asked: list[int]) -> int:
     """One life of the group: the exit status of the worker that fell first, or 0."""
     if shutil.which(options.command[0]) is None:
         _say(f"{options.command[0]}: no such command")
         return 127
+    gpus = visible_gpus(os.environ)
+    if not options.servers:  # who train in step need the same number
+        gpus = gpus[: len(gpus) - len(gpus) % options.workers] or gpus
+    if gpus and len(gpus) < options.workers:
+        _say(f"{len(gpus)} GPUs for {options.workers} workers: start fewer, or say CUDA_VISIBLE_DEVICES=-1 for none")
+        return 2
     members: list[Member] = []
     with ExitStack() as files:
         files.callback(_stop, members, FALLEN_GRACE)
         for environment in configurations(options.workers, options.servers):
             task = json.loads(environment["TF_CONFIG"])["task"]
             name = "chief" if task["type"] == "chief" else f"{task['type']} {task['index']}"
-            log = files.enter_context(open(_log(logs, name), mode, encoding="utf-8"))
+            # Added to: an earlier group's log may say why it fell.
+            log = files.enter_context(open(_log(logs, name), "a", encoding="utf-8"))
+            print(f"launch_workers, {time.strftime('%Y-%m-%d %H:%M:%S')}: started", file=log, flush=True)
             # In a session of its own, so that Ctrl-C in the terminal reaches it once, through here.
             start = partial(
                 subprocess.Popen,
                 options.command,
-                env={**os.environ, **environment},
+                env={**os.environ, **environment, **share(gpus, task, options.workers)},
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -130,6 +143,23 @@ def configurations(workers: int, servers: int = 0) -> list[dict[str, str]]:
         cluster = {job: [_address(held) for _ in range(count)] for job, count in counts.items()}
     tasks = [{"type": job, "index": index} for job, count in counts.items() for index in range(count)]
     return [{"TF_CONFIG": json.dumps({"cluster": cluster, "task": task})} for task in tasks]
+
+
+def visible_gpus(environment: Mapping[str, str]) -> list[str]:
+    """The GPUs that a process with this environment sees, as CUDA_VISIBLE_DEVICES names them."""
+    told = environment.get("CUDA_VISIBLE_DEVICES")
+    if told is None:
+        return [str(place) for place, _ in enumerate(gpu for gpu in find_gpus() if gpu.driver)]
+    names = [name.strip() for name in told.split(",")]
+    return list(itertools.takewhile(lambda name: name and not name.startswith("-"), names))
+
+
+def share(gpus: Sequence[str], task: Mapping[str, Any], workers: int) -> dict[str, str]:
+    """The environment that gives a worker its part of the GPUs, of which each takes all memory that it sees."""
+    if not gpus:
+        return {}
+    own = gpus[task["index"] :: workers] if task["type"] == "worker" else ()
+    return {"CUDA_VISIBLE_DEVICES": ",".join(own) or "-1"}
 
 
 def _address(held: ExitStack) -> str:

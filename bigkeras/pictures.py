@@ -60,7 +60,8 @@ def pixels(figure: Figure, dpi: int = 80) -> np.ndarray:
 def curves(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """Loss, metrics and learning rate over the epochs, one panel each; training beside validation.
 
-    `rows` are those of log.csv: a mapping of column to number (or text of one) with `epoch`; an empty value is a gap.
+    `rows` are those of log.csv: a mapping of column to number (or text of one) with `epoch`; the line goes on past an
+    empty value.
     """
     names = list(dict.fromkeys(key for row in rows for key in row if key not in NOT_CURVES))
     panels = [n for n in names if not n.startswith("val_") and any(np.isfinite(_column(rows, n)))]
@@ -264,7 +265,7 @@ def _grid(
 
 
 def _column(rows: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
-    """A column of the log as float64; what is empty or no number becomes NaN, a gap in the curve."""
+    """A column of the log as float64; what is empty or no number becomes NaN."""
     values = np.full(len(rows), np.nan)
     for number, row in enumerate(rows):
         try:
@@ -274,16 +275,22 @@ def _column(rows: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
     return values
 
 
+def _drawn(axes: Axes, epochs: np.ndarray, values: np.ndarray, **style: Any) -> None:
+    """A line through the values that are there: what is measured in some epochs only has gaps in between."""
+    there = np.isfinite(values)
+    axes.plot(epochs[there], values[there], **style)
+
+
 def _curve(axes: Axes, name: str, epochs: np.ndarray, rows: Sequence[Mapping[str, Any]]) -> None:
     marker = "o" if len(rows) < 30 else ""
     style: dict[str, Any] = {"marker": marker, "markersize": 3, "linewidth": 1.6}
     if name.startswith("val_"):
-        axes.plot(epochs, _column(rows, name), color=VALIDATION, label="validation", **style)
+        _drawn(axes, epochs, _column(rows, name), color=VALIDATION, label="validation", **style)
     else:
-        axes.plot(epochs, _column(rows, name), color=TRAIN, label="training", **style)
+        _drawn(axes, epochs, _column(rows, name), color=TRAIN, label="training", **style)
         validation = _column(rows, f"val_{name}")
         if np.isfinite(validation).any():
-            axes.plot(epochs, validation, color=VALIDATION, label="validation", **style)
+            _drawn(axes, epochs, validation, color=VALIDATION, label="validation", **style)
             axes.legend(frameon=False, fontsize=8)
     axes.set_title(name.removeprefix("val_").replace("_", " "), fontsize=10, loc="left")
     axes.set_xlabel("epoch", fontsize=9)

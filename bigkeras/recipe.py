@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import json
+import math
 import os
 import types
 import typing
@@ -30,6 +31,11 @@ class Choice:
 class Recipe:
     """Everything that decides what is trained; what the machine decides (devices, XLA) is not in here.
 
+    `data` and `task` say what is read and made of it, `model`, `loss`, `augmentation`, `optimizer` and `schedule` name
+    functions of DATASETS, TASKS, MODELS, LOSSES, AUGMENTATIONS, OPTIMIZERS and SCHEDULES with their arguments. `l1` and
+    `l2`: penalties of the weights' size in the loss, `clip_norm`: the longest gradient of all weights together, `ema`:
+    the share of the old average in the averaged weights, which are those that validation sees and that are kept (Polyak
+    and Juditsky 1992). `max_bad_fraction`: the run ends where more of the examples cannot be read.
     `batch_size` is the global batch, whatever the number of replicas. `micro_batches` parts of it are accumulated
     into one optimizer step. `monitor` is the validation metric that decides the best epoch; with a validation split
     of zero the last epoch is the best one. `start_from` gives the first weights (a run, a shipped model, a file or
@@ -92,8 +98,8 @@ class Recipe:
             if getattr(self, name) < 1:
                 raise RecipeError(f"{name}={getattr(self, name)}: at least 1")
         for name in ("l1", "l2", "consistency"):
-            if getattr(self, name) < 0:
-                raise RecipeError(f"{name}={getattr(self, name)}: at least 0")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise RecipeError(f"{name}={getattr(self, name)}: a number of at least 0")
         for name, low, high in (
             ("max_bad_fraction", 0, 1),
             ("teacher_sure", 0, 1),
@@ -112,8 +118,8 @@ class Recipe:
             raise RecipeError(f"patience={self.patience}: at least 1 epoch, or null to go on to the end")
         if self.lora is not None and self.lora < 1:
             raise RecipeError(f"lora={self.lora}: a rank of at least 1, or null to train all weights")
-        if self.clip_norm is not None and self.clip_norm <= 0:
-            raise RecipeError(f"clip_norm={self.clip_norm}: above 0, or null for no clipping")
+        if self.clip_norm is not None and not 0 < self.clip_norm < math.inf:
+            raise RecipeError(f"clip_norm={self.clip_norm}: a number above 0, or null for no clipping")
         if self.batch_size % self.micro_batches:
             raise RecipeError(f"batch_size={self.batch_size} does not divide into micro_batches={self.micro_batches}")
         known("precision", self.precision, PRECISIONS)

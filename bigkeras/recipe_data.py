@@ -35,6 +35,11 @@ def load_splits(recipe: Recipe) -> Splits:
     splits = recipe_splits(recipe)
     if len(splits.train) == 0:
         raise DataError(f"data {recipe.data.name}: no training examples")
+    if len(splits.class_names) == 1:  # which can be scored, though
+        where = next(filter(None, place(recipe).values()), f"data {recipe.data.name}")
+        told = f"; {splits.found}" if splits.found else ""
+        left = f"; {len(splits.bad):,} left out, the first {splits.bad[0][0]}: {splits.bad[0][1]}" if splits.bad else ""
+        raise DataError(f"{where}: only one class, {splits.class_names[0]!r}: at least two are needed{told}{left}")
     for name in splits.class_names:
         if not name.strip() or "\n" in name or "\r" in name:
             raise DataError(f"class {name!r}: the name of a class is one line of text: labels.txt has one a line")

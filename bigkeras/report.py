@@ -291,8 +291,8 @@ def bad_samples(directory: Path) -> str:
     if rows is None:
         return ""
     if not rows:
-        return "## Samples that could not be read\n\nNone."
-    text = f"## Samples that could not be read\n\n{len(rows):,} were left out; all: bad_samples.csv."
+        return "## Left out\n\nNone."
+    text = f"## Left out\n\n{len(rows):,} were left out, as unreadable or no examples; all: bad_samples.csv."
     return f"{text}\n\n" + table(["sample", "reason"], rows[:MOST_BAD])
 
 

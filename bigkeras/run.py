@@ -68,7 +68,7 @@ def scores_held(run_dir: Path) -> Iterator[None]:
 def _claim(run_dir: Path, recipe: Recipe) -> None:
     held, search = run_dir / "recipe.json", run_dir / "search.json"
     if held.exists():
-        other = from_json(json.dumps(read_json(search)["asked"]), str(search)) if search.exists() else load(held)
+        other = asked_for(run_dir)
         ours, theirs = json.loads(recipe.to_json()), json.loads(other.to_json())
         learned = [key for key in ours if key not in NOT_LEARNED]
         differing = [key for key in learned if _resolved(key, ours[key]) != _resolved(key, theirs[key])]
@@ -90,6 +90,12 @@ def _claim(run_dir: Path, recipe: Recipe) -> None:
             f"{run_dir}: not empty and without a recipe.json ({foreign[0]} is there); take another --run-dir"
         )
     write_text(held, recipe.to_json())
+
+
+def asked_for(run_dir: Path) -> Recipe:
+    """The recipe that a run was begun with: where it tried several, recipe.json has the one that was kept."""
+    search = run_dir / "search.json"
+    return from_json(json.dumps(read_json(search)["asked"]), str(search)) if search.exists() else load(run_dir)
 
 
 def _resolved(key: str, value: Any) -> Any:
@@ -160,6 +166,17 @@ def read_labels(directory: str | Path) -> tuple[str, ...]:
     return tuple(text.removesuffix("\n").split("\n")) if text else ()
 
 
+def unfinished(directory: str | Path) -> str:
+    """A line where a run has not ended, on how far it is; of one that has, and of an exported model, nothing."""
+    directory = Path(directory)
+    if not (directory / "log.csv").is_file() or (directory / "metrics.json").is_file():
+        return ""
+    with open(directory / "log.csv", encoding="utf-8", newline="") as file:
+        done = sum(1 for _ in csv.DictReader(file))
+    told = f"{directory}: not complete: {done} of {load(directory).epochs} epochs"
+    return f"{told}; bigkeras train {directory} goes on with it"
+
+
 def check_run(run_dir: str | Path) -> Path:
     """The path, if it is a run directory with a trained model. Raises RunError."""
     run_dir = Path(run_dir)
@@ -170,9 +187,7 @@ def check_run(run_dir: str | Path) -> Path:
     if any(run_dir.glob("[0-9]*/saved_model.pb")):
         raise RunError(f"{run_dir}: an exported model: the directory of the run that made it is needed")
     if not (run_dir / "best.keras").exists():
-        raise RunError(
-            f"{run_dir}: no model yet: bigkeras train {run_dir}/recipe.json --run-dir {run_dir} goes on with it"
-        )
+        raise RunError(f"{run_dir}: no model yet: bigkeras train {run_dir} goes on with it")
     return run_dir
 
 

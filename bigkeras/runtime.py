@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import sys
 import tempfile
@@ -50,8 +51,8 @@ class Machine:
             raise MachineError(f"--steps-per-call {self.steps_per_call}: at least 1")
         if not self.checkpoint_seconds >= 0:
             raise MachineError(f"--checkpoint-seconds {self.checkpoint_seconds}: at least 0")
-        if not self.patience_seconds > 0:
-            raise MachineError(f"--patience-seconds {self.patience_seconds}: above 0")
+        if not 0 < self.patience_seconds < math.inf:
+            raise MachineError(f"--patience-seconds {self.patience_seconds}: a number above 0")
 
 
 def on_jax() -> bool:
@@ -285,16 +286,16 @@ def environment() -> dict[str, Any]:
             packages[name] = version(name)
         except PackageNotFoundError:
             packages[name] = "not installed"
-    try:
-        git = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            timeout=10,
-        ).stdout.strip()
-    except (OSError, subprocess.TimeoutExpired):
-        git = ""
+    root, git = Path(__file__).parents[1], ""
+    if (root / ".git").exists():  # installed, it may lie within a repository that is another project's
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            git = subprocess.run(
+                ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+                cwd=root,
+                capture_output=True,
+                text=True,
+                timeout=10,
+            ).stdout.strip()
     return {
         "python": platform.python_version(),
         "system": platform.platform(),

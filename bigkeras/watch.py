@@ -35,38 +35,49 @@ class Watch:
         self.ended = threading.Event()
         self.places: list[tuple[str, int]] = []
         self.told: set[str] = set()
+        self.heard: set[int] = set()  # who has answered: of others a firewall may be what is in the way
 
     def __enter__(self) -> "Watch":
         if self.workers.count == 1:
             return self
         names = addresses(self.workers)
         host = re.sub(r":\d+$", "", names[self.workers.index])
-        # On the address that the others know this worker by, and no other.
-        self.server = socket.create_server((socket.gethostbyname(host), 0))
-        mine = json.dumps([host, self.server.getsockname()[1]]).encode()
-        self.places = [tuple(json.loads(self.workers.told(mine, i))) for i in range(self.workers.count)]
+        # On the address that the others know this worker by, and no other; behind NAT it is not this machine's.
+        try:
+            self.server: socket.socket | None = socket.create_server((socket.gethostbyname(host), 0))
+        except OSError as error:
+            self.server = None
+            self.say(f"{host}: {error.strerror}: a worker that hangs or is slow is not told of")
+        mine = json.dumps([host, self.server.getsockname()[1] if self.server else 0]).encode()
+        places = [tuple(json.loads(self.workers.told(mine, i))) for i in range(self.workers.count)]
+        if not all(port for _, port in places):  # told above, by whom it concerns
+            if self.server:
+                self.server.close()
+            return self
+        self.places = places
         if not self.step.xla:  # a compiled step cannot call Python
             self.step.clock = self.note
         self.at = time.monotonic()
-        for function in (self._answer, self._ask):
-            threading.Thread(target=function, daemon=True).start()
+        threading.Thread(target=self._answer, args=(self.server,), daemon=True).start()
+        threading.Thread(target=self._ask, daemon=True).start()
         return self
 
     def __exit__(self, *error: Any) -> None:
         self.ended.set()
         if self.places:
             self.step.clock = None
-            self.server.close()
+            if self.server:
+                self.server.close()
 
     def note(self, seconds: Any) -> None:
         """A step's own part is done."""
         self.own[self.steps % RECENT] = float(seconds)
         self.steps, self.at = self.steps + 1, time.monotonic()
 
-    def _answer(self) -> None:
+    def _answer(self, server: socket.socket) -> None:
         while not self.ended.is_set():
             try:
-                connection, _ = self.server.accept()
+                connection, _ = server.accept()
                 with connection:
                     connection.sendall(json.dumps([self.steps, self._mean()]).encode())
             except OSError:
@@ -83,10 +94,14 @@ class Watch:
                 return
             waited = time.monotonic() - self.at
             for index, answer in answers.items():
+                if answer:
+                    self.heard.add(index)
                 # Of a compiled step nobody knows when it was made.
-                if answer is None and not self.step.xla and waited > self.patience:
-                    who = self._name(index)
-                    self._once(f"{who} does not answer, and {waited:.0f} s without a step: it hangs or is cut off")
+                elif not self.step.xla and waited > self.patience:
+                    why = "is cut off" if index in self.heard else "a firewall stands before its ports"
+                    self._once(
+                        f"{self._name(index)} does not answer, and {waited:.0f} s without a step: it hangs or {why}"
+                    )
             if self.workers.chief:
                 self._compare({self.workers.index: (self.steps, self._mean()), **answers})
 

@@ -227,12 +227,14 @@ def test_bad_samples_noted_while_a_checkpoint_is_written_change_nothing_in_it(tm
     assert "late.png" in bad
 
 
-@pytest.mark.parametrize(("kind", "told"), [("text", None), ("image", "30 of 330")])
-def test_bad_rows_of_a_whole_table_are_a_share_of_all_its_rows(kind, told, tmp_path):
+@pytest.mark.parametrize(
+    ("kind", "read", "told"), [("text", 0, None), ("image", 0, "30 of 330"), ("text", 1000, "30 of 1000")]
+)
+def test_bad_rows_of_a_whole_table_are_a_share_of_all_its_rows(kind, read, told, tmp_path):
     bad = {f"line {number}": "no label" for number in range(30)}
-    splits = Splits(range(200), range(100), range(1700), ("a", "b"), bad=tuple(bad.items()))
+    splits = Splits(range(200), range(100), range(1700), ("a", "b"), bad=tuple(bad.items()), read=read)
     run = SimpleNamespace(
-        splits=splits, task=SimpleNamespace(kind=kind), recipe=TINY.override(max_bad_fraction=0.02), bad=bad,
+        splits=splits, task=SimpleNamespace(kind=kind), recipe=TINY.override(max_bad_fraction=0.02), told_bad=bad,
         directory=tmp_path,
     )  # fmt: skip
     with pytest.raises(DataError, match=told) if told else nullcontext():

@@ -9,12 +9,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from bigkeras.checks import check_alike, check_apart, check_left, check_recipe, known_before
+from bigkeras.checks import check_alike, check_apart, check_kept, check_left, check_recipe, known_before
 from bigkeras.data.arrays import digits
 from bigkeras.data.fingerprint import fingerprints
 from bigkeras.data.source import ArraySource, DataError, FileSource, Splits
 from bigkeras.recipe import Choice, RecipeError
 from bigkeras.recipes import RECIPES
+from bigkeras.run import RunError, write_bytes
 from bigkeras.workers import Workers
 
 
@@ -142,3 +143,17 @@ def test_a_run_does_not_lie_in_the_texts_that_it_learns_from(tmp_path):
 def test_what_nothing_would_heed_is_refused(setting):
     with pytest.raises(RecipeError, match=f"{next(iter(setting))}="):
         check_recipe(RECIPE.override(**setting))
+
+
+def test_a_run_goes_on_with_the_vocabulary_that_it_began_with(tmp_path):
+    files = {"preprocessor.json": b'{"mean": [0.25], "length": 8}', "vocabulary.txt": b"a\nb\n", "examples/0.png": b"x"}
+    for name, data in files.items():
+        write_bytes(tmp_path / name, data)
+    other = {**files, "vocabulary.txt": b"b\na\n"}
+    check_kept(tmp_path, other)  # nothing is learned yet
+    (tmp_path / "best.keras").touch()
+    check_kept(tmp_path, {**files, "examples/0.png": b"y"})
+    check_kept(tmp_path, {**files, "preprocessor.json": b'{"mean": [0.2500001], "length": 8, "new": 1}'})
+    for wrong in (other, {**files, "preprocessor.json": b'{"mean": [0.3], "length": 8}'}):
+        with pytest.raises(RunError, match="would be another one now"):
+            check_kept(tmp_path, wrong)

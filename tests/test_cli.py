@@ -14,6 +14,7 @@ from tensorflow.errors import ResourceExhaustedError
 
 from bigkeras.__main__ import main
 from bigkeras.recipes import RECIPES
+from bigkeras.run import RunError, unfinished
 
 
 def run(capsys, *arguments) -> tuple[int, str, str]:
@@ -124,6 +125,12 @@ def test_a_run_is_trained_scored_exported_and_asked(tiny, tmp_path, capsys):
     status, out, _ = run(capsys, "evaluate", run_dir, "--json")
     test = json.loads(out)["test"]
     assert json.loads((run_dir / "metrics.json").read_text())["test"] == test
+    status, _, err = run(capsys, "train", run_dir)
+    assert status == 0 and f"{run_dir}: this run is complete" in err
+    assert not unfinished(run_dir)
+    shutil.copytree(run_dir, tmp_path / "left")
+    (tmp_path / "left" / "metrics.json").unlink()
+    assert unfinished(tmp_path / "left").startswith(f"{tmp_path / 'left'}: not complete: 1 of 1 epochs; bigkeras train")
     status, out, _ = run(capsys, "export", run_dir, tmp_path / "model")
     assert status == 0
     assert "both of TensorFlow's loaders" in out
@@ -199,6 +206,29 @@ def test_a_disk_that_takes_no_more_is_one_line_and_what_was_there_stays(tiny, tm
     assert "Traceback" not in done.stderr
     assert {p.name for p in tmp_path.iterdir()} == {"small", "run", "tiny.json"}
     assert run(capsys, "export", tmp_path / "run", tmp_path / "model")[0] == 0
+
+
+def test_scores_that_cannot_be_kept_are_shown(tiny, tmp_path, capsys, monkeypatch):
+    run(capsys, "train", tiny, "--run-dir", tmp_path / "run")
+
+    def refused(*arguments, **options):
+        raise RunError("metrics.json: cannot be written: Permission denied")
+
+    monkeypatch.setattr("bigkeras.evaluation.write_json", refused)
+    status, out, err = run(capsys, "evaluate", tmp_path / "run", "--json")
+    assert status == 0 and json.loads(out)["test"]["examples"] > 0
+    assert "cannot be written: Permission denied: the scores stand here alone" in err
+
+
+def test_files_that_are_no_pictures_by_their_name_are_told(digits_folder, tmp_path, capsys):
+    shutil.copytree(digits_folder, tmp_path / "folder")
+    classes = sorted((tmp_path / "folder").iterdir())
+    (classes[0] / "a.heic").touch()
+    (classes[0] / "b.heic").touch()
+    _, _, err = run(capsys, "train", folder_recipe(tmp_path, tmp_path / "folder"), "--run-dir", tmp_path / "run")
+    assert "2 left out that are no examples, the first " in err and "a.heic: not a picture, by its name" in err
+    _, _, err = run(capsys, "pack", tmp_path / "folder", tmp_path / "packed")
+    assert "2 left out that are no examples" in err
 
 
 def test_bad_pictures_are_left_out_counted_and_listed(digits_folder, tmp_path, capsys):

@@ -26,7 +26,7 @@ ALLOWED: dict[str, set[str]] = {
     "gpus": set(),
     "decoding": {"decoding_loop"},
     "decoding_loop": set(),
-    "launch": set(),
+    "launch": {"gpus"},
     "layouts": {"runtime"},
     "replicas": set(),
     "strategies": {"runtime"},
@@ -52,6 +52,8 @@ ALLOWED: dict[str, set[str]] = {
         "search",
         "checks",
         "transfer",
+        "inheritance",
+        "origin",
         "__init__",
     },
 }

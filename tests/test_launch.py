@@ -16,7 +16,7 @@ import psutil
 import pytest
 from benchmarks.slow_worker import slow_down
 
-from bigkeras.launch import GRACE, Member, _watch, configurations, main
+from bigkeras.launch import GRACE, Member, _watch, configurations, main, share, visible_gpus
 from bigkeras.recipe import Choice
 from bigkeras.recipes import RECIPES
 from bigkeras.signals import Log
@@ -48,7 +48,32 @@ def test_every_worker_has_its_number_and_the_same_addresses():
 
 def test_every_worker_has_a_log_of_its_own(tmp_path):
     assert launch(tmp_path, "print('I am', i)") == 0
-    assert [(tmp_path / f"worker-{i}.log").read_text() for i in (0, 1)] == ["I am 0\n", "I am 1\n"]
+    assert launch(tmp_path, "print('I was', i)") == 0
+    for i in (0, 1):
+        started, first, again, second = (tmp_path / f"worker-{i}.log").read_text().splitlines()
+        assert (first, second) == (f"I am {i}", f"I was {i}")
+        assert started.endswith("started") and again.endswith("started")
+
+
+def test_workers_share_the_gpus_and_those_that_do_not_learn_have_none():
+    gpus = visible_gpus({"CUDA_VISIBLE_DEVICES": "0, 2,GPU-5,3,-1,7"})
+    assert gpus == ["0", "2", "GPU-5", "3"]
+    tasks = [json.loads(values["TF_CONFIG"])["task"] for values in configurations(2, servers=1)]
+    shares = {task["type"] + str(task["index"]): share(gpus, task, 2) for task in tasks}
+    assert shares == {
+        name: {"CUDA_VISIBLE_DEVICES": seen}
+        for name, seen in {"chief0": "-1", "worker0": "0,GPU-5", "worker1": "2,3", "ps0": "-1"}.items()
+    }
+    assert visible_gpus({"CUDA_VISIBLE_DEVICES": ""}) == [] and share([], tasks[0], 2) == {}
+
+
+def test_more_workers_than_gpus_are_refused(tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4")
+    assert launch(tmp_path, "") == 2
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6")
+    assert launch(tmp_path, "print(os.environ['CUDA_VISIBLE_DEVICES'])") == 0  # in step, so the same number for each
+    assert [(tmp_path / f"worker-{i}.log").read_text().split()[-1] for i in (0, 1)] == ["4", "5"]
+    assert "1 GPUs for 2 workers" in capfd.readouterr().err
 
 
 def test_when_one_falls_all_are_stopped_and_its_status_is_given(tmp_path, capfd, monkeypatch):

@@ -214,11 +214,11 @@ def test_names_that_no_font_holds_become_numbers(recwarn):
     assert shown[0] == "cat" and shown[1] == "#1" and shown[2] == r"\$x\$"
 
 
-def test_curves_leave_gaps_where_the_log_is_empty():
+def test_curves_have_no_point_where_the_log_is_empty():
     rows = [{"epoch": "1", "loss": "0.5", "val_loss": ""}, {"epoch": "2", "loss": "0.4", "val_loss": "0.6"}]
     figure = pictures.curves(rows)
     lines = figure.axes[0].get_lines()
-    assert np.isnan(lines[1].get_ydata()[0]) and lines[1].get_ydata()[1] == 0.6
+    assert lines[1].get_xydata().tolist() == [[2.0, 0.6]]
 
 
 def test_a_grid_of_answers_marks_the_wrong_ones():
@@ -226,3 +226,9 @@ def test_a_grid_of_answers_marks_the_wrong_ones():
     figure = pictures.answers(images, np.array([0, 0]), np.array([[0.9, 0.1], [0.2, 0.8]]), ["cat", "dog"])
     titles = [text.get_text() for text in figure.axes[0].texts]
     assert titles == ["cat  90%\n", "dog  80%\ntrue: cat"]
+
+
+def test_what_is_measured_in_some_epochs_only_is_drawn_in_long_runs_too():
+    rows = [{"epoch": i, "loss": 1 / (i + 1), **({"val_bleu": i} if i % 2 else {})} for i in range(40)]
+    (line,) = next(axes for axes in pictures.curves(rows).axes if axes.get_title(loc="left") == "bleu").lines
+    np.testing.assert_array_equal(line.get_xydata(), [[i, i] for i in range(1, 40, 2)])

@@ -253,6 +253,8 @@ def test_a_loss_that_is_no_number_stops_the_run_and_says_where(tmp_path):
         ({"augmentation": (Choice("random_color_jitter", {"saturation_factor": 0.4}),)}, "augmentation: input must"),
         ({"task.height": -5}, "task.height=-5: at least 1"),
         ({"patience": 0}, "patience=0: at least 1"),
+        ({"clip_norm": float("inf")}, "clip_norm=inf: a number above 0"),
+        ({"l2": float("nan")}, "l2=nan: a number of at least 0"),
         ({"seed": -1}, "seed=-1: from 0 to 4294967295"),
         ({"seed": 2**32}, "seed=4294967296: from 0 to 4294967295"),
         ({"data.seed": -1}, "data.seed=-1: at least 0"),

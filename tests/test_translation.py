@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+import unicodedata
 from dataclasses import replace
 
 import keras
@@ -18,8 +19,9 @@ from bigkeras.data.cleaning import Pair, tidy
 from bigkeras.data.pair_splits import pair_source
 from bigkeras.data.pipeline import ordered_plan, plan_rows
 from bigkeras.data.plan import ROWS, epoch_plan, steps_per_epoch, token_plan
-from bigkeras.data.source import DataError, joined
+from bigkeras.data.source import ArraySource, DataError, joined
 from bigkeras.evaluation import evaluate, with_data
+from bigkeras.inheritance import inherited, wired_alike
 from bigkeras.progress import counted
 from bigkeras.recipe import Choice, Recipe, RecipeError
 from bigkeras.recipe_data import ready
@@ -27,9 +29,9 @@ from bigkeras.signals import Log
 from bigkeras.tasks import TASKS, load_preprocessor, load_task
 from bigkeras.tasks.pairs import clean, pieces
 from bigkeras.train import fit
-from bigkeras.transfer import artifact_model, inherited, start_from, wired_alike
+from bigkeras.transfer import artifact_model, start_from
 from bigkeras.translation_metrics import corpus_bleu, translation_metrics, unspaced_language
-from bigkeras.translator import Translator
+from bigkeras.translator import Translator, references_of
 
 WORDS = {
     "one": "eins", "two": "zwei", "red": "rot", "green": "grün", "cat": "Katze", "dog": "Hund",
@@ -471,6 +473,18 @@ def test_several_references_and_lower_case_raise_the_score():
     values = translation_metrics(translations, references, "en")
     assert values["bleu"] < values["bleu_lower"] == pytest.approx(100.0)
     assert corpus_bleu(translations, [known[:1] for known in references], "en").score < values["bleu"]
+
+
+def test_references_are_compared_in_the_form_that_models_write():
+    written = ["müde", "মেয়ে"]  # the second is decomposed in NFC
+    source = ArraySource(
+        {
+            "source": np.array([b"a", b"b"], object),
+            "target": np.array([unicodedata.normalize("NFD", written[0]).encode(), "মে\u09dfে".encode()], object),
+        },
+        [0, 0],
+    )
+    assert references_of(source) == [[unicodedata.normalize("NFC", text)] for text in written]
 
 
 def test_chinese_is_scored_by_its_characters():

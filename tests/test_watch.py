@@ -27,17 +27,33 @@ class Worker:
         return data
 
 
+def entered(addresses, monkeypatch, patience=0.2):
+    """The chief's watch, the other worker's, and what each says."""
+    monkeypatch.setattr(watch, "addresses", lambda workers: addresses)
+    told_by, said = {0: queue.Queue(), 1: queue.Queue()}, (queue.Queue(), queue.Queue())
+    step = SimpleNamespace(xla=False, clock=None)
+    watches = [watch.Watch(Worker(i, told_by), step, said[i].put, patience) for i in (0, 1)]
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(watch.Watch.__enter__, watches))
+    return *watches, *said
+
+
 @pytest.fixture
 def two(monkeypatch):
     """The chief's watch, the other worker's, and what the chief says."""
-    monkeypatch.setattr(watch, "addresses", lambda workers: ADDRESSES)
-    told_by, said = {0: queue.Queue(), 1: queue.Queue()}, queue.Queue()
-    step = SimpleNamespace(xla=False, clock=None)
-    watches = [watch.Watch(Worker(i, told_by), step, said.put if i == 0 else str, 0.2) for i in (0, 1)]
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(watch.Watch.__enter__, watches))
+    *watches, said, _ = entered(ADDRESSES, monkeypatch)
     yield *watches, said
     for each in watches:
+        each.__exit__()
+
+
+def test_a_worker_behind_an_address_of_another_machine_trains_without_the_watch(monkeypatch):
+    # 192.0.2.0/24 is for documentation (RFC 5737): no machine's, as the outer address of a container is not.
+    chief, other, by_chief, by_other = entered([ADDRESSES[0], "192.0.2.1:1002"], monkeypatch)
+    assert by_other.get(timeout=60).startswith("192.0.2.1: ")
+    assert by_chief.empty() and not chief.places and not other.places
+    for each in (chief, other):
+        each.note(0.1)
         each.__exit__()
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from bigkeras.data.source import ArraySource, DataError, FileSource, Splits
 from bigkeras.data.splits import check_fractions, stratified_sample, stratified_split
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif")
 SPLIT_NAMES = {
     "train": "train",
     "training": "train",

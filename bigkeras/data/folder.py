@@ -15,7 +15,7 @@ def image_folder(
 ) -> Splits:
     """Pictures below a sub-folder for every class, whose name is the class's; deeper folders belong to their class.
 
-    Read are jpg, jpeg, png, webp, bmp, gif, tif and tiff, in any case; hidden files and others are left out, and the
+    Read are the names of EXTENSIONS, in any case; hidden files and others are left out, and the
     latter stand in `ignored`. Where the sub-folders are train and val (valid, validation) or test, the classes lie in
     them, and that is the split; of a part without a folder, validation is taken from train, and a test there is none.
     Else the seed decides a stratified split. Raises DataError that names the folder. The order is that of the names.
@@ -91,13 +91,10 @@ def _listed(
 def _class_names(
     root: Path, roots: list[tuple[Path, str]], paths: list[str], classes: list[str], what: str
 ) -> tuple[str, ...]:
-    names = tuple(sorted(set(classes)))
-    wanted = f"a sub-folder for every class, such as {root / 'cat'} and {root / 'dog'}"
     if not paths:
+        wanted = f"a sub-folder for every class, such as {root / 'cat'} and {root / 'dog'}"
         raise DataError(f"{roots[0][0]}: no sub-folder with {what}s: wanted is {wanted}")
-    if len(names) == 1:
-        raise DataError(f"{roots[0][0]}: only one class, {names[0]!r}: at least two are needed, {wanted}")
-    return names
+    return tuple(sorted(set(classes)))
 
 
 def printable(path: str | Path) -> str:

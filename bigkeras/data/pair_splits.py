@@ -64,7 +64,7 @@ def pair_splits(
     train = pair_source([kept[i] for i in rows["train"]])
     return Splits(
         train, held_out, tested, (), bad=tuple(bad), ignored=tuple(ignored), languages=languages,
-        found=told(ignored, len(pairs)),
+        found=told(ignored, len(pairs)), read=len(pairs) + len(bad),
     )  # fmt: skip
 
 

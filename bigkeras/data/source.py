@@ -32,6 +32,7 @@ class Splits:
     """The parts of a data set, and lists of (name, reason): `bad` examples that could not be read, and files or pairs
     that were `ignored` since they are none. `languages`: of sentence pairs, from which to which; "" is not known.
     `found`: a line on what a source of one's own took for what. `unlabelled`: examples whose labels mean nothing.
+    `read`: how many rows a file has, where some that were read well are in no split; 0 where all are.
     `labelled`: the part of `train` that has labels of its own, where a teacher's answers were added to it."""
 
     train: Source
@@ -42,8 +43,15 @@ class Splits:
     ignored: tuple[tuple[str, str], ...] = ()
     languages: tuple[str, str] = ("", "")
     found: str = ""
+    read: int = 0
     unlabelled: "ArraySource | None" = None
     labelled: Source | None = None
+
+
+def ignored_line(splits: Splits) -> str:
+    """How much was left out since it is no example, and the first of it with the reason."""
+    name, why = splits.ignored[0]
+    return f"{len(splits.ignored):,} left out that are no examples, the first {name}: {why}"
 
 
 class ArraySource:

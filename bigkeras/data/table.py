@@ -51,9 +51,8 @@ def image_table(
         names.append(_label(path, line, row[columns["label_column"]]))
         parts.append("" if place is None else _part(path, line, row[place]))
     class_names = tuple(sorted(set(names)))
-    if len(class_names) < 2:
-        found = f"only one class, {names[0]!r}" if names else "no row below the first line"
-        raise DataError(f"{path}: {found}: at least two classes are needed")
+    if not class_names:
+        raise DataError(f"{path}: no row below the first line: at least two classes are needed")
     number = {name: i for i, name in enumerate(class_names)}
     labels = np.array([number[name] for name in names], np.int32)
     return file_splits(

@@ -91,7 +91,7 @@ def text_table(
     )  # fmt: skip
     parted = f", parted by {delimiter!r}" if delimiter else ""
     told = f"{path}: {len(kept):,} texts in {names[columns[0]]!r}, {len(class_names)} labels in {names[columns[1]]!r}"
-    return replace(splits, bad=tuple(bad), found=f"{told}{parted}, read as {found}")
+    return replace(splits, bad=tuple(bad), read=len(kept) + len(bad), found=f"{told}{parted}, read as {found}")
 
 
 def _named(
@@ -258,10 +258,9 @@ def _class_names(
     path: Path, labels: list[str], bad: list[tuple[str, str]], column: str, encoding: str
 ) -> tuple[str, ...]:
     names = sorted(set(labels))
-    if len(names) < 2:
-        found = f"only one class, {names[0]!r}" if names else "no row that can be used"
+    if not names:
         told = f"; {len(bad)} rows were left out, the first {bad[0][0]}: {bad[0][1]}" if bad else ""
-        raise DataError(f"{path}: {found}: at least two classes are needed, in column {column!r}{told}")
+        raise DataError(f"{path}: no row that can be used: at least two classes are needed, in column {column!r}{told}")
     if len(names) > max(1000, len(labels) / 2) or (len(names) > 20 and len(names) == len(labels)):
         raise DataError(
             f"{path}: {len(names)} different labels in {len(labels)} rows of column {column!r} (read as {encoding}): "

@@ -46,7 +46,11 @@ def nb_cnn(
     check_sequence(num_classes=num_classes, dropout=dropout, vocabulary_size=vocabulary_size, length=length)
     if not windows or min(windows) < 1:
         raise ValueError(f"windows={windows}: one width, at least 1, for each group of filters")
-    positive(filters=filters, known_words=known_words, ngrams=ngrams)
+    positive(filters=filters, ngrams=ngrams)
+    if known_words < 2:
+        raise ValueError(f"known_words={known_words}: at least 2, of which one is for all unknown ones")
+    if ratio_rate <= 0:
+        raise ValueError(f"ratio_rate={ratio_rate}: above 0")
     inputs = keras.Input((None,), dtype="int32", name="tokens")
     ratios = NaiveBayesEmbedding(vocabulary_size, num_classes, smoothing, rate=ratio_rate, name="embedding")
     distinct = DistinctTokens(name="distinct")(inputs)

@@ -32,6 +32,8 @@ def cross_entropy(label_smoothing: float = 0.0) -> Callable:
 def focal(gamma: float = 2.0, label_smoothing: float = 0.0) -> Callable:
     """Focal loss: examples that are already right count less (Lin et al. 2017, section 3)."""
     check_smoothing(label_smoothing)
+    if gamma < 0:
+        raise ValueError(f"gamma={gamma}: at least 0")
     return keras.losses.CategoricalFocalCrossentropy(
         alpha=1.0, gamma=gamma, from_logits=True, label_smoothing=label_smoothing, reduction="none"
     )
@@ -176,6 +178,8 @@ def image_classification(
 
 def survey(source: Source) -> tuple[np.ndarray, int]:
     """What a sample of the images is like: their `(height, width)`, int `(n, 2)`, and 1 channel if all are grey."""
+    if isinstance(source, ArraySource) and "image" not in source.columns:
+        raise DataError("image_classification needs pictures: data such as mnist, image_folder or image_table")
     if source.batched:
         shape = source.fetch(np.zeros(1, np.int64))["image"].shape
         return np.array([shape[1:3]]), int(shape[3])

@@ -141,6 +141,8 @@ def masked_language_model(
     """
     if not 0 < rate < 0.5:
         raise DataError(f"task.rate={rate}: above 0, below 0.5")
+    if length < 4:
+        raise DataError(f"task.length={length}: at least 4")
     # A run's vocabulary is taken over whole; a length, which no weights but the positions' hang on, may be another.
     asked = {
         "tokens": tokens, "truncation": truncation, "lower": lower, "nfkc": nfkc, "vocabulary_size": vocabulary_size,
@@ -187,9 +189,10 @@ def hider(preprocessor: TextPreprocessor, rate: float) -> Callable[[tf.Tensor, t
     """A graph function from ids `(batch, length)` and int64 seeds `(batch,)` to `((ids, places), labels, weights)`.
 
     A share `rate` of the words is chosen, each whole: of its tokens 80 % become [MASK] (the unknown token where the
-    vocabulary has none), 10 % a token drawn at random, 10 % stay. Of every text a word is chosen, if it has one that
-    fits into n. `places`, `labels` and `weights` are `(batch, n)`, n following from the length alone; weight 0 fills
-    what fewer words leave. The same seed hides the same. Raises DataError for a vocabulary without words.
+    vocabulary has none), 10 % a token drawn at random, 10 % stay. Of every text a word is chosen, if that of
+    least chance fits into n. `places`, `labels` and `weights` are `(batch, n)`, n following from the length alone;
+    weight 0 fills what fewer words leave. The same seed hides the same. Raises DataError for a vocabulary
+    without words.
     """
     begins, special = word_beginnings(preprocessor), special_ids(preprocessor)
     drawable = np.setdiff1d(np.arange(preprocessor.vocabulary_size), special)  # no special token is drawn

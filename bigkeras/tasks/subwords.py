@@ -1,6 +1,7 @@
 """Subword vocabularies of sentence pairs, learned from the training split by SentencePiece."""
 
 import io
+from array import array
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -98,16 +99,19 @@ def sampled(model: bytes, texts: np.ndarray, *, alpha: float, length: int) -> tu
     sentencepiece.set_random_generator_seed(0)
     processor = sentencepiece.SentencePieceProcessor(model_proto=model)
     sentences = [text.decode() for part in over_batches(clean, texts) for text in part.numpy()]
-    found: list[list[int]] = []
+    found, lengths = array("i"), array("q")  # a list would take nine times as much memory
     for sentence in sentences:
         best = processor.encode(sentence)
         drawn = (
             processor.encode(sentence, enable_sampling=True, alpha=alpha, nbest_size=-1)
             for _ in range(SEGMENTATIONS - 1)
         )
-        found += [[*(ids if len(ids) < length else best)[: length - 1], END] for ids in (best, *drawn)]
-    lengths = np.array([len(ids) for ids in found], np.int64)
-    return np.fromiter((token for ids in found for token in ids), np.int32, int(lengths.sum())), lengths
+        for ids in (best, *drawn):
+            kept = (ids if len(ids) < length else best)[: length - 1]
+            found.extend(kept)
+            found.append(END)
+            lengths.append(len(kept) + 1)
+    return np.array(found, np.int32), np.array(lengths, np.int64)
 
 
 def encoded(tokenize: object, texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

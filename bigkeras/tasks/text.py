@@ -237,6 +237,22 @@ def sentencepiece_fields(model: bytes) -> dict[str, Any]:
     return {"sentencepiece": model, "vocabulary": pieces}
 
 
-def over_batches(function: Callable, texts: np.ndarray, batch: int = 512) -> tf.data.Dataset:
-    """What a graph function of strings `(batch,)` gives for all texts, in order."""
-    return tf.data.Dataset.from_tensor_slices(texts).batch(batch).map(function, num_parallel_calls=2)
+def over_batches(function: Callable, texts: np.ndarray, batch: int = 512, most: int = 2**24) -> tf.data.Dataset:
+    """What a graph function of strings `(batch,)` gives for all texts, in order.
+
+    A batch has `most` bytes at most, but for a text that has more: preparing one takes several times its size.
+    """
+    ends: list[int] = []
+    size = 0
+    for place, text in enumerate(texts):
+        if place and (place - (ends[-1] if ends else 0) == batch or size + len(text) > most):
+            ends.append(place)
+            size = 0
+        size += len(text)
+    ends += [len(texts)] if len(texts) else []
+    with tf.device("cpu"):
+        held = tf.constant(texts, tf.string, (len(texts),))
+    bounds = tf.data.Dataset.from_tensor_slices(
+        (np.array([0, *ends[:-1]][: len(ends)], np.int64), np.array(ends, np.int64))
+    )
+    return bounds.map(lambda begin, end: function(held[begin:end]), num_parallel_calls=2)

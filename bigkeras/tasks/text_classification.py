@@ -4,7 +4,6 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -141,6 +140,10 @@ def text_classification(
         truncation=truncation,
     )  # fmt: skip
     texts = texts_of(splits.train)
+    if min_count != 2 and (vocabulary or tokens == "sentencepiece"):
+        raise DataError(
+            f"task.min_count={min_count}: of words, characters and WordPieces that are learned from the data"
+        )
     if vocabulary:
         content = given_fields(tokens, expanded(vocabulary) if isinstance(vocabulary, str) else vocabulary)
     elif tokens == "sentencepiece":
@@ -160,8 +163,9 @@ def kept_preprocessor(origin: Any, task: Callable, asked: Mapping[str, Any]) -> 
 
     Raises DataError for a value `asked` that is not the task's usual one, where the run has another.
     """
-    if not isinstance(origin, str) or not origin or not Path(origin).is_dir():
+    if not isinstance(origin, str) or not origin or not expanded(origin).is_dir():
         return None
+    origin = str(expanded(origin))
     from bigkeras.tasks import load_preprocessor
 
     found = load_preprocessor(origin)
@@ -193,9 +197,12 @@ def _made_with(found: TextPreprocessor, origin: str) -> dict[str, Any]:
 
 
 def check_augmentation(choices: Sequence[Choice]) -> None:
-    """Raises RecipeError for a name or argument that is not there."""
+    """Raises RecipeError for a name or argument that is not there, or a share that is none."""
     for choice in choices:
         check("augmentation", choice, AUGMENTATIONS, given=("ids", "randoms", "preprocessor"))
+        rate = choice.args.get("rate", 0)
+        if not 0 <= rate < 1:
+            raise RecipeError(f"augmentation word_dropout: rate={rate}: from 0, below 1")
 
 
 def texts_of(source: Source) -> np.ndarray:

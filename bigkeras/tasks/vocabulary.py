@@ -55,8 +55,9 @@ def learned_sentencepiece(preprocessor: TextPreprocessor, texts: np.ndarray, siz
     """
     import sentencepiece
 
-    cleaned = (text[:LONGEST_SENTENCE] for part in over_batches(preprocessor.clean, texts) for text in part.numpy())
-    sentences = (text.decode("utf-8", "ignore") for text in cleaned if text)
+    cleaned = (text for part in over_batches(preprocessor.clean, texts) for text in part.numpy())
+    parts = (text[i : i + LONGEST_SENTENCE] for text in cleaned for i in range(0, len(text), LONGEST_SENTENCE))
+    sentences = (part.decode("utf-8", "ignore") for part in parts)
     sentencepiece.set_random_generator_seed(seed)
     model = io.BytesIO()
     try:

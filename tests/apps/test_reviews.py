@@ -226,3 +226,41 @@ def test_excels_first_line_tells_what_parts_the_columns_and_is_kept(tmp_path):
     found, copy = rows(tmp_path / "t.csv", "sep=;\r\nid;review\r\n1;so, then\r\n")
     assert found == [("3", "so, then", "")]
     assert copy == "sep=;\r\nid;review;label;probability\r\n1;so, then;x;1\r\n"
+
+
+def test_a_table_without_names_loses_no_text(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("pos,a great film\nneg,no\n")
+    with contextlib.ExitStack() as files:
+        table, copy = Table(str(path), None, None, "2", files, named=False), io.StringIO()
+        writer = table.writer(copy)
+        found = list(table)
+        for review in found:
+            writer.write(review, ("x", "1"))
+        with pytest.raises(ReviewError, match="--column takes one of '1', '2'"):
+            Table(str(path), None, None, None, files, named=False)
+    assert [review.text for review in found] == ["a great film", "no"] and found[0].name.endswith("line 1")
+    assert copy.getvalue() == "pos,a great film,x,1\nneg,no,x,1\n"
+
+
+def test_a_text_that_is_taken_for_a_name_is_told(tmp_path, capsys):
+    found, _ = rows(tmp_path / "t.csv", "a great film\nno\n")
+    assert [text for _, text, _ in found] == ["no"]
+    assert "'a great film' is taken for the column's name, and no text; --no-header" in capsys.readouterr().err
+    rows(tmp_path / "t.csv", "Review\nno\n")
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [(b"PK\x03\x04 more", "is a zip archive, such as an Excel sheet"), (b"\x1f\x8b\x08", "is compressed by gzip")],
+)
+def test_files_that_are_no_texts_are_named_as_what_they_are(tmp_path, content, told):
+    (tmp_path / "t.xlsx").write_bytes(content)
+    with contextlib.ExitStack() as files, pytest.raises(ReviewError, match=told):
+        Table.open(str(tmp_path / "t.xlsx"), None, files)
+
+
+def test_a_json_array_is_one_line(tmp_path):
+    with pytest.raises(ReviewError, match=r"t\.json: one JSON array; .* jq -c"):
+        list(objects_of(io.StringIO('[\n {"text": "good"}\n]\n'), "t.json", None))

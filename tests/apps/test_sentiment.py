@@ -124,6 +124,7 @@ def test_the_explanation_marks_the_words_that_carried_the_answer(app):
         (("a", "--file", "x.csv"), 2, "a TEXT, - or --file FILE"),
         (("--file", "in.csv", "--delimiter", '"'), 2, "--delimiter '\"': one character"),
         (("--file", "in.txt", "--column", "said"), 2, "--column goes with .csv, .tsv and .jsonl, not with in.txt"),
+        (("--file", "in.txt", "--delimiter", ";"), 2, "--delimiter and --no-header go with a table"),
         (("--file", "twice.csv"), 1, "two columns are called 'text': --column takes one of 'text', 'Text'"),
         (("--file", "same.csv"), 1, "same.csv: two columns are called 'text': rename one"),
         (("--file", "header.csv"), 0, ""),

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 
+from bigkeras.inheritance import inherited
 from bigkeras.layers import ApproximateGelu
 from bigkeras.models import MODELS, pretrained_text
 from bigkeras.models.bert import SIZES, bert_mlm
@@ -20,7 +21,6 @@ from bigkeras.recipe import Choice, Recipe, RecipeError
 from bigkeras.recipes import RECIPES
 from bigkeras.signals import Log
 from bigkeras.train import fit
-from bigkeras.transfer import inherited
 
 TINY = {"vocabulary_size": 30, "length": 12, "size": "tiny"}
 TOKENS = np.array([[7, 3, 9, 29, 1], [4, 8, 0, 0, 0]], "int32")

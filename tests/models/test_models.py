@@ -398,3 +398,9 @@ def test_the_start_of_efficientnet_follows_the_seed_and_differs_from_layer_to_la
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
     pairs = [(a, b) for i, a in enumerate(first) for b in first[:i] if a.shape == b.shape]
     assert pairs and not any(np.array_equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("wrong", [{"known_words": 1}, {"ratio_rate": 0.0}])
+def test_convolutions_beside_ratios_refuse_sizes_that_learn_nothing(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        MODELS["nb_cnn"](vocabulary_size=20, length=8, num_classes=2, **wrong)

@@ -10,10 +10,10 @@ from PIL import Image
 from bigkeras.data.pipeline import plan_rows
 from bigkeras.data.plan import epoch_plan
 from bigkeras.data.source import ArraySource, DataError, FileSource, Splits
+from bigkeras.inheritance import inherited
 from bigkeras.recipe import Choice, Recipe
 from bigkeras.tasks import load_preprocessor
-from bigkeras.tasks.classification import image_classification
-from bigkeras.transfer import inherited
+from bigkeras.tasks.classification import focal, image_classification
 
 
 def splits(channels: int) -> Splits:
@@ -93,3 +93,14 @@ def test_a_sample_is_of_all_classes():
     source = ArraySource({"image": pixels}, np.repeat([0, 1], 20))
     task = image_classification(Splits(source, None, None, ("a", "b")), mean=(0.0,), std=(1 / 255,))
     assert len(set(np.ravel(task.sample(source, 10)).round().tolist())) == 10
+
+
+def test_texts_are_no_pictures():
+    texts = ArraySource({"text": np.array([b"a", b"b"], object)}, [0, 1], "train")
+    with pytest.raises(DataError, match="needs pictures"):
+        image_classification(Splits(texts, None, None, ("a", "b")))
+
+
+def test_focal_loss_takes_no_negative_gamma():
+    with pytest.raises(ValueError, match="gamma=-2"):
+        focal(gamma=-2)

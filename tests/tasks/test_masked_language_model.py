@@ -17,6 +17,7 @@ from bigkeras.data import DATASETS
 from bigkeras.data.reviews import text_array
 from bigkeras.data.source import ArraySource, DataError, Splits
 from bigkeras.evaluation import evaluate
+from bigkeras.inheritance import continued, inherited
 from bigkeras.recipe import Choice, Recipe, RecipeError, load
 from bigkeras.recipe_data import load_splits
 from bigkeras.recipes import RECIPES
@@ -26,7 +27,6 @@ from bigkeras.tasks import TASKS, load_task
 from bigkeras.tasks.masked_language_model import MaskedLanguageModel, hider, word_beginnings
 from bigkeras.tasks.text import TextPreprocessor
 from bigkeras.train import fit
-from bigkeras.transfer import continued, inherited
 
 QUIET = Log(quiet=True)
 PIECES = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "play", "##ing", "##s", "the", "film", "dog", "runs")
@@ -289,3 +289,16 @@ def test_no_unlabelled_review_stands_in_the_test_part(real_data):
     assert 73_000 < len(texts) == len(set(texts)) < 75_000
     assert not tested.intersection(texts)
     assert RECIPES["imdb-pretrain"].data.name == "imdb_unlabelled"
+
+
+def test_labelled_texts_are_learned_from_without_their_labels(lines, tmp_path):
+    rows = [f"{text},{i % 2}" for i, text in enumerate(lines.read_text().splitlines()[:40])]
+    (tmp_path / "t.csv").write_text("\n".join(["text,label", *rows]))
+    recipe = recipe_for(lines, data=Choice("text_table", {"file": str(tmp_path / "t.csv")}), epochs=1)
+    metrics = fit(recipe, tmp_path / "run", log=QUIET)
+    assert metrics["validation"]["perplexity"] > 1
+
+
+def test_a_length_is_checked_beside_a_runs_vocabulary_too(run, lines):
+    with pytest.raises(DataError, match=r"task\.length=0: at least 4"):
+        TASKS["masked_language_model"](load_splits(recipe_for(lines)), vocabulary=str(run), length=0)

@@ -8,10 +8,10 @@ import pytest
 import tensorflow as tf
 
 from bigkeras.data.source import ArraySource, DataError, Splits
-from bigkeras.recipe import Choice, Recipe
+from bigkeras.recipe import Choice, Recipe, RecipeError
 from bigkeras.tasks import load_preprocessor
-from bigkeras.tasks.text import TextPreprocessor, mixed, word_dropout
-from bigkeras.tasks.text_classification import text_classification
+from bigkeras.tasks.text import TextPreprocessor, mixed, over_batches, word_dropout
+from bigkeras.tasks.text_classification import check_augmentation, text_classification
 from bigkeras.tasks.vocabulary import count_pieces
 
 WORDS = TextPreprocessor(tokens="word", length=8, vocabulary=("[PAD]", "[UNK]", "good", "film", "don't", "好"))
@@ -274,3 +274,31 @@ def test_images_are_no_texts():
     images = ArraySource({"image": np.zeros((4, 2, 2, 1), np.uint8)}, [0, 1, 0, 1])
     with pytest.raises(DataError, match="needs texts"):
         text_classification(Splits(images, None, None, ("a", "b")))
+
+
+@pytest.mark.parametrize("sizes", [[], [3], [1] * 1100, [9, 1, 1, 60, 1, 30, 30, 5], [40, 1]])
+def test_batches_of_texts_have_few_bytes_and_give_all_in_order(sizes):
+    given = texts(*(str(place % 10) * size for place, size in enumerate(sizes)))
+    parts = [part.tolist() for part in over_batches(tf.identity, given, most=50).as_numpy_iterator()]
+    assert [text for part in parts for text in part] == given.tolist()
+    assert all(sum(map(len, part)) <= 50 or len(part) == 1 for part in parts)
+    assert len(parts) <= 3 or max(sizes) == 1
+
+
+def test_subwords_are_learned_from_the_whole_of_long_texts():
+    long = "the beginning says this. " * 400 + "whereas thenceforth afterwards is another vocabulary. " * 40
+    found = text_classification(splits_of(*[long] * 4), tokens="sentencepiece", vocabulary_size=300).preprocessor
+    assert any("vocab" in piece for piece in found.vocabulary), found.vocabulary
+
+
+@pytest.mark.parametrize(
+    ("choice", "told"), [({"rate": 15}, "rate=15: from 0, below 1"), ({"rate": -0.1}, "rate=-0.1: from 0, below 1")]
+)
+def test_a_share_of_dropped_words_is_a_share(choice, told):
+    with pytest.raises(RecipeError, match=told):
+        check_augmentation([Choice("word_dropout", choice)])
+
+
+def test_how_often_a_word_must_stand_there_is_of_learned_words():
+    with pytest.raises(DataError, match="min_count=10"):
+        text_classification(splits_of("a b", "c d"), tokens="sentencepiece", min_count=10)

@@ -1,0 +1,221 @@
+"""What a recipe takes over from the run that it starts from: recipe, wiring, vocabulary, preparation of pictures."""
+
+import json
+from dataclasses import fields, replace
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+from bigkeras.data.cleaning import base
+from bigkeras.data.files import expanded
+from bigkeras.models import MODELS
+from bigkeras.models.pretrained import LITE0_MEAN, LITE0_STD
+from bigkeras.models.pretrained_text import bert_sizes, lower_case, preset_size, preset_vocabulary
+from bigkeras.origin import PACKAGES, UNREADABLE, first_line, is_preset, origin_folder, pair_preprocessor, start_folder
+from bigkeras.recipe import Choice, Recipe, RecipeError, load
+
+# How a classifier is trained that starts from a language model (Devlin et al. 2018, appendix A.3; smaller models take
+# larger rates).
+FINE_TUNED = Recipe(
+    name="fine-tuned",
+    data=Choice("text_table"),
+    task=Choice("text_classification"),
+    model=Choice("bert"),
+    optimizer=Choice("adamw", {"learning_rate": 1e-4, "weight_decay": 0.01}),
+    schedule=Choice("linear", {"warmup_epochs": 0.3}),
+    clip_norm=1.0,
+    epochs=4,
+    batch_size=32,
+)
+
+# Arguments of models that no weight's shape shows.
+WIRING = ("norm", "positions", "activation", "num_heads")
+PREPARED = ("height", "width", "channels", "resize")  # of pictures
+
+
+def absolute(recipe: Recipe, *settings: str) -> Recipe:
+    """The recipe with whole paths in these settings, where there are such: so that it is repeated from any folder."""
+    for setting in settings:
+        named = getattr(recipe, setting)
+        if named and named not in ("imagenet", *PACKAGES) and expanded(named).exists():
+            recipe = recipe.override(**{setting: str(expanded(named).resolve())})
+    return recipe
+
+
+def wired_alike(recipe: Recipe) -> Recipe:
+    """The recipe with its origin's values of WIRING, where both are the same model: others spoil the weights."""
+    if not recipe.start_from or recipe.model.name not in MODELS:
+        return recipe
+    origin = origin_folder(Path(start_folder(recipe.start_from)))
+    if not (origin / "recipe.json").is_file():
+        return recipe
+    theirs = load(origin).model
+    usual = {name: each.default for name, each in signature(MODELS[recipe.model.name]).parameters.items()}
+    known = [name for name in WIRING if name in usual and theirs.name == recipe.model.name]
+    found = {name: theirs.args.get(name, usual[name]) for name in known}
+    other = {n: v for n, v in found.items() if v is not None and recipe.model.args.get(n, usual[n]) != v}
+    return recipe.override(**{f"model.{name}": value for name, value in other.items()})
+
+
+def continued(recipe: Recipe) -> Recipe:
+    """Of model "auto" that starts from a run or a shipped model: that one's recipe on this one's data.
+
+    Of a text classifier that starts from a language model, a run's or published BERT weights, the same encoder,
+    fine-tuned. What this recipe says itself goes before. Another recipe is given back as it is. Raises RecipeError for
+    an origin of another task.
+    """
+    if recipe.model.name != "auto" or recipe.start_from in (None, "imagenet"):
+        return recipe
+    origin = Path(start_folder(recipe.start_from))
+    if origin.is_file():
+        return recipe
+    size = _language_model(recipe.start_from, origin) if recipe.task.name == "text_classification" else None
+    if size is not None:
+        model = Choice("bert", {"size": size, "pooling": "mean"})
+        claim = f"{recipe.start_from}, fine-tuned on"
+        return replace(FINE_TUNED, **{**_given(recipe), "claim": claim, "model": model})
+    if not (origin / "recipe.json").is_file():
+        raise RecipeError(f"start_from={origin}: no recipe.json there: neither a run directory nor a shipped model")
+    # What it learned besides its own training examples is not there.
+    theirs = replace(
+        load(origin), teacher=None, teacher_sure=Recipe.teacher_sure, back_translator=None, learn_validation=False
+    )
+    if theirs.task.name != recipe.task.name:
+        raise RecipeError(f"start_from={origin}: is of {theirs.task.name}, not of {recipe.task.name}")
+    task = Choice(recipe.task.name, {**theirs.task.args, **recipe.task.args})
+    own = {**_given(recipe), "claim": f"{theirs.name}, trained on"}
+    return replace(theirs, **{**own, "task": task, "model": theirs.model})
+
+
+def _given(recipe: Recipe) -> dict[str, Any]:
+    """What a recipe says otherwise than by default."""
+    return {f.name: getattr(recipe, f.name) for f in fields(recipe) if getattr(recipe, f.name) != f.default}
+
+
+def _language_model(named: str, origin: Path) -> str | None:
+    """The size of the BERT that a masked run, published weights or a preset hold; None for anything else."""
+    if is_preset(named):
+        try:
+            return preset_size(named)
+        except (*UNREADABLE, ImportError) as error:
+            raise RecipeError(f"start_from={first_line(error)}") from None
+    if (origin / "config.json").is_file():
+        try:
+            return bert_sizes(origin)["size"]
+        except UNREADABLE as error:
+            raise RecipeError(f"start_from={origin}: {first_line(error)}") from None
+    if (origin / "recipe.json").is_file():
+        recipe = load(origin)
+        if recipe.task.name == "masked_language_model":
+            return recipe.model.args.get("size", "base")
+    return None
+
+
+def inherited(recipe: Recipe, languages: tuple[str, str]) -> dict[str, Any]:
+    """The task's arguments; those of texts are an earlier run's: its weights mean nothing without its vocabulary.
+
+    Pictures are prepared as the earlier run's, where the recipe does not say otherwise. A folder of published BERT
+    weights has its vocabulary beside them, and a preset has one. A translator keeps the
+    earlier one's vocabularies where its `languages` are not known to be others. Raises RecipeError where the recipe
+    asks for tokens that the earlier run does not have.
+    """
+    own = dict(recipe.task.args)
+    named = recipe.start_from
+    if not named:
+        return own
+    origin = origin_folder(Path(start_folder(named)))
+    if recipe.task.name == "translation":
+        return _of_translator(recipe, origin, languages)
+    if recipe.task.name == "image_classification":
+        return {**_of_pictures(recipe, origin), **own}
+    if recipe.task.name in ("text_classification", "masked_language_model"):
+        return _of_texts(recipe, named, origin)
+    return own
+
+
+def _of_translator(recipe: Recipe, origin: Path, languages: tuple[str, str]) -> dict[str, Any]:
+    own = dict(recipe.task.args)
+    if "vocabulary" in own or not (origin / "preprocessor.json").is_file():
+        return own
+    try:
+        found = pair_preprocessor(origin)
+    except UNREADABLE as error:
+        raise RecipeError(f"start_from={origin}: {first_line(error)}") from None
+    differ = any(a and b and base(a) != base(b) for a, b in zip(found.languages, languages, strict=True))
+    return own if differ else {**own, "vocabulary": str(origin)}
+
+
+def _of_texts(recipe: Recipe, named: str, origin: Path) -> dict[str, Any]:
+    """Published weights' WordPieces, or the vocabulary of an earlier run."""
+    own = dict(recipe.task.args)
+    if recipe.model.name.startswith("bert") and is_preset(named):
+        try:
+            words, lower = preset_vocabulary(named)
+        except (*UNREADABLE, ImportError) as error:
+            raise RecipeError(f"start_from={first_line(error)}") from None
+        return {"tokens": "wordpiece", "vocabulary": words, "lower": lower, **own}
+    if (origin / "vocab.txt").is_file():
+        try:
+            lower = lower_case(origin)
+        except UNREADABLE as error:
+            raise RecipeError(f"start_from={named}: {first_line(error)}") from None
+        return {"tokens": "wordpiece", "vocabulary": str(origin / "vocab.txt"), "lower": lower, **own}
+    if (origin / "preprocessor.json").is_file():
+        return _of_text_run(recipe, origin)
+    if "vocabulary" not in own and (origin / "config.json").is_file():
+        raise RecipeError(
+            f"start_from={named}: published weights without their vocab.txt, so what their tokens are "
+            "is not known: place it beside them, or say task.vocabulary"
+        )
+    if "vocabulary" not in own and origin != Path(start_folder(named)) and origin.is_dir():
+        raise RecipeError(
+            f"start_from={named}: no preprocessor.json lies beside it, so what its words are is not "
+            "known: take the directory of its run, or say task.vocabulary"
+        )
+    return own
+
+
+def _of_text_run(recipe: Recipe, origin: Path) -> dict[str, Any]:
+    """The vocabulary of a run, which keeps it: what a recipe says of its own making must be the same."""
+    own = dict(recipe.task.args)
+    try:
+        theirs = json.loads((origin / "preprocessor.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"start_from={origin}: preprocessor.json cannot be read: {error}") from None
+    if theirs.get("kind") not in ("text", "masked_text"):
+        raise RecipeError(f"start_from={origin}: is no model of texts")
+    for name, value in own.items():
+        heeded = name != "rate" and (name != "buckets" or theirs.get("ngrams", 1) > 1)
+        if heeded and value is not None and theirs.get(name, value) != value:
+            raise RecipeError(
+                f"task.{name}={value}: start_from={origin} has {theirs[name]}, and its vocabulary is kept"
+            )
+    given = own.get("vocabulary")
+    known = [str(origin), *([load(origin).task.args.get("vocabulary")] if (origin / "recipe.json").is_file() else [])]
+    if given and given not in known and not (isinstance(given, str) and expanded(given).resolve() == origin.resolve()):
+        raise RecipeError(f"task.vocabulary={given}: start_from={origin} has a vocabulary, and it is kept")
+    # What the file does not tell, the task compares.
+    asked = {k: v for k, v in own.items() if k in ("vocabulary_size", "min_count", "rate")}
+    if recipe.task.name == "text_classification":
+        return {**asked, "vocabulary": str(origin)}
+    return {**asked, "vocabulary": str(origin), "length": theirs["length"]}
+
+
+def _of_pictures(recipe: Recipe, origin: Path) -> dict[str, Any]:
+    """How an origin's pictures were prepared: its weights know no others."""
+    if recipe.start_from == "imagenet" and recipe.model.args.get("variant") == "lite0":
+        return {"channels": 3, "mean": [LITE0_MEAN / 255] * 3, "std": [LITE0_STD / 255] * 3}
+    if not (origin / "preprocessor.json").is_file():
+        return {}
+    try:
+        found = json.loads((origin / "preprocessor.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"start_from={origin}: preprocessor.json cannot be read: {error}") from None
+    if found.get("kind", "image") != "image":
+        raise RecipeError(f"start_from={origin}: is no model of pictures")
+    # Of grey pictures where colour ones are asked for, the statistics say nothing.
+    same = recipe.task.args.get("channels") in (None, found["channels"])
+    kept = (*PREPARED, "mean", "std") if same else PREPARED
+    if recipe.task.args.get("resize", found["resize"]) == found["resize"]:
+        kept = (*kept, "crop_fraction")
+    return {name: found[name] for name in kept}
