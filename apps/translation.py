@@ -19,7 +19,7 @@ if __package__ in (None, ""):  # run as `python apps/translation.py`
 
 from apps.console import complain, finish, leave, model_options, positive
 from apps.reviews import Review, ReviewError, Table, lines_of, standard_input, written
-from apps.sentences import LONGEST, joined, sentences
+from apps.sentences import LONGEST, in_capitals, joined, sentences
 from apps.streams import groups, is_live
 
 if TYPE_CHECKING:
@@ -196,15 +196,21 @@ def _answers(model: "CModel | PythonModel", lines: Iterator[Review], options: ar
         texts = [sentence for some in parted for sentence in some]
         found = iter(_translated(model, texts, options))
         for line, some in zip(part, parted, strict=True):
-            yield line, _together(list(islice(found, len(some))))
+            answer = _together(list(islice(found, len(some))))
+            yield line, _capitals(answer) if isinstance(answer, Answer) and in_capitals(line.text) else answer
+
+
+def _capitals(answer: Answer) -> Answer:
+    return Answer([(text.upper(), score) for text, score in answer.translations])
 
 
 def _only(lines: Iterator[Review], options: argparse.Namespace) -> bytes:
     """The text of which a picture is drawn. Raises ReviewError unless it is translated as one sentence."""
     line = next(lines)
-    if len(sentences(line.text, options.longest)) != 1:
+    parts = sentences(line.text, options.longest)
+    if len(parts) != 1:
         raise ReviewError("--attention draws one sentence, and TEXT is none, several or too long for one")
-    return line.encoded()
+    return Review("", parts[0]).encoded()
 
 
 def _together(parts: list[Answer | str]) -> Answer | str:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from apps.sentences import LONGEST, columns, joined, sentences
+from apps.sentences import LONGEST, columns, in_capitals, joined, sentences
 
 
 def test_a_short_text_is_parted_too():
@@ -77,3 +77,11 @@ def test_what_a_vocabulary_spells_counts_as_a_subword_a_sign(text):
 @pytest.mark.parametrize("text", ["।" * 20_000, "։ " * 10_000, "5 коп. в " * 3000])
 def test_rows_of_marks_and_of_abbreviations_are_read_once_and_nothing_is_lost(text):
     assert "".join("".join(sentences(text)).split()) == "".join(text.split())
+
+
+def test_a_text_in_capitals_is_read_in_small_letters():
+    assert sentences("WHERE IS TOM? “HE LEFT.”") == ["Where is tom?", "“He left.”"]
+    assert sentences("ÜBER ALLES!") == ["Über alles!"]
+    assert sentences("WHAT DID I SAY, I.E. WHEN?") == ["What did I say, i.e. when?"]
+    for other in ("NATO", "I", "WHERE is Tom?", "我爱 NATO 和 USA", "זה NATO USA", "123 456", ""):
+        assert not in_capitals(other) and "".join(sentences(other)) == other
