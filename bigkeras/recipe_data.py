@@ -35,7 +35,7 @@ def load_splits(recipe: Recipe) -> Splits:
     splits = recipe_splits(recipe)
     if len(splits.train) == 0:
         raise DataError(f"data {recipe.data.name}: no training examples")
-    if len(splits.class_names) == 1:  # which can be scored, though
+    if len(splits.class_names) == 1 and recipe.task.name != "masked_language_model":  # which can be scored, though
         where = next(filter(None, place(recipe).values()), f"data {recipe.data.name}")
         told = f"; {splits.found}" if splits.found else ""
         left = f"; {len(splits.bad):,} left out, the first {splits.bad[0][0]}: {splits.bad[0][1]}" if splits.bad else ""

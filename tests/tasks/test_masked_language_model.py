@@ -292,7 +292,7 @@ def test_no_unlabelled_review_stands_in_the_test_part(real_data):
 
 
 def test_labelled_texts_are_learned_from_without_their_labels(lines, tmp_path):
-    rows = [f"{text},{i % 2}" for i, text in enumerate(lines.read_text().splitlines()[:40])]
+    rows = [f"{text},{i % 2}" for i, text in enumerate(lines.read_text().split("\n\n")[:40])]
     (tmp_path / "t.csv").write_text("\n".join(["text,label", *rows]))
     recipe = recipe_for(lines, data=Choice("text_table", {"file": str(tmp_path / "t.csv")}), epochs=1)
     metrics = fit(recipe, tmp_path / "run", log=QUIET)
