@@ -358,19 +358,23 @@ def test_a_translator_is_measured_by_both_of_its_signatures(translator_run, tmp_
     assert "\n".join(translate.markdown(written)) in done.stdout
 
 
-def test_our_translator_in_other_libraries_writes_the_same(translator_run, tmp_path):
+@pytest.mark.parametrize("norm", ["post", "pre"])
+def test_our_translator_in_other_libraries_writes_the_same(norm, tmp_path):
     pytest.importorskip("ctranslate2", reason="CTranslate2 is installed by scripts/benchmark only")
     pytest.importorskip("transformers", reason="transformers is installed by scripts/benchmark only")
     import keras
-    from benchmarks.translation_peers import write_ctranslate2, write_marian
+    from benchmarks.translation_peers import write_ctranslate2, write_hugging_face
     from benchmarks.translators import CONTENDERS, FLOAT32, HUGGING_FACE
 
     from bigkeras.decoding import greedy
+    from bigkeras.models import MODELS
     from bigkeras.models.stepper import stepper
 
-    model = keras.models.load_model(translator_run / "best.keras")
+    keras.utils.set_random_seed(0)  # with others BEGIN may be the likeliest, which our search never takes
+    sizes = {"depth": 1, "width": 16, "num_heads": 2, "feed_forward": 16}
+    model = MODELS["transformer_translator"](vocabulary_size=260, length=24, norm=norm, **sizes)
     write_ctranslate2(model, tmp_path / "ctranslate2")
-    write_marian(model, tmp_path / "marian")
+    write_hugging_face(model, tmp_path / "hugging_face")
     ids = np.random.default_rng(0).integers(4, 250, (5, 9))
     wanted = [up_to_end(row) for row in greedy(stepper(model), ids.astype(np.int32))[0].numpy()[:, 0].tolist()]
     options = {"folder": str(tmp_path), "threads": 1, "beams": 1, "length_penalty": 1.0}

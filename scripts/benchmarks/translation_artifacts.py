@@ -10,10 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.translation_peers import Weights, write_ctranslate2, write_marian
+from benchmarks.translation_peers import Weights, write_ctranslate2, write_hugging_face
 
 GREEDY, BEAM = "greedy", "beam"
-CTRANSLATE2, MARIAN, SENTENCES, TARGET = "ctranslate2", "marian", "sentences.json", "target.model"
+CTRANSLATE2, HUGGING_FACE_MODEL, SENTENCES, TARGET = "ctranslate2", "hugging_face", "sentences.json", "target.model"
 COMPARED = 16  # sentences that both loaders must translate as the Keras model does
 
 
@@ -46,7 +46,7 @@ def make(run: Path, folder: Path, *, file: str | None, count: int, beam: int, pe
         export_translator(network, how, folder / name, examples=compared)
     if peers:
         write_ctranslate2(network, folder / CTRANSLATE2)
-        write_marian(network, folder / MARIAN)
+        write_hugging_face(network, folder / HUGGING_FACE_MODEL)
     weights = Weights(network)
     sizes = {
         "vocabulary_size": len(weights.target), "num_layers": weights.depth, "num_heads": weights.heads,

@@ -1,4 +1,7 @@
-"""Our translator's weights in CTranslate2 and in Hugging Face's Marian, which has the same architecture."""
+"""Our translator's weights in CTranslate2 and in Hugging Face's models of the same architecture.
+
+That is Marian for norms after each block, Pegasus for norms before.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,9 +23,9 @@ class Weights:
         self.model = model
         cross = [layer for layer in model.layers if isinstance(layer, CrossAttention)]
         names = {layer.name for layer in model.layers}
-        plain = any(isinstance(layer, SinusoidalPositions) for layer in model.layers)
-        if not cross or not plain or "decoder_stage1_norm" in names:
-            raise ValueError("the peers take a transformer_translator with norm=post and positions=sinusoidal")
+        if not cross or not any(isinstance(layer, SinusoidalPositions) for layer in model.layers):
+            raise ValueError("the peers take a transformer_translator with positions=sinusoidal")
+        self.pre_norm = "decoder_stage1_norm" in names
         self.depth, self.heads = len(cross), cross[0].num_heads
         joint = "embedding" in names
         self.source, self.target = (
@@ -39,6 +42,19 @@ class Weights:
     def norm(self, name: str) -> Pair:
         layer = self.model.get_layer(name)
         return np.asarray(layer.gamma), np.asarray(layer.beta)
+
+    def norms(self, name: str) -> list[Pair]:
+        """Those of a block: of attention to itself, of a decoder's to the source, of feed-forward."""
+        if name.startswith("encoder"):
+            return [
+                self.norm(f"{name}_attention_norm"),
+                self.norm(f"{name}_feed_forward_norm" if self.pre_norm else name),
+            ]
+        return [self.norm(part + "_norm" * self.pre_norm) for part in (f"{name}_written", f"{name}_read", name)]
+
+    def last_norms(self) -> list[Pair]:
+        """The encoder's and the decoder's, after all blocks; none where each block ends with one."""
+        return [self.norm("encoder_features"), self.norm("features")] if self.pre_norm else []
 
     def parts(self, name: str, count: int) -> Iterator[Pair]:
         """The dense layers that a fused one is made of."""
@@ -58,14 +74,15 @@ def write_ctranslate2(model: Any, folder: Path) -> None:
 
     weights = Weights(model)
     spec = transformer_spec.TransformerSpec.from_config(
-        weights.depth, weights.heads, pre_norm=False, activation=common_spec.Activation.RELU
+        weights.depth, weights.heads, pre_norm=weights.pre_norm, activation=common_spec.Activation.RELU
     )
 
     def dense(place: Any, pair: Pair) -> None:
         place.weight, place.bias = pair
 
-    def norm(place: Any, name: str) -> None:
-        place.gamma, place.beta = weights.norm(name)
+    def norms(places: list[Any], pairs: list[Pair]) -> None:
+        for place, pair in zip(places, pairs, strict=True):
+            place.gamma, place.beta = pair
 
     spec.encoder.embeddings[0].weight, spec.decoder.embeddings.weight = weights.source, weights.target
     spec.encoder.position_encodings.encodings = spec.decoder.position_encodings.encodings = weights.positions()
@@ -74,22 +91,22 @@ def write_ctranslate2(model: Any, folder: Path) -> None:
         name = f"encoder_stage{number}"
         dense(layer.self_attention.linear[0], weights.dense(f"{name}_attention_query_key_value"))
         dense(layer.self_attention.linear[1], weights.dense(f"{name}_attention_output"))
-        norm(layer.self_attention.layer_norm, f"{name}_attention_norm")
+        norms([layer.self_attention.layer_norm, layer.ffn.layer_norm], weights.norms(name))
         dense(layer.ffn.linear_0, weights.dense(f"{name}_feed_forward_1"))
         dense(layer.ffn.linear_1, weights.dense(f"{name}_feed_forward_2"))
-        norm(layer.ffn.layer_norm, name)
     for number, layer in enumerate(spec.decoder.layer, 1):
         name = f"decoder_stage{number}"
         dense(layer.self_attention.linear[0], weights.dense(f"{name}_self_attention_query_key_value"))
         dense(layer.self_attention.linear[1], weights.dense(f"{name}_self_attention_output"))
-        norm(layer.self_attention.layer_norm, f"{name}_written")
+        places = [layer.self_attention.layer_norm, layer.attention.layer_norm, layer.ffn.layer_norm]
+        norms(places, weights.norms(name))
         dense(layer.attention.linear[0], weights.dense(f"{name}_cross_attention_query"))
         dense(layer.attention.linear[1], weights.dense(f"{name}_cross_attention_key_value"))
         dense(layer.attention.linear[2], weights.dense(f"{name}_cross_attention_output"))
-        norm(layer.attention.layer_norm, f"{name}_read")
         dense(layer.ffn.linear_0, weights.dense(f"{name}_feed_forward_1"))
         dense(layer.ffn.linear_1, weights.dense(f"{name}_feed_forward_2"))
-        norm(layer.ffn.layer_norm, name)
+    if weights.pre_norm:
+        norms([spec.encoder.layer_norm, spec.decoder.layer_norm], weights.last_norms())
     spec.config.layer_norm_epsilon = EPSILON
     spec.config.unk_token, spec.config.bos_token, spec.config.eos_token = "1", "2", "3"
     spec.config.decoder_start_token = "2"
@@ -101,10 +118,13 @@ def write_ctranslate2(model: Any, folder: Path) -> None:
     spec.save(str(folder))
 
 
-def write_marian(model: Any, folder: Path) -> None:
-    """Writes a model that `transformers.MarianMTModel.from_pretrained` loads."""
+def write_hugging_face(model: Any, folder: Path) -> None:
+    """Writes a model that transformers' `AutoModelForSeq2SeqLM.from_pretrained` loads.
+
+    Raises ValueError for norms before each block and a vocabulary for each language, which no model there has.
+    """
     import torch
-    from transformers import MarianConfig, MarianMTModel
+    from transformers import MarianConfig, MarianMTModel, PegasusConfig, PegasusForConditionalGeneration
 
     weights = Weights(model)
     sides = ("encoder", "decoder")
@@ -112,52 +132,60 @@ def write_marian(model: Any, folder: Path) -> None:
     sizes |= {f"{side}_attention_heads": weights.heads for side in sides}
     sizes |= {f"{side}_ffn_dim": weights.feed_forward for side in sides}
     joint = weights.source is weights.target or np.array_equal(weights.source, weights.target)
-    config = MarianConfig(
-        vocab_size=len(weights.source), decoder_vocab_size=len(weights.target), d_model=weights.width, **sizes,
-        activation_function="relu", scale_embedding=True, share_encoder_decoder_embeddings=joint,
-        tie_word_embeddings=True, max_position_embeddings=POSITIONS,
-        pad_token_id=0, bos_token_id=2, eos_token_id=3, decoder_start_token_id=2, forced_eos_token_id=None,
-    )  # fmt: skip
-    marian = MarianMTModel(config)
-    values = dict(_marian_values(weights))
-    own = marian.state_dict()
+    told: dict[str, Any] = {
+        "vocab_size": len(weights.source), "d_model": weights.width, **sizes, "activation_function": "relu",
+        "scale_embedding": True, "tie_word_embeddings": True, "max_position_embeddings": POSITIONS, "pad_token_id": 0,
+        "bos_token_id": 2, "eos_token_id": 3, "decoder_start_token_id": 2, "forced_eos_token_id": None,
+    }  # fmt: skip
+    theirs: Any
+    if not weights.pre_norm:
+        sizes_of_both = {"decoder_vocab_size": len(weights.target), "share_encoder_decoder_embeddings": joint}
+        theirs = MarianMTModel(MarianConfig(**told, **sizes_of_both))
+    elif joint:
+        theirs = PegasusForConditionalGeneration(PegasusConfig(**told))
+    else:
+        raise ValueError("Hugging Face's models with norms before each block have one vocabulary for both languages")
+    values = dict(_values(weights))
+    own = theirs.state_dict()
     tied = {"model.shared.weight"} if joint else set()
     for name in own:
         if name not in values and name not in tied | {"final_logits_bias"} and "embed_positions" not in name:
-            raise ValueError(f"transformers has a weight of Marian that we do not know: {name}")
-    told = {name: torch.from_numpy(np.array(value)) for name, value in values.items() if name in own}
+            raise ValueError(f"transformers has a weight that we do not know: {name}")
+    given = {name: torch.from_numpy(np.array(value)) for name, value in values.items() if name in own}
     if joint:
-        told["model.shared.weight"] = torch.from_numpy(np.array(weights.source))
-    marian.load_state_dict(told, strict=False)
-    marian.save_pretrained(folder)
+        given["model.shared.weight"] = torch.from_numpy(np.array(weights.source))
+    theirs.load_state_dict(given, strict=False)
+    theirs.save_pretrained(folder)
 
 
-def _marian_values(weights: Weights) -> Iterator[tuple[str, np.ndarray]]:
+def _values(weights: Weights) -> Iterator[tuple[str, np.ndarray]]:
     yield "model.encoder.embed_tokens.weight", weights.source
     yield "model.decoder.embed_tokens.weight", weights.target
     yield "lm_head.weight", weights.target
+    for side, last in zip(("encoder", "decoder"), weights.last_norms(), strict=False):
+        for part, value in zip(("weight", "bias"), last, strict=True):
+            yield f"model.{side}.layer_norm.{part}", value
     for side in ("encoder", "decoder"):
         for number in range(weights.depth):
-            for name, pair in _marian_layer(weights, side, f"{side}_stage{number + 1}"):
+            for name, pair in _layer(weights, side, f"{side}_stage{number + 1}"):
                 for part, value in zip(("weight", "bias"), pair, strict=True):
                     yield f"model.{side}.layers.{number}.{name}.{part}", value
 
 
-def _marian_layer(weights: Weights, side: str, name: str) -> Iterator[tuple[str, Pair]]:
+def _layer(weights: Weights, side: str, name: str) -> Iterator[tuple[str, Pair]]:
     projections = ("q_proj", "k_proj", "v_proj")
     encoder = side == "encoder"
     own = f"{name}_attention" if encoder else f"{name}_self_attention"
     for part, pair in zip(projections, weights.parts(f"{own}_query_key_value", 3), strict=True):
         yield f"self_attn.{part}", pair
     yield "self_attn.out_proj", weights.dense(f"{own}_output")
-    yield "self_attn_layer_norm", weights.norm(f"{name}_attention_norm" if encoder else f"{name}_written")
+    norms = ("self_attn_layer_norm", *(() if encoder else ("encoder_attn_layer_norm",)), "final_layer_norm")
+    yield from zip(norms, weights.norms(name), strict=True)
     if not encoder:
         cross = f"{name}_cross_attention"
         yield "encoder_attn.q_proj", weights.dense(f"{cross}_query")
         for part, pair in zip(projections[1:], weights.parts(f"{cross}_key_value", 2), strict=True):
             yield f"encoder_attn.{part}", pair
         yield "encoder_attn.out_proj", weights.dense(f"{cross}_output")
-        yield "encoder_attn_layer_norm", weights.norm(f"{name}_read")
     yield "fc1", weights.dense(f"{name}_feed_forward_1")
     yield "fc2", weights.dense(f"{name}_feed_forward_2")
-    yield "final_layer_norm", weights.norm(name)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.interleave import peak_memory, until_quiet
-from benchmarks.translation_artifacts import CTRANSLATE2, MARIAN, SENTENCES, TARGET, batches
+from benchmarks.translation_artifacts import CTRANSLATE2, HUGGING_FACE_MODEL, SENTENCES, TARGET, batches
 
 OURS, COMPILED = "ours", "ours compiled"
 FLOAT32, INT8, HUGGING_FACE, KERAS_HUB = "CTranslate2 float32", "CTranslate2 int8", "Hugging Face", "KerasHub"
@@ -58,12 +58,12 @@ def ctranslate2(options: Mapping[str, Any]) -> Translate:
 
 
 def hugging_face(options: Mapping[str, Any]) -> Translate:
-    """`generate` of transformers' Marian by PyTorch, padded ids to ids."""
+    """`generate` of transformers' own model by PyTorch, padded ids to ids."""
     import torch
-    from transformers import MarianMTModel
+    from transformers import AutoModelForSeq2SeqLM
 
     torch.set_num_threads(options["threads"])
-    model = MarianMTModel.from_pretrained(Path(options["folder"]) / MARIAN).eval()
+    model = AutoModelForSeq2SeqLM.from_pretrained(Path(options["folder"]) / HUGGING_FACE_MODEL).eval()
     for module in model.modules():
         if isinstance(module, torch.nn.LayerNorm):
             module.eps = 1e-6
