@@ -159,7 +159,8 @@ class Table:
         self.rows = _rows(itertools.chain(blank, [first], lines), path, self.delimiter, self.plain)
         top = next((found for found in self.rows if any(cell.strip() for cell in found[1])), None)
         if top is None:
-            raise ReviewError(f"{path}: the file is empty: its first line names the columns, such as id,review")
+            wanted = ": its first line names the columns, such as id,review" if named else ""
+            raise ReviewError(f"{path}: the file is empty{wanted}")
         self.named = named
         self.header = [cell.strip() if named else str(place) for place, cell in enumerate(top[1], 1)]
         if not named:
@@ -208,7 +209,8 @@ class Table:
             if not any(row[len(self.header) :]):
                 row = row[: len(self.header)]  # a delimiter at the end of rows makes no column
             name, cells = f"{self.path}, line {number}", len(row)
-            wrong = "" if cells == len(self.header) else f"{cells} cells where the first line names {len(self.header)}"
+            told = "names" if self.named else "has"
+            wrong = "" if cells == len(self.header) else f"{cells} cells where the first line {told} {len(self.header)}"
             if unclosed:
                 wrong = "a quotation mark that is never closed"
             yield Review(name, row[self.place] if self.place < cells else "", tuple(row), wrong)

@@ -148,7 +148,7 @@ def _train(options: argparse.Namespace) -> int:
     from bigkeras.recipe import parse_setting
     from bigkeras.recipes import RECIPES
 
-    recipe = _recipe(options.recipe)
+    recipe = _recipe(options.recipe, goes_on=not options.run_dir)
     # A function's name first, since its arguments mean nothing to another.
     settings = dict(sorted(map(parse_setting, options.set), key=lambda item: "." in item[0]))
     asked = recipe.override(**settings)  # what cannot be is said before TensorFlow is imported
@@ -241,10 +241,11 @@ def _pack(options: argparse.Namespace) -> int:
     from bigkeras.data.folder import image_folder
     from bigkeras.data.pack import pack
     from bigkeras.data.source import ignored_line
+    from bigkeras.signals import shown
 
     splits = image_folder(directory=options.folder)
     if splits.ignored:
-        print(ignored_line(splits), file=sys.stderr)
+        print(shown(ignored_line(splits)), file=sys.stderr)
     print(pack(splits, options.out, shard_megabytes=options.shard_megabytes))
     return 0
 
@@ -265,14 +266,15 @@ def _start_tensorflow(or_jax: bool = False) -> None:
     import_tensorflow()
 
 
-def _recipe(name: str) -> Any:
+def _recipe(name: str, goes_on: bool) -> Any:
+    """The recipe of a name, a file or a run; of a run that `goes_on`, the one that it was begun with."""
     from bigkeras.recipe import RecipeError, load
     from bigkeras.recipes import RECIPES
     from bigkeras.run import asked_for
 
     if name in RECIPES:
         return RECIPES[name]
-    if _is_run(name):
+    if goes_on and _is_run(name):
         return asked_for(Path(name))
     if name.endswith(".json") or Path(name).is_dir():
         return load(name)

@@ -88,7 +88,7 @@ def _close(one: Any, other: Any) -> bool:
     if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
         return all(map(_close, one, other))
     both = isinstance(one, float) and isinstance(other, float)
-    return math.isclose(one, other, rel_tol=1e-5) if both else one == other
+    return math.isclose(one, other, rel_tol=1e-5, abs_tol=1e-4) if both else one == other
 
 
 def known_before(recipe: Recipe, found: Found) -> list[str]:

@@ -97,7 +97,7 @@ def evaluate(
         except (RunError, OSError) as error:  # as of a run that is somebody else's
             if log is None:
                 raise
-            log.say(f"{error}: the scores stand here alone")
+            log.say(f"{error}: not all files of the run have these scores")
     return metrics
 
 
@@ -233,12 +233,13 @@ def _merge(
 ) -> dict[str, Any]:
     with scores_held(directory):
         path = directory / "metrics.json"
-        before = read_json(path) if path.exists() else {}
+        complete = path.exists()
+        before = read_json(path) if complete else {}
         merged = {**before, **metrics}
         with open(directory / "log.csv", encoding="utf-8", newline="") as file:
             history = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
         # Before the pictures, which may fail.
-        if path.exists():
+        if complete:
             write_json(path, merged)
         if isinstance(predictions, Predictions) and predictions.bad:
             _list_bad(directory / "bad_samples.csv", predictions.bad)
@@ -249,5 +250,6 @@ def _merge(
             write_translation_report(directory, **known)
         else:
             write_report(directory, **known, task=task)
-        write_json(path, merged)
+        if not complete:  # it says that the run is
+            write_json(path, merged)
     return merged

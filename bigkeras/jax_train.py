@@ -14,7 +14,6 @@ import tensorflow as tf
 
 from bigkeras import checkpoint, jax_scores, runtime
 from bigkeras.assembly import Say, fitted, named, prepare
-from bigkeras.checks import check_kept
 from bigkeras.control import Diverged
 from bigkeras.data.plan import ROWS, steps_per_epoch
 from bigkeras.data.source import DataError, Source, Splits
@@ -44,9 +43,7 @@ def fit_on_jax(
     _check_divides(recipe, machine)
     task = fitted(recipe, splits)
     splits = ready(task, splits, log)
-    files = task.files(splits.validation or splits.train)
-    check_kept(directory, files)
-    describe(directory, task, files, {"strategy": runtime.choose_on_jax(machine), "backend": "jax"})
+    describe(directory, task, splits, {"strategy": runtime.choose_on_jax(machine), "backend": "jax"})
     step: Any = _step(recipe, task, splits, model, machine, log.say_once)
     with signals() as asked:
         workers = Workers(tf.distribute.get_strategy())

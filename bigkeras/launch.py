@@ -108,8 +108,6 @@ def _run(options: argparse.Namespace, logs: Path, asked: list[int]) -> int:
         _say(f"{options.command[0]}: no such command")
         return 127
     gpus = visible_gpus(os.environ)
-    if not options.servers:  # who train in step need the same number
-        gpus = gpus[: len(gpus) - len(gpus) % options.workers] or gpus
     if gpus and len(gpus) < options.workers:
         _say(f"{len(gpus)} GPUs for {options.workers} workers: start fewer, or say CUDA_VISIBLE_DEVICES=-1 for none")
         return 2
@@ -155,11 +153,15 @@ def visible_gpus(environment: Mapping[str, str]) -> list[str]:
 
 
 def share(gpus: Sequence[str], task: Mapping[str, Any], workers: int) -> dict[str, str]:
-    """The environment that gives a worker its part of the GPUs, of which each takes all memory that it sees."""
+    """The environment that gives a process its part of the GPUs, since each takes all memory that it sees.
+
+    Workers have the same number, as training in step needs; a chief, which validates, has what is left.
+    """
     if not gpus:
         return {}
-    own = gpus[task["index"] :: workers] if task["type"] == "worker" else ()
-    return {"CUDA_VISIBLE_DEVICES": ",".join(own) or "-1"}
+    each, index = len(gpus) // workers, task["index"]
+    parts = {"worker": gpus[index * each : (index + 1) * each], "chief": gpus[workers * each :]}
+    return {"CUDA_VISIBLE_DEVICES": ",".join(parts.get(task["type"], ())) or "-1"}
 
 
 def _address(held: ExitStack) -> str:

@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -155,9 +155,7 @@ def _fit(
         "xla": step.xla,
         "steps_per_call": step.steps_per_call,
     }
-    files = task.files(splits.validation or splits.train)
-    workers.by_chief(lambda: check_kept(directory, files))
-    workers.by_chief(lambda: describe(directory, task, files, taken))
+    workers.by_chief(lambda: describe(directory, task, splits, taken))
     log.say_once(_spoken(taken))
     handed_out = None
     if isinstance(workers.strategy, tf.distribute.ParameterServerStrategy):
@@ -227,8 +225,13 @@ def _finished(directory: Path) -> dict[str, Any] | None:
     return read_json(path) if path.exists() else None
 
 
-def describe(directory: Path, task: Task, files: Mapping[str, bytes], machine: dict[str, Any]) -> None:
-    """What export and evaluation need of the data: preprocessor, labels, some examples for the parity gate."""
+def describe(directory: Path, task: Task, splits: Splits, machine: dict[str, Any]) -> None:
+    """What export and evaluation need of the data: preprocessor, labels, some examples for the parity gate.
+
+    Raises RunError where the run has learned with another preprocessor.
+    """
+    files = task.files(splits.validation or splits.train)
+    check_kept(directory, files)
     write_json(directory / "environment.json", {**runtime.environment(), "run": machine})
     write_text(directory / "labels.txt", "".join(f"{name}\n" for name in task.class_names))
     for name, data in files.items():

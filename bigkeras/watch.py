@@ -66,8 +66,8 @@ class Watch:
         self.ended.set()
         if self.places:
             self.step.clock = None
-            if self.server:
-                self.server.close()
+            assert self.server is not None  # where there are places
+            self.server.close()
 
     def note(self, seconds: Any) -> None:
         """A step's own part is done."""

@@ -50,7 +50,7 @@ def launch(folder: Path, workers: int, servers: int, options: tuple, program: li
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     command = [sys.executable, "-m", "bigkeras.launch", str(workers), "--servers", str(servers), *options]
     command += ["--logs", str(folder), "--", sys.executable, *program]
-    return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path})
+    return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": "-1"})
 
 
 def member(group: subprocess.Popen, job: str, index: int) -> psutil.Process:

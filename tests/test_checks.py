@@ -146,14 +146,18 @@ def test_what_nothing_would_heed_is_refused(setting):
 
 
 def test_a_run_goes_on_with_the_vocabulary_that_it_began_with(tmp_path):
-    files = {"preprocessor.json": b'{"mean": [0.25], "length": 8}', "vocabulary.txt": b"a\nb\n", "examples/0.png": b"x"}
+    files = {
+        "preprocessor.json": b'{"mean": [0.13066], "length": 8}',
+        "vocabulary.txt": b"a\nb\n",
+        "examples/0.png": b"x",
+    }
     for name, data in files.items():
         write_bytes(tmp_path / name, data)
     other = {**files, "vocabulary.txt": b"b\na\n"}
     check_kept(tmp_path, other)  # nothing is learned yet
     (tmp_path / "best.keras").touch()
     check_kept(tmp_path, {**files, "examples/0.png": b"y"})
-    check_kept(tmp_path, {**files, "preprocessor.json": b'{"mean": [0.2500001], "length": 8, "new": 1}'})
+    check_kept(tmp_path, {**files, "preprocessor.json": b'{"mean": [0.13067], "length": 8, "new": 1}'})
     for wrong in (other, {**files, "preprocessor.json": b'{"mean": [0.3], "length": 8}'}):
         with pytest.raises(RunError, match="would be another one now"):
             check_kept(tmp_path, wrong)

@@ -217,7 +217,7 @@ def test_scores_that_cannot_be_kept_are_shown(tiny, tmp_path, capsys, monkeypatc
     monkeypatch.setattr("bigkeras.evaluation.write_json", refused)
     status, out, err = run(capsys, "evaluate", tmp_path / "run", "--json")
     assert status == 0 and json.loads(out)["test"]["examples"] > 0
-    assert "cannot be written: Permission denied: the scores stand here alone" in err
+    assert "cannot be written: Permission denied: not all files of the run have these scores" in err
 
 
 def test_files_that_are_no_pictures_by_their_name_are_told(digits_folder, tmp_path, capsys):

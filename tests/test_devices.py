@@ -117,7 +117,9 @@ def two_workers(tmp_path_factory) -> Path:
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     program = [sys.executable, str(ROOT / "tests" / "device_cases.py"), str(folder), *ON_WORKERS, *HALF_ON_WORKERS]
     launch = [sys.executable, "-m", "bigkeras.launch", "2", "--logs", str(folder), "--", *program]
-    group = subprocess.Popen(launch, env={**os.environ, "PYTHONPATH": path}, stderr=subprocess.PIPE, text=True)
+    group = subprocess.Popen(
+        launch, env={**os.environ, "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": "-1"}, stderr=subprocess.PIPE, text=True
+    )
     try:
         _, told = group.communicate(timeout=1500)
     finally:

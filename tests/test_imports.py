@@ -51,9 +51,7 @@ ALLOWED: dict[str, set[str]] = {
         "signals",
         "search",
         "checks",
-        "transfer",
         "inheritance",
-        "origin",
         "__init__",
     },
 }

@@ -27,8 +27,9 @@ INDEX = "import json, os, sys, time; i = json.loads(os.environ['TF_CONFIG'])['ta
 
 
 @pytest.fixture(autouse=True)
-def handlers():
-    """Signal handlers as they were."""
+def handlers(monkeypatch):
+    """Signal handlers as they were; and no GPUs, of which there may be fewer than workers."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     yield
     for number, handler in before.items():
@@ -55,15 +56,16 @@ def test_every_worker_has_a_log_of_its_own(tmp_path):
         assert started.endswith("started") and again.endswith("started")
 
 
-def test_workers_share_the_gpus_and_those_that_do_not_learn_have_none():
+def test_workers_share_the_gpus_and_a_chief_has_those_that_are_left():
     gpus = visible_gpus({"CUDA_VISIBLE_DEVICES": "0, 2,GPU-5,3,-1,7"})
     assert gpus == ["0", "2", "GPU-5", "3"]
     tasks = [json.loads(values["TF_CONFIG"])["task"] for values in configurations(2, servers=1)]
     shares = {task["type"] + str(task["index"]): share(gpus, task, 2) for task in tasks}
     assert shares == {
         name: {"CUDA_VISIBLE_DEVICES": seen}
-        for name, seen in {"chief0": "-1", "worker0": "0,GPU-5", "worker1": "2,3", "ps0": "-1"}.items()
+        for name, seen in {"chief0": "-1", "worker0": "0,2", "worker1": "GPU-5,3", "ps0": "-1"}.items()
     }
+    assert [share(gpus[:3], task, 2)["CUDA_VISIBLE_DEVICES"] for task in tasks] == ["GPU-5", "0", "2", "-1"]
     assert visible_gpus({"CUDA_VISIBLE_DEVICES": ""}) == [] and share([], tasks[0], 2) == {}
 
 

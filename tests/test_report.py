@@ -190,7 +190,7 @@ def test_pairs_that_were_left_out_are_counted_by_their_reasons(tmp_path):
     recipe = replace(RECIPE, task=Choice("translation"))
     path = write_translation_report(tmp_path, recipe=recipe, metrics={}, history=HISTORY, predictions=None)
     text = path.read_text(encoding="utf-8")
-    assert "## Pairs left out\n\n13; all" in text and "could not be read" not in text
+    assert "## Pairs left out\n\n13; all" in text and "## Left out\n" not in text
     assert "| … characters against …: too different | 12 |\n| equal | 1 |" in text
 
 

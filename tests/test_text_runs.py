@@ -162,6 +162,14 @@ def test_a_table_for_testing_alone_is_scored_and_changes_nothing_of_the_run(run,
     assert (run / "metrics.json").read_text() == before
 
 
+def test_rows_of_one_class_are_scored_and_not_learned_from(run, tmp_path):
+    place = tmp_path / "new.csv"
+    place.write_text("review,label\nvery good,good\nvery bad,good\nso good,good\n", "utf-8")
+    assert evaluate(run, split="all", data=str(place))["all"]["examples"] == 3
+    with pytest.raises(DataError, match=f"{place}: only one class, 'good': at least two are needed"):
+        fit(recipe_for(place), tmp_path / "run", log=QUIET)
+
+
 def test_an_interrupted_run_ends_as_one_that_was_not(run, reviews, tmp_path, monkeypatch):
     original = control.Control.on_train_batch_end
 

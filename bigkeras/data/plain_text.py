@@ -92,8 +92,9 @@ def _splits(named: Named, validation: float, seed: int, limit_train: int | None,
     held_out = round(len(texts) * validation)
     train = order[held_out:][:limit_train]
     return Splits(
-        whole.take(np.sort(train)), whole.take(np.sort(order[:held_out])) if held_out else None, None, (), tuple(bad)
-    )
+        whole.take(np.sort(train)), whole.take(np.sort(order[:held_out])) if held_out else None, None, (), tuple(bad),
+        read=len(named) + len(bad),
+    )  # fmt: skip
 
 
 def _lines(path: Path, encoding: str | None) -> tuple[Named, list[tuple[str, str]]]:

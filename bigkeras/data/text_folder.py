@@ -1,5 +1,6 @@
 """Own texts in folders: a sub-folder for every class, a text in every file."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,7 @@ def text_folder(
         whole, np.array(parts)[kept], class_names, validation=validation, test=test, seed=seed,
         limit_train=limit_train, keys=[source_key(text.decode()) for text in texts],
     )  # fmt: skip
-    return Splits(splits.train, splits.validation, splits.test, class_names, bad=tuple(bad), ignored=tuple(ignored))
+    return replace(splits, bad=tuple(bad), ignored=tuple(ignored), read=len(paths))
 
 
 def _common_encoding(paths: list[str]) -> str:

@@ -140,10 +140,6 @@ def text_classification(
         truncation=truncation,
     )  # fmt: skip
     texts = texts_of(splits.train)
-    if min_count != 2 and (vocabulary or tokens == "sentencepiece"):
-        raise DataError(
-            f"task.min_count={min_count}: of words, characters and WordPieces that are learned from the data"
-        )
     if vocabulary:
         content = given_fields(tokens, expanded(vocabulary) if isinstance(vocabulary, str) else vocabulary)
     elif tokens == "sentencepiece":
