@@ -37,7 +37,7 @@ def load_splits(recipe: Recipe) -> Splits:
         raise DataError(f"data {recipe.data.name}: no training examples")
     if len(splits.class_names) == 1 and recipe.task.name != "masked_language_model":  # which can be scored, though
         where = next(filter(None, place(recipe).values()), f"data {recipe.data.name}")
-        told = f"; {splits.found}" if splits.found else ""
+        told = f"; {splits.found.removeprefix(f'{where}: ')}" if splits.found else ""
         left = f"; {len(splits.bad):,} left out, the first {splits.bad[0][0]}: {splits.bad[0][1]}" if splits.bad else ""
         raise DataError(f"{where}: only one class, {splits.class_names[0]!r}: at least two are needed{told}{left}")
     for name in splits.class_names:
