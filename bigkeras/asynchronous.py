@@ -195,7 +195,8 @@ def _fetched(remote: Any) -> dict[str, Any]:
     while True:
         try:
             return remote.fetch()
-        except (tf.errors.UnavailableError, tf.errors.AbortedError):
+        except tf.errors.OpError:
+            # Unavailable while the worker is gone, and an invalid argument when it is back, and does not know the step.
             # One that the coordinator gives up, as of a server, has its error noted.
             if remote._error is not None:
                 raise
@@ -253,10 +254,10 @@ class Lookout:
             self.name_overdue(time.monotonic())
 
     def _ask(self) -> None:
-        # A server that is gone is for the training to find.
-        with contextlib.suppress(tf.errors.OpError):
-            while not self.ended.wait(5 * POLL):
-                for index in range(len(self.cluster["ps"])):
+        while not self.ended.wait(5 * POLL):
+            for index in range(len(self.cluster["ps"])):
+                # A server that is gone is for the training to find; one may only seem so while a worker comes back.
+                with contextlib.suppress(tf.errors.OpError):
                     if _leaving(index):
                         self.say(f"ps {index} is asked to leave, and the weights on it with it")
                         self.asked.append(signal.SIGTERM)

@@ -112,7 +112,8 @@ while task["type"] != "chief" or not os.path.exists(lives) or os.stat(lives).st_
 
 
 class Remote:
-    """A step whose worker is gone when its results are asked for, and which is made again, or given up for `error`."""
+    """A step whose worker is gone when its results are asked for, then there anew, without them; it is made again, or
+    given up for `error`."""
 
     def __init__(self, error: Exception | None):
         self._error, self.asked = error, 0
@@ -121,6 +122,8 @@ class Remote:
         self.asked += 1
         if self.asked == 1:
             raise tf.errors.UnavailableError(None, None, "Socket closed")
+        if self.asked == 2:
+            raise tf.errors.InvalidArgumentError(None, None, "Unable to find the relevant tensor remote_handle")
         return {"last": 0.5}
 
 
