@@ -318,6 +318,8 @@ def _summary(metrics: dict[str, Any]) -> str:
                 f"{values['bleu_lower']:.2f}, {values['chrf_lower']:.2f}; {values['sentences']} sentences "
                 f"({values['signatures']['bleu']})"
             )
+            if names := values.get("names"):
+                lines[-1] += f"; names and numbers kept: {names['kept']} of {names['shared']}"
     return "\n".join(lines) or "trained on all examples; bigkeras evaluate scores the test split"
 
 

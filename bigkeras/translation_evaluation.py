@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from bigkeras.data.source import Source
 from bigkeras.tasks.task import Task
-from bigkeras.translation_metrics import sentence_scores, translation_metrics
+from bigkeras.translation_metrics import kept_names, sentence_scores, translation_metrics
 from bigkeras.translator import BATCH, Translator, references_of, texts_of
 
 Translate = Callable[[Sequence[bytes]], list[str]]
@@ -37,6 +37,7 @@ def translate_source(translate: Translate, source: Source, task: Task) -> Transl
     translations = translate(texts)
     sources = [text.decode("utf-8", "replace") for text in texts]
     metrics = translation_metrics(translations, references, task.preprocessor.languages[1])
+    metrics["names"] = kept_names(sources, references, translations)
     return Translations(sources, references, translations, sentence_scores(translations, references), metrics)
 
 

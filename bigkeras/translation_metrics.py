@@ -10,6 +10,8 @@ import numpy as np
 LENGTHS = (5, 10, 15, 20, 30, 50)
 UNSPACED = ("zh", "ja", "th")
 TOKENISERS = {"zh": "zh", "ja": "char", "th": "char", "ko": "char"}
+# What is copied: a word with a capital, of some letters, or a number.
+COPIED = re.compile(r"[^\W\d_]{3,}|\d+")
 HAN, KANA, THAI = (re.compile(f"[{signs}]") for signs in ("\u3400-\u9fff", "\u3040-\u30ff", "\u0e00-\u0e7f"))
 References = Sequence[Sequence[str]]  # all known translations of each sentence
 
@@ -72,6 +74,21 @@ def sentence_scores(translations: Sequence[str], references: References) -> np.n
     metric = CHRF()
     pairs = zip(translations, references, strict=True)
     return np.array([metric.sentence_score(translation, list(known)).score for translation, known in pairs])
+
+
+def kept_names(sources: Sequence[str], references: References, translations: Sequence[str]) -> dict[str, int]:
+    """`shared`: names and numbers that a source and one of its references have alike, once in each sentence; `kept`: of
+    them, those that the translation has."""
+    shared = kept = 0
+    for source, known, translation in zip(sources, references, translations, strict=True):
+        words = _copied(source) & set().union(*map(_copied, known))
+        shared += len(words)
+        kept += len(words & _copied(translation))
+    return {"shared": shared, "kept": kept}
+
+
+def _copied(text: str) -> set[str]:
+    return {word for word in COPIED.findall(text) if word.isdecimal() or word.istitle()}
 
 
 def unspaced_language(references: References) -> str:

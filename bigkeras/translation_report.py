@@ -67,6 +67,10 @@ def _head(recipe: Recipe, scored: Mapping[str, Mapping[str, Any]], main: str | N
             f"**BLEU {values['bleu']:.2f}, chrF {values['chrf']:.2f} on the {values['sentences']:,} {main} "
             f"sentences**; {values['exact']:.1%} are word for word a reference."
         )
+        if copied := values.get("names"):  # not in scores of before
+            lines.append(
+                f"Of {copied['shared']:,} names and numbers to copy {copied['kept']:,} stand in the translation."
+            )
         names = ("bleu", "bleu_lower", "chrf", "chrf_lower")
         rows = [
             [split, scored[split]["sentences"], *(f"{scored[split][name]:.2f}" for name in names)]

@@ -30,7 +30,7 @@ from bigkeras.tasks import TASKS, load_preprocessor, load_task
 from bigkeras.tasks.pairs import clean, pieces
 from bigkeras.train import fit
 from bigkeras.transfer import artifact_model, start_from
-from bigkeras.translation_metrics import corpus_bleu, translation_metrics, unspaced_language
+from bigkeras.translation_metrics import corpus_bleu, kept_names, translation_metrics, unspaced_language
 from bigkeras.translator import Translator, references_of
 
 WORDS = {
@@ -475,6 +475,12 @@ def test_several_references_and_lower_case_raise_the_score():
     assert corpus_bleu(translations, [known[:1] for known in references], "en").score < values["bleu"]
 
 
+def test_names_and_numbers_are_kept_that_stand_in_the_translation_as_in_source_and_reference():
+    sources = ["Tom left Rome at 12:30 with Tom.", "Mary has 3 cats.", "I am Li, of NASA."]
+    references = [["Tom fuhr um 12 Uhr 30.", "Tom verließ Rome."], ["Maria hat 3 Katzen."], ["Ich bin Li von NASA."]]
+    assert kept_names(sources, references, ["Tom um 12:03", "Mary hat drei.", ""]) == {"shared": 5, "kept": 2}
+
+
 def test_references_are_compared_in_the_form_that_models_write():
     written = ["müde", "মেয়ে"]  # the second is decomposed in NFC
     source = ArraySource(
@@ -540,6 +546,7 @@ def test_a_recipe_that_means_nothing_for_pairs_is_refused(pairs, change, message
         ({"coverage_penalty": 9}, "task.coverage_penalty=9: from 0 to 5"),
         ({"coverage_penalty": 5.1}, "task.coverage_penalty=5.1: from 0 to 5"),
         ({"sampling": 0}, "task.sampling=0: above 0"),
+        ({"names": 1.5}, "task.names=1.5: a share"),
     ],
 )
 def test_a_task_that_cannot_be_is_refused(task, args, message):

@@ -12,7 +12,7 @@ Flat = tuple[np.ndarray, np.ndarray]  # all ids, one after the other, int32; how
 class TokenPairSource:
     """Ragged token ids of sources and targets; made of a source of sentence pairs.
 
-    A pair may have several segmentations into subwords; that at place 0 is the likeliest.
+    A pair may have several segmentations into subwords, or versions with other names; that at place 0 is its own.
     """
 
     batched = True

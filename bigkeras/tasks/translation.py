@@ -16,6 +16,7 @@ from bigkeras.data.plan import WIDTHS
 from bigkeras.data.source import ArraySource, DataError, Source, Splits
 from bigkeras.data.token_pairs import TokenPairSource
 from bigkeras.recipe import Choice, RecipeError
+from bigkeras.tasks.names import with_invented_names
 from bigkeras.tasks.pairs import BEGIN, PADDING, PairPreprocessor, padded
 from bigkeras.tasks.subwords import ALGORITHMS, SEGMENTATIONS, encoded, given_model, learned_models, sampled
 
@@ -31,6 +32,7 @@ class Translation:
     class_names: tuple[str, ...] = ()
     augmentation: tuple[Choice, ...] = ()
     sampling: float | None = None
+    names: float = 0.0
     both_directions: int = 0
 
     kind = "pairs"
@@ -56,8 +58,8 @@ class Translation:
             if not len(whole):
                 raise DataError(f"task.length={most}: all training sentences are longer; set a larger one")
             train = self.opened(_texts(splits.train).take(whole))
-        if self.sampling is not None:
-            train = self._sampled(train, self.sampling)
+        if self.sampling is not None or self.names:
+            train = self._varied(train)
         validation = splits.validation and self.opened(splits.validation)
         return replace(splits, train=train, validation=validation, ignored=(*splits.ignored, *told))
 
@@ -71,11 +73,29 @@ class Translation:
         target_ids = encoded(tokenizers.target_ids, texts.columns["target"])
         return TokenPairSource(source_ids, target_ids, texts)
 
-    def _sampled(self, source: TokenPairSource, alpha: float) -> TokenPairSource:
+    def _varied(self, source: TokenPairSource) -> TokenPairSource:
+        """`SEGMENTATIONS` of each pair: itself, then such with other subwords, invented names or both."""
         texts, length = _texts(source), self.preprocessor.length
-        source_ids = sampled(self.preprocessor.source_model, texts.columns["source"], alpha=alpha, length=length)
-        target_ids = sampled(self.preprocessor.target_model, texts.columns["target"], alpha=alpha, length=length)
-        return TokenPairSource(source_ids, target_ids, texts, SEGMENTATIONS)
+        source_texts, target_texts = texts.columns["source"], texts.columns["target"]
+        if self.names:
+            room = length - source.lengths.max(1)
+            sides = with_invented_names(source_texts, target_texts, room, share=self.names, versions=SEGMENTATIONS)
+        else:
+            sides = (
+                np.repeat(source_texts[:, None], SEGMENTATIONS, 1),
+                np.repeat(target_texts[:, None], SEGMENTATIONS, 1),
+            )
+        if self.sampling is None:
+            tokenizers = self.preprocessor.tokenizers()
+            ways = tokenizers.source_ids, tokenizers.target_ids
+            flat = [encoded(tokenize, side.reshape(-1)) for tokenize, side in zip(ways, sides, strict=True)]
+        else:
+            models = self.preprocessor.models
+            flat = [
+                sampled(model, side, alpha=self.sampling, length=length)
+                for model, side in zip(models, sides, strict=True)
+            ]
+        return TokenPairSource(flat[0], flat[1], texts, SEGMENTATIONS)
 
     def lengths(self, source: Source) -> np.ndarray:
         """How many ids the source and the target of each pair have, `(n, 2)`: batches are counted in tokens."""
@@ -141,6 +161,7 @@ def translation(
     length_penalty: float = 1.0,
     coverage_penalty: float = 0.0,
     sampling: float | None = None,
+    names: float = 0.0,
     both_directions: int = 0,
 ) -> Translation:
     """The task fitted on the training split: its subword vocabularies.
@@ -151,15 +172,18 @@ def translation(
     the data does not say are those of the run whose vocabularies are taken over. `beam`,
     `length_penalty` and `coverage_penalty` (both nothing to one beam) are those of validation and of the artifact.
     `sampling`: training sentences are cut into subwords at random, so bold (`subwords.sampled` says what the number
-    means): a regularisation that suits few pairs. `both_directions`: for so many epochs every second
-    pair, in the next epoch the others, is learned the other way round, by a model that is not told which way it
-    translates; then the direction asked for alone. It suits few pairs (Ding et al. 2021, arXiv 2109.07780) and needs
-    `joint`.
+    means): a regularisation that suits few pairs. `names`: training pairs with names are so often, a share, shown with
+    invented ones in their place (`names.py`), so that names never seen are copied. `both_directions`: for so many
+    epochs every second pair, in the next epoch the others, is learned the other way round, by a model that is not told
+    which way it translates; then the direction asked for alone. It suits few pairs (Ding et al. 2021, arXiv 2109.07780)
+    and needs `joint`.
     """
     _check(vocabulary_size, algorithm, length, beam)
     _check_penalties(length_penalty, coverage_penalty)
     if sampling is not None and not 0 < sampling <= 1:
         raise DataError(f"task.sampling={sampling}: above 0, to 1, or null")
+    if not 0 <= names <= 1:
+        raise DataError(f"task.names={names}: a share, from 0 to 1")
     if both_directions < 0:
         raise DataError(f"task.both_directions={both_directions}: so many epochs, or 0")
     if both_directions and not joint and not vocabulary:
@@ -182,7 +206,7 @@ def translation(
         raise DataError(
             f"task.both_directions={both_directions}: {vocabulary} has a vocabulary for each language, and needs one"
         )
-    return Translation(preprocessor, sampling=sampling, both_directions=both_directions)
+    return Translation(preprocessor, sampling=sampling, names=names, both_directions=both_directions)
 
 
 def check_augmentation(choices: Sequence[Choice]) -> None:

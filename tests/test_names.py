@@ -1,0 +1,76 @@
+"""Invented names in training pairs."""
+
+import re
+
+import numpy as np
+import pytest
+
+from bigkeras.data import DATASETS
+from bigkeras.data.source import DataError
+from bigkeras.tasks import TASKS
+from bigkeras.tasks.names import with_invented_names
+
+PAIRS = [
+    ("Tom went to Boston with Anna.", "Tom ging mit Anna nach Boston."),
+    ("Anna's hand is cold.", "Annas Hand ist kalt."),
+    ("Hand it to Lenora!", "Gib Lenora die Hand!"),
+    ("Tom met Tom in Peru.", "Tom hat Tom in Peru getroffen."),
+    ("The hand of NASA", "Die Hand der NASA"),
+]
+NAMES = {"Tom", "Boston", "Anna", "Lenora", "Peru"}
+
+
+def sides(pairs):
+    return [np.array([pair[side].encode() for pair in pairs], object) for side in (0, 1)]
+
+
+def varied(pairs, room=100, **options):
+    found = with_invented_names(*sides(pairs), np.full(len(pairs), room), **{"share": 1.0, "versions": 5, **options})
+    return [[(a.decode(), b.decode()) for a, b in zip(*row, strict=True)] for row in zip(*found, strict=True)]
+
+
+def test_names_change_alike_on_both_sides_and_nothing_else_does():
+    for pair, (itself, *others) in zip(PAIRS, varied(PAIRS), strict=True):
+        assert itself == pair
+        for source, target in others:
+            changed = {}
+            for old, new in zip(pair, (source, target), strict=True):
+                for a, b in zip(re.findall(r"\w+|\W+", old), re.findall(r"\w+|\W+", new), strict=True):
+                    assert a == b or (a in NAMES and b.istitle() and changed.setdefault(a, b) == b)
+    assert varied(PAIRS) == varied(PAIRS)
+
+
+def test_words_that_also_stand_without_a_capital_and_names_that_bend_stay():
+    rows = varied(PAIRS)
+    assert all(pair == PAIRS[1] for pair in rows[1])  # Anna's, but Annas
+    assert all(pair == PAIRS[4] for pair in rows[4])
+    assert all("Hand it" in source and "die Hand" in target for source, target in rows[2])
+
+
+def test_a_share_of_them_changes_and_none_where_there_is_no_room():
+    many = [(f"Tom sees {i} of Boston.", f"Tom sieht {i} von Boston.") for i in range(400)]
+    pool = [*many, *PAIRS]
+    changed = np.mean([pair != row[0] for row in varied(pool, share=0.3)[:400] for pair in row[1:]])
+    assert 0.25 < changed < 0.35
+    assert all(pair == row[0] for row in varied(pool, room=0) for pair in row)
+
+
+def test_pairs_without_names_are_told():
+    with pytest.raises(DataError, match=r"task\.names=1\.0: no word with a capital"):
+        varied([("the hand", "die hand")])
+
+
+@pytest.mark.parametrize("sampling", [None, 0.3])
+def test_what_is_learned_has_the_invented_names_within_the_length(tmp_path, sampling):
+    file = tmp_path / "pairs.tsv"
+    lines = (f"{source} {i}\t{target} {i}\n" for i in range(60) for source, target in PAIRS)
+    file.write_text("".join(lines), encoding="utf-8")
+    splits = DATASETS["translation_pairs"](file=str(file))
+    options = {"vocabulary_size": 400, "length": 40}
+    task = TASKS["translation"](splits, **options, names=1.0, sampling=sampling)
+    train, plain = task.ready(splits).train, TASKS["translation"](splits, **options).ready(splits).train
+    index = np.arange(len(train))
+    assert train.fetch(index)["target"].to_list() == plain.fetch(index)["target"].to_list()
+    shown = task.preprocessor.tokenizers().sentences(train.fetch(index, 3)["target"].to_tensor()).numpy()
+    assert sum(any(name in text.decode() for name in ("Tom", "Lenora")) for text in shown) < len(shown) / 3
+    assert train.lengths.max() <= 40
