@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from bigkeras.data import DATASETS
-from bigkeras.data.source import DataError
 from bigkeras.tasks import TASKS
 from bigkeras.tasks.names import with_invented_names
 
@@ -16,8 +15,10 @@ PAIRS = [
     ("Hand it to Lenora!", "Gib Lenora die Hand!"),
     ("Tom met Tom in Peru.", "Tom hat Tom in Peru getroffen."),
     ("The hand of NASA", "Die Hand der NASA"),
+    ("In 1973 there were 3 at 17:48.", "Im Jahre 1973 gab es 3 um 17:48."),
 ]
 NAMES = {"Tom", "Boston", "Anna", "Lenora", "Peru"}
+NUMBERS = {"1973", "17", "48"}
 
 
 def sides(pairs):
@@ -36,7 +37,8 @@ def test_names_change_alike_on_both_sides_and_nothing_else_does():
             changed = {}
             for old, new in zip(pair, (source, target), strict=True):
                 for a, b in zip(re.findall(r"\w+|\W+", old), re.findall(r"\w+|\W+", new), strict=True):
-                    assert a == b or (a in NAMES and b.istitle() and changed.setdefault(a, b) == b)
+                    alike = b.istitle() if a in NAMES else a in NUMBERS and len(a) == len(b) and b[0] != "0"
+                    assert a == b or (alike and changed.setdefault(a, b) == b)
     assert varied(PAIRS) == varied(PAIRS)
 
 
@@ -55,9 +57,10 @@ def test_a_share_of_them_changes_and_none_where_there_is_no_room():
     assert all(pair == row[0] for row in varied(pool, room=0) for pair in row)
 
 
-def test_pairs_without_names_are_told():
-    with pytest.raises(DataError, match=r"task\.names=1\.0: no word with a capital"):
-        varied([("the hand", "die hand")])
+def test_numbers_change_where_no_pair_has_a_name_and_else_nothing():
+    first, second = varied([("24 hands", "24 Hände"), ("the hand", "die hand")])
+    assert len(set(first)) == 5 and all(source[:2] == target[:2] for source, target in first)
+    assert second == [("the hand", "die hand")] * 5
 
 
 @pytest.mark.parametrize("sampling", [None, 0.3])

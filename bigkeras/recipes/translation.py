@@ -76,6 +76,17 @@ TATOEBA_EN_DE = Recipe(
     patience=6,
 )
 
+TATOEBA_EN_DE_NAMES = TATOEBA_EN_DE.override(
+    name="tatoeba-en-de-names",
+    claim="the same, trained on with invented names and numbers, so that those it has not seen are copied (train "
+    "tatoeba-en-de first)",
+    task=Choice("translation", {**TATOEBA_EN_DE.task.args, "names": 0.4}),
+    start_from="runs/tatoeba-en-de",
+    optimizer=Choice("adamw", {"learning_rate": 1e-3, **ADAM}),
+    schedule=Choice("linear", {"warmup_epochs": 0.5}),
+    epochs=5,
+)
+
 TATOEBA_EN_ZH = TATOEBA_EN_DE.override(
     name="tatoeba-en-zh",
     claim="Tatoeba, everyday sentences from English to Chinese: 29,155 pairs, 28,187 of them to train on, beginning "
@@ -124,7 +135,7 @@ TRANSLATION_MEMORY = TRANSLATION_PAIRS.override(
 )
 
 TRANSLATORS = (
-    MULTI30K_BOTH_DIRECTIONS, MULTI30K_EN_DE, MULTI30K_DIVERSIFIED, TATOEBA_EN_DE, TATOEBA_EN_ZH, TRANSLATION_PAIRS,
-    TRANSLATION_MEMORY,
+    MULTI30K_BOTH_DIRECTIONS, MULTI30K_EN_DE, MULTI30K_DIVERSIFIED, TATOEBA_EN_DE, TATOEBA_EN_DE_NAMES,
+    TATOEBA_EN_ZH, TRANSLATION_PAIRS, TRANSLATION_MEMORY,
 )  # fmt: skip
 RECIPES = {recipe.name: recipe for recipe in TRANSLATORS}

@@ -172,11 +172,11 @@ def translation(
     the data does not say are those of the run whose vocabularies are taken over. `beam`,
     `length_penalty` and `coverage_penalty` (both nothing to one beam) are those of validation and of the artifact.
     `sampling`: training sentences are cut into subwords at random, so bold (`subwords.sampled` says what the number
-    means): a regularisation that suits few pairs. `names`: training pairs with names are so often, a share, shown with
-    invented ones in their place (`names.py`), so that names never seen are copied. `both_directions`: for so many
-    epochs every second pair, in the next epoch the others, is learned the other way round, by a model that is not told
-    which way it translates; then the direction asked for alone. It suits few pairs (Ding et al. 2021, arXiv 2109.07780)
-    and needs `joint`.
+    means): a regularisation that suits few pairs. `names`: training pairs with names or numbers are so often, a share,
+    shown with invented ones in their place (`names.py`), so that what was never seen is copied. `both_directions`: for
+    so many epochs every second pair, in the next epoch the others, is learned the other way round, by a model that is
+    not told which way it translates; then the direction asked for alone. It suits few pairs (Ding et al. 2021, arXiv
+    2109.07780) and needs `joint`.
     """
     _check(vocabulary_size, algorithm, length, beam)
     _check_penalties(length_penalty, coverage_penalty)
