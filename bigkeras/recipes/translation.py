@@ -90,20 +90,19 @@ TATOEBA_EN_DE_NAMES = TATOEBA_EN_DE.override(
 TATOEBA_EN_ZH = TATOEBA_EN_DE.override(
     name="tatoeba-en-zh",
     claim="Tatoeba, everyday sentences from English to Chinese: 29,155 pairs, 28,187 of them to train on, beginning "
-    "with translate-en-de; BLEU 40.0 (zh) and chrF 34.1 of 553 test sentences, measured from the translate-en-de of "
-    "before, with norms after each block, 33 minutes on two cores with bfloat16",
+    "with translate-en-de; BLEU 41.2 (zh) and chrF 35.1 of 553 test sentences, 32 minutes on two cores with bfloat16",
     data=Choice("tatoeba", {"target_language": "zh"}),
     # The languages share no words: a vocabulary for each.
     task=Choice(
         "translation", {"vocabulary_size": 4000, "joint": False, "length": 64, "sampling": 0.2, "coverage_penalty": 0.1}
     ),
-    model=Choice("transformer_translator", {**SMALL.args, "dropout": 0.25, "norm": "pre"}),
-    optimizer=Choice("adamw", {"learning_rate": 1e-3, **ADAM}),
+    model=Choice("transformer_translator", {**SMALL.args, "dropout": 0.3, "norm": "pre"}),
+    optimizer=Choice("adamw", {"learning_rate": 1.5e-3, **ADAM}),
     # Few pairs: what reads English, and how a translation is written, comes from a pair of languages with many.
     start_from="saved_models/translate-en-de",
     schedule=Choice("linear", {"warmup_epochs": 1.5}),
-    epochs=24,
-    batch_size=2048,
+    epochs=20,
+    batch_size=1024,
     ema=0.998,
     patience=10,
 )
