@@ -2,10 +2,12 @@
 
 import re
 import unicodedata
+from collections import Counter
+from collections.abc import Iterator
 
 LONGEST = 320  # columns of a sentence; of longer ones a model would not read the end
 # Capitals, numbers, addresses: a vocabulary of subwords spells them sign by sign, and three letters are a subword.
-SPELT = re.compile(r"[\dA-ZÀ-ÖØ-ÞΑ-ΩА-ЯЁ_@/#%&=+*~^|\\<>-]{2,}")
+SPELT = re.compile(r"[\dA-ZÀ-ÖØ-ÞΑ-ΩА-ЯЁ_@/#%&=+*~^|\\<>-]{2,}|\d")
 
 # Nothing here goes back over what it has read, however long a row of dots may be.
 # The marks of Hindi and Bengali, Urdu, Arabic and Armenian follow the Latin ones.
@@ -17,6 +19,8 @@ GOES_ON = re.compile(
     r"(?<![^\s(])(?:[^\W\d_]|\d+|[A-Z]\.[A-Z]|Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|vs|etc|e\.g|i\.e|cf|No|Fig|bzw|usw|ca|vgl"
     r"|Nr|Hr|Fr|z\.\s?B|d\.\s?h|u\.\s?a)\.$"
 )
+# In capitals "no" is more often the word than the number.
+GOES_ON_IN_CAPITALS = re.compile(GOES_ON.pattern.replace("|No|", "|"), re.IGNORECASE)
 BREAKS = re.compile(rf"{WIDE_END}\s*+|{END}\s++(?=[^\W_]|[\"'‘’“”„«»(\[¿¡])")
 ABBREVIATION = 40  # letters of one, or of a number, at most
 # Han, Kana and their punctuation. Wide signs with spaces, Hangul and emoji, are not among them; nor is Thai, whose
@@ -37,8 +41,9 @@ def sentences(text: str, longest: int = LONGEST) -> list[str]:
     several sentences themselves lose nothing (39.1 both ways). A text in capitals is given in small letters, since
     models have hardly seen any: `in_capitals` tells that its translation shall have them again.
     """
-    parts = [part.strip() for part in _parted(text, BREAKS, abbreviations=True)]
-    if in_capitals(text):
+    capitals = in_capitals(text)
+    parts = [part.strip() for part in _parted(text, BREAKS, GOES_ON_IN_CAPITALS if capitals else GOES_ON)]
+    if capitals:
         parts = [FIRST_LETTER.sub(lambda letter: letter[0].upper(), _small(part), count=1) for part in parts]
     return [piece for part in parts for piece in _shortened(part, longest)]
 
@@ -61,22 +66,45 @@ def joined(parts: list[str]) -> str:
     return text
 
 
-def columns(text: str) -> int:
+def columns(text: str, script: str | None = None) -> int:
     """How long a text is, three columns a subword at most: signs that are subwords by themselves count three times.
 
-    These are those of Chinese and the like, and of capitals, numbers and addresses.
+    These are those of Chinese and the like, and of capitals, numbers and addresses. Each byte counts so of what a
+    vocabulary may not have: pictograms, and letters of another script than `script`, by default the text's usual one.
     """
     spelt = SPELT.findall(text)
     # Before what is spelt there may be a subword of the space alone.
-    return len(text) + 2 * (sum(map(_is_wide, text)) + sum(map(len, spelt))) + 3 * len(spelt)
+    plain = len(text) + 2 * (sum(map(_is_wide, text)) + sum(map(len, spelt))) + 3 * len(spelt)
+    if text.isascii():
+        return plain
+    script = usual_script(text) if script is None else script
+    return plain + sum(3 * len(sign.encode("utf-8", "replace")) for sign in text if _is_strange(sign, script))
 
 
-def _parted(text: str, breaks: re.Pattern[str], abbreviations: bool = False) -> list[str]:
-    """The parts between breaks; the spaces of a break stand at the end of the part before it."""
+def usual_script(text: str) -> str:
+    """LATIN, CYRILLIC …: that of most letters, as their names in Unicode begin; "" where there are none."""
+    return max(Counter(filter(None, map(_script, text))).items(), key=lambda found: found[1], default=("", 0))[0]
+
+
+def _script(sign: str) -> str:
+    return unicodedata.name(sign, "").partition(" ")[0] if sign.isalpha() and not UNSPACED.match(sign) else ""
+
+
+def _is_strange(sign: str, script: str) -> bool:
+    if sign.isascii() or UNSPACED.match(sign):
+        return False
+    if sign.isalpha():
+        return _script(sign) != script
+    # Pictograms, what joins and colours them, and letters of which Unicode tells nothing yet.
+    return unicodedata.category(sign) in ("So", "Sk", "Cf", "Co", "Cn", "Cs") or "\ufe00" <= sign <= "\ufe0f"
+
+
+def _parted(text: str, breaks: re.Pattern[str], goes_on: re.Pattern[str] | None = None) -> list[str]:
+    """The parts between breaks, but where `goes_on` ends; the spaces of a break stand at the end of the part before."""
     parts, start = [], 0
     for found in breaks.finditer(text):
         end = found.start() + len(found[0].rstrip())
-        if abbreviations and (GOES_ON.search(text, max(start, end - ABBREVIATION), end) or _continues(text, found)):
+        if goes_on and (goes_on.search(text, max(start, end - ABBREVIATION), end) or _continues(text, found)):
             continue
         parts.append(text[start : found.end()])
         start = found.end()
@@ -91,22 +119,34 @@ def _continues(text: str, found: re.Match[str]) -> bool:
 
 def _shortened(sentence: str, longest: int) -> list[str]:
     """A sentence of more than `longest` columns at its clauses, else at its spaces, else anywhere."""
-    if columns(sentence) <= longest:
+    script = usual_script(sentence)
+    if columns(sentence, script) <= longest:
         return [sentence]
     # Clauses and parts of words come together as they stood, with the spaces that were there and no others.
     pieces = [""]
     for clause in _parted(sentence, CLAUSES):
-        for word in [clause] if columns(clause) <= longest else _words(clause, longest // 3 - 1):
-            if columns((pieces[-1] + word).strip()) <= longest:
+        for word in [clause] if columns(clause, script) <= longest else _words(clause, longest, script):
+            if columns((pieces[-1] + word).strip(), script) <= longest:
                 pieces[-1] += word
             else:
                 pieces.append(word)
     return [piece for piece in map(str.strip, pieces) if piece]
 
 
-def _words(clause: str, most: int) -> list[str]:
+def _words(clause: str, longest: int, script: str) -> Iterator[str]:
     """Words with the spaces after them; of those that are too long themselves, parts."""
-    return [word[i : i + most] for word in re.findall(r"\s*\S+\s*", clause) for i in range(0, len(word), most)]
+    most = longest // 3 - 1
+    for word in re.findall(r"\s*\S+\s*", clause):
+        for start in range(0, len(word), most):
+            yield from _halved(word[start : start + most], longest, script)
+
+
+def _halved(part: str, longest: int, script: str) -> Iterator[str]:
+    if columns(part, script) <= longest or len(part) == 1:
+        yield part
+    else:
+        yield from _halved(part[: len(part) // 2], longest, script)
+        yield from _halved(part[len(part) // 2 :], longest, script)
 
 
 def _is_wide(sign: str) -> bool:

@@ -201,7 +201,10 @@ def _answers(model: "CModel | PythonModel", lines: Iterator[Review], options: ar
 
 
 def _capitals(answer: Answer) -> Answer:
-    return Answer([(text.upper(), score) for text, score in answer.translations])
+    best: dict[str, float | None] = {}  # two may differ in nothing else
+    for text, score in answer.translations:
+        best.setdefault(text.upper(), score)
+    return Answer([*best.items()])
 
 
 def _only(lines: Iterator[Review], options: argparse.Namespace) -> bytes:

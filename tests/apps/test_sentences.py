@@ -2,7 +2,7 @@
 
 import pytest
 
-from apps.sentences import LONGEST, columns, in_capitals, joined, sentences
+from apps.sentences import LONGEST, columns, in_capitals, joined, sentences, usual_script
 
 
 def test_a_short_text_is_parted_too():
@@ -60,18 +60,38 @@ def test_what_is_parted_for_its_length_gets_no_spaces_that_were_not_there(text):
 
 
 @pytest.mark.parametrize(
-    "text", ["word " * 500, "x" * 2000, "字" * 900, "." * 30_000, "A. " * 9000, "one, two; three " * 100, "😀" * 400]
+    "text",
+    [
+        "word " * 500,
+        "x" * 2000,
+        "字" * 900,
+        "." * 30_000,
+        "A. " * 9000,
+        "one, two; three " * 100,
+        "😀" * 400,
+        "I say “" + "Привет" * 80 + "” to all",
+    ],
 )
 def test_what_never_ends_is_parted_and_nothing_is_lost(text):
-    parts = sentences(text)
-    assert all(columns(part) <= LONGEST for part in parts)
-    assert all(columns(part) <= 50 for part in sentences(text, 50))
+    parts, script = sentences(text), usual_script(text)
+    assert all(columns(part, script) <= LONGEST for part in parts)
+    assert all(columns(part, script) <= 50 for part in sentences(text, 50))
     assert "".join("".join(parts).split()) == "".join(text.split())
 
 
 @pytest.mark.parametrize("text", ["PLEASE DO NOT LEAVE IT", "4815162342 108", "字字字字字字字"])
 def test_what_a_vocabulary_spells_counts_as_a_subword_a_sign(text):
     assert columns(text) >= 3 * sum(len(word) for word in text.split()) and columns("Please leave it") == 15
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["So funny " + "😂" * 30 + " he came", "Look at what stands on the old wall there: “Я не знаю, кто вы”", "x❤️" * 20],
+)
+def test_what_a_vocabulary_spells_in_bytes_counts_as_a_subword_a_byte(text):
+    strange = sum(len(sign.encode()) for sign in text if not sign.isascii() and sign not in "“”")
+    assert columns(text) >= 3 * strange
+    assert columns("Я не знаю, кто вы.") == 18 and columns("Größe für 5 €") < 24
 
 
 @pytest.mark.parametrize("text", ["।" * 20_000, "։ " * 10_000, "5 коп. в " * 3000])
@@ -81,6 +101,8 @@ def test_rows_of_marks_and_of_abbreviations_are_read_once_and_nothing_is_lost(te
 
 def test_a_text_in_capitals_is_read_in_small_letters():
     assert sentences("WHERE IS TOM? “HE LEFT.”") == ["Where is tom?", "“He left.”"]
+    assert sentences("DR. LEE LIVES IN ST. IVES. APPROX. ALL ARE.")[0] == "Dr. lee lives in st. ives."
+    assert sentences("I SAID NO. HE LEFT.") == ["I said no.", "He left."]
     assert sentences("ÜBER ALLES!") == ["Über alles!"]
     assert sentences("WHAT DID I SAY, I.E. WHEN?") == ["What did I say, i.e. when?"]
     for other in ("NATO", "I", "WHERE is Tom?", "我爱 NATO 和 USA", "זה NATO USA", "123 456", ""):
