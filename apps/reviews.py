@@ -344,12 +344,25 @@ def _rows(lines: Iterator[str], name: str, delimiter: str, plain: bool) -> Itera
             raise ReviewError(f"{name}, line {number}: not CSV: {error}") from None
         if row is None:
             return
-        unclosed = bool(row) and row[-1].endswith(END)
+        unclosed = bool(row) and (row[-1].endswith(END) or (not plain and _is_stray(taken, len(row), delimiter)))
         if unclosed:
             again.extendleft(reversed(taken[1:]))
             taken, row = taken[:1], [taken[0].rstrip("\r\n")]
         yield number, row, unclosed
         number += len(taken)
+
+
+def _is_stray(lines: list[str], cells: int, delimiter: str) -> bool:
+    """Whether a row of several lines is made by two marks that quote nothing: text follows the second one.
+
+    The first line alone has its cells then, and the lines between are rows that would be lost.
+    """
+    if len(lines) < 2 or lines[0].count(delimiter) + 1 < cells:
+        return False
+    try:
+        return not list(csv.reader(lines, delimiter=delimiter, strict=True))
+    except csv.Error:
+        return True
 
 
 def _has_quotes(start: str) -> bool:

@@ -21,8 +21,8 @@ LIKELY = ("gb18030", "big5", "cp932", "cp949", "cp1250", "cp1251", "cp1253", "cp
 def decoded(data: bytes, origin: str, encoding: str | None = None) -> tuple[str, str]:
     """The text of some bytes, and the encoding that was taken: `encoding`, or the one found.
 
-    Bytes that are broken in a UTF-8 text, at most one in a thousand, become U+FFFD. Raises DataError that names
-    `origin`.
+    Bytes that are broken in an encoding that was found, few beside those that are not ASCII, become U+FFFD. Raises
+    DataError that names `origin`.
     """
     if encoding is not None:
         try:
@@ -64,8 +64,8 @@ def found_encoding(data: bytes) -> str:
         return "utf-8"
     broken = data.decode("utf-8", "replace").count("�")
     high = len(data.translate(None, ASCII))
-    if broken <= len(data) / 1000 and broken * 20 < high:
-        return "utf-8"  # with a broken byte here and there
+    if broken * 20 < high:
+        return "utf-8"  # with a broken byte here and there; of another encoding's half or more would be
     return _told_from(data)
 
 
@@ -83,6 +83,13 @@ def _told_from(data: bytes) -> str:
     if alone > 0.7 * sum(byte > 127 for byte in sample):
         # Accents stand alone among plain letters; the Western ones are by far the most frequent.
         return "cp1252"
+    # One character that is cut in two rules its encoding out: the lines tell that it does read.
+    for encoding in ("gb18030", "big5", "cp932", "cp949"):
+        whole = [line for line in sample.splitlines(keepends=True) if _reads(line, encoding)]
+        if whole and 0.9 < sum(map(len, whole)) / len(sample) < 1:
+            best = charset_normalizer.from_bytes(b"".join(whole), cp_isolation=list(LIKELY)).best()
+            if best and best.encoding == encoding:
+                return encoding
     best = charset_normalizer.from_bytes(sample, cp_isolation=list(LIKELY)).best()
     return best.encoding if best else "gb18030" if _reads(sample, "gb18030") else "cp1252"
 

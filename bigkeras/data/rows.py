@@ -126,7 +126,8 @@ def _parsed(
         for row in reader:
             if delimiter.join(row) == END:  # which a space or a letter would part
                 break
-            if row and row[-1].endswith(END):
+            spanned = physical[start - 1 : begin + reader.line_num]
+            if row and (row[-1].endswith(END) or (not plain and _is_stray(spanned, len(row), delimiter))):
                 again = start
                 break
             if any(cell.strip() for cell in row):
@@ -143,6 +144,19 @@ def _parsed(
             )
         begin = again
     return lines, rows, unclosed
+
+
+def _is_stray(lines: list[str], cells: int, delimiter: str) -> bool:
+    """Whether a row of several lines is made by two marks that quote nothing: text follows the second one.
+
+    The first line alone has its cells then, and the lines between are rows that would be lost.
+    """
+    if len(lines) < 2 or lines[0].count(delimiter) + 1 < cells:
+        return False
+    try:
+        return not list(csv.reader(lines, delimiter=delimiter, strict=True))
+    except csv.Error:
+        return True
 
 
 def _found_delimiter(content: str) -> str:

@@ -134,6 +134,12 @@ def test_a_quotation_mark_that_is_never_closed_costs_its_line_only(tmp_path):
     assert copy.splitlines()[3:] == ['"2,""never"', "3,third,x,1", "4,last,x,1"]
 
 
+def test_two_marks_that_quote_nothing_cost_their_lines_and_no_row_between(tmp_path):
+    found, _ = rows(tmp_path / "t.csv", 'id,review\n1,good\n"2,best\n3,third\n"4,last\n5,"two\nlines"\n')
+    assert [text for _, text, problem in found if not problem] == ["good", "third", "two\nlines"]
+    assert len(found) == 5
+
+
 def test_a_tsv_has_quotes_only_where_all_that_begin_a_cell_end_one(tmp_path):
     found, copy = rows(tmp_path / "t.tsv", 'id\treview\n1\t"bare\n2\tsay "hi"\n')
     assert [text for _, text, _ in found] == ['"bare', 'say "hi"']

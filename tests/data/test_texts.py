@@ -149,6 +149,21 @@ def test_a_column_may_be_named_by_its_number(tmp_path):
     assert text_table(**arguments).class_names == ("1",)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "gb18030"])
+def test_a_character_cut_in_two_spoils_its_text_alone(encoding):
+    lines = [row.encode(encoding) for row in rows(CHINESE)]
+    text, end, label = lines[3].partition(b'",')
+    lines[3] = text[:-3] + end + label  # less " 0" and a part of the sign before
+    data = b"\n".join([b"review,label", *lines])
+    text, found = decoded(data, "t.csv")
+    assert found == encoding and text.count("�") == 1 and text == data.decode(encoding, "replace")
+
+
+def test_texts_cut_at_a_number_of_bytes_are_still_utf_8():
+    cut = [("很好吃，送餐也快" * 4).encode()[: 50 + i % 3] for i in range(40)]
+    assert decoded(b"\n".join(cut), "t.csv")[1] == "utf-8"
+
+
 def test_the_encoding_of_french_is_found(tmp_path):
     splits = table(tmp_path / "t.csv", "\n".join(["review,label", *rows(FRENCH)]).encode("cp1252"))
     assert everything(splits)["Très bon café, à refaire ! 0"] == "good"
@@ -293,6 +308,15 @@ def test_a_quotation_mark_that_is_never_closed_costs_its_line_alone(tmp_path):
     assert [(name.rpartition(":")[2], why) for name, why in splits.bad] == [
         ("12", "a quotation mark that is never closed")
     ]
+
+
+@pytest.mark.parametrize("between", [1, 30])
+def test_two_marks_that_quote_nothing_cost_their_lines_and_no_row_between(between, tmp_path):
+    lines = ["review,label", *rows(["well well", "oh no"]), '"Best film ever,good']
+    lines += [*(f"so {i},bad" for i in range(between)), '"Worst film,bad', "fine,good"]
+    splits = table(tmp_path / "t.csv", "\n".join(lines))
+    assert len(everything(splits)) == 10 + between + 1 and len(splits.bad) == 2
+    assert everything(splits)["so 0"] == "bad" and everything(splits)["fine"] == "good"
 
 
 def test_a_table_of_marks_that_are_never_closed_is_refused_not_cut(tmp_path):
