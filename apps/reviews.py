@@ -25,6 +25,7 @@ from apps.streams import is_foreign, is_utf8, is_wide
 
 TABLES = {".csv": None, ".tsv": "\t", ".tab": "\t"}
 JSON_LINES = (".jsonl", ".ndjson", ".json")
+DELIMITERS = ",;\t|"
 USUAL_COLUMNS = (
     "text", "review", "sentence", "comment", "content", "body", "message",
     "tweet", "reviewtext", "评论", "内容", "文本",
@@ -153,7 +154,11 @@ class Table:
             delimiter = delimiter or told[4:] or "\t"
             self.before, first = first, self.end
         bare = re.sub('"[^"]*"', "", first)  # without quoted cells, which may hold any sign
-        self.delimiter = delimiter or TABLES[Path(path).suffix.lower()] or max(",;\t|", key=bare.count)
+        self.delimiter = (
+            delimiter
+            or TABLES[Path(path).suffix.lower()]
+            or (max(DELIMITERS, key=bare.count) if named else _regular_delimiter(start))
+        )
         # A TSV has no quotes, but spreadsheets write some that have.
         self.plain = self.delimiter == "\t" and not _has_quotes(start[len(self.before) :])
         self.rows = _rows(itertools.chain(blank, [first], lines), path, self.delimiter, self.plain)
@@ -350,6 +355,21 @@ def _rows(lines: Iterator[str], name: str, delimiter: str, plain: bool) -> Itera
             taken, row = taken[:1], [taken[0].rstrip("\r\n")]
         yield number, row, unclosed
         number += len(taken)
+
+
+def _regular_delimiter(start: str) -> str:
+    """The sign that parts the rows at a table's beginning into the same number of cells, more than one, most often."""
+    lines = start.splitlines(keepends=True)
+    lines = lines[:-1] or lines  # the last one may be cut
+
+    def regular(sign: str) -> tuple[float, int, float]:
+        counts = collections.Counter(len(row) for row in csv.reader(lines, delimiter=sign) if row)
+        cells, times = max(counts.items(), key=lambda item: (item[1], item[0]), default=(1, 0))
+        # A comma of a sentence has a space after it.
+        spaced = start.count(sign + " ") / max(start.count(sign), 1)
+        return (times / max(counts.total(), 1) if cells > 1 else 0.0), -cells, -spaced
+
+    return max(DELIMITERS, key=regular)
 
 
 def _is_stray(lines: list[str], cells: int, delimiter: str) -> bool:

@@ -159,7 +159,7 @@ def _decision(directory: Path) -> Callable[[Result], Result]:
     """
     from apps.savedmodel import ModelError, version_directory
 
-    folder = version_directory(directory).parent
+    folder = version_directory(directory).resolve().parent
     try:
         threshold = float(json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["threshold"])
         # Not splitlines: a label may hold one of the other separators that Unicode knows.

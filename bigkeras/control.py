@@ -16,6 +16,7 @@ from bigkeras import checkpoint
 from bigkeras.data.bad import reason
 from bigkeras.data.plan import steps_per_epoch
 from bigkeras.data.source import DataError, Source, Splits
+from bigkeras.data.token_pairs import TokenPairSource
 from bigkeras.metrics import NO_SCORE, epoch_score, had_enough, macro_f1
 from bigkeras.progress import ProgressBar, counted, examples_of, progress_bar
 from bigkeras.recipe import Recipe
@@ -61,7 +62,9 @@ class Control(keras.callbacks.Callback):
         pairs = task.kind == "pairs"
         # Of sentence pairs, real target tokens are counted; batch_size is how many there is room for.
         self.unit = "tokens" if pairs else "examples"
-        self.counted = counted(recipe.batch_size, lengths if pairs else None, self.steps)
+        train = task.opened(splits.train)
+        tokens = train.target_tokens if isinstance(train, TokenPairSource) else None
+        self.counted = counted(recipe.batch_size, tokens, self.steps)
         self.of_epoch = self.steps * self.counted if pairs else examples_of(recipe, splits.train.labels)
         self.position = checkpoint.Position()
         self.bad: dict[str, str] = dict(splits.bad)

@@ -15,6 +15,7 @@ from bigkeras.data.files import expanded
 from bigkeras.data.pair_splits import pair_source, source_key
 from bigkeras.data.reviews import text_array
 from bigkeras.data.source import ArraySource, Splits, joined
+from bigkeras.origin import UNREADABLE, first_line
 from bigkeras.recipe import Recipe, RecipeError, load
 from bigkeras.run import RunError, check_run, has_learned, read_json, write_json
 from bigkeras.signals import Log
@@ -120,7 +121,10 @@ def _opened(recipe: Recipe, setting: str, languages: tuple[str, str], log: Log) 
         directory = check_run(expanded(named))
     except RunError as error:
         raise RecipeError(f"{setting}: {error}; it is an earlier run: train that first") from None
-    task, earlier = load_task(directory, ()), load(directory)
+    try:
+        task, earlier = load_task(directory, ()), load(directory)
+    except UNREADABLE as error:
+        raise RecipeError(f"{told}: {first_line(error)}") from None
     if task.kind != "pairs":
         raise RecipeError(f"{told}: that run does not translate")
     theirs = task.preprocessor.languages
@@ -135,7 +139,10 @@ def _opened(recipe: Recipe, setting: str, languages: tuple[str, str], log: Log) 
         raise RecipeError(f"{told}: translates {', not '.join(ways)}")
     if earlier.data != recipe.data:
         log.say(f"{told}: learned from other data; what it learned of this run's held-out pairs makes scores too good")
-    return _of_whole_sentences(run_translator(directory / "best.keras", task), task.preprocessor)
+    try:
+        return _of_whole_sentences(run_translator(directory / "best.keras", task), task.preprocessor)
+    except UNREADABLE as error:
+        raise RecipeError(f"{told}: {first_line(error)}") from None
 
 
 def _of_whole_sentences(translate: Callable, preprocessor: PairPreprocessor) -> Callable:

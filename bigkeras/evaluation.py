@@ -18,7 +18,14 @@ from bigkeras.data.source import ArraySource, DataError, Source, Splits, joined
 from bigkeras.data.text_table import whole_number
 from bigkeras.masked_evaluation import MaskedScores, score_hidden, write_masked_report
 from bigkeras.metrics import best_threshold, bootstrap_interval, classification_metrics, scores_at
-from bigkeras.predictions import AVERAGES, Predictions, artifact_predictor, predict_source, run_predictor
+from bigkeras.predictions import (
+    AVERAGES,
+    Predictions,
+    artifact_predictor,
+    predict_source,
+    run_predictor,
+    scored_at_once,
+)  # fmt: skip
 from bigkeras.recipe import Choice, Recipe, RecipeError, check, known, load
 from bigkeras.recipe_data import place, recipe_splits
 from bigkeras.report import write_report
@@ -84,7 +91,7 @@ def evaluate(
     else:
         source = numbered(source, splits.class_names, task.class_names)
         predict = artifact_predictor(path, task) if artifact else run_predictor(path / "best.keras", task)
-        predictions = predict_source(AVERAGES[average](predict), source, task)
+        predictions = predict_source(AVERAGES[average](predict), source, task, batch=scored_at_once(recipe))
         if predictions.bad and log is not None:
             name, why = next(iter(predictions.bad.items()))
             log.say(f"{len(predictions.bad):,} could not be read and are not scored, the first {name}: {why}")
@@ -108,7 +115,11 @@ def _scored(recipe: Recipe, data: str | None, settings: Mapping[str, Any]) -> Re
             raise RecipeError(f"--set {key}: of a trained model, arguments of the data alone, such as data.label=stars")
     if data is not None and "target_file" in recipe.data.args and "data.target_file" not in settings:
         raise RecipeError(f"--data {data}: of two aligned files; say --set data.target_file=FILE, too")
-    recipe = with_data(recipe, data).override(**settings)
+    recipe = with_data(recipe, data)
+    if data is not None and "limit_train" in recipe.data.args:
+        # It was to make training short.
+        recipe = recipe.override(**{"data.limit_train": None})
+    recipe = recipe.override(**settings)
     check("data", recipe.data, DATASETS)
     return recipe
 
@@ -157,7 +168,8 @@ def finish_run(
         predictions = translate_source(run_translator(directory / "best.keras", task), source, task)
         metrics["validation"] = predictions.metrics
     elif source is not None:
-        predictions = predict_source(run_predictor(directory / "best.keras", task), source, task)
+        predict = run_predictor(directory / "best.keras", task)
+        predictions = predict_source(predict, source, task, batch=scored_at_once(recipe))
         threshold = None
         if len(task.class_names) == 2:
             threshold = metrics["threshold"] = best_threshold(predictions.labels, predictions.probabilities)

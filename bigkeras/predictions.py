@@ -15,10 +15,13 @@ from bigkeras.data.bad import reason
 from bigkeras.data.pipeline import ordered_plan, plan_rows
 from bigkeras.data.source import DataError, Source
 from bigkeras.metrics import worst_mistakes
+from bigkeras.recipe import Recipe
 from bigkeras.run import RunError
 from bigkeras.tasks.task import Task
 
 BATCH = 250
+# To score an example takes less memory than to train on it: no gradients, and one layer's activations at a time.
+LIGHTER = 4
 Predict = Callable[[tf.Tensor], tf.Tensor]
 Mistake = tuple[Any, int, np.ndarray]
 
@@ -65,7 +68,12 @@ AVERAGES: dict[str, Callable[[Predict], Predict]] = {
 }
 
 
-def predict_source(predict: Predict, source: Source, task: Task, worst: int = 16) -> Predictions:
+def scored_at_once(recipe: Recipe) -> int:
+    """How many examples there is memory for where the recipe's model was trained."""
+    return min(BATCH, max(1, LIGHTER * recipe.batch_size // recipe.micro_batches))
+
+
+def predict_source(predict: Predict, source: Source, task: Task, worst: int = 16, batch: int = BATCH) -> Predictions:
     """The model's answers for every example of a source; also the `worst` mistakes, those it was surest of.
 
     Raises DataError where no example can be read.
@@ -76,7 +84,7 @@ def predict_source(predict: Predict, source: Source, task: Task, worst: int = 16
         bad[source.name(index)] = reason(source, index, task.prepare)
 
     source = task.opened(source)
-    batch_size = min(BATCH, len(source))
+    batch_size = min(batch, len(source))
     plan = ordered_plan(source, batch_size, task.lengths(source))
     dataset = task.dataset(source, plan_rows(lambda _: plan, range(1)), batch_size, False, on_bad)
     places: list[np.ndarray] = []

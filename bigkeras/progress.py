@@ -144,13 +144,12 @@ def _bar(total: int, done: int, batch_size: int, stream: TextIO, unit: str) -> A
     )
 
 
-def counted(batch_size: int, lengths: np.ndarray | None, steps: int) -> int:
+def counted(batch_size: int, tokens: float | None, steps: int) -> int:
     """What a step counts for in rates: its examples, of sentence pairs the target's tokens.
 
-    `lengths`: of source and target, `(n, 2)`, of pairs. A batch of them has room for `batch_size` tokens, of which some
-    are padding.
+    `tokens`: those of pairs in an epoch. A batch of them has room for `batch_size` tokens, of which some are padding.
     """
-    return batch_size if lengths is None else max(1, round(int(lengths[:, 1].sum()) / steps))
+    return batch_size if tokens is None else max(1, round(tokens / steps))
 
 
 def examples_of(recipe: Recipe, labels: np.ndarray) -> int:

@@ -1,5 +1,6 @@
 """Translations of a split by a run or a shipped artifact, and their scores."""
 
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,7 +38,8 @@ def translate_source(translate: Translate, source: Source, task: Task) -> Transl
     translations = translate(texts)
     sources = [text.decode("utf-8", "replace") for text in texts]
     metrics = translation_metrics(translations, references, task.preprocessor.languages[1])
-    metrics["names"] = kept_names(sources, references, translations)
+    # In one form of Unicode, as references and translations are.
+    metrics["names"] = kept_names([unicodedata.normalize("NFC", text) for text in sources], references, translations)
     return Translations(sources, references, translations, sentence_scores(translations, references), metrics)
 
 

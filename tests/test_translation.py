@@ -232,9 +232,12 @@ def test_pairs_that_are_too_long_are_left_out_and_told(pairs, task, capsys):
     assert not capsys.readouterr().err
 
 
-def test_the_rate_of_pairs_counts_their_target_tokens_and_no_padding():
-    lengths = np.array([[9, 3], [2, 5], [4, 4]])
-    assert counted(2048, lengths, 2) == 6
+def test_the_rate_of_pairs_counts_the_target_tokens_that_are_read_and_no_padding(pairs):
+    splits = DATASETS["translation_pairs"](file=str(pairs))
+    train = TASKS["translation"](splits, vocabulary_size=340, length=48, sampling=0.2).ready(splits).train
+    read = [train.fetch(np.arange(len(train)), place)["target"].flat_values.shape[0] for place in range(8)]
+    assert train.target_tokens == np.mean(read) < train.lengths[:, 1].sum()
+    assert counted(2048, train.target_tokens, 2) == round(np.mean(read) / 2)
     assert counted(2048, None, 2) == 2048
 
 

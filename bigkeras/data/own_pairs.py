@@ -190,4 +190,4 @@ def _number(column: int | str) -> int | None:
 
 def _is_language(name: str) -> bool:
     # Not a sentence that begins a file, such as "No".
-    return name[:2] == name[:2].lower() and base(name) in LANGUAGES
+    return (name.isupper() or name[:2] == name[:2].lower()) and base(name) in LANGUAGES

@@ -163,11 +163,13 @@ def _found_delimiter(content: str) -> str:
     """The sign that parts the first rows into the same number of cells, more than one, most often."""
     sample = content[:SAMPLE]
 
-    def regular(sign: str) -> tuple[float, int]:
+    def regular(sign: str) -> tuple[float, int, float]:
         rows = csv.reader(io.StringIO(sample, newline=""), delimiter=sign)
         counts = Counter(len(row) for row, _ in zip(rows, range(LOOKED_AT), strict=False) if row)
         cells, times = max(counts.items(), key=lambda item: (item[1], item[0]), default=(1, 0))
-        return (times / max(counts.total(), 1) if cells > 1 else 0.0), -cells
+        # A comma of a sentence has a space after it.
+        spaced = sample.count(sign + " ") / max(sample.count(sign), 1)
+        return (times / max(counts.total(), 1) if cells > 1 else 0.0), -cells, -spaced
 
     return max(DELIMITERS, key=regular)
 

@@ -133,7 +133,20 @@ def all_learned(splits: Splits) -> Splits:
     """The splits with the validation examples among those to train on."""
     if splits.validation is None:
         return splits
-    return replace(splits, train=joined(replace(splits, test=None)), validation=None)
+    apart = replace(splits, test=None, validation=_every_pair(splits.validation))
+    return replace(splits, train=joined(apart), validation=None)
+
+
+def _every_pair(source: Source) -> Source:
+    """Of sentences with several references, which scoring wants together, a row for each of them."""
+    if not isinstance(source, ArraySource) or "references" not in source.columns:
+        return source
+    known = [text.split(b"\n") for text in source.columns["references"]]
+    rows = np.repeat(np.arange(len(source)), [len(some) for some in known])
+    pairs = source.take(rows)
+    pairs.columns["target"] = np.array([text for some in known for text in some], object)
+    del pairs.columns["references"]
+    return pairs
 
 
 def joined(splits: Splits) -> Source:

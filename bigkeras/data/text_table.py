@@ -133,7 +133,10 @@ def _has_header(rows: list[list[str]], wanted: Sequence[str | None]) -> bool:
     label = _label_column(rows[0], below, but=text)
     if label is None or not first[text] or not first[label]:
         return False
-    return not recurs(label) and len(rows[0][text]) < 30
+    if recurs(label):
+        return False
+    # A question of a survey is longer than most names, but among numbers its words are one.
+    return len(rows[0][text]) < 30 or (not is_number(rows[0][label]) and all(is_number(row[label]) for row in below))
 
 
 def _columns(
@@ -154,7 +157,7 @@ def _columns(
     if not looked:
         raise DataError(f"{path}: no row has the {len(names)} cells of the first line")
     if first is None:
-        first = _text_column(names, looked, but=second)
+        first = _text_column(names, looked, but=(second, split))
     if second is None:
         second = _label_column(names, looked, but=first, nor=split)
     if second is None:
@@ -187,9 +190,9 @@ def _named_column(path: Path, names: list[str], asked: str | None, usual: Sequen
     return None if known is None else lower.index(known)
 
 
-def _text_column(names: list[str], rows: list[list[str]], but: int | None = None) -> int:
-    """The column of the longest cells; of one whose name speaks of texts, a third as long are enough."""
-    sizes = {i: sum(len(row[i]) for row in rows) for i in range(len(names)) if i != but}
+def _text_column(names: list[str], rows: list[list[str]], but: Sequence[int | None] = ()) -> int:
+    """The column of the longest cells, not in `but`; of one whose name speaks of texts, a third as long are enough."""
+    sizes = {i: sum(len(row[i]) for row in rows) for i in range(len(names)) if i not in but}
     least = max(sizes.values()) / 3  # review_id is none
     spoken = [i for i in sizes if sizes[i] >= least and _speaks_of(names[i], TEXT_NAMES)]
     return max(spoken or sizes, key=lambda i: sizes[i])
@@ -207,6 +210,14 @@ def _label_column(names: list[str], rows: list[list[str]], but: int, nor: int | 
     fit = [i for i in places if len(set(cells[i])) > 1 and len(cells[i]) >= FILLED * len(rows)]
     spoken = [i for i in fit if _speaks_of(names[i], LABEL_NAMES)]
     return min(spoken or fit, key=lambda i: (len(set(cells[i])), sum(map(len, cells[i]))), default=None)
+
+
+def is_number(cell: str) -> bool:
+    try:
+        float(cell)
+        return True
+    except ValueError:
+        return False
 
 
 def _speaks_of(name: str, usual: Sequence[str]) -> bool:

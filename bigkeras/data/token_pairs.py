@@ -26,6 +26,8 @@ class TokenPairSource:
         self.labels = texts.labels
         # `(n, 2)`, those of the longest segmentations: the plan batches pairs by tokens.
         self.lengths = np.stack([side[1].reshape(-1, segmentations).max(1) for side in (source, target)], 1)
+        # How many target ids are read of all examples in an epoch, on average.
+        self.target_tokens = float(target[1].reshape(-1, segmentations).mean(1).sum())
         self._tokens: Any = None
         self._either: Any = None  # each side, and the other one after it
 

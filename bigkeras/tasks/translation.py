@@ -172,8 +172,9 @@ def translation(
     the data does not say are those of the run whose vocabularies are taken over. `beam`,
     `length_penalty` and `coverage_penalty` (both nothing to one beam) are those of validation and of the artifact.
     `sampling`: training sentences are cut into subwords at random, so bold (`subwords.sampled` says what the number
-    means): a regularisation that suits few pairs. `names`: training pairs with names or numbers are so often, a share,
-    shown with invented ones in their place (`names.py`), so that what was never seen is copied. `both_directions`: for
+    means): a regularisation that suits few pairs. `names`: a share; of the seven other versions of a training pair
+    that has names or numbers so many have invented ones in their place (`names.py`), so that what was never seen is
+    copied. `both_directions`: for
     so many epochs every second pair, in the next epoch the others, is learned the other way round, by a model that is
     not told which way it translates; then the direction asked for alone. It suits few pairs (Ding et al. 2021, arXiv
     2109.07780) and needs `joint`.
@@ -242,14 +243,12 @@ def _given(path: Path) -> tuple[tuple[bytes, bytes], tuple[str, str]]:
     if not path.is_dir():
         model = given_model(path)
         return (model, model), ("", "")
-    from bigkeras.tasks import load_preprocessor
+    from bigkeras.origin import UNREADABLE, first_line, pair_preprocessor
 
     try:
-        found = load_preprocessor(path)
-    except OSError as error:
-        raise DataError(f"task.vocabulary={path}: {error.filename}: {error.strerror}") from None
-    if not isinstance(found, PairPreprocessor):
-        raise DataError(f"task.vocabulary={path}: a run with another kind of data")
+        found = pair_preprocessor(path)
+    except UNREADABLE as error:
+        raise DataError(f"task.vocabulary={path}: {first_line(error)}") from None
     return found.models, found.languages
 
 

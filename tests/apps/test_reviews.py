@@ -249,6 +249,14 @@ def test_a_table_without_names_loses_no_text(tmp_path):
     assert copy.getvalue() == "pos,a great film,x,1\nneg,no,x,1\n"
 
 
+def test_what_parts_a_table_without_names_is_what_its_rows_share(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("Gut, aber teuer;3\nSchlecht, nie wieder;1\nSo, so, na ja;2\n")
+    with contextlib.ExitStack() as files:
+        texts = [review.text for review in Table(str(path), None, None, "1", files, named=False)]
+    assert texts == ["Gut, aber teuer", "Schlecht, nie wieder", "So, so, na ja"]
+
+
 def test_a_text_that_is_taken_for_a_name_is_told(tmp_path, capsys):
     found, _ = rows(tmp_path / "t.csv", "a great film\nno\n")
     assert [text for _, text, _ in found] == ["no"]

@@ -108,6 +108,25 @@ def test_a_table_that_is_sorted_by_its_labels_has_them_found(tmp_path):
     assert table(tmp_path / "t.csv", "\n".join(cells)).class_names == ("gut", "schlecht")
 
 
+def test_the_questions_of_a_survey_are_its_header(tmp_path):
+    lines = [f"{i}:00,It was {('fine', 'awful')[i % 2]} {i},{i % 5 + 1}" for i in range(20)]
+    header = "Timestamp,What could we improve about our service?,How satisfied are you?"
+    splits = table(tmp_path / "t.csv", "\n".join([header, *lines]))
+    assert splits.class_names == ("1", "2", "3", "4", "5") and len(everything(splits)) == 20
+
+
+def test_the_split_column_holds_no_texts(tmp_path):
+    lines = [f"字{i % 9},{'男女'[i % 2]},{('train', 'validation', 'test')[i % 3]}" for i in range(30)]
+    splits = table(tmp_path / "t.csv", "\n".join(["名字,类别,split", *lines]))
+    assert "字1" in everything(splits) and len(splits.validation) == 10
+
+
+def test_commas_of_sentences_part_no_table(tmp_path):
+    lines = [f"{('Gut', 'Schlecht')[i % 2]}, wohl wahr {i};{('ja', 'nein')[i % 2]}" for i in range(10)]
+    splits = table(tmp_path / "t.csv", "\n".join(["text;label", *lines]))
+    assert "Gut, wohl wahr 0" in everything(splits)
+
+
 def test_names_that_come_again_in_the_middle_of_a_table_are_still_its_header(tmp_path):
     again = "\n".join(["kommentar,urteil", *rows(["well well", "oh no"], 30), "kommentar,urteil", *rows(["so", "no"])])
     assert "texts in 'kommentar'" in table(tmp_path / "t.csv", again).found
