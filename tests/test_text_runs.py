@@ -162,6 +162,14 @@ def test_a_table_for_testing_alone_is_scored_and_changes_nothing_of_the_run(run,
     assert (run / "metrics.json").read_text() == before
 
 
+def test_all_rows_of_another_table_are_scored_whatever_was_learned_from(reviews, tmp_path):
+    limited = Choice("text_table", {"file": str(reviews), "limit_train": 40})
+    fit(recipe_for(reviews, epochs=1, data=limited), tmp_path / "run", log=QUIET)
+    place = tmp_path / "new.csv"
+    place.write_text("review,label\n" + "".join(f"so {i},{('good', 'bad')[i % 2]}\n" for i in range(200)), "utf-8")
+    assert evaluate(tmp_path / "run", split="all", data=str(place))["all"]["examples"] == 200
+
+
 def test_rows_of_one_class_are_scored_and_not_learned_from(run, tmp_path):
     place = tmp_path / "new.csv"
     place.write_text("review,label\nvery good,good\nvery bad,good\nso good,good\n", "utf-8")

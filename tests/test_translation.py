@@ -543,6 +543,16 @@ def test_a_recipe_that_means_nothing_for_pairs_is_refused(pairs, change, message
         check_recipe(recipe(pairs, **change))
 
 
+@pytest.mark.parametrize("damage", ["preprocessor.json", "source.model"])
+def test_a_damaged_run_whose_vocabularies_are_asked_for_is_told_in_a_line(task, damage, tmp_path):
+    splits, fitted = task
+    for name, data in fitted.preprocessor.files().items():
+        (tmp_path / name).write_bytes(b"{" if name == damage else data)
+    with pytest.raises(DataError, match=f"task.vocabulary={tmp_path}: ") as told:
+        TASKS["translation"](splits, vocabulary=str(tmp_path))
+    assert "\n" not in str(told.value)
+
+
 @pytest.mark.parametrize(
     "args, message",
     [

@@ -7,7 +7,8 @@ import pytest
 
 from bigkeras.data import DATASETS, corpora
 from bigkeras.data.cleaning import Pair, cleaned
-from bigkeras.data.source import DataError
+from bigkeras.data.pair_splits import pair_splits
+from bigkeras.data.source import DataError, all_learned
 
 GOOD = [(f"The cat number {i} sits on the mat.", f"Die Katze Nummer {i} sitzt auf der Matte.") for i in range(40)]
 
@@ -117,6 +118,20 @@ def test_a_set_of_tensorflow_datasets_keeps_its_own_test_part(monkeypatch):
     for name, changed, told in (("wmt", {}, "tfds build wmt"), ("toy/de-en", {"target_language": "fr"}, "not 'fr'")):
         with pytest.raises(DataError, match=told):
             DATASETS["tfds_translation"](dataset=name, **{**asked, **changed})
+
+
+def test_a_first_line_of_language_codes_in_capitals_names_the_columns(tmp_path):
+    splits = DATASETS["translation_pairs"](file=table(tmp_path / "a.tsv", GOOD, "EN\tDE\n"))
+    assert splits.languages == ("EN", "DE") and "EN" not in every(splits)
+
+
+def test_a_validation_sentence_with_several_translations_is_learned_with_all_of_them():
+    pairs = [Pair(str(i), f"Sentence {i // 2}.", f"Satz {i}.") for i in range(40)]
+    splits = pair_splits(pairs, ("en", "de"), origin="toy", validation=0.5, test=0, seed=0, limit_train=None)
+    learned = all_learned(splits)
+    assert len(splits.validation) == 10 and splits.validation.columns["references"][0].count(b"\n") == 1
+    assert sorted(learned.train.columns["target"]) == sorted(pair.target.encode() for pair in pairs)
+    assert learned.validation is None and "references" not in learned.train.columns
 
 
 def test_columns_have_numbers_or_names_and_languages(tmp_path):
