@@ -62,8 +62,7 @@ class Control(keras.callbacks.Callback):
         pairs = task.kind == "pairs"
         # Of sentence pairs, real target tokens are counted; batch_size is how many there is room for.
         self.unit = "tokens" if pairs else "examples"
-        train = task.opened(splits.train)
-        tokens = train.target_tokens if isinstance(train, TokenPairSource) else None
+        tokens = splits.train.target_tokens if isinstance(splits.train, TokenPairSource) else None
         self.counted = counted(recipe.batch_size, tokens, self.steps)
         self.of_epoch = self.steps * self.counted if pairs else examples_of(recipe, splits.train.labels)
         self.position = checkpoint.Position()

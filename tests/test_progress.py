@@ -10,6 +10,7 @@ import pytest
 from bigkeras.checkpoint import Position
 from bigkeras.control import Control
 from bigkeras.data.source import ArraySource, Splits
+from bigkeras.data.token_pairs import TokenPairSource
 from bigkeras.progress import epoch_line, progress_bar
 from bigkeras.recipes import RECIPES
 from bigkeras.runtime import Machine
@@ -78,6 +79,9 @@ def test_the_bar_says_what_it_counts():
 def control_of(directory, labels, lengths=None, **values):
     """What stands between the steps of a run on these labels, or pairs of these lengths, with no step made."""
     source = ArraySource({"x": np.zeros(len(labels))}, labels)
+    if lengths is not None:
+        sides = ((np.zeros(side.sum(), np.int32), side) for side in lengths.T)
+        source = TokenPairSource(*sides, source)
     task = SimpleNamespace(kind="image" if lengths is None else "pairs", lengths=lambda source: lengths)
     recipe, splits = RECIPES["digits"].override(**values), Splits(source, None, None, ("a", "b"))
     step, chief = SimpleNamespace(steps_left=0, metrics=[]), SimpleNamespace(chief=False)

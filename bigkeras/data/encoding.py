@@ -26,7 +26,9 @@ def decoded(data: bytes, origin: str, encoding: str | None = None) -> tuple[str,
     """
     if encoding is not None:
         try:
-            return data.decode(encoding).removeprefix("\ufeff"), encoding
+            text = data.decode(encoding).removeprefix("\ufeff")
+            # utf-7 and unicode_escape can hold halves of a character, which no other encoding has.
+            return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"), encoding
         except LookupError:
             raise DataError(f"encoding={encoding!r}: no such encoding; utf-8, gb18030 and cp1252 are some") from None
         except UnicodeError as error:

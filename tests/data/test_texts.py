@@ -355,6 +355,11 @@ def test_a_table_ends_where_it_ends_whatever_parts_its_columns(delimiter, tmp_pa
     assert (lines, cells, bad) == ([1, 2], [["a", "b"], ["c", "d"]], [])
 
 
+def test_half_a_character_of_an_encoding_that_is_said_is_replaced():
+    text, _ = decoded("so \ud800 and 😀".encode("utf-7", "surrogatepass"), "t.tsv", "utf-7")
+    assert text == "so � and 😀"
+
+
 @pytest.mark.parametrize("encoding", ["UTF_8", "utf-8", "utf-16-le", "utf-16", "gb18030"])
 def test_an_encoding_that_is_said_takes_the_mark_away(encoding):
     assert decoded("\ufeffreview".encode(encoding), "t.csv", encoding) == ("review", encoding)
