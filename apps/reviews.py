@@ -365,9 +365,11 @@ def _regular_delimiter(start: str) -> str:
     def regular(sign: str) -> tuple[float, int, float]:
         counts = collections.Counter(len(row) for row in csv.reader(lines, delimiter=sign) if row)
         cells, times = max(counts.items(), key=lambda item: (item[1], item[0]), default=(1, 0))
+        if cells < 2:
+            return 0.0, -1, 0.0
         # A comma of a sentence has a space after it.
         spaced = start.count(sign + " ") / max(start.count(sign), 1)
-        return (times / max(counts.total(), 1) if cells > 1 else 0.0), -cells, -spaced
+        return times / counts.total(), -cells, -spaced
 
     return max(DELIMITERS, key=regular)
 
@@ -375,9 +377,9 @@ def _regular_delimiter(start: str) -> str:
 def _is_stray(lines: list[str], cells: int, delimiter: str) -> bool:
     """Whether a row of several lines is made by two marks that quote nothing: text follows the second one.
 
-    The first line alone has its cells then, and the lines between are rows that would be lost.
+    Each of the lines alone has its cells then, and those between are rows that would be lost.
     """
-    if len(lines) < 2 or lines[0].count(delimiter) + 1 < cells:
+    if len(lines) < 2 or any(line.count(delimiter) + 1 < cells for line in lines):
         return False
     try:
         return not list(csv.reader(lines, delimiter=delimiter, strict=True))

@@ -115,8 +115,8 @@ def _scored(recipe: Recipe, data: str | None, settings: Mapping[str, Any]) -> Re
             raise RecipeError(f"--set {key}: of a trained model, arguments of the data alone, such as data.label=stars")
     if data is not None and "target_file" in recipe.data.args and "data.target_file" not in settings:
         raise RecipeError(f"--data {data}: of two aligned files; say --set data.target_file=FILE, too")
-    recipe = with_data(recipe, data)
-    if data is not None and "limit_train" in recipe.data.args:
+    own, recipe = place(recipe), with_data(recipe, data)
+    if place(recipe) != own and "limit_train" in recipe.data.args:
         # It was to make training short.
         recipe = recipe.override(**{"data.limit_train": None})
     recipe = recipe.override(**settings)

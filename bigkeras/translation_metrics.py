@@ -11,7 +11,8 @@ LENGTHS = (5, 10, 15, 20, 30, 50)
 UNSPACED = ("zh", "ja", "th")
 TOKENISERS = {"zh": "zh", "ja": "char", "th": "char", "ko": "char"}
 # What is copied: a word with a capital, of some letters, or a number.
-COPIED = re.compile(r"[^\W\d_]{3,}|\d+")
+# Words of scripts without spaces are none, and end at a name that stands between them.
+COPIED = re.compile(r"[^\W\d_\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff]{3,}|\d+")
 HAN, KANA, THAI = (re.compile(f"[{signs}]") for signs in ("\u3400-\u9fff", "\u3040-\u30ff", "\u0e00-\u0e7f"))
 References = Sequence[Sequence[str]]  # all known translations of each sentence
 

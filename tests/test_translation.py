@@ -482,6 +482,7 @@ def test_names_and_numbers_are_kept_that_stand_in_the_translation_as_in_source_a
     sources = ["Tom left Rome at 12:30 with Tom.", "Mary has 3 cats.", "I am Li, of NASA."]
     references = [["Tom fuhr um 12 Uhr 30.", "Tom verließ Rome."], ["Maria hat 3 Katzen."], ["Ich bin Li von NASA."]]
     assert kept_names(sources, references, ["Tom um 12:03", "Mary hat drei.", ""]) == {"shared": 5, "kept": 2}
+    assert kept_names(["I am Tom, 24."], [["我叫Tom，24岁。"]], ["我是Tom吗？"]) == {"shared": 2, "kept": 1}
 
 
 def test_references_are_compared_in_the_form_that_models_write():

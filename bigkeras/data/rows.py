@@ -149,9 +149,9 @@ def _parsed(
 def _is_stray(lines: list[str], cells: int, delimiter: str) -> bool:
     """Whether a row of several lines is made by two marks that quote nothing: text follows the second one.
 
-    The first line alone has its cells then, and the lines between are rows that would be lost.
+    Each of the lines alone has its cells then, and those between are rows that would be lost.
     """
-    if len(lines) < 2 or lines[0].count(delimiter) + 1 < cells:
+    if len(lines) < 2 or any(line.count(delimiter) + 1 < cells for line in lines):
         return False
     try:
         return not list(csv.reader(lines, delimiter=delimiter, strict=True))
@@ -167,9 +167,11 @@ def _found_delimiter(content: str) -> str:
         rows = csv.reader(io.StringIO(sample, newline=""), delimiter=sign)
         counts = Counter(len(row) for row, _ in zip(rows, range(LOOKED_AT), strict=False) if row)
         cells, times = max(counts.items(), key=lambda item: (item[1], item[0]), default=(1, 0))
+        if cells < 2:
+            return 0.0, -1, 0.0
         # A comma of a sentence has a space after it.
         spaced = sample.count(sign + " ") / max(sample.count(sign), 1)
-        return (times / max(counts.total(), 1) if cells > 1 else 0.0), -cells, -spaced
+        return times / counts.total(), -cells, -spaced
 
     return max(DELIMITERS, key=regular)
 

@@ -157,6 +157,8 @@ def _columns(
     if not looked:
         raise DataError(f"{path}: no row has the {len(names)} cells of the first line")
     if first is None:
+        if not set(range(len(names))) - {second, split}:
+            raise DataError(f"{path}: no column is left for the texts beside {', '.join(map(repr, names))}")
         first = _text_column(names, looked, but=(second, split))
     if second is None:
         second = _label_column(names, looked, but=first, nor=split)

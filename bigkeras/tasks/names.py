@@ -10,7 +10,8 @@ from collections import Counter
 
 import numpy as np
 
-WORD = re.compile(r"[^\W\d_]+|[0-9]+")
+# Signs of scripts without spaces, between which a name may stand, are no words: Thai, Kana, Han.
+WORD = re.compile(r"[^\W\d_\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff]+|[0-9]+")
 SHORTEST = {"name": 3, "number": 2}  # letters, digits
 # A name stands so many times as often with its capital as without: some writers are careless.
 SURE = 20

@@ -21,7 +21,6 @@ from bigkeras.tasks.vocabulary import given_fields, learned_sentencepiece, learn
 EXAMPLES = 16  # texts that the parity gate compares
 # Tokens of a text, where a recipe does not say how many.
 LONGEST = {"word": 512, "character": 2048, "wordpiece": 256, "sentencepiece": 512}
-BUCKETS, SIZE, MIN_COUNT = 2**17, 20_000, 2  # where nothing is said
 SHARE_WHOLE = 0.98  # of the training texts, that are not truncated then
 AUGMENTATIONS: dict[str, Callable] = {"word_dropout": word_dropout}
 
@@ -109,12 +108,12 @@ def text_classification(
     *,
     tokens: str = "word",
     ngrams: int = 1,
-    buckets: int = BUCKETS,
+    buckets: int = 2**17,
     length: int | None = None,
     truncation: str = "head",
     vocabulary: str | tuple[str, ...] | None = None,
-    vocabulary_size: int = SIZE,
-    min_count: int = MIN_COUNT,
+    vocabulary_size: int = 20_000,
+    min_count: int = 2,
     lower: bool = True,
     nfkc: bool | None = None,
 ) -> TextClassification:
@@ -132,10 +131,6 @@ def text_classification(
     found = kept_preprocessor(vocabulary, text_classification, asked)
     if found is not None:
         return TextClassification(found, splits.class_names, augmentation)
-    if ngrams == 1 and buckets != BUCKETS:
-        raise DataError(f"task.buckets={buckets}: for n-grams: with task.ngrams=2 or more")
-    if vocabulary and (vocabulary_size, min_count) != (SIZE, MIN_COUNT):
-        raise DataError("task.vocabulary has its words: without task.vocabulary_size and task.min_count")
     if nfkc is None:
         nfkc = tokens in ("word", "character")
     if ngrams == 1:

@@ -257,6 +257,13 @@ def test_what_parts_a_table_without_names_is_what_its_rows_share(tmp_path):
     assert texts == ["Gut, aber teuer", "Schlecht, nie wieder", "So, so, na ja"]
 
 
+def test_a_table_of_one_column_without_a_name_is_parted_by_commas(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text('"Good, cheap"\n"Bad, and slow"\n')
+    with contextlib.ExitStack() as files:
+        assert Table(str(path), None, None, "1", files, named=False).delimiter == ","
+
+
 def test_a_text_that_is_taken_for_a_name_is_told(tmp_path, capsys):
     found, _ = rows(tmp_path / "t.csv", "a great film\nno\n")
     assert [text for _, text, _ in found] == ["no"]

@@ -121,6 +121,11 @@ def test_the_split_column_holds_no_texts(tmp_path):
     assert "字1" in everything(splits) and len(splits.validation) == 10
 
 
+def test_a_table_of_labels_and_splits_has_no_texts(tmp_path):
+    with pytest.raises(DataError, match="no column is left for the texts"):
+        table(tmp_path / "t.csv", "label,split\na,train\nb,test\n")
+
+
 def test_commas_of_sentences_part_no_table(tmp_path):
     lines = [f"{('Gut', 'Schlecht')[i % 2]}, wohl wahr {i};{('ja', 'nein')[i % 2]}" for i in range(10)]
     splits = table(tmp_path / "t.csv", "\n".join(["text;label", *lines]))
@@ -336,6 +341,13 @@ def test_two_marks_that_quote_nothing_cost_their_lines_and_no_row_between(betwee
     splits = table(tmp_path / "t.csv", "\n".join(lines))
     assert len(everything(splits)) == 10 + between + 1 and len(splits.bad) == 2
     assert everything(splits)["so 0"] == "bad" and everything(splits)["fine"] == "good"
+
+
+@pytest.mark.parametrize("end", ['Really good." ', 'he said "wow" and left"'])
+def test_cells_of_several_lines_that_are_closed_carelessly_stay_whole(end, tmp_path):
+    lines = [f'{("pos", "neg")[i % 2]},"Good, {i}.\n{end}' for i in range(30)]
+    splits = table(tmp_path / "t.csv", "\n".join(["label,review", *lines]))
+    assert len(everything(splits)) == 30 and not splits.bad
 
 
 def test_a_table_of_marks_that_are_never_closed_is_refused_not_cut(tmp_path):

@@ -49,6 +49,12 @@ def test_words_that_also_stand_without_a_capital_and_names_that_bend_stay():
     assert all("Hand it" in source and "die Hand" in target for source, target in rows[2])
 
 
+def test_names_between_signs_without_spaces_are_found():
+    (_, *others) = varied([("I know Tom.", "我认识Tom先生。"), ("I know Anna.", "我认识Anna。")])[0]
+    assert len(set(others)) > 1
+    assert all(source[7:-1] == target[3:-3] for source, target in others)
+
+
 def test_a_share_of_them_changes_and_none_where_there_is_no_room():
     many = [(f"Tom sees {i} of Boston.", f"Tom sieht {i} von Boston.") for i in range(400)]
     pool = [*many, *PAIRS]

@@ -261,8 +261,6 @@ def test_sentencepiece_knows_every_character():
         ({"truncation": "tail"}, "task.truncation='tail'"),
         ({"tokens": "sentencepiece", "ngrams": 2}, "task.ngrams=2"),
         ({"length": 2}, "task.length=2: at least 4"),
-        ({"buckets": 64}, "task.buckets=64: for n-grams"),
-        ({"vocabulary": ("good",), "min_count": 5}, "without task.vocabulary_size and task.min_count"),
         ({"tokens": "sentencepiece", "vocabulary": ("[PAD]", "[UNK]")}, "takes the file of a model"),
         ({"vocabulary": "nowhere.txt"}, "nowhere.txt: No such file"),
         ({"tokens": "wordpiece", "vocabulary": __file__}, r"\[PAD\] must have id 0"),
