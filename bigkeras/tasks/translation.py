@@ -243,12 +243,17 @@ def _given(path: Path) -> tuple[tuple[bytes, bytes], tuple[str, str]]:
     if not path.is_dir():
         model = given_model(path)
         return (model, model), ("", "")
-    from bigkeras.origin import UNREADABLE, first_line, pair_preprocessor
+    from bigkeras.tasks import load_preprocessor
 
     try:
-        found = pair_preprocessor(path)
-    except UNREADABLE as error:
-        raise DataError(f"task.vocabulary={path}: {first_line(error)}") from None
+        found = load_preprocessor(path)
+        if not isinstance(found, PairPreprocessor):
+            raise DataError("a run with another kind of data")
+        found.vocabulary_sizes()  # reads them
+    except OSError as error:
+        raise DataError(f"task.vocabulary={path}: {error.filename}: {error.strerror}") from None
+    except (ValueError, LookupError, TypeError, RuntimeError) as error:
+        raise DataError(f"task.vocabulary={path}: damaged, or no translator's: {error}") from None
     return found.models, found.languages
 
 
