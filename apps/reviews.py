@@ -5,7 +5,6 @@ through unchanged: the model replaces them, and a copy of a table keeps them.
 """
 
 import codecs
-import collections
 import contextlib
 import csv
 import io
@@ -18,14 +17,15 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, TextIO
+from typing import Any, BinaryIO, TextIO
 
 from apps.console import complain
 from apps.streams import is_foreign, is_utf8, is_wide
+from apps.table_rows import DELIMITERS, has_quotes, regular_delimiter, rows_of
+from apps.table_rows import ReviewError as ReviewError  # for all that read reviews
 
 TABLES = {".csv": None, ".tsv": "\t", ".tab": "\t"}
 JSON_LINES = (".jsonl", ".ndjson", ".json")
-DELIMITERS = ",;\t|"
 USUAL_COLUMNS = (
     "text", "review", "sentence", "comment", "content", "body", "message",
     "tweet", "reviewtext", "评论", "内容", "文本",
@@ -40,14 +40,7 @@ NO_TEXTS = {
     b"%PDF-": "PDF",
 }
 LOOKED_AT = 2**16  # bytes that tell whether a file is UTF-8, and whether a TSV has quotes
-LONGEST_CELL = 10_000  # lines; a quotation mark that is open for more is a character
-END = "\0end of the table"  # what no cell ends with
 BLANK = "\0 \t\r\n\v\f\u00a0\u3000\ufeff"
-csv.field_size_limit(2**31 - 1)
-
-
-class ReviewError(ValueError):
-    """A file that cannot be read or written; one line that says why."""
 
 
 @dataclass(frozen=True)
@@ -157,11 +150,11 @@ class Table:
         self.delimiter = (
             delimiter
             or TABLES[Path(path).suffix.lower()]
-            or (max(DELIMITERS, key=bare.count) if named else _regular_delimiter(start))
+            or (max(DELIMITERS, key=bare.count) if named else regular_delimiter(start))
         )
         # A TSV has no quotes, but spreadsheets write some that have.
-        self.plain = self.delimiter == "\t" and not _has_quotes(start[len(self.before) :])
-        self.rows = _rows(itertools.chain(blank, [first], lines), path, self.delimiter, self.plain)
+        self.plain = self.delimiter == "\t" and not has_quotes(start[len(self.before) :])
+        self.rows = rows_of(itertools.chain(blank, [first], lines), path, self.delimiter, self.plain)
         top = next((found for found in self.rows if any(cell.strip() for cell in found[1])), None)
         if top is None:
             wanted = ": its first line names the columns, such as id,review" if named else ""
@@ -321,90 +314,6 @@ def _usual_column(names: list[str], where: str, kind: str) -> str | None:
         way = f"--column takes one of {', '.join(map(repr, alike))}" if len(set(alike)) > 1 else "rename one"
         raise ReviewError(f"{where}: two {kind} are called {usual!r}: {way}")
     return alike[0] if alike else None
-
-
-def _rows(lines: Iterator[str], name: str, delimiter: str, plain: bool) -> Iterator[tuple[int, list[str], bool]]:
-    """The line on which each row begins, its cells, and whether it has a quotation mark that is closed nowhere.
-
-    Such a mark would make the rest of the file one cell: it costs its line only, which is given as one cell.
-    """
-    again: collections.deque[str] = collections.deque()  # lines that are read once more
-    number = 1
-    while True:
-        taken: list[str] = []
-
-        def following(taken: list[str] = taken) -> Iterator[str]:
-            while len(taken) < LONGEST_CELL and (line := again.popleft() if again else next(lines, None)) is not None:
-                taken.append(line)
-                yield line
-            if taken:
-                yield from ("\n", END)  # a last line without its end must not run into it
-
-        try:
-            reader = csv.reader(
-                following(), delimiter=delimiter, quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL
-            )
-            row = next(reader, None)
-        except csv.Error as error:
-            raise ReviewError(f"{name}, line {number}: not CSV: {error}") from None
-        if row is None:
-            return
-        unclosed = bool(row) and (row[-1].endswith(END) or (not plain and _is_stray(taken, len(row), delimiter)))
-        if unclosed:
-            again.extendleft(reversed(taken[1:]))
-            taken, row = taken[:1], [taken[0].rstrip("\r\n")]
-        yield number, row, unclosed
-        number += len(taken)
-
-
-def _regular_delimiter(start: str) -> str:
-    """The sign that parts the rows at a table's beginning into the same number of cells, more than one, most often."""
-    lines = start.splitlines(keepends=True)
-    lines = lines[:-1] or lines  # the last one may be cut
-
-    def regular(sign: str) -> tuple[float, int, float]:
-        counts = collections.Counter(len(row) for row in csv.reader(lines, delimiter=sign) if row)
-        cells, times = max(counts.items(), key=lambda item: (item[1], item[0]), default=(1, 0))
-        if cells < 2:
-            return 0.0, -1, 0.0
-        # A comma of a sentence has a space after it.
-        spaced = start.count(sign + " ") / max(start.count(sign), 1)
-        return times / counts.total(), -cells, -spaced
-
-    return max(DELIMITERS, key=regular)
-
-
-def _is_stray(lines: list[str], cells: int, delimiter: str) -> bool:
-    """Whether a row of several lines is made by two marks that quote nothing: text follows the second one.
-
-    Each of the lines alone has its cells then, and those between are rows that would be lost.
-    """
-    if len(lines) < 2 or any(line.count(delimiter) + 1 < cells for line in lines):
-        return False
-    try:
-        return not list(csv.reader(lines, delimiter=delimiter, strict=True))
-    except csv.Error:
-        return True
-
-
-def _has_quotes(start: str) -> bool:
-    """Whether the cells of a TSV's beginning that begin with a quotation mark end with one, be it some lines below.
-
-    Across lines these are quotes where they bring rows of too few cells together, and no others.
-    """
-    cells = [cell for line in start.split("\n")[:-1] for cell in line.rstrip("\r").split("\t")]
-    quoted = [cell for cell in cells if cell.startswith('"')]
-    if quoted and all(len(cell) > 1 and cell.endswith('"') for cell in quoted):
-        return True
-
-    def regular(quoting: Literal[0, 3]) -> tuple[int, int]:
-        """How many rows have as many cells as the first, and how many have not."""
-        rows = [row for row in csv.reader(io.StringIO(start, newline=""), delimiter="\t", quoting=quoting) if row]
-        fit = sum(len(row) == len(rows[0]) for row in rows)
-        return fit, len(rows) - fit
-
-    plain, together = regular(csv.QUOTE_NONE), regular(csv.QUOTE_MINIMAL)
-    return together[0] >= plain[0] and together[1] < plain[1]
 
 
 def _checked(lines: Iterable[Any], name: str) -> Iterator[Any]:

@@ -168,6 +168,7 @@ def test_all_rows_of_another_table_are_scored_whatever_was_learned_from(reviews,
     place = tmp_path / "new.csv"
     place.write_text("review,label\n" + "".join(f"so {i},{('good', 'bad')[i % 2]}\n" for i in range(200)), "utf-8")
     assert evaluate(tmp_path / "run", split="all", data=str(place))["all"]["examples"] == 200
+    assert evaluate(tmp_path / "run", split="train", data=str(reviews))["train"]["examples"] == 40  # its own
 
 
 def test_rows_of_one_class_are_scored_and_not_learned_from(run, tmp_path):
