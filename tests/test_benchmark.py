@@ -23,6 +23,7 @@ from benchmarks import (
     train_translator,
     translate,
     translator_contenders,
+    unseen_names,
 )
 from benchmarks.comparison import markdown, parse, summary
 from benchmarks.contenders import CLASSES, WORKLOADS, examples, stock_model
@@ -282,6 +283,19 @@ def test_own_texts_are_scored_beside_a_linear_machine_on_the_same_split(tmp_path
         low, high = found["accuracy_95"]
         assert low <= found["accuracy"] <= high and found["accuracy"] > 0.9 and found["seconds"] > 0
     assert "\n".join(own_texts.markdown(written)) in capsys.readouterr().out
+
+
+def test_names_never_seen_are_put_in_the_place_of_tom(tmp_path, capsys):
+    folder = tmp_path / "tatoeba-deu-eng"
+    folder.mkdir()
+    lines = [f"Tom saw Sabine {i}.\tTom sah Sabine {i}.\tCC-BY 2.0" for i in range(300)]
+    (folder / "deu.txt").write_text("\n".join(lines), encoding="utf-8")
+    pairs = unseen_names.renamed(str(tmp_path))
+    unseen = [name for name in unseen_names.NAMES.split() if name != "Sabine"]
+    assert pairs and [source.split()[0] for source, _ in pairs] == unseen[: len(pairs)]
+    assert all(target.split()[0] == source.split()[0] for source, target in pairs)
+    assert unseen_names.main(["--data", str(tmp_path / "none")]) == 1
+    assert "tatoeba is not in" in capsys.readouterr().err
 
 
 def test_own_texts_that_cannot_be_used_are_one_line(tmp_path, capsys):
