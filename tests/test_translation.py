@@ -28,6 +28,7 @@ from bigkeras.recipe_data import ready
 from bigkeras.signals import Log
 from bigkeras.tasks import TASKS, load_preprocessor, load_task
 from bigkeras.tasks.pairs import clean, pieces
+from bigkeras.tasks.subwords import VERSIONS
 from bigkeras.train import fit
 from bigkeras.transfer import artifact_model, start_from
 from bigkeras.translation_metrics import corpus_bleu, kept_names, translation_metrics, unspaced_language
@@ -176,13 +177,13 @@ def test_segmentations_drawn_at_random_are_the_same_text_and_the_first_is_the_li
     fitted = TASKS["translation"](splits, **options, sampling=alpha)
     train, plain = fitted.ready(splits).train, TASKS["translation"](splits, **options).ready(splits).train
     index = np.arange(20)
-    shown = [train.fetch(index, place)["target"] for place in range(train.segmentations)]
+    shown = [train.fetch(index, place / VERSIONS)["target"] for place in range(VERSIONS)]
     texts = [fitted.preprocessor.tokenizers().sentences(ids.to_tensor()).numpy().tolist() for ids in shown]
     assert texts == [texts[0]] * len(texts)
     assert shown[0].to_list() == plain.fetch(index)["target"].to_list()
     assert sum(ids.to_list() != shown[0].to_list() for ids in shown[1:]) == len(shown) - 1
     assert (train.lengths >= plain.lengths).all() and train.lengths.max() <= 48
-    again = fitted.ready(splits).train.fetch(index, 3)["target"]
+    again = fitted.ready(splits).train.fetch(index, 3 / VERSIONS)["target"]
     assert again.to_list() == shown[3].to_list()
 
 
@@ -235,7 +236,7 @@ def test_pairs_that_are_too_long_are_left_out_and_told(pairs, task, capsys):
 def test_the_rate_of_pairs_counts_the_target_tokens_that_are_read_and_no_padding(pairs):
     splits = DATASETS["translation_pairs"](file=str(pairs))
     train = TASKS["translation"](splits, vocabulary_size=340, length=48, sampling=0.2).ready(splits).train
-    read = [train.fetch(np.arange(len(train)), place)["target"].flat_values.shape[0] for place in range(8)]
+    read = [train.fetch(np.arange(len(train)), place / 8)["target"].flat_values.shape[0] for place in range(8)]
     assert train.target_tokens == np.mean(read) < train.lengths[:, 1].sum()
     assert counted(2048, train.target_tokens, 2) == round(np.mean(read) / 2)
     assert counted(2048, None, 2) == 2048

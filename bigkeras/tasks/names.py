@@ -20,28 +20,44 @@ Pair = tuple[str, str]
 
 
 def with_invented_names(
-    sources: np.ndarray, targets: np.ndarray, room: np.ndarray, *, share: float, versions: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """`versions` of each pair, bytes `(n, versions)` a side: the pair itself, then such with invented names.
+    sources: np.ndarray, targets: np.ndarray, room: np.ndarray, *, share: float, most: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Both sides of the versions of all pairs, bytes, one after the other, and how many each pair has, `(n,)`.
 
-    `share`: of the later versions of a pair that has names or numbers so many have invented ones. `room`: `(n,)`, how
-    many subwords a side may get longer: a pair that has less stays as it is. The same pairs give the same.
+    A pair that has names or numbers has `most` versions: itself, then such of which `share` have invented ones. Any
+    other is there once. `room`: `(n,)`, how many subwords a side may get longer: a version that needs more is the pair
+    itself. The same pairs give the same.
     """
     pairs = [(source.decode(), target.decode()) for source, target in zip(sources, targets, strict=True)]
     pool = _names(pairs)
     names, draw = frozenset(pool), np.random.default_rng(0)
-    sides = np.repeat(sources[:, None], versions, 1), np.repeat(targets[:, None], versions, 1)
+    found: list[tuple[bytes, bytes]] = []
+    counts = np.ones(len(pairs), np.int64)
     for row, pair in enumerate(pairs):
+        itself = sources[row], targets[row]
+        found.append(itself)
         own = sorted(word for word in _copied(pair) if word in names or word.isdecimal())
-        for version in range(1, versions) if own else ():
-            if draw.random() >= share:
-                continue
-            told = {word: _number(len(word), draw) if word.isdecimal() else _name(pool, draw) for word in own}
-            # A subword has a byte at least, and a word a mark before it.
-            if sum(len(told[word].encode()) + 1 for word in WORD.findall(pair[0]) if word in told) <= room[row]:
-                for side, text in zip(sides, pair, strict=True):
-                    side[row, version] = _renamed(text, told).encode()
-    return sides
+        if not own:
+            continue
+        counts[row] = most
+        for _ in range(1, most):
+            invented = _invented(pair, own, pool, int(room[row]), draw) if draw.random() < share else None
+            found.append(invented or itself)
+    both = np.empty((len(found), 2), object)
+    both[:] = found
+    return both[:, 0], both[:, 1], counts
+
+
+def _invented(
+    pair: Pair, own: list[str], pool: list[str], room: int, draw: np.random.Generator
+) -> tuple[bytes, bytes] | None:
+    """The pair with others in the place of its own names and numbers; None where they may be too long for `room`."""
+    told = {word: _number(len(word), draw) if word.isdecimal() else _name(pool, draw) for word in own}
+    # A subword has a byte at least, and a word a mark before it.
+    if sum(len(told[word].encode()) + 1 for word in WORD.findall(pair[0]) if word in told) > room:
+        return None
+    source, target = (_renamed(text, told).encode() for text in pair)
+    return source, target
 
 
 def _names(pairs: list[Pair]) -> list[str]:

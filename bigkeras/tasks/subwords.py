@@ -18,7 +18,7 @@ ALGORITHMS = ("unigram", "bpe")
 # signs, SentencePiece's documentation advises less than 1.
 COVERAGE = 0.9995
 # How many versions of a training sentence are drawn, and shown in turn.
-SEGMENTATIONS = 8
+VERSIONS = 8
 
 
 def learned(texts: Iterable[bytes], size: int, algorithm: str) -> bytes:

@@ -18,7 +18,7 @@ from bigkeras.data.token_pairs import TokenPairSource
 from bigkeras.recipe import Choice, RecipeError
 from bigkeras.tasks.names import with_invented_names
 from bigkeras.tasks.pairs import BEGIN, PADDING, PairPreprocessor, padded
-from bigkeras.tasks.subwords import ALGORITHMS, SEGMENTATIONS, encoded, given_model, learned_models, sampled
+from bigkeras.tasks.subwords import ALGORITHMS, VERSIONS, encoded, given_model, learned_models, sampled
 
 EXAMPLES = 100  # sentences that the parity gate translates
 LONGEST = 128  # ids of a sentence
@@ -74,28 +74,26 @@ class Translation:
         return TokenPairSource(source_ids, target_ids, texts)
 
     def _varied(self, source: TokenPairSource) -> TokenPairSource:
-        """`SEGMENTATIONS` of each pair: itself, then such with other subwords, invented names or both."""
+        """Each pair, and up to `VERSIONS` of it with other subwords, invented names or both."""
         texts, length = _texts(source), self.preprocessor.length
-        source_texts, target_texts = texts.columns["source"], texts.columns["target"]
+        sides = [texts.columns["source"], texts.columns["target"]]
+        versions = np.ones(len(texts), np.int64)
         if self.names:
             room = length - source.lengths.max(1)
-            sides = with_invented_names(source_texts, target_texts, room, share=self.names, versions=SEGMENTATIONS)
-        else:
-            sides = (
-                np.repeat(source_texts[:, None], SEGMENTATIONS, 1),
-                np.repeat(target_texts[:, None], SEGMENTATIONS, 1),
-            )
+            *sides, versions = with_invented_names(sides[0], sides[1], room, share=self.names, most=VERSIONS)
         if self.sampling is None:
             tokenizers = self.preprocessor.tokenizers()
             ways = tokenizers.source_ids, tokenizers.target_ids
-            flat = [encoded(tokenize, side.reshape(-1)) for tokenize, side in zip(ways, sides, strict=True)]
+            flat = [encoded(tokenize, side) for tokenize, side in zip(ways, sides, strict=True)]
         else:
-            models = self.preprocessor.models
+            # A pair that is there once is cut into subwords in as many ways.
+            ways_of_each = np.repeat(np.where(versions == 1, VERSIONS, 1), versions)
+            sides, versions = [side.repeat(ways_of_each) for side in sides], np.full(len(texts), VERSIONS)
             flat = [
-                sampled(model, side, alpha=self.sampling, length=length)
-                for model, side in zip(models, sides, strict=True)
+                sampled(model, side.reshape(-1, VERSIONS), alpha=self.sampling, length=length)
+                for model, side in zip(self.preprocessor.models, sides, strict=True)
             ]
-        return TokenPairSource(flat[0], flat[1], texts, SEGMENTATIONS)
+        return TokenPairSource(flat[0], flat[1], texts, versions)
 
     def lengths(self, source: Source) -> np.ndarray:
         """How many ids the source and the target of each pair have, `(n, 2)`: batches are counted in tokens."""
@@ -110,7 +108,7 @@ class Translation:
         def batch(row: Batch) -> tuple[Any, tf.Tensor, tf.Tensor]:
             index = tf.boolean_mask(row["index"], row["index"] >= 0)
             weight = row["weight"][: tf.size(index)]
-            drawn = tf.cast(row["random"][: tf.size(index), 0] * opened.segmentations, index.dtype)
+            drawn = row["random"][: tf.size(index), 0]
             turned = _turned(row, self.both_directions)[: tf.size(index)] if training and self.both_directions else None
             tokens = opened.fetch(index, drawn, turned)
             source_ids, labels = padded(tokens["source"], tokens["target"])

@@ -8,6 +8,7 @@ import pytest
 from bigkeras.data import DATASETS
 from bigkeras.tasks import TASKS
 from bigkeras.tasks.names import with_invented_names
+from bigkeras.tasks.subwords import VERSIONS
 
 PAIRS = [
     ("Tom went to Boston with Anna.", "Tom ging mit Anna nach Boston."),
@@ -26,8 +27,14 @@ def sides(pairs):
 
 
 def varied(pairs, room=100, **options):
-    found = with_invented_names(*sides(pairs), np.full(len(pairs), room), **{"share": 1.0, "versions": 5, **options})
-    return [[(a.decode(), b.decode()) for a, b in zip(*row, strict=True)] for row in zip(*found, strict=True)]
+    """The versions of each pair."""
+    *both, versions = with_invented_names(
+        *sides(pairs), np.full(len(pairs), room), **{"share": 1.0, "most": 5, **options}
+    )
+    found = iter(zip(*both, strict=True))
+    rows = [[tuple(side.decode() for side in next(found)) for _ in range(n)] for n in versions]
+    assert next(found, None) is None
+    return rows
 
 
 def test_names_change_alike_on_both_sides_and_nothing_else_does():
@@ -58,7 +65,9 @@ def test_names_between_signs_without_spaces_are_found():
 def test_a_share_of_them_changes_and_none_where_there_is_no_room():
     many = [(f"Tom sees {i} of Boston.", f"Tom sieht {i} von Boston.") for i in range(400)]
     pool = [*many, *PAIRS]
-    changed = np.mean([pair != row[0] for row in varied(pool, share=0.3)[:400] for pair in row[1:]])
+    rows = varied(pool, share=0.3)[:400]
+    assert {len(row) for row in rows} == {5}
+    changed = np.mean([pair != row[0] for row in rows for pair in row[1:]])
     assert 0.25 < changed < 0.35
     assert all(pair == row[0] for row in varied(pool, room=0) for pair in row)
 
@@ -66,7 +75,7 @@ def test_a_share_of_them_changes_and_none_where_there_is_no_room():
 def test_numbers_change_where_no_pair_has_a_name_and_else_nothing():
     first, second = varied([("24 hands", "24 Hände"), ("the hand", "die hand")])
     assert len(set(first)) == 5 and all(source[:2] == target[:2] for source, target in first)
-    assert second == [("the hand", "die hand")] * 5
+    assert second == [("the hand", "die hand")]
 
 
 @pytest.mark.parametrize("sampling", [None, 0.3])
@@ -80,6 +89,8 @@ def test_what_is_learned_has_the_invented_names_within_the_length(tmp_path, samp
     train, plain = task.ready(splits).train, TASKS["translation"](splits, **options).ready(splits).train
     index = np.arange(len(train))
     assert train.fetch(index)["target"].to_list() == plain.fetch(index)["target"].to_list()
-    shown = task.preprocessor.tokenizers().sentences(train.fetch(index, 3)["target"].to_tensor()).numpy()
+    assert set(train.versions.tolist()) == ({1, VERSIONS} if sampling is None else {VERSIONS})
+    assert len(train.source[1]) == len(train.target[1]) == train.versions.sum()
+    shown = task.preprocessor.tokenizers().sentences(train.fetch(index, 3 / 8)["target"].to_tensor()).numpy()
     assert sum(any(name in text.decode() for name in ("Tom", "Lenora")) for text in shown) < len(shown) / 3
     assert train.lengths.max() <= 40
