@@ -38,8 +38,9 @@ class Recipe:
     and Juditsky 1992). `max_bad_fraction`: the run ends where more of the examples cannot be read.
     `batch_size` is the global batch, whatever the number of replicas. `micro_batches` parts of it are accumulated
     into one optimizer step. `monitor` is the validation metric that decides the best epoch; with a validation split
-    of zero the last epoch is the best one. `start_from` gives the first weights (a run, a shipped model, a file or
-    "imagenet") and `freeze_until` names the last layer that keeps them; `layer_decay` multiplies the learning rate once
+    of zero the last epoch is the best one. `start_from` gives the first weights (the folder
+    of a run, of a shipped model or of published BERT weights, a weights file, "imagenet", "minilm" or a KerasHub preset
+    of BERT) and `freeze_until` names the last layer that keeps them; `layer_decay` multiplies the learning rate once
     for every stage that a layer lies below the top; `lora`, a rank, trains low-rank updates of the attention's layers,
     and the last layer, alone. `patience` counts scored epochs without a better `monitor`; None never stops.
     `score_every`: after so many epochs, and the last, a translator's validation sentences are translated. `teacher`: a
