@@ -15,6 +15,7 @@ from bigkeras.data.fingerprint import DATA_FILE, PARTS, other_data
 from bigkeras.data.source import DataError, Source, Splits
 from bigkeras.models import MODELS
 from bigkeras.optimization import OPTIMIZERS, OURS, SCHEDULES
+from bigkeras.origin import origin_folder
 from bigkeras.recipe import Recipe, RecipeError, check, known, load
 from bigkeras.run import EARLIER_RUNS, RunError, has_learned, read_json, write_json
 from bigkeras.search import check_auto
@@ -97,9 +98,10 @@ def known_before(recipe: Recipe, found: Found) -> list[str]:
     held = {part: values for part, values in found.items() if part != "train"}
     for setting in EARLIER_RUNS:
         named = getattr(recipe, setting)
-        if not named or not all((expanded(named) / name).is_file() for name in (DATA_FILE, "recipe.json")):
+        folder = origin_folder(expanded(named)) if named else None
+        if not folder or not all((folder / name).is_file() for name in (DATA_FILE, "recipe.json")):
             continue
-        earlier, before = load(expanded(named)), read_json(expanded(named) / DATA_FILE)
+        earlier, before = load(folder), read_json(folder / DATA_FILE)
         if setting != "start_from" and recipe.task.name == "translation" and earlier.data != recipe.data:
             continue  # which is said where it is opened
         same = earlier.data.name == recipe.data.name and _unparted(earlier) == _unparted(recipe)

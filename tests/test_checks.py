@@ -122,6 +122,8 @@ def test_a_run_that_starts_from_one_that_knows_its_held_out_examples_says_so(ear
     (line,) = known_before(recipe, parted)
     assert line.startswith(f"start_from={directory}: learned from this data, parted otherwise")
     assert "validation and test split" in line
+    (directory / "best.keras").touch()
+    assert len(known_before(recipe.override(start_from=str(directory / "best.keras")), parted)) == 1
     assert known_before(recipe.override(data=Choice("digits", {"directory": "elsewhere"})), parted) == []
     # Another language of one data set, say, is other data, not other parts.
     elsewhere = RECIPE.override(data=Choice("tatoeba", {"target_language": "zh"}), start_from=str(directory))

@@ -47,6 +47,17 @@ LANGUAGES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("hi", "mr", "ne"), ("Devanagari",)),
     **{"bn": ("Bengali",), "ta": ("Tamil",), "zh": ("Han",), "ja": ("Han", "Kana"), "ko": ("Hangul", "Han")},
 }
+# The same languages by three letters (ISO 639-2 and 639-3), as files of OPUS and Tatoeba are named.
+THREE_LETTERS_OF = """
+en eng, de deu/ger, fr fra/fre, es spa, it ita, pt por, nl nld/dut, sv swe, da dan, no nor, fi fin, pl pol,
+cs ces/cze, sk slk/slo, hu hun, ro ron/rum, hr hrv, sl slv, et est, lv lav, lt lit, tr tur, vi vie, id ind,
+ms msa/may, sw swa, ca cat, eo epo, ru rus, uk ukr, bg bul, be bel, mk mkd/mac, el ell/gre, hy hye/arm,
+he heb, th tha, ka kat/geo, ar ara, fa fas/per, ur urd, hi hin, mr mar, ne nep, bn ben, ta tam,
+zh zho/chi/cmn, ja jpn, ko kor
+"""
+THREE_LETTERS = {
+    three: two for two, threes in map(str.split, THREE_LETTERS_OF.split(",")) for three in threes.split("/")
+}
 # Frequent words tell languages of one script apart, as far as it takes to see that columns are swapped.
 FREQUENT = {
     "en": "the of and to is that you with",
@@ -163,8 +174,14 @@ def reasons(given: Sequence[str]) -> Counter[str]:
 
 
 def base(language: str) -> str:
-    """zh-CN → zh."""
-    return language.lower().replace("_", "-").partition("-")[0]
+    """zh-CN → zh, deu → de."""
+    first = code(language).partition("-")[0]
+    return THREE_LETTERS.get(first, first)
+
+
+def code(language: str) -> str:
+    """zh_CN → zh-cn: small and capital letters are the same in codes."""
+    return language.lower().replace("_", "-")
 
 
 def _reason(pair: Pair, ratio: float, scripts: Sequence[tuple[str, ...]]) -> str:

@@ -119,6 +119,8 @@ def tfds_translation(
     missing = [name for name in languages if name not in builder.info.features]
     if missing:
         raise DataError(f"{dataset} has {', '.join(builder.info.features)}, not {missing[0]!r}")
+    if "train" not in builder.info.splits:
+        raise DataError(f"{dataset} has {', '.join(builder.info.splits)}, and no train part to learn from")
     own = [part for part in ("validation", "test") if part in builder.info.splits]
     pairs: list[Pair] = []
     for part in ("train", *own):
@@ -138,7 +140,11 @@ def _published_lines(path: Path) -> list[str]:
     if not _present(path):
         raise DataError(f"multi30k: {packed} is not there: place the gzipped pairs there, or say --data DIR")
     data = read_bytes(path, "multi30k") if path.is_file() else unpacked(read_bytes(packed, "multi30k"), packed)
-    return data.decode().removesuffix("\n").split("\n")
+    try:
+        return data.decode().removesuffix("\n").split("\n")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise DataError(f"multi30k: {path}: line {line} is no UTF-8 text: fetch it again") from None
 
 
 def _tatoeba_text(folder: Path, code: str) -> str | None:

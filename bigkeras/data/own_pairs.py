@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from bigkeras.data.cleaning import LANGUAGES, SAMPLE, Pair, base, check_order, tidy
+from bigkeras.data.cleaning import LANGUAGES, SAMPLE, Pair, base, check_order, code, tidy
 from bigkeras.data.corpora import unpacked
 from bigkeras.data.encoding import decoded
 from bigkeras.data.files import expanded
@@ -94,7 +94,7 @@ def aligned_files(
         counts = " and ".join(f"{path} {len(lines)}" for path, lines in zip(paths, sides, strict=True))
         raise DataError(f"aligned files have the same number of lines, these have: {counts}")
     endings = [path.name.removesuffix(".gz").rpartition(".")[2] for path in paths]
-    codes = [ending if 2 <= len(base(ending)) <= 3 and ending.lower() not in NO_LANGUAGES else "" for ending in endings]
+    codes = [ending if _is_code(base(ending)) and len(set(endings)) == 2 else "" for ending in endings]
     languages = (source_language or codes[0], target_language or codes[1])
     pairs = [
         Pair(f"{paths[0]}:{number}", tidy(s), tidy(t)) for number, (s, t) in enumerate(zip(*sides, strict=True), 1)
@@ -103,6 +103,10 @@ def aligned_files(
     return pair_splits(
         pairs, languages, origin=str(paths[0]), validation=validation, test=test, seed=seed, limit_train=limit_train
     )
+
+
+def _is_code(ending: str) -> bool:
+    return 2 <= len(ending) <= 3 and ending.isalpha() and ending not in NO_LANGUAGES
 
 
 def tmx(
@@ -189,5 +193,5 @@ def _number(column: int | str) -> int | None:
 
 
 def _is_language(name: str) -> bool:
-    # Not a sentence that begins a file, such as "No".
-    return (name.isupper() or name[:2] == name[:2].lower()) and base(name) in LANGUAGES
+    # Not a sentence that begins a file, such as "No", nor a word of a list, such as "cat": Catalan.
+    return (name.isupper() or name[:2] == name[:2].lower()) and code(name).partition("-")[0] in LANGUAGES

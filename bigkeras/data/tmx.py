@@ -7,7 +7,7 @@ from html.entities import html5
 from pathlib import Path
 from xml.parsers import expat
 
-from bigkeras.data.cleaning import base
+from bigkeras.data.cleaning import base, code
 from bigkeras.data.source import DataError
 
 # Inside a segment these hold codes of the markup that was there; all else holds text.
@@ -110,18 +110,20 @@ class _Reader:
 def _chosen(path: Path, reader: _Reader, source: str, target: str) -> tuple[str, str]:
     found = list(reader.languages)
     free = [name for name in found if not target or base(name) != base(target)]
-    source = source or next((name for name in free if base(name) == base(reader.source)), "") or (free or [""])[0]
+    source = source or next((name for name in free if base(name) == base(reader.source)), "")
+    if not source and (not target or len({base(name) for name in free}) == 1):
+        source = (free or [""])[0]
     others = [name for name in found if base(name) != base(source)]
-    if not target:
-        if len({base(name) for name in others}) != 1:
-            told = ", ".join(found) or "none"
-            raise DataError(f"{path}: which of {told}? --set data.source_language=… and data.target_language=…")
-        target = others[0]
-    return source, target
+    if not source or (not target and len({base(name) for name in others}) != 1):
+        told = ", ".join(found) or "none"
+        raise DataError(f"{path}: which of {told}? --set data.source_language=… and data.target_language=…")
+    return source, target or others[0]
 
 
 def _segment(segments: dict[str, str], language: str) -> str | None:
     """The text of a language: of its very code, else of another country's."""
-    if language in segments:
-        return segments[language]
-    return next((text for name, text in segments.items() if base(name) == base(language)), None)
+    for same in (code, base):
+        for name, text in segments.items():
+            if same(name) == same(language):
+                return text
+    return None

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from bigkeras.data import DATASETS, corpora
-from bigkeras.data.cleaning import Pair, cleaned
+from bigkeras.data.cleaning import Pair, base, cleaned
 from bigkeras.data.pair_splits import pair_splits
 from bigkeras.data.source import DataError, all_learned
 
@@ -118,6 +118,20 @@ def test_a_set_of_tensorflow_datasets_keeps_its_own_test_part(monkeypatch):
     for name, changed, told in (("wmt", {}, "tfds build wmt"), ("toy/de-en", {"target_language": "fr"}, "not 'fr'")):
         with pytest.raises(DataError, match=told):
             DATASETS["tfds_translation"](dataset=name, **{**asked, **changed})
+    dataset.info.splits = ("validation", "test")
+    with pytest.raises(DataError, match="toy/de-en has validation, test, and no train part"):
+        DATASETS["tfds_translation"](dataset="toy/de-en", **asked)
+
+
+def test_published_pairs_that_are_no_utf8_are_told_with_their_line(tmp_path):
+    (tmp_path / "multi30k").mkdir()
+    for name in ("train", "val", "test_2016_flickr"):
+        for side, language in enumerate(("en", "de")):
+            text = "".join(pair[side] + "\n" for pair in GOOD).encode()
+            broken = text + b"Stra\xdfe\n" if (name, language) == ("train", "de") else text
+            (tmp_path / "multi30k" / f"{name}.{language}").write_bytes(broken)
+    with pytest.raises(DataError, match=rf"train\.de: line {len(GOOD) + 1} is no UTF-8 text"):
+        DATASETS["multi30k"](directory=str(tmp_path))
 
 
 def test_a_first_line_of_language_codes_in_capitals_names_the_columns(tmp_path):
@@ -257,6 +271,24 @@ def test_the_ending_of_an_aligned_file_is_no_language_in_any_case(tmp_path):
     assert splits.languages == ("EN", "")
 
 
+@pytest.mark.parametrize("names", [("a.dat", "b.dat"), ("x.v1", "x.v2")])
+def test_an_ending_that_both_files_have_or_with_a_digit_is_no_language(tmp_path, names):
+    for side, name in enumerate(names):
+        (tmp_path / name).write_text("".join(pair[side] + "\n" for pair in GOOD))
+    file, target_file = (str(tmp_path / name) for name in names)
+    assert DATASETS["aligned_files"](file=file, target_file=target_file).languages == ("", "")
+
+
+def test_three_letters_are_the_same_language_as_two(tmp_path):
+    assert [base(name) for name in ("eng", "DEU", "ger-AT", "cmn_Hans", "zh-CN", "ceb")] == [
+        "en", "de", "de", "zh", "zh", "ceb",
+    ]  # fmt: skip
+    for name, side in (("x.eng", 1), ("x.deu", 0)):
+        (tmp_path / name).write_text("".join(f"{i} {SENTENCES[('en', 'de')[side]]}\n" for i in range(30)))
+    with pytest.raises(DataError, match="deu stands where eng should"):
+        DATASETS["aligned_files"](file=str(tmp_path / "x.deu"), target_file=str(tmp_path / "x.eng"))
+
+
 def test_aligned_files_of_different_lengths_are_refused(tmp_path):
     (tmp_path / "x.en").write_text("One.\nTwo.\n")
     (tmp_path / "x.de").write_text("Eins.\n")
@@ -282,6 +314,28 @@ def test_a_translation_memory_is_read_without_the_codes_of_its_markup(tmp_path):
     path.write_text(TMX.format(doctype='<!DOCTYPE tmx SYSTEM "tmx14.dtd">', units="".join([marked, *units])))
     splits = DATASETS["tmx"](file=str(path))
     assert splits.languages == ("en-GB", "de") and "A bold word." in every(splits)
+
+
+def test_of_a_language_the_country_that_is_asked_for_is_read_however_its_code_is_written(tmp_path):
+    path = tmp_path / "m.tmx"
+    said = {"EN-US": "Hello", "ZH-TW": "臺灣", "zh_CN": "中国"}
+    unit = "".join(f'<tuv xml:lang="{name}"><seg>{{}} {text}</seg></tuv>' for name, text in said.items())
+    units = "".join(f"<tu>{unit.format(i, i, i)}</tu>\n" for i in range(40))
+    path.write_text(TMX.format(doctype="", units=units), encoding="utf-8")
+    splits = DATASETS["tmx"](file=str(path), source_language="en-us", target_language="zh-cn")
+    assert {text.split()[-1] for text in texts(splits.train, "target")} == {"中国"}
+
+
+def test_which_of_several_languages_is_the_source_is_not_guessed(tmp_path):
+    path = tmp_path / "m.tmx"
+    unit = "".join(f'<tuv xml:lang="{name}"><seg>{{}} {name}</seg></tuv>' for name in ("fr", "en", "de"))
+    units = "".join(f"<tu>{unit.format(i, i, i)}</tu>\n" for i in range(40))
+    path.write_text(TMX.format(doctype="", units=units).replace("en-US", "*all*"))
+    with pytest.raises(DataError, match="which of fr, en, de"):
+        DATASETS["tmx"](file=str(path), target_language="de")
+    assert DATASETS["tmx"](file=str(path), source_language="en", target_language="de").languages == ("en", "de")
+    path.write_text(TMX.format(doctype="", units=units))
+    assert DATASETS["tmx"](file=str(path), target_language="de").languages == ("en", "de")
 
 
 def test_units_on_one_line_have_names_of_their_own(tmp_path):
