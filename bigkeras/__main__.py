@@ -148,7 +148,8 @@ def _train(options: argparse.Namespace) -> int:
     from bigkeras.recipe import parse_setting
     from bigkeras.recipes import RECIPES
 
-    recipe = _recipe(options.recipe, goes_on=not options.run_dir)
+    goes_on = not options.run_dir or Path(options.run_dir).resolve() == Path(options.recipe).resolve()
+    recipe = _recipe(options.recipe, goes_on)
     # A function's name first, since its arguments mean nothing to another.
     settings = dict(sorted(map(parse_setting, options.set), key=lambda item: "." in item[0]))
     asked = recipe.override(**settings)  # what cannot be is said before TensorFlow is imported

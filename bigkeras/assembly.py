@@ -57,10 +57,11 @@ def make_step(
     num_classes = len(task.class_names) or None  # the data may have classes that the task does not learn
     with runtime.precision("float32"):  # pixels and labels are; Keras' MixUp fails on them in 16 bits
         augmentation = named("augmentation", lambda: task.step_layers(recipe.seed))
+    loss = named(f"loss {recipe.loss.name}", lambda: LOSSES[recipe.task.name][recipe.loss.name](**recipe.loss.args))
     step = Step(
         network,
         normalise=task.normalise,
-        loss=LOSSES[recipe.task.name][recipe.loss.name](**recipe.loss.args),
+        loss=loss,
         num_classes=num_classes,
         class_weights=class_weights(splits.train.labels, len(task.class_names))
         if recipe.balance == "class_weights"

@@ -3,12 +3,14 @@
 As a program it does in the run directory that is its first argument what the second one names.
 """
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +29,25 @@ NOT_UTF8 = "surrogateescape"  # bytes that are none go through JSON and come out
 
 def finished(directory: Path, position: Position) -> dict[str, Any]:
     """Scores the best model and writes the report of a run that is trained; gives its metrics. Raises DataError."""
-    told = json.dumps([position.history, position.bad])
     command, environment = _command(directory, "finish"), _on_tensorflow()
-    done = subprocess.run(command, env=environment, input=told, capture_output=True, text=True)
-    if done.returncode:
-        raise DataError(f"{directory}: trained, but not scored: {_last_line(done.stderr)}")
-    return json.loads(done.stdout)
+    with tempfile.TemporaryFile() as errors:
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": errors}
+        with subprocess.Popen(command, env=environment, text=True, **pipes) as process:
+            assert process.stdin is not None and process.stdout is not None
+            try:
+                with contextlib.suppress(BrokenPipeError):  # it has ended, and said why
+                    process.stdin.write(json.dumps([position.history, position.bad]) + "\n")
+                    process.stdin.flush()
+                # Its input stays open: the end of it tells that this process is no more.
+                answer = process.stdout.read()
+            except BaseException:
+                process.kill()
+                raise
+        if process.returncode:
+            errors.seek(0)
+            told = _last_line(errors.read().decode("utf-8", "replace"))
+            raise DataError(f"{directory}: trained, but not scored: {told}")
+    return json.loads(answer)
 
 
 class TranslationScores:
@@ -108,8 +123,15 @@ def _finish(directory: Path) -> None:
     from bigkeras.recipe_data import load_splits
 
     recipe = load(directory)
-    history, bad = json.load(sys.stdin)
+    history, bad = json.loads(sys.stdin.readline())
+    threading.Thread(target=_end_with_input, daemon=True).start()
     print(json.dumps(finish_run(directory, recipe, load_splits(recipe).validation, history, bad), ensure_ascii=False))
+
+
+def _end_with_input() -> None:
+    """Ends this process when the one that began it has ended, however: it would write into a run that may go on."""
+    sys.stdin.read()
+    os._exit(1)
 
 
 def _translate(directory: Path) -> None:

@@ -160,7 +160,7 @@ def _step(
     optimizer.build(network.trainable_variables)
     if recipe.l1 or recipe.l2:
         _penalise(network, recipe.l1, recipe.l2)
-    loss = make_loss(recipe, splits, len(task.class_names))
+    loss = named(f"loss {recipe.loss.name}", lambda: make_loss(recipe, splits, len(task.class_names)))
     step.compile(optimizer=optimizer, loss=loss, weighted_metrics=make_metrics(loss, len(task.class_names)))
     step.begin(network, recipe.ema, recipe.micro_batches)
     step.consistency = recipe.consistency

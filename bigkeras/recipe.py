@@ -127,7 +127,7 @@ class Recipe:
         known("on_checkpoint_error", self.on_checkpoint_error, ("stop", "go on"))
         known("balance", self.balance, ("none", "class_weights", "oversample", "undersample"))
 
-    def override(self, **values: Any) -> "Recipe":
+    def override(self, /, **values: Any) -> "Recipe":
         """A copy with other values; `model__depth=56` and `{"model.depth": 56}` reach into a Choice."""
         recipe = self
         for key, value in values.items():

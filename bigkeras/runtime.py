@@ -123,6 +123,16 @@ def check_backend() -> None:
     )
 
 
+def check_limits(epochs: int | None, steps: int | None) -> None:
+    """Raises MachineError where Keras is told to end every training early: a run's epochs are whole, and all made."""
+    limits = {"KERAS_MAX_EPOCHS": epochs, "KERAS_MAX_STEPS_PER_EPOCH": steps}
+    for name, value in limits.items():
+        if value is not None:
+            raise MachineError(
+                f"{name}={value}: unset it; --set epochs=N and --set data.limit_train=N make a short run"
+            )
+
+
 def check_jax() -> None:
     """Raises MachineError if JAX, on which Keras would run, is not installed."""
     if find_spec("jax") is None:

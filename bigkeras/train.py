@@ -33,7 +33,7 @@ from bigkeras.evaluation import finish_run
 from bigkeras.inheritance import continued
 from bigkeras.recipe import Recipe, RecipeError, load
 from bigkeras.recipe_data import datasets, load_splits, ready
-from bigkeras.run import opened, read_json, write_bytes, write_json, write_text
+from bigkeras.run import has_learned, opened, read_json, write_bytes, write_json, write_text
 from bigkeras.search import fit_best, name_a_model
 from bigkeras.self_training import taught
 from bigkeras.signals import Interrupted, Log, signals
@@ -58,6 +58,7 @@ def fit(
     a signal (all is saved) and Diverged when the loss is no longer a number (the last good weights stay).
     """
     machine, log = machine or runtime.Machine(), log or Log()
+    runtime.check_limits(keras.config.max_epochs(), keras.config.max_steps_per_epoch())
     if runtime.on_jax():
         return _fit_on_jax(recipe, Path(run_dir), model, machine, log)
     runtime.check_backend()
@@ -96,7 +97,7 @@ def fit(
         check_alike(workers, recipe, found)
         if recipe.task.name == "translation" and (recipe.teacher or recipe.back_translator):
             splits = diversified(recipe, splits, directory, workers.by_chief, log)
-        if recipe.model.name == AUTO:
+        if recipe.model.name == AUTO and model is None:
             if workers.count > 1:
                 raise RecipeError(f"model auto tries several models on one machine; {name_a_model(recipe)}")
             again = functools.partial(fit, machine=machine, log=log)
@@ -127,7 +128,7 @@ def _fit_on_jax(
         check_data(directory, recipe, found)
         for line in known_before(recipe, found):
             log.say(line)
-        if recipe.model.name == AUTO:
+        if recipe.model.name == AUTO and model is None:
             return fit_best(recipe, directory, splits, functools.partial(fit, machine=machine, log=log), log)
         return fit_on_jax(recipe, directory, splits, model, machine, log)
 
@@ -178,7 +179,7 @@ def _decided(recipe: Recipe, directory: Path, strategy: str, by_chief: Callable,
         raise RecipeError("precision=auto: the chief does not see what its workers compute in: name one")
 
     def look() -> Sequence[str]:
-        if (directory / "recipe.json").is_file():
+        if (directory / "recipe.json").is_file() and has_learned(directory):
             return load(directory).precision, "as the run began"
         return runtime.fastest_precision(strategy)
 

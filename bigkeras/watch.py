@@ -6,6 +6,7 @@ ask. A worker that hangs as a whole (stopped, swapped out, cut off) does not ans
 synchronized, the workers wait for each other within their own parts, too: these waits do not count (`noted_waits`).
 """
 
+import contextlib
 import json
 import re
 import socket
@@ -78,10 +79,10 @@ class Watch:
         while not self.ended.is_set():
             try:
                 connection, _ = server.accept()
-                with connection:
-                    connection.sendall(json.dumps([self.steps, self._mean()]).encode())
-            except OSError:
+            except OSError:  # closed
                 return
+            with connection, contextlib.suppress(OSError):  # who asked may be gone
+                connection.sendall(json.dumps([self.steps, self._mean()]).encode())
 
     def _mean(self) -> float:
         done = min(self.steps, RECENT)

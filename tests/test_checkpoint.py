@@ -147,6 +147,18 @@ def test_a_run_goes_on_without_checkpoints_and_tables_where_its_recipe_says_so(t
     assert "bad_samples.csv: cannot be written: Is a directory; the training goes on" in told
 
 
+def test_tables_that_could_not_be_written_are_written_at_the_end_of_the_run(tmp_path, monkeypatch):
+    def leaving(control):
+        (control.directory / "log.csv").rmdir()
+        original(control)
+
+    original = control.Control.save_last
+    monkeypatch.setattr(control.Control, "save_last", leaving)
+    hooked(monkeypatch, "on_epoch_end", lambda c: (c.directory / "log.csv").mkdir(exist_ok=True))
+    assert fit(TINY.override(on_checkpoint_error="go on"), tmp_path / "run", log=QUIET)["epochs"] == 2
+    assert len((tmp_path / "run" / "log.csv").read_text().splitlines()) == 3
+
+
 def test_a_run_directory_that_disappears_is_one_clear_error(tmp_path, monkeypatch):
     hooked(monkeypatch, "on_train_batch_end", lambda c: c.total_steps == 2 and shutil.rmtree(c.directory))
     with pytest.raises(CheckpointError, match=r"run: cannot be written: its recipe\.json is gone"):

@@ -59,6 +59,8 @@ def test_list_names_every_recipe(capsys):
     [
         (["train", "mnits"], "recipe 'mnits' is not one of digits"),
         (["train", "digits", "--set", "epoch=3"], "key 'epoch' is not one of"),
+        (["train", "digits", "--set", "self=1"], "key 'self' is not one of"),
+        (["train", "digits", "--set", "loss=focal", "--set", "loss.gamma=-1"], "loss focal: gamma=-1"),
         (["train", "digits", "--set", "epochs"], "--set epochs: key=value"),
         (["train", "digits", "--set", "epochs=many"], "epochs='many': a whole number"),
         (["train", "digits", "--set", "epochs=0"], "epochs=0: at least 1"),
@@ -276,6 +278,8 @@ def test_mixed_precision_trains_and_exports_float32(precision, tiny, tmp_path, c
 
 
 def test_a_pack_trains_like_its_folder(digits_folder, tmp_path, capsys):
+    status, _, err = run(capsys, "pack", digits_folder, tmp_path / "packed", "--shard-megabytes", "0")
+    assert status == 1 and "--shard-megabytes 0: at least 1" in err
     assert run(capsys, "pack", digits_folder, tmp_path / "packed")[0] == 0
     results = []
     for name, data, place in (("a", "image_folder", digits_folder), ("b", "packed", tmp_path / "packed")):
@@ -284,6 +288,20 @@ def test_a_pack_trains_like_its_folder(digits_folder, tmp_path, capsys):
         assert status == 0, err
         results.append(json.loads(out)["validation"])
     assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("named", [[], ["--run-dir"]])
+def test_a_run_of_several_candidates_is_complete_however_its_folder_is_named(named, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run_dir = tmp_path / "run"
+    run_dir.mkdir()
+    asked = RECIPES["text-csv"].override(**{"data.file": str(tmp_path / "t.csv")})
+    (run_dir / "search.json").write_text(json.dumps({"asked": json.loads(asked.to_json())}))
+    asked.override(name="kept", model="nb_ngrams").save(run_dir / "recipe.json")
+    (run_dir / "best.keras").touch()
+    (run_dir / "metrics.json").write_text(json.dumps({"epochs": 3}))
+    status, _, err = run(capsys, "train", run_dir, *(word for option in named for word in (option, "run")))
+    assert status == 0 and "this run is complete" in err
 
 
 def test_too_little_memory_of_a_device_is_a_line(monkeypatch, tiny, tmp_path, capsys):

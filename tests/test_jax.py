@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import io
 import json
 import os
 import shutil
@@ -332,6 +333,36 @@ def test_a_process_that_ends_instead_of_scoring_is_told(code, why, tmp_path, mon
     scores = jax_scores.TranslationScores(tmp_path, ArraySource({"source": texts, "target": texts}, [0, 0]))
     with contextlib.closing(scores), pytest.raises(DataError, match=f"epoch cannot be scored: .*{why}"):
         scores(tmp_path / "model.keras")
+
+
+@pytest.mark.parametrize(
+    ("code", "why"),
+    [
+        ("raise MemoryError('none left')", "none left"),
+        ("import sys; print(sys.stdin.readline())", None),
+    ],
+)
+def test_the_process_that_scores_a_trained_run_answers_or_says_why_not(code, why, tmp_path, monkeypatch):
+    from bigkeras import jax_scores
+    from bigkeras.checkpoint import Position
+
+    monkeypatch.setattr(jax_scores, "_command", lambda directory, what: [sys.executable, "-c", code])
+    position = Position(1, 0, ({"epoch": 1.0},), {"a.png": "broken"})
+    if why is None:
+        assert jax_scores.finished(tmp_path, position) == [[{"epoch": 1.0}], {"a.png": "broken"}]
+        return
+    with pytest.raises(DataError, match=f"trained, but not scored: .*{why}"):
+        jax_scores.finished(tmp_path, position)
+
+
+def test_the_process_that_scores_ends_with_the_one_that_began_it(monkeypatch):
+    from bigkeras import jax_scores
+
+    ended: list[int] = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    jax_scores._end_with_input()
+    assert ended == [1]
 
 
 def test_augmentation_on_jax_is_a_function_of_the_step_and_normalises_as_the_preprocessor():

@@ -295,6 +295,11 @@ def test_precision_auto_is_the_fastest_here_and_stays_that_of_the_run(whole, tmp
     fit(TINY.override(precision="auto", epochs=1), tmp_path / "run")
     assert load(tmp_path / "run").precision == "mixed_bfloat16"
     assert "precision mixed_bfloat16: the test says so" in capsys.readouterr().err
+    # Not that of a command that learned nothing.
+    (tmp_path / "mistaken").mkdir()
+    TINY.override(precision="mixed_float16").save(tmp_path / "mistaken" / "recipe.json")
+    fit(TINY.override(precision="auto", epochs=1), tmp_path / "mistaken", log=QUIET)
+    assert load(tmp_path / "mistaken").precision == "mixed_bfloat16"
     # A run that was begun in float32 stays in it where another precision would be faster.
     assert fit(TINY.override(precision="auto"), whole, log=QUIET) == json.loads((whole / "metrics.json").read_text())
 
@@ -419,9 +424,19 @@ def test_a_model_of_ones_own_trains_under_its_name(tmp_path):
         x = keras.layers.Dense(units, name="features")(keras.layers.Flatten()(inputs))
         return keras.Model(inputs, keras.layers.Dense(num_classes, name="logits")(x))
 
-    recipe = TINY.override(**{"model": Choice("mine", {"units": 6}), "epochs": 1})
-    fit(recipe, tmp_path / "run", model=mine, log=QUIET)
-    assert weights(tmp_path / "run")[0].shape == (64, 6)
+    for name, args in (("mine", {"units": 6}), ("auto", {})):
+        recipe = TINY.override(**{"model": Choice(name, args), "epochs": 1})
+        fit(recipe, tmp_path / name, model=mine, log=QUIET)
+        assert weights(tmp_path / name)[0].shape == (64, args.get("units", 4))
+
+
+def test_keras_own_limit_of_epochs_is_told_to_be_none_of_a_run(tmp_path):
+    keras.config.set_max_epochs(1)
+    try:
+        with pytest.raises(MachineError, match="KERAS_MAX_EPOCHS=1: unset it"):
+            fit(TINY, tmp_path / "run", log=QUIET)
+    finally:
+        keras.config.set_max_epochs(None)
 
 
 KILLS, IN_WRITE = 20, 7

@@ -1,6 +1,8 @@
 """Who is named when workers wait: two watches in one process, their steps noted by hand."""
 
+import json
 import queue
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -83,6 +85,24 @@ def test_a_worker_that_does_not_answer_is_named_before_the_first_step_too(two):
     _, other, said = two
     other.__exit__()
     assert "worker 1 (127.0.0.1:1002) does not answer" in heard(said, "does not answer")
+
+
+def test_a_worker_answers_others_when_one_is_gone_before_its_answer(two):
+    _, other, _ = two
+    mean, asked = other._mean, []
+
+    def failing() -> float:
+        asked.append(1)
+        if len(asked) == 1:
+            raise ConnectionResetError
+        return mean()
+
+    other._mean = failing
+    address = other.server.getsockname()
+    for _ in range(2):
+        with socket.create_connection(address, timeout=60) as connection:
+            answer = connection.recv(100)
+    assert json.loads(answer) == [0, 0.0] and len(asked) >= 2
 
 
 def test_workers_that_answer_and_are_alike_are_not_named(two):

@@ -86,6 +86,8 @@ def pack(splits: Splits, directory: str | Path, *, shard_megabytes: int = 256) -
     at `directory` is whole. A broken picture is packed as it is. Raises DataError where something stands there
     already, or a file cannot be read.
     """
+    if shard_megabytes < 1:
+        raise DataError(f"--shard-megabytes {shard_megabytes}: at least 1")
     target = expanded(directory)
     if target.exists():
         raise DataError(f"{target}: stands there already: name a new directory, or remove it")

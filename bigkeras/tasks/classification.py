@@ -203,7 +203,9 @@ def sample_pixels(source: Source, preprocessor: ImagePreprocessor, most: int | N
         indices = _spread(len(source), most or len(source))
         parts = np.array_split(indices, -(-len(indices) // 1000))
         return np.concatenate([preprocessor.fit_size(source.fetch(p)["image"]).numpy() for p in parts])
-    decoded = _sampled(source, lambda i: preprocessor.decode(source.fetch(i)["image"]), most or SAMPLE)
+    decoded = list(_sampled(source, lambda i: preprocessor.decode(source.fetch(i)["image"]), most or SAMPLE))
+    if not decoded:
+        raise DataError(f"{source.name(0)} and those like it: none of the images can be read")
     return np.stack([pixels.numpy() for pixels in decoded])
 
 

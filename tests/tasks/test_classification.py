@@ -13,7 +13,8 @@ from bigkeras.data.source import ArraySource, DataError, FileSource, Splits
 from bigkeras.inheritance import inherited
 from bigkeras.recipe import Choice, Recipe
 from bigkeras.tasks import load_preprocessor
-from bigkeras.tasks.classification import focal, image_classification
+from bigkeras.tasks.classification import focal, image_classification, sample_pixels
+from bigkeras.tasks.images import ImagePreprocessor
 
 
 def splits(channels: int) -> Splits:
@@ -99,6 +100,16 @@ def test_texts_are_no_pictures():
     texts = ArraySource({"text": np.array([b"a", b"b"], object)}, [0, 1], "train")
     with pytest.raises(DataError, match="needs pictures"):
         image_classification(Splits(texts, None, None, ("a", "b")))
+
+
+def test_pictures_of_which_none_can_be_read_are_told(tmp_path):
+    paths = [tmp_path / f"{i}.png" for i in range(3)]
+    for path in paths:
+        path.write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"0\.png and those like it: none of the images can be read"):
+        sample_pixels(
+            FileSource([str(path) for path in paths], [0, 1, 0]), ImagePreprocessor(height=8, width=8, channels=1)
+        )
 
 
 def test_focal_loss_takes_no_negative_gamma():
