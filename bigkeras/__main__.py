@@ -173,7 +173,7 @@ def _train(options: argparse.Namespace) -> int:
     if options.recipe in RECIPES:  # one of one's own says what it wants
         recipe = wired_alike(recipe)
     recipe = recipe.override(**{key: v for key, v in settings.items() if key not in first})
-    recipe = absolute(recipe, "teacher", "back_translator")
+    recipe = absolute(recipe, "teacher", "back_translator", "task.vocabulary")
     if recipe.model.name == AUTO:
         check_auto(recipe, {key.partition(".")[0] for key in settings})
     machine = Machine(

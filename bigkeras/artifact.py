@@ -19,6 +19,8 @@ import tensorflow as tf
 from bigkeras.card import Use, card, image_use, pair_use, text_use
 from bigkeras.data.fingerprint import DATA_FILE
 from bigkeras.parity import ExportError, difference, gate, quiet, softmax
+from bigkeras.predictions import loaded_model
+from bigkeras.run import RunError
 from bigkeras.serving import Inputs, explanation, image_inputs, text_inputs
 from bigkeras.tasks.pairs import PairPreprocessor
 from bigkeras.tasks.text import TextPreprocessor
@@ -309,9 +311,9 @@ def _load_model(run_dir: Path) -> keras.Model:
     for path in (run_dir / "best.keras", run_dir / "last.keras"):
         if path.is_file():
             try:
-                return keras.models.load_model(path, safe_mode=True, compile=False)
-            except (ValueError, OSError, TypeError, KeyError) as error:
-                raise ExportError(f"{path}: cannot be loaded: {str(error).strip().splitlines()[0]}") from None
+                return loaded_model(path)
+            except RunError as error:
+                raise ExportError(str(error)) from None
     raise ExportError(f"{run_dir}: neither best.keras nor last.keras in it; is it a run directory, and trained?")
 
 

@@ -108,6 +108,8 @@ def prepare(network: keras.Model, recipe: Recipe, task: Task, splits: Splits, sa
     if recipe.start_from:
         copied = start_from(recipe.start_from, network, task.preprocessor, task.class_names)
         fresh = [layer.name for layer in network.layers if layer.weights and layer.name not in copied]
+        if not copied:
+            say(f"start_from={recipe.start_from}: all its weights belong to classes, which are others: they begin anew")
     if recipe.freeze_until:
         freeze(network, recipe.freeze_until)
     if recipe.lora:

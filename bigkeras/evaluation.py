@@ -62,8 +62,12 @@ def evaluate(
     artifact = is_artifact(path)
     if not artifact:
         check_run(path)
-    recipe = _scored(load(path), data, settings or {})
+    begun = absolute_data(load(path))
+    recipe = _scored(begun, data, settings or {})
     known("split", split, ("train", "validation", "test", "all"))
+    elsewhere = place(recipe) != place(begun)
+    if elsewhere:  # of which it has learned no validation part
+        recipe = replace(recipe, learn_validation=False)
     splits = recipe_splits(recipe)
     source = joined(splits) if split == "all" else getattr(splits, split)
     if source is None and split == "validation" and recipe.learn_validation:
@@ -72,7 +76,7 @@ def evaluate(
         raise RunError(f"data {recipe.data.name} has no {split} split")
     # An exported model is scored on other machines, too: what is published may stand there in another order.
     compared = not artifact or any(place(recipe).values()) or recipe.data.name == NOT_PINNED
-    own = compared and _is_own(path, splits, split, other=place(recipe) != place(load(path))) and not artifact
+    own = compared and _is_own(path, splits, split, other=elsewhere) and not artifact
     if splits.bad and log is not None:
         log.say(f"{len(splits.bad):,} of the data are left out, the first {splits.bad[0][0]}: {splits.bad[0][1]}")
     if splits.found and log is not None:
@@ -115,13 +119,12 @@ def _scored(recipe: Recipe, data: str | None, settings: Mapping[str, Any]) -> Re
             raise RecipeError(f"--set {key}: of a trained model, arguments of the data alone, such as data.label=stars")
     if data is not None and "target_file" in recipe.data.args and "data.target_file" not in settings:
         raise RecipeError(f"--data {data}: of two aligned files; say --set data.target_file=FILE, too")
-    own, recipe = place(recipe), with_data(recipe, data)
-    if place(recipe) != own and "limit_train" in recipe.data.args:
+    asked = absolute_data(with_data(recipe, data).override(**settings))
+    check("data", asked.data, DATASETS)
+    if place(asked) != place(recipe) and "limit_train" in asked.data.args and "data.limit_train" not in settings:
         # It was to make training short.
-        recipe = recipe.override(**{"data.limit_train": None})
-    recipe = recipe.override(**settings)
-    check("data", recipe.data, DATASETS)
-    return recipe
+        asked = asked.override(**{"data.limit_train": None})
+    return asked
 
 
 def _is_own(path: Path, splits: Splits, split: str, other: bool) -> bool:
@@ -191,7 +194,7 @@ def is_artifact(path: Path) -> bool:
 def with_data(recipe: Recipe, data: str | None) -> Recipe:
     """The recipe with its data at another place (the data function's `directory` or `file`)."""
     if data is None:
-        return recipe
+        return absolute_data(recipe)
     function = DATASETS[known("data", recipe.data.name, DATASETS)]
     places = [n for n in ("directory", "file") if n in inspect.signature(function).parameters]
     if not places:
@@ -200,6 +203,14 @@ def with_data(recipe: Recipe, data: str | None) -> Recipe:
     # So that the recipe.json of the run finds them from any folder.
     found = {n: str(expanded(args[n]).resolve()) for n in (places[0], "target_file") if n in args}
     return replace(recipe, data=Choice(recipe.data.name, {**args, **found}))
+
+
+def absolute_data(recipe: Recipe) -> Recipe:
+    """The recipe with whole paths of its data, where there are such: so that it is repeated from any folder."""
+    args = recipe.data.args
+    there = [name for name, value in place(recipe).items() if isinstance(value, str) and expanded(value).exists()]
+    whole = {name: str(expanded(args[name]).resolve()) for name in there}
+    return replace(recipe, data=Choice(recipe.data.name, {**args, **whole}))
 
 
 def numbered(source: Source, names: tuple[str, ...], wanted: tuple[str, ...]) -> Source:

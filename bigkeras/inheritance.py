@@ -36,8 +36,9 @@ PREPARED = ("height", "width", "channels", "resize")  # of pictures
 def absolute(recipe: Recipe, *settings: str) -> Recipe:
     """The recipe with whole paths in these settings, where there are such: so that it is repeated from any folder."""
     for setting in settings:
-        named = getattr(recipe, setting)
-        if named and named not in ("imagenet", *PACKAGES) and expanded(named).exists():
+        part, _, argument = setting.partition(".")
+        named = getattr(recipe, part).args.get(argument) if argument else getattr(recipe, part)
+        if isinstance(named, str) and named not in ("", "imagenet", *PACKAGES) and expanded(named).exists():
             recipe = recipe.override(**{setting: str(expanded(named).resolve())})
     return recipe
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -13,6 +12,7 @@ from bigkeras import pictures
 from bigkeras.data.pipeline import ordered_plan, plan_rows
 from bigkeras.data.source import Source
 from bigkeras.markdown import plain, table
+from bigkeras.predictions import loaded_model
 from bigkeras.recipe import Recipe
 from bigkeras.report import picture_section, write_sections
 from bigkeras.tasks.cross_entropy import token_nats
@@ -47,9 +47,7 @@ def score_hidden(path: Path, source: Source, task: Task) -> MaskedScores:
 
     The same words are hidden whenever the same source is scored.
     """
-    import bigkeras.models  # noqa: F401  registers the layers
-
-    network = keras.models.load_model(path, compile=False, safe_mode=True)
+    network = loaded_model(path)
 
     @tf.function(reduce_retracing=True)
     def judge(inputs: Any, labels: Any, weights: Any) -> tuple[Any, ...]:

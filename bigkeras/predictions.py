@@ -109,14 +109,19 @@ def predict_source(predict: Predict, source: Source, task: Task, worst: int = 16
 
 def run_predictor(model: Path, task: Task) -> Predict:
     """A batch of the task's datasets to probabilities `(batch, classes)`, by a saved Keras model."""
+    network = loaded_model(model)
+    # Reduced, so that batches of other lengths do not each trace it anew.
+    return tf.function(lambda x: tf.nn.softmax(network(task.normalise(x), training=False)), reduce_retracing=True)
+
+
+def loaded_model(path: Path) -> keras.Model:
+    """A run's saved Keras model. Raises RunError where it cannot be read."""
     import bigkeras.models  # noqa: F401  registers the layers
 
     try:
-        network = keras.models.load_model(model, compile=False, safe_mode=True)
+        return keras.models.load_model(path, compile=False, safe_mode=True)
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise RunError(f"{model}: cannot be read as a Keras model: {str(error).splitlines()[0]}") from None
-    # Reduced, so that batches of other lengths do not each trace it anew.
-    return tf.function(lambda x: tf.nn.softmax(network(task.normalise(x), training=False)), reduce_retracing=True)
+        raise RunError(f"{path}: cannot be read as a Keras model: {str(error).splitlines()[0]}") from None
 
 
 def artifact_predictor(directory: Path, task: Task) -> Predict:

@@ -69,6 +69,7 @@ def write_report(
         pictures.save(figure, directory / "pictures" / "ranking.png")
     sections = [
         _head(recipe, scored, main),
+        tried(directory),
         *([_classes(main, scored[main]), _confusions(scored[main], class_names)] if main else []),
         picture_section(directory, main),
         *([_wrong_texts(predictions, class_names)] if predictions is not None and not images else []),
@@ -252,6 +253,16 @@ def training(history: Sequence[Mapping[str, Any]], recipe: Recipe) -> str:
     unique = {str(row["epoch"]): row for row in chosen}
     rows = [[int(float(row["epoch"])), *(_number(row.get(key)) for key in keys)] for row in unique.values()]
     return f"## Training\n\n{note} Every epoch: log.csv.\n\n" + table(["epoch", *(_word(k) for k in keys)], rows)
+
+
+def tried(directory: Path) -> str:
+    """What model auto tried, if it was asked for."""
+    path = directory / "search.json"
+    if not path.is_file():
+        return ""
+    search = read_json(path)
+    told = ", ".join(f"{name} {scores['accuracy']:.4f}" for name, scores in search["tried"].items())
+    return f"Model auto tried several candidates and kept **{search['kept']}**; validation accuracy: {told}."
 
 
 def again(recipe: Recipe, directory: Path) -> str:

@@ -99,7 +99,15 @@ def asked_for(run_dir: Path) -> Recipe:
 
 
 def _resolved(key: str, value: Any) -> Any:
-    return str(Path(value).resolve()) if key in EARLIER_RUNS and value and Path(value).exists() else value
+    """A recipe's value with whole paths in it, by which an older run may have named them otherwise."""
+    if key in ("data", "task"):
+        return {**value, "args": {name: _whole(name, each) for name, each in value["args"].items()}}
+    return _whole(key, value)
+
+
+def _whole(name: str, value: Any) -> Any:
+    is_path = name in (*EARLIER_RUNS, "directory", "file", "target_file", "vocabulary") and isinstance(value, str)
+    return str(Path(value).resolve()) if is_path and value and Path(value).exists() else value
 
 
 def has_learned(run_dir: Path) -> bool:

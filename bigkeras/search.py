@@ -14,6 +14,7 @@ import numpy as np
 from bigkeras.data.source import Splits, Unsuited
 from bigkeras.models.pretrained import LITE0_MEAN, LITE0_STD, PACKAGE
 from bigkeras.recipe import Choice, Recipe, RecipeError
+from bigkeras.report import tried
 from bigkeras.run import RunError, write_bytes, write_json, write_text
 from bigkeras.tasks.classification import survey
 from bigkeras.text_search import text_candidates
@@ -189,7 +190,7 @@ def fit_best(recipe: Recipe, directory: Path, splits: Splits, fit: Any, log: Any
     _promote(directory, directory / "candidates" / best)
     told = ", ".join(f"{name} {s['accuracy']:.4f}" for name, s in scores.items())
     log.say(f"validation accuracy: {told}; kept {best}")
-    write_text(directory / "report.md", _report(directory / "candidates" / best, told, best))
+    write_text(directory / "report.md", _report(directory, best))
     metrics = (directory / "candidates" / best / "metrics.json").read_text(encoding="utf-8")
     write_text(directory / "metrics.json", metrics)
     return json.loads(metrics)
@@ -223,10 +224,10 @@ def _promote(directory: Path, best: Path) -> None:
         shutil.copytree(best / name, directory / name, dirs_exist_ok=True)
 
 
-def _report(best: Path, told: str, name: str) -> str:
-    head, _, rest = (best / "report.md").read_text(encoding="utf-8").partition("\n")
-    rest = rest.replace("--logdir tensorboard", f"--logdir candidates/{name}/tensorboard")
-    return f"{head}\n\nModel auto tried several candidates and kept **{name}**; validation accuracy: {told}.\n{rest}"
+def _report(directory: Path, best: str) -> str:
+    text = (directory / "candidates" / best / "report.md").read_text(encoding="utf-8")
+    head, _, rest = text.replace("--logdir tensorboard", f"--logdir candidates/{best}/tensorboard").partition("\n")
+    return f"{head}\n\n{tried(directory)}\n{rest}"
 
 
 def _epochs(looks: float, examples: int, fewest: int, most: int) -> int:

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from bigkeras.data.source import Source
+from bigkeras.predictions import loaded_model
 from bigkeras.tasks.task import Task
 from bigkeras.translation_metrics import kept_names, sentence_scores, translation_metrics
 from bigkeras.translator import BATCH, Translator, references_of, texts_of
@@ -45,9 +45,7 @@ def translate_source(translate: Translate, source: Source, task: Task) -> Transl
 
 def run_translator(model: Path, task: Task) -> Translate:
     """The translator of a saved Keras model."""
-    import bigkeras.models  # noqa: F401  registers the layers
-
-    return Translator(keras.models.load_model(model, compile=False, safe_mode=True), task.preprocessor)
+    return Translator(loaded_model(model), task.preprocessor)
 
 
 def artifact_translator(directory: Path, signature: str = "serving_default") -> Translate:

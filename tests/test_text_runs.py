@@ -168,6 +168,7 @@ def test_all_rows_of_another_table_are_scored_whatever_was_learned_from(reviews,
     place = tmp_path / "new.csv"
     place.write_text("review,label\n" + "".join(f"so {i},{('good', 'bad')[i % 2]}\n" for i in range(200)), "utf-8")
     assert evaluate(tmp_path / "run", split="all", data=str(place))["all"]["examples"] == 200
+    assert evaluate(tmp_path / "run", split="all", settings={"data.file": str(place)})["all"]["examples"] == 200
     assert evaluate(tmp_path / "run", split="train", data=str(reviews))["train"]["examples"] == 40  # its own
 
 
@@ -245,6 +246,17 @@ def test_what_belongs_to_classes_begins_anew_where_they_are_others(model, names,
         for layer in layers:
             for a, b in zip(layer.get_weights(), origin.get_layer(layer.name).get_weights(), strict=True):
                 np.testing.assert_array_equal(a, b)
+
+
+def test_a_model_that_has_nothing_but_what_belongs_to_classes_keeps_vocabulary_and_recipe(reviews, tmp_path, capsys):
+    ratios = recipe_for(reviews, model=Choice("nb_ngrams"), epochs=1)
+    fit(ratios, tmp_path / "first", log=QUIET)
+    other = tmp_path / "other.csv"
+    other.write_text(reviews.read_text().replace(",good", ",1").replace(",bad", ",0"))
+    settings = {"data.file": str(other), "start_from": str(tmp_path / "first"), "task": "text_classification"}
+    metrics = fit(ratios.override(**settings), tmp_path / "more")
+    assert "all its weights belong to classes, which are others: they begin anew" in capsys.readouterr().err
+    assert metrics["validation"]["per_class"][1]["name"] == "1"
 
 
 @pytest.mark.parametrize("origin", ["run", "artifact"])
@@ -442,6 +454,27 @@ def test_a_run_may_learn_its_validation_split_and_is_tested_on_what_it_was(revie
     assert evaluate(tmp_path / "run")["test"]["examples"] == len(plain.test)
     with pytest.raises(RunError, match="has learned from its validation split"):
         evaluate(tmp_path / "run", split="validation")
+    # Of other data it has learned nothing.
+    other = tmp_path / "other.csv"
+    other.write_text("review,label\n" + "".join(f"so {i},{('good', 'bad')[i % 2]}\n" for i in range(40)))
+    assert evaluate(tmp_path / "run", split="validation", data=str(other))["validation"]["examples"] == 4
+
+
+def test_a_run_finds_its_data_from_any_folder_however_it_was_named(reviews, tmp_path, monkeypatch):
+    (tmp_path / "r.csv").write_bytes(reviews.read_bytes())
+    recipe_for(tmp_path / "gone.csv", epochs=1).save(tmp_path / "recipe.json")
+    monkeypatch.chdir(tmp_path)
+    asked = ["train", "recipe.json", "--run-dir", "run", "--set", "data.file=r.csv"]
+    assert main(asked) == 0
+    before = (tmp_path / "run" / "recipe.json").read_text()
+    # As a run of before has it.
+    (tmp_path / "run" / "recipe.json").write_text(before.replace(str(tmp_path / "r.csv"), "r.csv"))
+    assert main(asked) == 0 and main(["train", "run"]) == 0
+    assert evaluate("run", settings={"data.file": "r.csv"})["test"]["examples"] == 22
+    assert "test" in json.loads((tmp_path / "run" / "metrics.json").read_text())
+    (tmp_path / "run" / "recipe.json").write_text(before)
+    monkeypatch.chdir(tmp_path / "run")
+    assert main(["evaluate", "."]) == 0
 
 
 @pytest.mark.slow
@@ -453,5 +486,9 @@ def test_model_auto_keeps_the_best_of_its_candidates(reviews, tmp_path):
     fit(recipe, tmp_path / "run", log=QUIET)
     search = json.loads((tmp_path / "run" / "search.json").read_text())
     assert set(search["tried"]) == {"own-ratios", "own-convolutions", "own-words", "own-characters"}
+    told = f"Model auto tried several candidates and kept **{search['kept']}**; validation accuracy: "
+    assert (tmp_path / "run" / "report.md").read_text().count(told) == 1
+    evaluate(tmp_path / "run")
+    assert (tmp_path / "run" / "report.md").read_text().count(told) == 1
     export(tmp_path / "run", tmp_path / "own")
     assert (tmp_path / "own" / "1" / "saved_model.pb").exists()

@@ -87,13 +87,17 @@ def part_splits(
 
     Examples of "" are split by the fractions: stratified, decided by the seed, with every class in the training part;
     those of equal `keys` come to the part of the first, or what was learned would be tested. A part that some examples
-    name is not filled from the others: the fraction of that part counts as 0.
+    name is not filled from the others: the fraction of that part counts as 0, and an example of "" whose key stands in
+    it is left out, and `ignored`.
     """
     labels = whole.labels
     given = set(parts) - {""}
     fractions = {"validation": 0.0 if "validation" in given else validation, "test": 0.0 if "test" in given else test}
     check_fractions(**fractions)
     parts = np.array(parts, dtype="U10")
+    unsaid = np.flatnonzero(parts == "").tolist()
+    places_held = np.flatnonzero(np.isin(parts, ("validation", "test"))).tolist()
+    held = {keys[place]: str(parts[place]) for place in places_held} if keys is not None else {}
     # With a training folder, validation is taken from it; its examples are as free as those of no folder.
     free = np.flatnonzero((parts == "") | (parts == "train"))
     if "train" in given:
@@ -110,10 +114,13 @@ def part_splits(
         for label in np.setdiff1d(labels[free], labels[parts == "train"]):
             one = keys[free[(labels[free] == label).argmax()]]
             parts[[place for place in free.tolist() if keys[place] == one]] = "train"
+    left_out = [place for place in unsaid if keys is not None and keys[place] in held]
+    parts[left_out] = ""
+    ignored = [(whole.name(i), f"the same stands in the {held[keys[i]]} part") for i in left_out if keys is not None]
     places = {name: np.flatnonzero(parts == name) for name in names}
     if limit_train is not None and limit_train < 1:
         raise DataError(f"limit_train={limit_train}: at least 1, or null for all")
     train = places["train"]
     train = train[stratified_sample(labels[train], limit_train, seed)]
     held_out, tested = (whole.take(places[name]) if len(places[name]) else None for name in ("validation", "test"))
-    return Splits(whole.take(train), held_out, tested, class_names)
+    return Splits(whole.take(train), held_out, tested, class_names, ignored=tuple(ignored))

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ def image_folder(
         seed=seed,
         limit_train=limit_train,
     )
-    return Splits(splits.train, splits.validation, splits.test, splits.class_names, ignored=tuple(ignored))
+    return replace(splits, ignored=(*ignored, *splits.ignored))
 
 
 Files = tuple[list[str], list[str], list[str], tuple[str, ...], list[tuple[str, str]]]

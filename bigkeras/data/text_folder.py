@@ -28,7 +28,7 @@ def text_folder(
 
     Read are txt, text and md, one text a file, all into memory. `encoding`: None finds it, the same for all files that
     are not UTF-8. A file that is empty or cannot be read is left out and stands in `bad`. Equal texts
-    come to the same split. Raises DataError that names the folder.
+    that no folder says to be of another split come to the same one. Raises DataError that names the folder.
     """
     paths, classes, parts, class_names, ignored = class_files(directory, TEXT_EXTENSIONS, "text")
     texts: list[bytes] = []
@@ -58,7 +58,7 @@ def text_folder(
         whole, np.array(parts)[kept], class_names, validation=validation, test=test, seed=seed,
         limit_train=limit_train, keys=[source_key(text.decode()) for text in texts],
     )  # fmt: skip
-    return replace(splits, bad=tuple(bad), ignored=tuple(ignored), read=len(paths))
+    return replace(splits, bad=tuple(bad), ignored=(*ignored, *splits.ignored), read=len(paths))
 
 
 def _common_encoding(paths: list[str]) -> str:

@@ -58,11 +58,16 @@ def text_table(
     text, label = (None if asked is None else str(asked) for asked in (text, label))
     content, found = decoded(bytes_of(path), str(path), encoding)
     if is_json(path, content):
+        asked = {"delimiter": delimiter, "header": header}
+        unheeded = next((f"data.{key}={value!r}" for key, value in asked.items() if value is not None), None)
+        if unheeded:
+            raise DataError(f"{path}: {unheeded}: JSON lines have names in every line and no delimiter; leave it out")
         names, lines, rows, bad = json_rows(path, content)
         delimiter = None
     else:
         lines, rows, bad, delimiter = csv_rows(path, content, delimiter)
-        names, lines, rows = _named(path, lines, rows, header, (text, label))
+        names, lines, rows, again = _named(path, lines, rows, header, (text, label))
+        bad += [(f"{path}:{line}", "the names of the columns, once more") for line in again]
     place = split_place(path, names, str(split), "split")
     columns = _columns(path, names, rows, text, label, place)
     missing = {str(name).lower() for name in no_label}
@@ -96,23 +101,29 @@ def text_table(
 
 def _named(
     path: Path, lines: list[int], rows: list[list[str]], header: bool | None, wanted: Sequence[str | None]
-) -> tuple[list[str], list[int], list[list[str]]]:
-    """Column names, and the rows below them with the line on which each begins."""
+) -> tuple[list[str], list[int], list[list[str]], list[int]]:
+    """Column names, the rows below them with the line on which each begins, and the lines where the names come again.
+
+    They do where tables were put one below the other.
+    """
     if not rows:
         raise DataError(f"{path}: no rows: the file is empty")
     if header is None:
         header = _has_header(rows, wanted)
     if not header:
-        return [str(i + 1) for i in range(len(rows[0]))], lines, rows
+        return [str(i + 1) for i in range(len(rows[0]))], lines, rows, []
     names = [name.strip() for name in rows[0]]
     twice = [name for name, number in Counter(names).items() if number > 1 and name]
     if twice:
         raise DataError(f"{path}, line {lines[0]}: two columns are called {twice[0]!r}: rename one")
-    if len(rows) == 1:
-        raise DataError(f"{path}: no rows below the first line, {', '.join(map(repr, names))}")
     # A delimiter at the end of every row, but not of the header, makes no column.
     cut = [row[: len(names)] if not any(row[len(names) :]) else row for row in rows[1:]]
-    return names, lines[1:], cut
+    again = [[cell.strip() for cell in row] == names for row in cut]
+    if all(again):
+        raise DataError(f"{path}: no rows below the first line, {', '.join(map(repr, names))}")
+    kept = [(line, row) for line, row, same in zip(lines[1:], cut, again, strict=True) if not same]
+    repeated = [line for line, same in zip(lines[1:], again, strict=True) if same]
+    return names, [line for line, _ in kept], [row for _, row in kept], repeated
 
 
 def _has_header(rows: list[list[str]], wanted: Sequence[str | None]) -> bool:

@@ -134,7 +134,9 @@ def test_commas_of_sentences_part_no_table(tmp_path):
 
 def test_names_that_come_again_in_the_middle_of_a_table_are_still_its_header(tmp_path):
     again = "\n".join(["kommentar,urteil", *rows(["well well", "oh no"], 30), "kommentar,urteil", *rows(["so", "no"])])
-    assert "texts in 'kommentar'" in table(tmp_path / "t.csv", again).found
+    splits = table(tmp_path / "t.csv", again)
+    assert "texts in 'kommentar'" in splits.found and splits.class_names == ("bad", "good")
+    assert splits.bad == ((f"{tmp_path / 't.csv'}:62", "the names of the columns, once more"),)
 
 
 @pytest.mark.parametrize("labels", [("y", "n"), ("class", "order")])
@@ -272,6 +274,17 @@ def test_equal_texts_stand_in_one_split(tmp_path):
         parts = [{" ".join(text.decode().lower().split()) for text in part.columns["text"]} for part in parts_of(found)]
         assert all(parts) and not parts[0] & parts[1] and not parts[1] & parts[2] and not parts[0] & parts[2]
     assert sum(map(len, parts_of(splits))) == 120
+
+
+def test_a_text_that_stands_in_a_part_that_is_said_is_not_learned_where_nothing_is_said_of_it(tmp_path):
+    lines = [f"text {i},{('good', 'bad')[i % 2]},{'test' if i < 10 else ''}" for i in range(40)]
+    again = ["Text  3,bad,", "text 4,good,train"]
+    splits = table(tmp_path / "t.csv", "\n".join(["review,label,split", *lines, *again]))
+    assert [(name.rpartition(":")[2], why) for name, why in splits.ignored] == [
+        ("42", "the same stands in the test part")
+    ]
+    learned = [text for part in parts_of(splits)[:2] for text in part.columns["text"] if part]
+    assert b"Text  3" not in learned and b"text 4" in learned and len(splits.test) == 10
 
 
 def test_a_class_of_equal_texts_stays_one_to_train_on(tmp_path):
@@ -428,6 +441,7 @@ def test_a_split_column_is_heeded(tmp_path):
         ("review\na\nb", "one column"),
         ("My reviews\nreview,label\na,x\nb,y", "line 1 has one cell, 'My reviews', and 3 rows below 2"),
         (b"PK\x03\x04" + bytes(9), "a zip archive, such as an Excel sheet, no text"),
+        ("review,label\nreview,label\n", r"no rows below the first line, 'review', 'label'"),
     ],
 )
 def test_a_table_that_cannot_be_used_is_one_clear_line(text, message, tmp_path):
@@ -442,6 +456,12 @@ def test_a_column_that_is_not_there_is_named_with_those_that_are(tmp_path):
         text_table(file=str(tmp_path / "t.csv"), text="body")
     with pytest.raises(DataError, match="cannot be read: No such file"):
         text_table(file=str(tmp_path / "gone.csv"))
+
+
+@pytest.mark.parametrize("asked", [{"delimiter": ";"}, {"header": False}])
+def test_what_json_lines_do_not_have_is_refused(asked, tmp_path):
+    with pytest.raises(DataError, match="JSON lines have names in every line and no delimiter"):
+        table(tmp_path / "t.jsonl", json.dumps({"text": "a", "label": 1}), **asked)
 
 
 def test_an_array_of_json_is_refused(tmp_path):

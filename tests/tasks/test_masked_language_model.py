@@ -21,6 +21,7 @@ from bigkeras.inheritance import continued, inherited
 from bigkeras.recipe import Choice, Recipe, RecipeError, load
 from bigkeras.recipe_data import load_splits
 from bigkeras.recipes import RECIPES
+from bigkeras.run import RunError
 from bigkeras.runtime import Machine
 from bigkeras.signals import Log
 from bigkeras.tasks import TASKS, load_task
@@ -255,6 +256,10 @@ def test_what_cannot_be_done_is_one_line(run, lines, tmp_path):
         check_recipe(recipe_for(lines, augmentation=(Choice("word_dropout"),)))
     with pytest.raises(DataError, match=r"task.rate=0.9"):
         fit(recipe_for(lines, task=Choice("masked_language_model", {"rate": 0.9})), tmp_path / "run", log=QUIET)
+    damaged = shutil.copytree(run, tmp_path / "damaged") / "best.keras"
+    damaged.write_bytes(damaged.read_bytes()[:2000])
+    with pytest.raises(RunError, match=r"best\.keras: cannot be read as a Keras model"):
+        evaluate(damaged.parent, split="validation")
     on = {"start_from": str(run), "task": Choice("masked_language_model", {"vocabulary": "mine.txt"})}
     with pytest.raises(RecipeError, match=r"task.vocabulary=mine.txt: start_from=.* has a vocabulary"):
         inherited(recipe_for(lines, **on), ("", ""))
