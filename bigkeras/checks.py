@@ -16,8 +16,8 @@ from bigkeras.data.source import DataError, Source, Splits
 from bigkeras.models import MODELS
 from bigkeras.optimization import OPTIMIZERS, OURS, SCHEDULES
 from bigkeras.origin import origin_folder
-from bigkeras.recipe import Recipe, RecipeError, check, known, load
-from bigkeras.run import EARLIER_RUNS, RunError, has_learned, read_json, write_json
+from bigkeras.recipe import PLACES, Recipe, RecipeError, check, known, load
+from bigkeras.run import EARLIER_RUNS, RunError, has_learned, read_json, same_data, write_json
 from bigkeras.search import check_auto
 from bigkeras.tasks import LOSSES, MODEL_ARGUMENTS, MONITORS, TASKS, check_augmentation
 from bigkeras.workers import Workers, addresses
@@ -102,7 +102,7 @@ def known_before(recipe: Recipe, found: Found) -> list[str]:
         if not folder or not all((folder / name).is_file() for name in (DATA_FILE, "recipe.json")):
             continue
         earlier, before = load(folder), read_json(folder / DATA_FILE)
-        if setting != "start_from" and recipe.task.name == "translation" and earlier.data != recipe.data:
+        if setting != "start_from" and recipe.task.name == "translation" and not same_data(earlier, recipe):
             continue  # which is said where it is opened
         same = earlier.data.name == recipe.data.name and _unparted(earlier) == _unparted(recipe)
         same = same or any(before.get(part) == values for part, values in found.items())
@@ -122,11 +122,20 @@ def _unparted(recipe: Recipe) -> dict[str, Any]:
 
 def check_alike(workers: Workers, recipe: Recipe, found: Found) -> None:
     """Raises an error on every worker if one of them has another recipe, or other data, than the chief."""
-    theirs = workers.by_chief(recipe.to_json)
-    problem = _first_problem(workers, "another recipe than the chief" if recipe.to_json() != theirs else "")
+    theirs = workers.by_chief(lambda: _said(recipe))
+    problem = _first_problem(workers, "another recipe than the chief" if _said(recipe) != theirs else "")
     if problem:
         raise RecipeError(problem)
     _check_same(workers, found)
+
+
+def _said(recipe: Recipe) -> str:
+    """What workers have to have alike: not where the data lies, which is compared itself, nor a vocabulary's folder."""
+    settings: dict[str, Any] = {f"data.{name}": None for name in PLACES if name in recipe.data.args}
+    words = recipe.task.args.get("vocabulary")
+    if isinstance(words, str):
+        settings["task.vocabulary"] = Path(words).name
+    return recipe.override(**settings).to_json()
 
 
 def check_left(workers: Workers, splits: Splits) -> None:

@@ -263,10 +263,14 @@ class Control(keras.callbacks.Callback):
         """The model of the last epoch, which is the best one where there is no validation split."""
         # Without these there is no run to go on with: an error ends it, whatever the recipe says.
         write = self.workers.by_chief
-        write(self._write_tables)  # the scores are merged with them
+        write(self._write_last_tables)  # the scores are merged with them
         self.save_model("last.keras", write)
         if not write(lambda: (self.directory / "best.keras").exists()):
             self.save_model("best.keras", write)
+
+    def _write_last_tables(self) -> None:
+        checkpoint.check_there(self.directory)
+        self._write_tables()
 
     def leave(self, error: Exception) -> None:
         """What a run that ends before its time leaves behind."""

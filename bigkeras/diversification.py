@@ -17,7 +17,7 @@ from bigkeras.data.reviews import text_array
 from bigkeras.data.source import ArraySource, Splits, joined
 from bigkeras.origin import UNREADABLE, first_line
 from bigkeras.recipe import Recipe, RecipeError, load
-from bigkeras.run import RunError, check_run, has_learned, read_json, write_json
+from bigkeras.run import RunError, check_run, has_learned, read_json, same_data, write_json
 from bigkeras.signals import Log
 from bigkeras.tasks import load_task
 from bigkeras.tasks.pairs import PairPreprocessor
@@ -131,13 +131,14 @@ def _opened(recipe: Recipe, setting: str, languages: tuple[str, str], log: Log) 
     wanted, given = (tuple(base(name) for name in some) for some in (languages, theirs))
     # One that learned both ways in its first epochs alone has forgotten the other.
     back = setting == "back_translator" and earlier.task.args.get("both_directions", 0) >= earlier.epochs
-    if setting == "back_translator" and earlier.data == recipe.data and not back:
+    same = same_data(earlier, recipe)
+    if setting == "back_translator" and same and not back:
         advice = f"needed is one from target to source, or with task.both_directions={earlier.epochs}, its epochs"
         raise RecipeError(f"{told}: learned these pairs from source to target; {advice}")
     if all(wanted) and all(given) and wanted != given and not (back and wanted == given[::-1]):
         ways = (f"from {source} to {target}" for source, target in (theirs, languages))
         raise RecipeError(f"{told}: translates {', not '.join(ways)}")
-    if earlier.data != recipe.data:
+    if not same:
         log.say(f"{told}: learned from other data; what it learned of this run's held-out pairs makes scores too good")
     try:
         return _of_whole_sentences(run_translator(directory / "best.keras", task), task.preprocessor)

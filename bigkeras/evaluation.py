@@ -66,9 +66,9 @@ def evaluate(
     recipe = _scored(begun, data, settings or {})
     known("split", split, ("train", "validation", "test", "all"))
     elsewhere = place(recipe) != place(begun)
-    if elsewhere:  # of which it has learned no validation part
-        recipe = replace(recipe, learn_validation=False)
     splits = recipe_splits(recipe)
+    if elsewhere and recipe.learn_validation and not _is_known(path, splits):
+        splits = recipe_splits(replace(recipe, learn_validation=False))
     source = joined(splits) if split == "all" else getattr(splits, split)
     if source is None and split == "validation" and recipe.learn_validation:
         raise RunError(f"{path}: has learned from its validation split, which says nothing of it; name another")
@@ -125,6 +125,12 @@ def _scored(recipe: Recipe, data: str | None, settings: Mapping[str, Any]) -> Re
         # It was to make training short.
         asked = asked.override(**{"data.limit_train": None})
     return asked
+
+
+def _is_known(path: Path, splits: Splits) -> bool:
+    """Whether a run has learned these training examples, wherever they lie."""
+    before = read_json(path / DATA_FILE) if (path / DATA_FILE).is_file() else {}
+    return fingerprints(splits, "train").get("train") == before.get("train")
 
 
 def _is_own(path: Path, splits: Splits, split: str, other: bool) -> bool:

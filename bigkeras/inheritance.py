@@ -193,7 +193,8 @@ def _of_text_run(recipe: Recipe, origin: Path) -> dict[str, Any]:
             )
     given = own.get("vocabulary")
     known = [str(origin), *([load(origin).task.args.get("vocabulary")] if (origin / "recipe.json").is_file() else [])]
-    if given and given not in known and not (isinstance(given, str) and expanded(given).resolve() == origin.resolve()):
+    places = [expanded(value).resolve() for value in known if isinstance(value, str)]
+    if given and given not in known and not (isinstance(given, str) and expanded(given).resolve() in places):
         raise RecipeError(f"task.vocabulary={given}: start_from={origin} has a vocabulary, and it is kept")
     # What the file does not tell, the task compares.
     asked = {k: v for k, v in own.items() if k in ("vocabulary_size", "min_count", "rate")}

@@ -40,6 +40,8 @@ def finished(directory: Path, position: Position) -> dict[str, Any]:
                     process.stdin.flush()
                 # Its input stays open: the end of it tells that this process is no more.
                 answer = process.stdout.read()
+                with contextlib.suppress(BrokenPipeError):
+                    process.stdin.close()
             except BaseException:
                 process.kill()
                 raise

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+PLACES = ("directory", "file", "target_file")  # the arguments of data that say where it lies
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16", "auto")
 
 

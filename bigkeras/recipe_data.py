@@ -12,11 +12,9 @@ from bigkeras.data import DATASETS
 from bigkeras.data.pipeline import distributed, ordered_plan, plan_rows
 from bigkeras.data.plan import epoch_plan
 from bigkeras.data.source import DataError, Splits, all_learned
-from bigkeras.recipe import Recipe
+from bigkeras.recipe import PLACES, Recipe
 from bigkeras.signals import Log
 from bigkeras.tasks.task import Task
-
-PLACES = ("directory", "file", "target_file")  # the arguments of data that say where it lies
 
 
 def place(recipe: Recipe) -> dict[str, Any]:

@@ -8,10 +8,12 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bigkeras.recipe import Recipe, from_json, load
+from bigkeras.data.files import expanded
+from bigkeras.recipe import PLACES, Recipe, from_json, load
 
 RUN_LOCK, SCORES_LOCK = ".lock", ".scores.lock"
 LOCKS = (RUN_LOCK, SCORES_LOCK)
@@ -71,7 +73,7 @@ def _claim(run_dir: Path, recipe: Recipe) -> None:
         other = asked_for(run_dir)
         ours, theirs = json.loads(recipe.to_json()), json.loads(other.to_json())
         learned = [key for key in ours if key not in NOT_LEARNED]
-        differing = [key for key in learned if _resolved(key, ours[key]) != _resolved(key, theirs[key])]
+        differing = [key for key in learned if _whole(key, ours[key]) != _whole(key, theirs[key])]
         if differing and not has_learned(run_dir):  # as after a mistake in the first command
             search.unlink(missing_ok=True)
             write_text(held, recipe.to_json())
@@ -98,16 +100,18 @@ def asked_for(run_dir: Path) -> Recipe:
     return from_json(json.dumps(read_json(search)["asked"]), str(search)) if search.exists() else load(run_dir)
 
 
-def _resolved(key: str, value: Any) -> Any:
-    """A recipe's value with whole paths in it, by which an older run may have named them otherwise."""
+def same_data(one: Recipe, other: Recipe) -> bool:
+    """Whether two recipes say the same of their data, whichever way they name where it lies."""
+    first, second = (_whole("data", asdict(recipe.data)) for recipe in (one, other))
+    return first == second
+
+
+def _whole(key: str, value: Any) -> Any:
+    """A recipe's value with whole paths in it: runs of before may have others."""
     if key in ("data", "task"):
         return {**value, "args": {name: _whole(name, each) for name, each in value["args"].items()}}
-    return _whole(key, value)
-
-
-def _whole(name: str, value: Any) -> Any:
-    is_path = name in (*EARLIER_RUNS, "directory", "file", "target_file", "vocabulary") and isinstance(value, str)
-    return str(Path(value).resolve()) if is_path and value and Path(value).exists() else value
+    is_path = key in (*EARLIER_RUNS, *PLACES, "vocabulary") and isinstance(value, str) and value
+    return str(expanded(value).resolve()) if is_path and expanded(value).exists() else value
 
 
 def has_learned(run_dir: Path) -> bool:

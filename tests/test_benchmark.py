@@ -290,9 +290,9 @@ def test_names_never_seen_are_put_in_the_place_of_tom(tmp_path, capsys):
     folder.mkdir()
     lines = [f"Tom saw Sabine {i}.\tTom sah Sabine {i}.\tCC-BY 2.0" for i in range(300)]
     (folder / "deu.txt").write_text("\n".join(lines), encoding="utf-8")
-    pairs = unseen_names.renamed(str(tmp_path))
+    names, pairs = unseen_names.renamed(str(tmp_path))
     unseen = [name for name in unseen_names.NAMES.split() if name != "Sabine"]
-    assert pairs and [source.split()[0] for source, _ in pairs] == unseen[: len(pairs)]
+    assert pairs and names == unseen[: len(pairs)] == [source.split()[0] for source, _ in pairs]
     assert all(target.split()[0] == source.split()[0] for source, target in pairs)
     assert unseen_names.main(["--data", str(tmp_path / "none")]) == 1
     assert "tatoeba is not in" in capsys.readouterr().err

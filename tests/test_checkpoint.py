@@ -159,6 +159,14 @@ def test_tables_that_could_not_be_written_are_written_at_the_end_of_the_run(tmp_
     assert len((tmp_path / "run" / "log.csv").read_text().splitlines()) == 3
 
 
+def test_a_run_directory_that_disappears_after_the_last_epoch_is_not_made_anew(tmp_path, monkeypatch):
+    original = control.Control.save_last
+    monkeypatch.setattr(control.Control, "save_last", lambda c: shutil.rmtree(c.directory) or original(c))
+    with pytest.raises(CheckpointError, match=r"its recipe\.json is gone"):
+        fit(TINY.override(on_checkpoint_error="go on"), tmp_path / "run", log=QUIET)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_run_directory_that_disappears_is_one_clear_error(tmp_path, monkeypatch):
     hooked(monkeypatch, "on_train_batch_end", lambda c: c.total_steps == 2 and shutil.rmtree(c.directory))
     with pytest.raises(CheckpointError, match=r"run: cannot be written: its recipe\.json is gone"):

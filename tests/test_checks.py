@@ -73,6 +73,15 @@ def test_workers_with_one_recipe_and_the_same_data_elsewhere_are_alike():
     assert outcomes(check_alike, (RECIPE, found[0]), (RECIPE, found[1])) == ["", ""]
 
 
+def test_workers_whose_data_and_words_lie_in_other_folders_are_alike():
+    settings = {"data": "text_table", "data.file": "/data/r.csv", "task": "text_classification"}
+    recipe = RECIPE.override(**settings, **{"task.vocabulary": "/data/words.txt"})
+    other = recipe.override(**{"data.file": "/mnt/r.csv", "task.vocabulary": "/mnt/words.txt"})
+    found = fingerprints(digits())
+    assert outcomes(check_alike, (recipe, found), (other, found)) == ["", ""]
+    assert all(outcomes(check_alike, (recipe, found), (other.override(**{"task.vocabulary": "/mnt/b.txt"}), found)))
+
+
 def test_a_worker_with_another_recipe_is_named_on_all():
     found = fingerprints(digits())
     others = outcomes(check_alike, (RECIPE, found), (RECIPE, found), (RECIPE.override(epochs=1), found))

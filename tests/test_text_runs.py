@@ -248,7 +248,7 @@ def test_what_belongs_to_classes_begins_anew_where_they_are_others(model, names,
                 np.testing.assert_array_equal(a, b)
 
 
-def test_a_model_that_has_nothing_but_what_belongs_to_classes_keeps_vocabulary_and_recipe(reviews, tmp_path, capsys):
+def test_a_model_that_has_nothing_but_what_belongs_to_classes_keeps_its_vocabulary(run, reviews, tmp_path, capsys):
     ratios = recipe_for(reviews, model=Choice("nb_ngrams"), epochs=1)
     fit(ratios, tmp_path / "first", log=QUIET)
     other = tmp_path / "other.csv"
@@ -257,6 +257,11 @@ def test_a_model_that_has_nothing_but_what_belongs_to_classes_keeps_vocabulary_a
     metrics = fit(ratios.override(**settings), tmp_path / "more")
     assert "all its weights belong to classes, which are others: they begin anew" in capsys.readouterr().err
     assert metrics["validation"]["per_class"][1]["name"] == "1"
+    # Another model is no origin, of whatever classes.
+    for place in (reviews, other):
+        asked = recipe_for(place, model=Choice("nb_ngrams"), start_from=str(run), task=Choice("text_classification"))
+        with pytest.raises(RecipeError, match="no layer of nb_ngrams has the name of a layer with weights in bag_of_"):
+            fit(asked, tmp_path / "wrong", log=QUIET)
 
 
 @pytest.mark.parametrize("origin", ["run", "artifact"])
@@ -454,7 +459,11 @@ def test_a_run_may_learn_its_validation_split_and_is_tested_on_what_it_was(revie
     assert evaluate(tmp_path / "run")["test"]["examples"] == len(plain.test)
     with pytest.raises(RunError, match="has learned from its validation split"):
         evaluate(tmp_path / "run", split="validation")
-    # Of other data it has learned nothing.
+    # So it has where the same data lies elsewhere; of other data it has learned nothing.
+    moved = tmp_path / "moved.csv"
+    moved.write_bytes(reviews.read_bytes())
+    with pytest.raises(RunError, match="has learned from its validation split"):
+        evaluate(tmp_path / "run", split="validation", data=str(moved))
     other = tmp_path / "other.csv"
     other.write_text("review,label\n" + "".join(f"so {i},{('good', 'bad')[i % 2]}\n" for i in range(40)))
     assert evaluate(tmp_path / "run", split="validation", data=str(other))["validation"]["examples"] == 4
@@ -468,8 +477,10 @@ def test_a_run_finds_its_data_from_any_folder_however_it_was_named(reviews, tmp_
     assert main(asked) == 0
     before = (tmp_path / "run" / "recipe.json").read_text()
     # As a run of before has it.
-    (tmp_path / "run" / "recipe.json").write_text(before.replace(str(tmp_path / "r.csv"), "r.csv"))
-    assert main(asked) == 0 and main(["train", "run"]) == 0
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for named in ("r.csv", "~/r.csv"):
+        (tmp_path / "run" / "recipe.json").write_text(before.replace(str(tmp_path / "r.csv"), named))
+        assert main(asked) == 0 and main(["train", "run"]) == 0
     assert evaluate("run", settings={"data.file": "r.csv"})["test"]["examples"] == 22
     assert "test" in json.loads((tmp_path / "run" / "metrics.json").read_text())
     (tmp_path / "run" / "recipe.json").write_text(before)

@@ -14,7 +14,7 @@ from bigkeras.data.files import SPLIT, SPLIT_NAMES, expanded, part_splits, split
 from bigkeras.data.pair_splits import source_key
 from bigkeras.data.reviews import text_array
 from bigkeras.data.rows import LOOKED_AT, bytes_of, csv_rows, is_json, json_rows
-from bigkeras.data.source import ArraySource, DataError, Splits
+from bigkeras.data.source import ArraySource, DataError, Splits, ignored_line
 
 TEXT_NAMES = (
     "text", "review", "sentence", "comment", "content", "body", "message",
@@ -58,10 +58,10 @@ def text_table(
     text, label = (None if asked is None else str(asked) for asked in (text, label))
     content, found = decoded(bytes_of(path), str(path), encoding)
     if is_json(path, content):
-        asked = {"delimiter": delimiter, "header": header}
-        unheeded = next((f"data.{key}={value!r}" for key, value in asked.items() if value is not None), None)
-        if unheeded:
-            raise DataError(f"{path}: {unheeded}: JSON lines have names in every line and no delimiter; leave it out")
+        for key, value in (("delimiter", delimiter), ("header", header)):
+            if value is not None:
+                told = "JSON lines have no delimiter, and names in each line"
+                raise DataError(f"{path}: data.{key}={value!r}: {told}: data.{key}=null")
         names, lines, rows, bad = json_rows(path, content)
         delimiter = None
     else:
@@ -96,7 +96,9 @@ def text_table(
     )  # fmt: skip
     parted = f", parted by {delimiter!r}" if delimiter else ""
     told = f"{path}: {len(kept):,} texts in {names[columns[0]]!r}, {len(class_names)} labels in {names[columns[1]]!r}"
-    return replace(splits, bad=tuple(bad), read=len(kept) + len(bad), found=f"{told}{parted}, read as {found}")
+    left_out = f"; {ignored_line(splits)}" if splits.ignored else ""
+    told += f"{parted}, read as {found}{left_out}"
+    return replace(splits, bad=tuple(bad), read=len(kept) + len(bad), found=told)
 
 
 def _named(

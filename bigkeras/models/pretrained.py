@@ -97,7 +97,7 @@ def copy_weights_by_name(
     naive Bayes, keeps its start where the classes are others, or their number: some models have nothing else. Raises
     ValueError where another layer differs in shape or kind, or where no layer matches.
     """
-    sources, copied, passed_over = {layer.name: layer for layer in source_model.layers}, [], False
+    sources, copied = {layer.name: layer for layer in source_model.layers}, []
     for target in target_model.layers:
         source = _counterpart(sources, target)
         if source is None:
@@ -110,10 +110,7 @@ def copy_weights_by_name(
         if norm and bool(source.weights) != bool(target.weights):
             kinds = [type(layer).__name__ for layer in (source, target)]
             raise ValueError(f"layer {target.name} is {kinds[0]} in the source and {kinds[1]} in the target")
-        if target.weights and single and not same_classes:
-            passed_over = True
-            continue
-        if not target.weights or target.name in besides:
+        if not target.weights or target.name in besides or (single and not same_classes):
             continue
         theirs, ours = ([tuple(w.shape) for w in layer.weights] for layer in (source, target))
         if theirs == ours:
@@ -122,11 +119,10 @@ def copy_weights_by_name(
             else:
                 target.set_weights(source.get_weights())
             copied.append(target.name)
-        elif single:
-            passed_over = True
-        else:
+        elif not single:
             raise ValueError(f"layer {target.name} is of shapes {theirs} in the source and {ours} in the target")
-    if not copied and not passed_over:
+    weighted = [layer for model in (source_model, target_model) for layer in model.layers if layer.weights]
+    if not copied and (same_classes or not all(map(of_classes, weighted))):
         raise ValueError(f"no layer of {target_model.name} has the name of a layer with weights in {source_model.name}")
     return copied
 

@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -244,7 +245,9 @@ def test_a_run_whose_vocabulary_was_given_is_gone_on_from(run, lines, tmp_path):
     copy = shutil.copytree(run, tmp_path / "run")
     given = Choice("masked_language_model", {**load(run).task.args, "vocabulary": "words.txt"})
     replace(load(run), task=given).save(copy / "recipe.json")
-    assert inherited(recipe_for(lines, start_from=str(copy), task=given), ("", ""))["vocabulary"] == str(copy)
+    whole = Choice("masked_language_model", {**given.args, "vocabulary": str(Path("words.txt").resolve())})
+    for asked in (given, whole):
+        assert inherited(recipe_for(lines, start_from=str(copy), task=asked), ("", ""))["vocabulary"] == str(copy)
 
 
 def test_what_cannot_be_done_is_one_line(run, lines, tmp_path):
