@@ -3,10 +3,14 @@
 import argparse
 import contextlib
 import os
+import signal
 import sys
+import threading
 import unicodedata
 from collections.abc import Callable
 from typing import NoReturn
+
+ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 
 def positive(text: str) -> int:
@@ -58,10 +62,30 @@ def padded(text: str, columns: int) -> str:
 
 
 def finish(main: Callable[[], int]) -> int:
-    """The exit status of `main`: its own, 1 with a line where the output cannot be written, 130 when interrupted."""
+    """The exit status of `main`: its own, 1 with a line where the output cannot be written, 130 when interrupted.
+
+    Whoever is asked to end (SIGTERM, SIGHUP) removes first what is half-written.
+    """
     if sys.stdout is None:
         complain("standard output is closed")
         return 1
+    asked = [number for number in ENDING if signal.getsignal(number) is signal.SIG_DFL]
+    if threading.current_thread() is not threading.main_thread():  # which alone may set them
+        asked = []
+    for number in asked:
+        signal.signal(number, _leave)
+    try:
+        return _finished(main)
+    finally:
+        for number in asked:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _leave(number: int, frame: object) -> None:
+    raise SystemExit(128 + number)
+
+
+def _finished(main: Callable[[], int]) -> int:
     try:
         status = main()
         sys.stdout.flush()

@@ -44,8 +44,13 @@ def find(paths: Iterable[str]) -> Iterator[Picture]:
             yield from _in_folder(path)
         elif glob.has_magic(path):
             found = sorted(glob.glob(path, recursive=True))
+            given: set[str] = set()  # "**" finds a folder, and what is in it, too
             for match in found:
-                yield from _in_folder(match) if os.path.isdir(match) else [Picture(match)]
+                for picture in _in_folder(match) if os.path.isdir(match) else [Picture(match)]:
+                    name = os.path.normpath(picture.path)
+                    if name not in given:
+                        given.add(name)
+                        yield picture
             if not found:
                 yield Picture(path, "no file matches")
         else:

@@ -215,8 +215,7 @@ class Table:
 
     def writer(self, out: TextIO) -> "Rows":
         """Writes the table's header to `out`; what it gives writes the rows with their answers."""
-        taken = {"label", "probability"} & set(self.header)
-        names = ["predicted_label", "predicted_probability"] if taken else ["label", "probability"]
+        names = next(pair for pair in _answer_names() if not set(pair) & set(self.header))
         form: Any = {"delimiter": self.delimiter, "lineterminator": self.end}
         if self.plain:
             rows = csv.writer(out, **form, quoting=csv.QUOTE_NONE, quotechar=None)
@@ -241,6 +240,14 @@ class Table:
             found = "two columns are called" if name in self.header else "no column"
             raise ReviewError(f"{self.path}: {found} {name!r}: --column takes one of {told}")
         return self.header.index(name)
+
+
+def _answer_names() -> Iterator[list[str]]:
+    """What columns of answers are called, one pair after the other: a table may have those of another model."""
+    yield ["label", "probability"]
+    yield ["predicted_label", "predicted_probability"]
+    for number in itertools.count(2):
+        yield [f"predicted_label_{number}", f"predicted_probability_{number}"]
 
 
 class Rows:
@@ -291,7 +298,7 @@ def replaced(path: str) -> Iterator[Path]:
         except RuntimeError:  # which Python gives up before 3.13
             raise ReviewError(f"{path}: cannot be written: a link that leads to itself") from None
         # A name that is nobody's; a file of tempfile would be for its owner alone.
-        beside = final.with_name(f".{final.name}-{os.urandom(4).hex()}")
+        beside = final.with_name(f".{os.urandom(8).hex()}.part")  # as short, since names may be long
         try:
             if final.exists():
                 beside.touch(0o600)

@@ -141,7 +141,10 @@ def fitting_arrays(name: str, signature: Signature, inputs: Mapping[str, Any]) -
             array = np.asarray(value)
             if array.size and not np.can_cast(array.dtype, expected.dtype, "same_kind"):
                 raise ModelError(f"{name}: {key} must be {expected.dtype}, not {array.dtype}")
-            array = np.ascontiguousarray(array, dtype=expected.dtype).reshape(array.shape)
+            cast = np.ascontiguousarray(array, dtype=expected.dtype).reshape(array.shape)
+            if cast.dtype.kind in "iu" and not np.array_equal(cast, array):
+                raise ModelError(f"{name}: {key} has numbers that {expected.dtype} does not hold")
+            array = cast
         shape = expected.shape
         if shape is not None and (
             len(shape) != array.ndim or any(s not in (None, n) for s, n in zip(shape, array.shape, strict=True))

@@ -241,9 +241,11 @@ def _pack(options: argparse.Namespace) -> int:
     _start_tensorflow()
     from bigkeras.data.folder import image_folder
     from bigkeras.data.pack import pack
-    from bigkeras.data.source import ignored_line
+    from bigkeras.data.source import DataError, ignored_line
     from bigkeras.signals import shown
 
+    if options.shard_megabytes < 1:
+        raise DataError(f"--shard-megabytes {options.shard_megabytes}: at least 1")
     splits = image_folder(directory=options.folder)
     if splits.ignored:
         print(shown(ignored_line(splits)), file=sys.stderr)

@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from bigkeras.card import Use, card, image_use, pair_use, text_use
 from bigkeras.data.fingerprint import DATA_FILE
+from bigkeras.models.pretrained import renew_constants
 from bigkeras.parity import ExportError, difference, gate, quiet, softmax
 from bigkeras.predictions import loaded_model
 from bigkeras.run import RunError
@@ -107,7 +108,8 @@ def export_classifier(
     plain = in_float32(model)
     prepared, expected = reference(plain, preprocessor, examples)
     contents = {"labels.txt": "".join(f"{label}\n" for label in labels).encode()}
-    contents |= {name: text.encode() for name, text in (files or {}).items()}
+    # A path in the card may be no UTF-8.
+    contents |= {name: text.encode("utf-8", "backslashreplace") for name, text in (files or {}).items()}
     if isinstance(preprocessor, TextPreprocessor):
         contents |= preprocessor.files()
     with placed(directory, contents) as beside:
@@ -167,6 +169,7 @@ def in_float32(model: keras.Model) -> keras.Model:
     if [(w.path, w.shape) for w in plain.weights] != [(w.path, w.shape) for w in model.weights]:
         raise ExportError(f"model {model.name}: its float32 twin has other weights; is a layer's get_config complete?")
     plain.set_weights(model.get_weights())
+    renew_constants(plain)
     return _without_cudnn(plain)
 
 

@@ -3,6 +3,7 @@
 import copy
 import csv
 import inspect
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -207,15 +208,18 @@ def with_data(recipe: Recipe, data: str | None) -> Recipe:
         raise RecipeError(f"--data {data}: data {recipe.data.name} is built in and takes no place")
     args = {**recipe.data.args, places[0]: data}
     # So that the recipe.json of the run finds them from any folder.
-    found = {n: str(expanded(args[n]).resolve()) for n in (places[0], "target_file") if n in args}
+    found = {n: os.path.abspath(expanded(args[n])) for n in (places[0], "target_file") if n in args}
     return replace(recipe, data=Choice(recipe.data.name, {**args, **found}))
 
 
 def absolute_data(recipe: Recipe) -> Recipe:
-    """The recipe with whole paths of its data, where there are such: so that it is repeated from any folder."""
+    """The recipe with whole paths of its data, where there are such: so that it is repeated from any folder.
+
+    A link stays one: the pictures of a table lie beside it.
+    """
     args = recipe.data.args
     there = [name for name, value in place(recipe).items() if isinstance(value, str) and expanded(value).exists()]
-    whole = {name: str(expanded(args[name]).resolve()) for name in there}
+    whole = {name: os.path.abspath(expanded(args[name])) for name in there}
     return replace(recipe, data=Choice(recipe.data.name, {**args, **whole}))
 
 

@@ -128,7 +128,10 @@ def inherited(recipe: Recipe, languages: tuple[str, str]) -> dict[str, Any]:
     if recipe.task.name == "translation":
         return _of_translator(recipe, origin, languages)
     if recipe.task.name == "image_classification":
-        return {**_of_pictures(recipe, origin), **own}
+        theirs = _of_pictures(recipe, origin)
+        if own.get("height") or own.get("width"):  # one side alone means a square, not one with the other of theirs
+            theirs = {name: value for name, value in theirs.items() if name not in ("height", "width")}
+        return {**theirs, **own}
     if recipe.task.name in ("text_classification", "masked_language_model"):
         return _of_texts(recipe, named, origin)
     return own

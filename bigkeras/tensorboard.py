@@ -234,7 +234,7 @@ class Sampler:
         for index in indices:
             try:
                 images.append(preprocessor.decode(self.source.fetch(index)["image"]).numpy())
-            except tf.errors.OpError:
+            except (tf.errors.OpError, ValueError, OSError):
                 continue  # the pipeline counts and names what cannot be read
             labels.append(self.source.labels[index])
         return np.array(images, np.uint8), np.array(labels, np.int32)

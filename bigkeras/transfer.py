@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from bigkeras.models import MODELS
-from bigkeras.models.pretrained import copy_weights_by_name, load_pretrained, of_classes
+from bigkeras.models.pretrained import copy_weights_by_name, load_pretrained, of_classes, renew_constants
 from bigkeras.origin import UNREADABLE, first_line, is_preset, origin_folder, pair_preprocessor, start_folder
 from bigkeras.recipe import RecipeError, load
 from bigkeras.run import read_labels
@@ -125,4 +125,5 @@ def artifact_model(directory: Path) -> keras.Model:
     names = [n for n in reader.get_variable_to_shape_map() if n.startswith("weights/")]
     names.sort(key=lambda name: int(name.split("/")[1]))
     network.set_weights([reader.get_tensor(name) for name in names])
+    renew_constants(network)
     return network

@@ -24,7 +24,8 @@ shift
 # With --kill-on-bad-exit a fallen task ends the others; every step that is started again goes on from the checkpoint.
 restarts=3
 for ((attempt = 0; attempt <= restarts; attempt++)); do
-  srun --kill-on-bad-exit=1 --output="bigkeras-%j-%t.log" --open-mode=append \
+  # srun takes no cores of the job's over by itself, from Slurm 22.05 on.
+  srun --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" --kill-on-bad-exit=1 --output="bigkeras-%j-%t.log" --open-mode=append \
     bigkeras train "$recipe" --strategy multiworker --run-dir "runs/$recipe" "$@"
   status=$?
   case $status in

@@ -4,7 +4,7 @@
 
 set -euo pipefail
 caller="$PWD"
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+root="$(CDPATH='' cd -- "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)"
 cd "$root"
 python="$root/.venv/bin/python"
 stamp=.venv/installed

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from bigkeras.artifact import ExportError, export, export_classifier, in_float32
 from bigkeras.models import MODELS
+from bigkeras.models.pretrained import copy_weights_by_name
 from bigkeras.parity import softmax
 
 LABELS = ["cat", "犬", "a bird"]
@@ -135,6 +136,22 @@ def test_the_float32_twin_has_the_weights_and_the_answers_of_the_float32_model()
     assert {layer.compute_dtype for layer in twin.layers[1:]} == {"float32"}  # the input layer computes nothing
     np.testing.assert_array_equal(twin(x, training=False), plain(x, training=False))
     assert in_float32(plain) is plain
+
+
+def test_constants_that_keras_makes_of_weights_are_those_of_the_weights():
+    def model(dtype):
+        inputs = keras.Input((3,), name="image")
+        x = keras.layers.Normalization(name="normalised", dtype=dtype)(inputs)
+        return keras.Model(inputs, keras.layers.Dense(2, name="logits", dtype="float32")(x))
+
+    mixed, x = model("mixed_bfloat16"), np.array([[1.0, 2.0, 3.0], [5.0, 4.0, 1.0], [0.0, 9.0, 2.0]], np.float32)
+    mixed.get_layer("normalised").adapt(x)
+    copied = model("float32")
+    copy_weights_by_name(mixed, copied)
+    for twin in (in_float32(mixed), copied):
+        values = np.asarray(twin.get_layer("normalised")(x))
+        np.testing.assert_allclose(values.mean(0), 0, atol=1e-5)
+        np.testing.assert_allclose(values.std(0), 1, atol=1e-5)
 
 
 def test_gate_refuses_a_graph_that_differs_and_leaves_nothing(tmp_path):

@@ -1,5 +1,6 @@
 """The benchmark: its statistics, a small run without PyTorch, and that the peers are the same models."""
 
+import argparse
 import importlib
 import json
 import os
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from benchmarks import (
     cold_start,
+    comparison,
     own_texts,
     predict_text,
     scaling,
@@ -283,6 +285,22 @@ def test_own_texts_are_scored_beside_a_linear_machine_on_the_same_split(tmp_path
         low, high = found["accuracy_95"]
         assert low <= found["accuracy"] <= high and found["accuracy"] > 0.9 and found["seconds"] > 0
     assert "\n".join(own_texts.markdown(written)) in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("check", "text"),
+    [
+        (comparison.new_file, "no/folder/times.json"),
+        (comparison.new_file, "."),
+        (comparison.new_picture, "curves.foo"),
+        (comparison.above_zero, "0"),
+    ],
+)
+def test_what_could_not_be_written_or_used_is_told_before_anything_is_measured(check, text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(argparse.ArgumentTypeError):
+        check(text)
+    assert comparison.new_file("times.json") == comparison.new_file("times.json") and not list(tmp_path.iterdir())
 
 
 def test_names_never_seen_are_put_in_the_place_of_tom(tmp_path, capsys):

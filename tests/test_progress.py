@@ -228,6 +228,7 @@ def test_a_profile_is_written_on_request(tmp_path):
 def test_samples_are_the_same_ones_every_time_and_skip_what_cannot_be_read(tmp_path, digits_folder):
     import tensorflow as tf
 
+    from bigkeras.data.files import load_bytes
     from bigkeras.data.source import FileSource
     from bigkeras.tasks import ImagePreprocessor
     from bigkeras.tensorboard import Sampler
@@ -249,7 +250,8 @@ def test_samples_are_the_same_ones_every_time_and_skip_what_cannot_be_read(tmp_p
             return tf.zeros((len(x), 10))
 
     model = Model()
-    sampler = Sampler(model, tmp_path, FileSource(paths, [0, 1, 2, 3, 4, 5]))
+    # As folders are read: a file that Pillow cannot read either raises an error of Python's.
+    sampler = Sampler(model, tmp_path, FileSource(paths, [0, 1, 2, 3, 4, 5], transform=load_bytes))
     images, labels, probabilities = sampler()
     assert images.shape == (5, 8, 8, 1) and images.dtype == np.uint8
     assert labels.tolist() == [0, 1, 2, 3, 4]

@@ -430,6 +430,20 @@ def test_a_model_of_ones_own_trains_under_its_name(tmp_path):
         assert weights(tmp_path / name)[0].shape == (64, args.get("units", 4))
 
 
+def test_layers_at_the_input_adapt_to_it_and_those_further_in_stay(tmp_path):
+    def mine(*, input_shape, num_classes):
+        inputs = keras.Input(input_shape, name="image")
+        x = keras.layers.Normalization(name="first")(inputs)
+        x = keras.layers.Normalization(name="second")(keras.layers.Rescaling(1 / 255)(x))
+        return keras.Model(inputs, keras.layers.Dense(num_classes, name="logits")(keras.layers.Flatten()(x)))
+
+    settings = {"model": Choice("mine"), "task.mean": [0.0], "task.std": [1.0], "epochs": 1}
+    fit(TINY.override(**settings), tmp_path / "run", model=mine, log=QUIET)
+    saved = keras.models.load_model(tmp_path / "run" / "last.keras", compile=False)
+    first, second = (saved.get_layer(name).get_weights()[1] for name in ("first", "second"))
+    assert 0.05 < float(first.mean()) < 0.5 and float(second.mean()) == 1
+
+
 def test_keras_own_limit_of_epochs_is_told_to_be_none_of_a_run(tmp_path):
     keras.config.set_max_epochs(1)
     try:

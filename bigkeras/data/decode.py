@@ -122,7 +122,9 @@ def transcode(encoded: bytes, max_pixels: int = MAX_PIXELS) -> bytes:
             out = io.BytesIO()
             upright.convert("L" if upright.mode in ("1", "L") else "RGB").save(out, "PNG", compress_level=1)
             return out.getvalue()
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except ValueError:
+        raise
+    except Exception as error:  # Pillow's decoders raise what they like for damaged files
         # Pillow's message names the BytesIO object.
         text = "cannot identify the format" if isinstance(error, Image.UnidentifiedImageError) else str(error)
         raise ValueError(f"not a picture that Pillow reads: {text}") from None

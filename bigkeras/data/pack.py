@@ -86,8 +86,6 @@ def pack(splits: Splits, directory: str | Path, *, shard_megabytes: int = 256) -
     at `directory` is whole. A broken picture is packed as it is. Raises DataError where something stands there
     already, or a file cannot be read.
     """
-    if shard_megabytes < 1:
-        raise DataError(f"--shard-megabytes {shard_megabytes}: at least 1")
     target = expanded(directory)
     if target.exists():
         raise DataError(f"{target}: stands there already: name a new directory, or remove it")
@@ -113,8 +111,10 @@ def packed(*, directory: str) -> Splits:
         raise DataError(f"{root / INDEX}: cannot be read: {error.strerror}: wanted is what pack wrote") from None
     except ValueError:
         raise DataError(f"{root / INDEX}: not JSON: pack the data set again") from None
-    if index.get("version") != VERSION:
-        raise DataError(f"{root / INDEX}: version {index.get('version')}, not {VERSION}: pack the data set again")
+    if not isinstance(index, dict) or not {"version", "shards", "parts", "class_names"} <= index.keys():
+        raise DataError(f"{root / INDEX}: not what pack wrote: pack the data set again")
+    if index["version"] != VERSION:
+        raise DataError(f"{root / INDEX}: version {index['version']}, not {VERSION}: pack the data set again")
     for name, size in index["shards"].items():
         found = (root / name).stat().st_size if (root / name).is_file() else None
         if found != size:
@@ -124,7 +124,10 @@ def packed(*, directory: str) -> Splits:
     sources: dict[str, RecordSource | None] = {"train": None, "validation": None, "test": None}
     start = 0
     for part in index["parts"]:
-        labels = np.load(root / f"{part}_labels.npy")
+        try:
+            labels = np.load(root / f"{part}_labels.npy")
+        except (OSError, ValueError, EOFError):
+            raise DataError(f"{root / part}_labels.npy: missing or damaged: pack the data set again") from None
         sources[part] = RecordSource(root, list(index["shards"]), np.arange(start, start + len(labels)), labels, names)
         start += len(labels)
     if sources["train"] is None:

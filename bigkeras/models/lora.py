@@ -5,6 +5,8 @@ from collections.abc import Collection
 import keras
 import numpy as np
 
+from bigkeras.models.pretrained import renew_constants
+
 # What the paper found to be enough, and the layers that every task starts anew.
 ATTENTION = ("query_key_value", "query", "key_value", "output")
 TRAINED = ("logits",)
@@ -55,6 +57,7 @@ def merged(model: keras.Model) -> keras.Model:
     for layer, twin in zip(model.layers, plain.layers, strict=True):
         updated = getattr(layer, "lora_enabled", False)
         twin.set_weights(_updated(layer) if updated else layer.get_weights())
+    renew_constants(plain)
     return plain
 
 

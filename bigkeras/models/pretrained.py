@@ -121,6 +121,7 @@ def copy_weights_by_name(
             copied.append(target.name)
         elif not single:
             raise ValueError(f"layer {target.name} is of shapes {theirs} in the source and {ours} in the target")
+    renew_constants(target_model)
     weighted = [layer for model in (source_model, target_model) for layer in model.layers if layer.weights]
     if not copied and (same_classes or not all(map(of_classes, weighted))):
         raise ValueError(f"no layer of {target_model.name} has the name of a layer with weights in {source_model.name}")
@@ -134,6 +135,16 @@ def _counterpart(sources: dict[str, keras.Layer], target: keras.Layer) -> keras.
     if same is None or (target.weights and not same.weights):
         return sources.get({HEAD: "ratio_logits", "ratio_logits": HEAD}.get(target.name, ""), same)
     return same
+
+
+def renew_constants(model: keras.Model) -> None:
+    """Has layers that compute with constants made of their weights, as Keras' `Normalization`, make these anew.
+
+    `set_weights` changes the weights alone.
+    """
+    for layer in model._flatten_layers():
+        if hasattr(layer, "finalize_state"):
+            layer.finalize_state()
 
 
 def of_classes(layer: keras.Layer) -> bool:

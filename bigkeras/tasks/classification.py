@@ -20,6 +20,7 @@ from bigkeras.tasks.images import ImagePreprocessor, channel_statistics
 MEMORY = 2**29  # bytes of decoded pixels that are kept instead of being decoded in every epoch
 EXAMPLES = 16  # pictures that the parity gate compares
 SAMPLE = 500  # files that tell size, mean and spread of a data set
+RESIZED_BYTES = 2**28  # so many of arrays that are to be resized tell the same
 MOST_FOUND = 224  # pixels: what files of any size are brought to where the recipe says nothing
 
 
@@ -155,8 +156,10 @@ def image_classification(
     shapes, found = survey(splits.train)
     if height is None or width is None:
         most = 2**31 if splits.train.batched else MOST_FOUND
-        height = height or width or min(most, int(np.median(shapes[:, 0])))
-        width = width or (height if resize != "stretch" or not splits.train.batched else int(np.median(shapes[:, 1])))
+        asked = height or width  # one side alone means a square
+        height = height or asked or min(most, int(np.median(shapes[:, 0])))
+        square = asked or resize != "stretch" or not splits.train.batched
+        width = width or (height if square else int(np.median(shapes[:, 1])))
     if crop_fraction < 1 and splits.train.batched and tuple(shapes[0]) == (height, width):
         # These are not resized, and so not cropped, where a file that the artifact reads would be.
         raise DataError(
@@ -197,9 +200,14 @@ def survey(source: Source) -> tuple[np.ndarray, int]:
 def sample_pixels(source: Source, preprocessor: ImagePreprocessor, most: int | None = None) -> np.ndarray:
     """uint8 `(n, height, width, channels)`: images spread over a source that can be read, at most `most`.
 
-    None takes all images of a source in memory, and SAMPLE of one of files.
+    None takes all images of a source in memory, of those that are to be resized what is not too large, and SAMPLE of
+    a source of files.
     """
     if source.batched:
+        sides = source.fetch(np.zeros(1, np.int64))["image"].shape[1:3]
+        if most is None and tuple(sides) != (preprocessor.height, preprocessor.width):
+            most = max(SAMPLE, RESIZED_BYTES // (preprocessor.height * preprocessor.width * preprocessor.channels))
+            most = min(most, len(source))
         indices = _spread(len(source), most or len(source))
         parts = np.array_split(indices, -(-len(indices) // 1000))
         return np.concatenate([preprocessor.fit_size(source.fetch(p)["image"]).numpy() for p in parts])

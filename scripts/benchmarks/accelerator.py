@@ -12,7 +12,7 @@ os.environ["KERAS_BACKEND"] = "jax"
 
 import numpy as np
 
-from benchmarks.comparison import at_least_one, environment, names_of, tell
+from benchmarks.comparison import at_least_one, environment, names_of, new_file, tell
 
 CLASSES = 1000
 WORDS = 30_522
@@ -91,7 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=at_least_one, default=5,
                         help="of some steps; their median counts (%(default)s)")  # fmt: skip
     parser.add_argument("--threads", type=int, default=1, help=argparse.SUPPRESS)
-    parser.add_argument("--json", metavar="FILE", help="where to write the times of all rounds")
+    parser.add_argument("--json", type=new_file, metavar="FILE", help="where to write the times of all rounds")
     return parser
 
 

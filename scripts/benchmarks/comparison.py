@@ -4,6 +4,7 @@ import argparse
 import datetime
 import importlib.util
 import json
+import math
 import os
 import sys
 import tempfile
@@ -77,7 +78,7 @@ def parse(suite: Suite, arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="three rounds of half the steps: is it working?")
     parser.add_argument("--without-pytorch", action="store_true", help="ours and stock Keras only")
     parser.add_argument("--threads", type=int, default=cores(), help="of every contender (all cores: %(default)s)")
-    parser.add_argument("--json", metavar="FILE", help="where to write the times of all rounds")
+    parser.add_argument("--json", type=new_file, metavar="FILE", help="where to write the times of all rounds")
     options = parser.parse_args(arguments)
     if options.rounds < 1 or options.threads < 1:
         parser.error("--rounds and --threads: at least 1")
@@ -104,6 +105,29 @@ def names_of(known: Sequence[str] | Mapping[str, Any]) -> Any:
     return split
 
 
+def new_file(text: str) -> str:
+    """For argparse: where a file can be written when all is measured, which may take hours."""
+    path = Path(text)
+    if path.is_dir() or not os.access(path.resolve().parent, os.W_OK):
+        raise argparse.ArgumentTypeError(f"{text}: cannot be written: a file in a folder that is there is needed")
+    return text
+
+
+def new_picture(text: str) -> str:
+    """For argparse: the same, of a picture."""
+    if not text.lower().endswith((".png", ".svg", ".pdf")):
+        raise argparse.ArgumentTypeError(f"{text}: a picture is written as .png, .svg or .pdf")
+    return new_file(text)
+
+
+def above_zero(text: str) -> float:
+    """For argparse: a number above 0."""
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text}: a number above 0")
+    return number
+
+
 def at_least_one(text: str) -> int:
     """For argparse: a whole number from 1 on."""
     number = int(text)
@@ -120,6 +144,8 @@ def measure(suite: Suite, model: str, precision: str, options: argparse.Namespac
     workload = suite.workloads[model]
     steps = max(1, workload.steps // 2) if options.quick else workload.steps
     workers, first, left_out = start(suite, model, precision, options, folder)
+    if not workers:
+        raise WorkerError("; ".join(f"{name}: {why}" for name, why in left_out.items()))
     try:
         print(f"{model} {precision}: {options.rounds} rounds of {steps} steps …", file=sys.stderr)
         answers = rounds(workers, options.rounds, steps)

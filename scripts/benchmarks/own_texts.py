@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.comparison import cores, environment, tell
+from benchmarks.comparison import cores, environment, new_file, tell
 from benchmarks.interleave import ROOT
 from bigkeras.data.source import DataError
 from bigkeras.recipe import RecipeError, parse_setting
@@ -38,6 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             found = {BASELINE: baseline(*parts["train"], *parts["test"], Path(folder))}
             found[OURS] = ours(options, Path(folder))
+        except ValueError as error:  # of scikit-learn, where a class has too few rows, say
+            print(f"{options.data}: {str(error).splitlines()[0]}", file=sys.stderr)
+            return 1
         except subprocess.CalledProcessError as error:
             print((error.stderr.strip().splitlines() or [str(error)])[-1], file=sys.stderr)
             return 1
@@ -52,7 +55,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/benchmark own-texts", description=__doc__)
     parser.add_argument("--data", metavar="FILE", required=True, help="CSV, TSV or JSON lines of text and label")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="as of train: another recipe")
-    parser.add_argument("--json", metavar="FILE", help="where to write what was measured")
+    parser.add_argument("--json", type=new_file, metavar="FILE", help="where to write what was measured")
     return parser.parse_args(arguments)
 
 
@@ -61,7 +64,7 @@ def split(file: str, settings: Sequence[str]) -> dict[str, tuple[list[str], np.n
     from bigkeras.recipe_data import load_splits
     from bigkeras.recipes import RECIPES
 
-    splits = load_splits(RECIPES["text-csv"].override(**dict(map(parse_setting, settings)), **{"data.file": file}))
+    splits = load_splits(RECIPES["text-csv"].override(**{**dict(map(parse_setting, settings)), "data.file": file}))
     if splits.test is None:
         raise DataError(f"{file}: no test split to score on")
     parts = {"train": [splits.train, splits.validation], "test": [splits.test]}

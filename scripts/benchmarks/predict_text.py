@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import cold_start, text_artifact
-from benchmarks.comparison import cores, environment, lacking, names_of, tell
+from benchmarks.comparison import cores, environment, lacking, names_of, new_file, tell
 from benchmarks.interleave import ROOT, Worker, WorkerError, ratio_interval, rounds
 from benchmarks.text_predictors import CONTENDERS, ONNX_RUNTIME, OURS
 
@@ -54,7 +54,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="three rounds: is it working?")
     parser.add_argument("--without-peers", action="store_true", help="neither ONNX Runtime nor a pipeline")
     parser.add_argument("--threads", type=int, default=cores(), help="of every contender (all cores: %(default)s)")
-    parser.add_argument("--json", metavar="FILE", help="where to write the times of all rounds")
+    parser.add_argument("--json", type=new_file, metavar="FILE", help="where to write the times of all rounds")
     options = parser.parse_args(arguments)
     if min(options.rounds, options.threads, options.batch) < 1:
         parser.error("--rounds, --batch and --threads: at least 1")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.comparison import at_least_one, environment, names_of, tell
+from benchmarks.comparison import above_zero, at_least_one, environment, names_of, new_file, tell
 from benchmarks.interleave import Worker, WorkerError, ratio_interval, rounds
 from benchmarks.scaling_contenders import ALONE, CONTENDERS, ONE, STOCK, WORKERS, exchanged
 
@@ -93,9 +93,11 @@ def _parser() -> argparse.ArgumentParser:
                         help="batches so many times as large (%(default)s)")  # fmt: skip
     parser.add_argument("--checkpoint-model", choices=tuple(STEPS), default="encoder",
                         help="whose checkpoint is timed (%(default)s)")  # fmt: skip
-    parser.add_argument("--bandwidth", type=float, default=50e9, help="prediction: bytes/s between chips (%(default)g)")
+    parser.add_argument(
+        "--bandwidth", type=above_zero, default=50e9, help="prediction: bytes/s between chips (%(default)g)"
+    )
     parser.add_argument("--latency", type=float, default=5e-6, help="prediction: s of a message (%(default)g)")
-    parser.add_argument("--json", metavar="FILE", help="where to write the times of all rounds")
+    parser.add_argument("--json", type=new_file, metavar="FILE", help="where to write the times of all rounds")
     return parser
 
 

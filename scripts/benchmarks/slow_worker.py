@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.comparison import at_least_one, tell
+from benchmarks.comparison import at_least_one, new_file, new_picture, tell
 from benchmarks.interleave import ROOT, WorkerError
 
 STRATEGIES = {"synchronous": ("multiworker", 0), "asynchronous": ("parameter_server", 1)}
@@ -58,8 +58,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--epochs", type=at_least_one, default=6, help="how many (%(default)s)")
     parser.add_argument("--share", type=float, default=0.8, help="of the time worker 1 is stopped (%(default)s)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="another value of the recipe")
-    parser.add_argument("--picture", metavar="FILE.png", help="where to draw loss against time")
-    parser.add_argument("--json", metavar="FILE", help="where to write the curves")
+    parser.add_argument("--picture", type=new_picture, metavar="FILE.png", help="where to draw loss against time")
+    parser.add_argument("--json", type=new_file, metavar="FILE", help="where to write the curves")
     return parser
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.comparison import cores, environment, lacking, names_of, tell
+from benchmarks.comparison import cores, environment, lacking, names_of, new_file, tell
 from benchmarks.interleave import Worker, WorkerError, ratio_interval
 from benchmarks.predict_text import made
 from benchmarks.translation_artifacts import BEAM, GREEDY
@@ -72,7 +72,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="100 sentences, three rounds: is it working?")
     parser.add_argument("--without-peers", action="store_true", help="neither CTranslate2 nor PyTorch nor KerasHub")
     parser.add_argument("--threads", type=int, default=cores(), help="of every contender (all cores: %(default)s)")
-    parser.add_argument("--json", metavar="FILE", help="where to write the times of all rounds")
+    parser.add_argument("--json", type=new_file, metavar="FILE", help="where to write the times of all rounds")
     options = parser.parse_args(arguments)
     if min(options.count, options.batch, options.rounds, options.threads) < 1 or options.beam < 2:
         parser.error("--count, --batch, --rounds and --threads: at least 1; --beam: at least 2")

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.comparison import cores, environment, tell
+from benchmarks.comparison import cores, environment, new_file, tell
 from bigkeras.data import DATASETS
 from bigkeras.data.source import DataError
 from bigkeras.translation_metrics import corpus_bleu
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="scripts/benchmark unseen-names", description=__doc__)
     parser.add_argument("--model", default="translate-en-de", help="a shipped model, or an exported one's folder")
     parser.add_argument("--data", metavar="DIR", help="where tatoeba-deu-eng lies (default: BIGKERAS_DATA)")
-    parser.add_argument("--json", metavar="FILE", help="where to write what was measured")
+    parser.add_argument("--json", type=new_file, metavar="FILE", help="where to write what was measured")
     options = parser.parse_args(arguments)
     try:
         names, pairs = renamed(options.data)

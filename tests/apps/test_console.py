@@ -3,6 +3,7 @@
 import argparse
 import errno
 import io
+import signal
 
 import pytest
 
@@ -32,6 +33,26 @@ def test_an_interrupted_app_writes_the_answers_that_it_has(monkeypatch, gone):
         raise KeyboardInterrupt
 
     assert finish(main) == 130 and output.flushed == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_an_app_that_is_asked_to_end_removes_what_is_half_written(number, monkeypatch):
+    def main():
+        try:
+            signal.raise_signal(number)
+        finally:
+            cleaned.append(number)
+
+    cleaned: list[int] = []
+    monkeypatch.setattr("sys.stdout", Output(False))
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        with pytest.raises(SystemExit) as left:
+            finish(main)
+        assert (left.value.code, cleaned) == (128 + number, [number])
+        assert signal.getsignal(number) is signal.SIG_DFL
+    finally:
+        signal.signal(number, before)
 
 
 def test_answers_go_on_where_complaints_cannot_be_written(monkeypatch):

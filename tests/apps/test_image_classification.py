@@ -68,6 +68,15 @@ def test_patterns_and_standard_input(models, pictures):
     assert done.stderr.decode().endswith("*.webp: no file matches\n")
 
 
+def test_a_pattern_finds_every_picture_once(tmp_path):
+    for name in ("a.jpg", "sub/b.jpg", "sub/deep/c.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    for pattern in ("**", "**/*", "*"):
+        found = [os.path.relpath(one.path, tmp_path) for one in find([str(tmp_path / pattern)])]
+        assert sorted(found) == ["a.jpg", "sub/b.jpg", "sub/deep/c.jpg"]
+
+
 def test_folders_that_are_links_are_followed_once(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "a.png").touch()

@@ -76,6 +76,32 @@ def test_a_link_stays_a_link_and_a_pipe_a_pipe(tmp_path):
     assert os.read(reading, 9) == b"all"
 
 
+def test_a_name_may_be_as_long_as_names_can_be(tmp_path):
+    path = tmp_path / ("名" * 82 + ".csv")
+    with replaced(str(path)) as place:
+        place.write_text("all")
+    assert path.read_text() == "all"
+
+
+def test_columns_of_answers_have_names_that_the_table_does_not_have(tmp_path):
+    path = tmp_path / "t.csv"
+    heads = []
+    for head in (
+        "text",
+        "text,label",
+        "text,label,predicted_probability",
+        "text,label,predicted_label,predicted_label_2",
+    ):
+        path.write_text(head + "\n" + ",".join("a" for _ in head.split(",")) + "\n")
+        out = io.StringIO()
+        with contextlib.ExitStack() as files:
+            Table(str(path), None, None, "text", files).writer(out)
+        heads.append(out.getvalue().strip().removeprefix(head + ","))
+    names = ["", "predicted_", "predicted_", "predicted_"]
+    ends = ["", "", "_2", "_3"]
+    assert heads == [f"{n}label{e},{n}probability{e}" for n, e in zip(names, ends, strict=True)]
+
+
 def test_what_fails_leaves_the_file_as_it_was(tmp_path):
     path = tmp_path / "kept.txt"
     path.write_text("before")

@@ -167,6 +167,7 @@ def test_both_runtimes_answer_alike(models, pictures):
     [
         ("mix", {"count": 100}, "too many"),
         ("mix", {"count": "x"}, "count must be int64"),
+        ("mix", {"count": np.array(2**64 - 1, np.uint64)}, "count has numbers that int64 does not hold"),
         ("mix", {"real": [1.0]}, r"real must have the shape \(any, 2\), not \(1,\)"),
         ("mix", {"text": [3]}, "holds bytes or str, not int"),
         ("mix", {"more": 1}, "mix takes count, flag, real, text, not"),

@@ -8,7 +8,7 @@ import tensorflow as tf
 from PIL import Image
 
 from bigkeras.data.bad import decode_or_mark, reason, short
-from bigkeras.data.decode import decode_image
+from bigkeras.data.decode import decode_image, transcode
 from bigkeras.data.source import FileSource
 
 BROKEN = {3: b"", 7: b"hello", 11: None}
@@ -65,6 +65,17 @@ def test_the_reason_is_one_line_that_says_what_is_wrong(source):
 def test_the_message_of_a_python_error_is_kept_without_its_stack():
     message = "ValueError: not a picture that Pillow reads: cut\nTraceback (most recent call last):\n  File x\n"
     assert short(message) == "not a picture that Pillow reads: cut"
+
+
+def test_whatever_pillow_raises_for_a_file_is_a_reason(monkeypatch):
+    def failing(image):
+        raise RuntimeError("Failed to decode frame 0")
+
+    monkeypatch.setattr("PIL.ImageOps.exif_transpose", failing)
+    out = io.BytesIO()
+    Image.new("RGB", (3, 3)).save(out, "TIFF")
+    with pytest.raises(ValueError, match="not a picture that Pillow reads: Failed to decode frame 0"):
+        transcode(out.getvalue())
 
 
 def test_a_truncated_file_of_each_format_is_marked(tmp_path):

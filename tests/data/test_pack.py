@@ -73,6 +73,17 @@ def test_mistakes_with_a_pack_are_named(splits, tmp_path):
     out = pack(splits, tmp_path / "out")
     with pytest.raises(DataError, match="stands there already"):
         pack(splits, out)
+    labels, index = out / "train_labels.npy", out / "index.json"
+    for path, content, told in (
+        (labels, b"", "train_labels.npy: missing or damaged"),
+        (index, b"[]", "index.json: not what pack wrote"),
+        (index, b'{"version": 1, "parts": ["train"]}', "index.json: not what pack wrote"),
+    ):
+        whole = path.read_bytes()
+        path.write_bytes(content)
+        with pytest.raises(DataError, match=told):
+            packed(directory=str(out))
+        path.write_bytes(whole)
     shard = next(out.glob("*.array_record"))
     shard.write_bytes(shard.read_bytes()[:-1])
     with pytest.raises(DataError, match="bytes instead of"):

@@ -12,7 +12,7 @@ from bigkeras.data.plan import epoch_plan
 from bigkeras.data.source import ArraySource, DataError, FileSource, Splits
 from bigkeras.inheritance import inherited
 from bigkeras.recipe import Choice, Recipe
-from bigkeras.tasks import load_preprocessor
+from bigkeras.tasks import classification, load_preprocessor
 from bigkeras.tasks.classification import focal, image_classification, sample_pixels
 from bigkeras.tasks.images import ImagePreprocessor
 
@@ -82,11 +82,26 @@ def test_pictures_are_prepared_as_those_of_the_model_that_a_run_starts_from():
     )  # fmt: skip
     found = inherited(recipe, ("", ""))
     assert image_classification(splits(3), **found).preprocessor == load_preprocessor(origin)
-    assert inherited(recipe.override(**{"task.height": 64}), ("", ""))["height"] == 64
+    higher = inherited(recipe.override(**{"task.height": 64}), ("", ""))
+    assert higher["height"] == 64 and "width" not in higher
     assert "mean" not in inherited(recipe.override(**{"task.channels": 1}), ("", ""))
     asked = recipe.override(model=Choice("efficientnet", {"variant": "lite0"}), start_from="imagenet")
     assert inherited(asked, ("", ""))["mean"] == [127 / 255] * 3
     assert inherited(recipe.override(start_from=None), ("", "")) == {}
+
+
+@pytest.mark.parametrize("side", ["height", "width"])
+def test_one_side_alone_means_a_square(side):
+    assert image_classification(splits(3), **{side: 5}).preprocessor.shape == (5, 5, 3)
+    assert image_classification(splits(3)).preprocessor.shape == (9, 7, 3)
+
+
+def test_arrays_that_are_resized_are_looked_at_in_part(monkeypatch):
+    monkeypatch.setattr(classification, "SAMPLE", 2)
+    monkeypatch.setattr(classification, "RESIZED_BYTES", 3 * 5 * 5 * 3)
+    source = splits(3).train
+    assert len(sample_pixels(source, ImagePreprocessor(height=5, width=5, channels=3))) == 3
+    assert len(sample_pixels(source, ImagePreprocessor(height=9, width=7, channels=3))) == 6
 
 
 def test_a_sample_is_of_all_classes():
