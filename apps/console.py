@@ -81,14 +81,22 @@ def finish(main: Callable[[], int]) -> int:
             signal.signal(number, signal.SIG_DFL)
 
 
+class _Asked(BaseException):
+    """By a signal, to end."""
+
+
 def _leave(number: int, frame: object) -> None:
-    raise SystemExit(128 + number)
+    for each in ENDING:  # once is enough
+        signal.signal(each, signal.SIG_IGN)
+    raise _Asked(number)
 
 
 def _finished(main: Callable[[], int]) -> int:
     try:
         status = main()
         sys.stdout.flush()
+    except _Asked as asked:
+        return 128 + asked.args[0]  # at once: whoever reads the output may be gone
     except KeyboardInterrupt:
         # The answers that are there already; whoever interrupts again does not wait for them.
         with contextlib.suppress(OSError, KeyboardInterrupt):

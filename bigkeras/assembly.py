@@ -91,11 +91,12 @@ def make_step(
 def prepare(network: keras.Model, recipe: Recipe, task: Task, splits: Splits, say: Say = str) -> None:
     """Has the network's layers adapt to the training split, then take over, freeze and update what the recipe says."""
     # What stands further in sees other values than the input's; that of a pretrained model has adapted already.
-    adapting = [
-        layer
-        for layer in network.layers
-        if hasattr(layer, "adapt") and any(layer.input is each for each in network.inputs)
-    ]
+    adapting = []
+    for layer in [layer for layer in network.layers if hasattr(layer, "adapt")]:
+        if any(layer.input is each for each in network.inputs):
+            adapting.append(layer)
+        else:
+            say(f"{layer.name}: does not stand at the input, and is not adapted to the data")
     if adapting:
         # As arrays, which layers take on every backend.
         sample = tf.nest.map_structure(np.asarray, task.sample(splits.train, ADAPT_EXAMPLES))

@@ -17,7 +17,7 @@ from bigkeras.models import MODELS
 from bigkeras.optimization import OPTIMIZERS, OURS, SCHEDULES
 from bigkeras.origin import origin_folder
 from bigkeras.recipe import PLACES, Recipe, RecipeError, check, known, load
-from bigkeras.run import EARLIER_RUNS, RunError, has_learned, read_json, same_data, write_json
+from bigkeras.run import EARLIER_RUNS, RunError, has_learned, read_json, same_data, whole_data, write_json
 from bigkeras.search import check_auto
 from bigkeras.tasks import LOSSES, MODEL_ARGUMENTS, MONITORS, TASKS, check_augmentation
 from bigkeras.workers import Workers, addresses
@@ -117,7 +117,7 @@ def known_before(recipe: Recipe, found: Found) -> list[str]:
 
 def _unparted(recipe: Recipe) -> dict[str, Any]:
     """What a recipe says of its data but how it is parted."""
-    return {name: value for name, value in recipe.data.args.items() if name not in PARTING}
+    return {name: value for name, value in whole_data(recipe).items() if name not in PARTING}
 
 
 def check_alike(workers: Workers, recipe: Recipe, found: Found) -> None:
@@ -130,11 +130,12 @@ def check_alike(workers: Workers, recipe: Recipe, found: Found) -> None:
 
 
 def _said(recipe: Recipe) -> str:
-    """What workers have to have alike: not where the data lies, which is compared itself, nor a vocabulary's folder."""
+    """What workers have to have alike: of the data and the vocabulary what they are, not where they lie."""
     settings: dict[str, Any] = {f"data.{name}": None for name in PLACES if name in recipe.data.args}
     words = recipe.task.args.get("vocabulary")
     if isinstance(words, str):
-        settings["task.vocabulary"] = Path(words).name
+        place = expanded(words)
+        settings["task.vocabulary"] = hashlib.sha256(place.read_bytes()).hexdigest() if place.is_file() else place.name
     return recipe.override(**settings).to_json()
 
 

@@ -30,7 +30,7 @@ from bigkeras.predictions import (
 from bigkeras.recipe import Choice, Recipe, RecipeError, check, known, load
 from bigkeras.recipe_data import place, recipe_splits
 from bigkeras.report import write_report
-from bigkeras.run import RunError, check_run, read_json, read_labels, scores_held, write_csv, write_json
+from bigkeras.run import RunError, check_run, read_json, read_labels, same_place, scores_held, write_csv, write_json
 from bigkeras.signals import Log
 from bigkeras.tasks import load_task
 from bigkeras.tasks.task import Task
@@ -66,10 +66,11 @@ def evaluate(
     begun = absolute_data(load(path))
     recipe = _scored(begun, data, settings or {})
     known("split", split, ("train", "validation", "test", "all"))
-    elsewhere = place(recipe) != place(begun)
+    elsewhere = not same_place(recipe, begun)
     splits = recipe_splits(recipe)
     if elsewhere and recipe.learn_validation and not _is_known(path, splits):
-        splits = recipe_splits(replace(recipe, learn_validation=False))
+        recipe = replace(recipe, learn_validation=False)
+        splits = recipe_splits(recipe)
     source = joined(splits) if split == "all" else getattr(splits, split)
     if source is None and split == "validation" and recipe.learn_validation:
         raise RunError(f"{path}: has learned from its validation split, which says nothing of it; name another")
@@ -122,16 +123,19 @@ def _scored(recipe: Recipe, data: str | None, settings: Mapping[str, Any]) -> Re
         raise RecipeError(f"--data {data}: of two aligned files; say --set data.target_file=FILE, too")
     asked = absolute_data(with_data(recipe, data).override(**settings))
     check("data", asked.data, DATASETS)
-    if place(asked) != place(recipe) and "limit_train" in asked.data.args and "data.limit_train" not in settings:
+    if not same_place(asked, recipe) and "limit_train" in asked.data.args and "data.limit_train" not in settings:
         # It was to make training short.
         asked = asked.override(**{"data.limit_train": None})
     return asked
 
 
 def _is_known(path: Path, splits: Splits) -> bool:
-    """Whether a run has learned these training examples, wherever they lie."""
+    """Whether these are a run's own training or test examples, wherever they lie.
+
+    Of what it learned from a part alone, or with a teacher, those for testing tell.
+    """
     before = read_json(path / DATA_FILE) if (path / DATA_FILE).is_file() else {}
-    return fingerprints(splits, "train").get("train") == before.get("train")
+    return any(before.get(part) == values for part, values in fingerprints(splits, "train", "test").items())
 
 
 def _is_own(path: Path, splits: Splits, split: str, other: bool) -> bool:

@@ -1,6 +1,7 @@
 """What a recipe takes over from the run that it starts from: recipe, wiring, vocabulary, preparation of pictures."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from inspect import signature
 from pathlib import Path
@@ -83,9 +84,15 @@ def continued(recipe: Recipe) -> Recipe:
     )
     if theirs.task.name != recipe.task.name:
         raise RecipeError(f"start_from={origin}: is of {theirs.task.name}, not of {recipe.task.name}")
-    task = Choice(recipe.task.name, {**theirs.task.args, **recipe.task.args})
+    task = Choice(recipe.task.name, {**_without_sides(theirs.task.args, recipe.task.args), **recipe.task.args})
     own = {**_given(recipe), "claim": f"{theirs.name}, trained on"}
     return replace(theirs, **{**own, "task": task, "model": theirs.model})
+
+
+def _without_sides(theirs: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Theirs, without height and width where one's own has one: alone it means a square, not one with theirs."""
+    sides = ("height", "width") if own.get("height") or own.get("width") else ()
+    return {name: value for name, value in theirs.items() if name not in sides}
 
 
 def _given(recipe: Recipe) -> dict[str, Any]:
@@ -128,10 +135,7 @@ def inherited(recipe: Recipe, languages: tuple[str, str]) -> dict[str, Any]:
     if recipe.task.name == "translation":
         return _of_translator(recipe, origin, languages)
     if recipe.task.name == "image_classification":
-        theirs = _of_pictures(recipe, origin)
-        if own.get("height") or own.get("width"):  # one side alone means a square, not one with the other of theirs
-            theirs = {name: value for name, value in theirs.items() if name not in ("height", "width")}
-        return {**theirs, **own}
+        return {**_without_sides(_of_pictures(recipe, origin), own), **own}
     if recipe.task.name in ("text_classification", "masked_language_model"):
         return _of_texts(recipe, named, origin)
     return own

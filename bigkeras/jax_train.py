@@ -23,6 +23,7 @@ from bigkeras.jax_metrics import make_loss, make_metrics
 from bigkeras.jax_step import JaxStep
 from bigkeras.layouts import data_devices, place_optimizer, set_distribution
 from bigkeras.models import MODELS, build
+from bigkeras.models.pretrained import renew_constants
 from bigkeras.optimization import layer_rates, make_optimizer, scale_rates
 from bigkeras.recipe import Recipe, RecipeError
 from bigkeras.recipe_data import datasets, ready
@@ -68,6 +69,7 @@ def _train(recipe: Recipe, step: Any, splits: Splits, task: Task, control: JaxCo
     restored = checkpoint.restore(control.directory / "checkpoints", step.state())
     if restored:
         position, broken = restored
+        renew_constants(step.network)
         control.resume(position)
         passed_over = "".join(f"; {name} is broken" for name in broken)
         control.log.say(f"going on at epoch {position.epoch + 1}, step {position.step}{passed_over}")

@@ -102,8 +102,18 @@ def asked_for(run_dir: Path) -> Recipe:
 
 def same_data(one: Recipe, other: Recipe) -> bool:
     """Whether two recipes say the same of their data, whichever way they name where it lies."""
-    first, second = (_whole("data", asdict(recipe.data)) for recipe in (one, other))
+    return one.data.name == other.data.name and whole_data(one) == whole_data(other)
+
+
+def same_place(one: Recipe, other: Recipe) -> bool:
+    """Whether the data of two recipes lies at one place, whichever way it is named."""
+    first, second = ({name: _whole(name, recipe.data.args.get(name)) for name in PLACES} for recipe in (one, other))
     return first == second
+
+
+def whole_data(recipe: Recipe) -> dict[str, Any]:
+    """The arguments of a recipe's data, with whole paths."""
+    return _whole("data", asdict(recipe.data))["args"]
 
 
 def _whole(key: str, value: Any) -> Any:

@@ -31,6 +31,7 @@ from bigkeras.data.source import DataError, Splits, ignored_line
 from bigkeras.diversification import diversified
 from bigkeras.evaluation import finish_run
 from bigkeras.inheritance import continued
+from bigkeras.models.pretrained import renew_constants
 from bigkeras.recipe import Recipe, RecipeError, load
 from bigkeras.recipe_data import datasets, load_splits, ready
 from bigkeras.run import has_learned, opened, read_json, write_bytes, write_json, write_text
@@ -252,6 +253,7 @@ def _train(
     restored = checkpoint.restore(directory / "checkpoints", step.state(), workers.told, workers.chief)
     if restored:
         position, broken = restored
+        renew_constants(step.network)
         control.resume(position)
         log.say(
             f"going on at epoch {position.epoch + 1}, step {position.step}"

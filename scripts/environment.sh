@@ -4,7 +4,7 @@
 
 set -euo pipefail
 caller="$PWD"
-root="$(CDPATH='' cd -- "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)"
+root="$(CDPATH='' cd -- "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)"  # one name, through whichever link
 cd "$root"
 python="$root/.venv/bin/python"
 stamp=.venv/installed
@@ -53,9 +53,15 @@ wanted() {
   cat pyproject.toml constraints.txt | cksum
 }
 
+# What the stamp says; its place may be told through a link.
+installed() {
+  (CDPATH='' cd -- "$(head -n 1 "$stamp")" && pwd -P) 2>/dev/null
+  tail -n +2 "$stamp"
+}
+
 set_up() {
   if "$python" -m pip --version >/dev/null 2>&1 && [ ! -e "$unfinished" ]; then
-    if [ -e "$stamp" ] && [ "$(cat "$stamp")" = "$(wanted)" ]; then
+    if [ -e "$stamp" ] && [ "$(installed)" = "$(wanted)" ]; then
       return
     fi
     local whole=yes

@@ -138,12 +138,12 @@ def _counterpart(sources: dict[str, keras.Layer], target: keras.Layer) -> keras.
 
 
 def renew_constants(model: keras.Model) -> None:
-    """Has layers that compute with constants made of their weights, as Keras' `Normalization`, make these anew.
+    """Has Keras' `Normalization` layers, which compute with constants made of their weights, make these anew.
 
     `set_weights` changes the weights alone.
     """
     for layer in model._flatten_layers():
-        if hasattr(layer, "finalize_state"):
+        if isinstance(layer, keras.layers.Normalization):
             layer.finalize_state()
 
 

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -200,6 +201,21 @@ def test_a_shipped_text_model_is_small_has_a_card_and_labels_and_answers(app, na
 
 
 @pytest.mark.slow
+@needs_library
+def test_an_app_that_waits_for_input_ends_when_it_is_asked_to(models):
+    command = [sys.executable, "-m", "apps.sentiment", "-", "--model", "words", "--runtime", "c"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=os.environ | {"BIGKERAS_MODELS": str(models), "PYTHONPATH": str(ROOT)},
+    ) as app:  # fmt: skip
+        app.stdin.write(b"a good film\n")
+        app.stdin.flush()
+        assert app.stdout.readline()
+        app.send_signal(signal.SIGTERM)
+        assert app.wait(60) == 128 + signal.SIGTERM
+        assert b"Fatal" not in app.stderr.read()
+
+
 @needs_library
 def test_memory_does_not_grow_with_the_file(models, tmp_path):
     peaks = []
