@@ -24,7 +24,7 @@ from bigkeras.jax_step import JaxStep
 from bigkeras.layouts import data_devices, place_optimizer, set_distribution
 from bigkeras.models import MODELS, build
 from bigkeras.models.pretrained import renew_constants
-from bigkeras.optimization import layer_rates, make_optimizer, scale_rates
+from bigkeras.optimization import build_optimizer, layer_rates, make_optimizer, scale_rates
 from bigkeras.recipe import Recipe, RecipeError
 from bigkeras.recipe_data import datasets, ready
 from bigkeras.signals import Interrupted, Log, signals
@@ -159,7 +159,7 @@ def _step(
     getattr(optimizer, "inner_optimizer", optimizer).global_clipnorm = recipe.clip_norm
     if recipe.layer_decay != 1:
         scale_rates(optimizer, layer_rates(network, recipe.layer_decay))
-    optimizer.build(network.trainable_variables)
+    build_optimizer(optimizer, network.trainable_variables)
     if recipe.l1 or recipe.l2:
         _penalise(network, recipe.l1, recipe.l2)
     loss = named(f"loss {recipe.loss.name}", lambda: make_loss(recipe, splits, len(task.class_names)))

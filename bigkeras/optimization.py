@@ -153,6 +153,16 @@ def scale_rates(optimizer: keras.optimizers.Optimizer, rates: list[float]) -> No
     inner.update_step = update_step
 
 
+def build_optimizer(optimizer: keras.optimizers.Optimizer, variables: list[keras.Variable]) -> None:
+    """Makes the optimizer's variables, and has it know all of them: they are saved, and on JAX handed around."""
+    optimizer.build(variables)
+    # Keras builds the optimizer inside one that scales the loss where attributes are not tracked: Nadam's product.
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    product = getattr(inner, "_u_product", None)
+    if product is not None and not any(each is product for each in inner.variables):
+        inner._track_variable(product)
+
+
 def make_optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Optimizer:
     """The recipe's optimizer on its schedule, with loss scaling where the precision is mixed_float16.
 
@@ -172,6 +182,10 @@ def make_optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Opt
         raise RecipeError(f"schedule.at={list(shape['at'])}: shares of the run from 0 to 1, such as [0.5, 0.75]")
     if recipe.optimizer.name == "muon" and "weight_decay" in args:  # which Keras applies to matrices alone
         args.setdefault("adam_weight_decay", args["weight_decay"])
+    stays = recipe.schedule.name == "constant" and not warmup and rate * recipe.layer_decay > 0
+    if recipe.optimizer.name == "ftrl" and not stays:
+        # Its weights are a sum of the past divided by 1 / rate: one that falls to nothing takes them along.
+        raise RecipeError("optimizer=ftrl: its weights go with its rate: schedule=constant, no warm-up, a rate above 0")
     total = recipe.epochs * steps_per_epoch
     rate = Schedule(recipe.schedule.name, rate, total, round(warmup * steps_per_epoch), shape)
     optimizer = OPTIMIZERS[recipe.optimizer.name](learning_rate=rate, **args)

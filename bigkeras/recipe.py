@@ -39,21 +39,22 @@ class Recipe:
     and Juditsky 1992). `max_bad_fraction`: the run ends where more of the examples cannot be read.
     `batch_size` is the global batch, whatever the number of replicas. `micro_batches` parts of it are accumulated
     into one optimizer step. `monitor` is the validation metric that decides the best epoch; with a validation split
-    of zero the last epoch is the best one. `start_from` gives the first weights (the folder
-    of a run, of a shipped model or of published BERT weights, a weights file, "imagenet", "minilm" or a KerasHub preset
-    of BERT) and `freeze_until` names the last layer that keeps them; `layer_decay` multiplies the learning rate once
-    for every stage that a layer lies below the top; `lora`, a rank, trains low-rank updates of the attention's layers,
-    and the last layer, alone. `patience` counts scored epochs without a better `monitor`; None never stops.
-    `score_every`: after so many epochs, and the last, a translator's validation sentences are translated. `teacher`: a
-    run whose answers, where its probability is at least `teacher_sure`, are learned as labels of what the data has
-    without; of sentence pairs, whose translations of the training sentences are learned beside people's, as are the
-    source sentences that `back_translator`, a run from the target language or of both directions, makes of the targets.
-    `learn_validation`: once it has chosen what is trained, the validation split is learned from, too, and the
-    last epoch is the best one; test examples stay what they are. `consistency`: every example goes through the network
-    twice in a step, and so much of what parts its two answers, under other draws of dropout, is added to the loss
-    (R-Drop, Wu et al. 2021, arXiv 2106.14448: 1 for classes of texts, 5 for translations): a step takes twice as long,
-    and few examples teach more. `on_checkpoint_error`: where a checkpoint cannot be written (a full disk), "stop" ends
-    the run, and "go on" says so and tries again at the next one.
+    of zero the last epoch is the best one. `start_from` gives the first weights (the folder of a run, of a shipped
+    model or of published BERT weights, a weights file, "imagenet", "minilm" or a KerasHub preset of BERT) and
+    `freeze_until` names the last layer that keeps them, with all that it is computed from; `layer_decay` multiplies
+    the learning rate once for every stage that a layer lies below the top; `lora`, a rank, trains low-rank updates
+    of the attention's layers, and the last layer, alone. `patience` counts scored epochs without a better
+    `monitor`; None never stops. `score_every`: after so many epochs, and the last, a translator's validation
+    sentences are translated. `teacher`: a run whose answers, where its probability is at least `teacher_sure`, are
+    learned as labels of what the data has without; of sentence pairs, whose translations of the training sentences
+    are learned beside people's, as are the source sentences that `back_translator`, a run from the target language
+    or of both directions, makes of the targets. `learn_validation`: once it has chosen what is trained, the
+    validation split is learned from, too, and the last epoch is the best one; test examples stay what they are.
+    `consistency`: every example goes through the network twice in a step, and so much of what parts its two
+    answers, under other draws of dropout, is added to the loss (R-Drop, Wu et al. 2021, arXiv 2106.14448: 1 for
+    classes of texts, 5 for translations): a step takes twice as long, and few examples teach more.
+    `on_checkpoint_error`: where a checkpoint cannot be written (a full disk), "stop" ends the run, and "go on" says
+    so and tries again at the next one.
     """
 
     name: str

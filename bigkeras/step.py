@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from bigkeras.layers import noted_waits
+from bigkeras.optimization import build_optimizer
 from bigkeras.replicas import own_randomness, sum_over_replicas
 from bigkeras.tasks.cross_entropy import divergence, token_nats
 from bigkeras.trackers import ConfusionMatrix, Perplexity
@@ -90,7 +91,7 @@ class Step(keras.Model):
         self.compile(optimizer=optimizer, steps_per_execution=self.steps_per_call, jit_compile=choice)
         if self.xla is None:
             self.xla = self.jit_compile
-        optimizer.build(self.network.trainable_variables)
+        build_optimizer(optimizer, self.network.trainable_variables)
         if self._compiles_update():
             self.update = tf.function(self._update, jit_compile=True)
         # In a replica, Keras' apply sums the gradients once more over the replicas: ours are summed already.

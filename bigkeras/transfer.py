@@ -90,15 +90,21 @@ def _same_classes(origin: Path, class_names: Sequence[str]) -> bool:
 
 
 def freeze(network: keras.Model, until: str) -> None:
-    """Every layer up to and with `until` keeps its weights. Raises RecipeError for a layer that is not there."""
+    """The layer `until`, and all that it is computed from, keep their weights. Raises RecipeError for one not there."""
     names = [layer.name for layer in network.layers]
     if until not in names:
         joints = [
             n for n in names if n in ("embedding", "stem", "features") or (n.startswith("stage") and n[5:].isdigit())
         ]
         raise RecipeError(f"freeze_until={until!r}: no such layer; {', '.join(joints)} are among them")
-    for layer in network.layers[: names.index(until) + 1]:
-        layer.trainable = False
+    # Not what stands before it in the list: Keras sorts a decoder's first layers among the encoder's last.
+    waiting, seen = [network.get_layer(until)], set()
+    while waiting:
+        layer = waiting.pop()
+        if id(layer) not in seen:
+            seen.add(id(layer))
+            layer.trainable = False
+            waiting += [node.operation for own in layer._inbound_nodes for node in own.parent_nodes]
 
 
 def _origin_model(path: Path) -> keras.Model:

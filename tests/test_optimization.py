@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bigkeras.models import MODELS
-from bigkeras.optimization import OPTIMIZERS, layer_rates, make_optimizer, scale_rates
+from bigkeras.optimization import OPTIMIZERS, build_optimizer, layer_rates, make_optimizer, scale_rates
 from bigkeras.recipe import Choice, RecipeError
 from bigkeras.recipes import RECIPES
 from bigkeras.transfer import freeze
@@ -60,12 +60,40 @@ def test_a_rate_that_cannot_be_is_named(key, value):
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimizer_moves_the_weights_against_the_gradient(name):
-    optimizer = make_optimizer(PLAIN.override(optimizer=Choice(name, {"learning_rate": 0.01})), 10)
+    recipe = PLAIN.override(optimizer=Choice(name, {"learning_rate": 0.01}), schedule="constant")
+    optimizer = make_optimizer(recipe, 10)
     kernel = keras.Variable(np.ones((4, 3)), dtype="float32", name="kernel")
     optimizer.build([kernel])
     for _ in range(3):
         optimizer.apply([np.full((4, 3), 0.5, "float32")])
     assert (kernel.numpy() < 1).all()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"schedule": "cosine"},
+        {"schedule.warmup_epochs": 1.0},
+        {"optimizer.learning_rate": 0.0},
+        {"layer_decay": 0.0},
+    ],
+)
+def test_ftrl_whose_weights_are_of_its_rate_takes_one_that_stays(values):
+    recipe = PLAIN.override(optimizer=Choice("ftrl", {"learning_rate": 0.1}), schedule="constant")
+    make_optimizer(recipe, 10)
+    with pytest.raises(RecipeError, match="optimizer=ftrl"):
+        make_optimizer(recipe.override(**values), 10)
+
+
+def test_all_that_nadam_remembers_is_kept_where_the_loss_is_scaled():
+    recipe = PLAIN.override(optimizer="nadam", precision="mixed_float16")
+    optimizer = make_optimizer(recipe, 10)
+    build_optimizer(optimizer, [keras.Variable(np.ones((4, 3)), dtype="float32", name="kernel")])
+    product = optimizer.inner_optimizer._u_product
+    assert sum(each is product for each in optimizer.variables) == 1
+    plain = make_optimizer(recipe.override(precision="float32"), 10)
+    build_optimizer(plain, [keras.Variable(np.ones((4, 3)), dtype="float32", name="kernel")])
+    assert sum(each is plain._u_product for each in plain.variables) == 1
 
 
 def test_weight_decay_shrinks_kernels_and_leaves_biases():
@@ -106,6 +134,17 @@ def test_freezing_leaves_what_lies_below_and_trains_the_rest():
     assert trained and all(name.startswith(("stage3", "logits")) for name in trained)
     with pytest.raises(RecipeError, match="no such layer; stem, stage1"):
         freeze(network, "stage9")
+
+
+def test_freezing_an_encoder_leaves_its_decoder_free():
+    network = MODELS["transformer_translator"](
+        vocabulary_size=40, target_vocabulary_size=30, length=16, depth=2, width=8, num_heads=2, feed_forward=16
+    )
+    freeze(network, "encoder_features")
+    frozen = {layer.name for layer in network.layers if layer.weights and not layer.trainable}
+    free = {layer.name for layer in network.layers if layer.weights and layer.trainable}
+    assert "target_embedding" in free and all(name.startswith(("decoder", "target", "logits")) for name in free)
+    assert "source_embedding" in frozen and not any(name.startswith("decoder") for name in frozen)
 
 
 def test_each_stage_moves_by_its_own_rate():

@@ -28,7 +28,11 @@ class LSTM(keras.layers.LSTM):
         weights = [ops.cast(weight, sequences.dtype) for weight in weights]
         state = [ops.cast(part, sequences.dtype) for part in initial_state]
         outputs, hidden, memory = _lstm(sequences, *weights, *state, mask)
-        return hidden, ops.transpose(outputs, (1, 0, 2)), [hidden, memory]
+        last = hidden
+        if mask is not None and self.zero_output_for_mask:  # as inside Bidirectional; the states stay
+            outputs = ops.where(mask, outputs, ops.zeros_like(outputs))
+            last = outputs[-1]
+        return last, ops.transpose(outputs, (1, 0, 2)), [hidden, memory]
 
     def _plain(self) -> bool:
         """Whether the cell is the one whose gradient is written out here."""

@@ -40,7 +40,14 @@ def outputs_and_gradients(layer, mask, state=None, **args):
 
 @pytest.mark.parametrize("mask", [None, PADDED], ids=["all", "padded"])
 @pytest.mark.parametrize(
-    "args", [{}, {"return_sequences": True}, {"go_backwards": True, "return_sequences": True, "return_state": True}]
+    "args",
+    [
+        {},
+        {"return_sequences": True},
+        {"go_backwards": True, "return_sequences": True, "return_state": True},
+        {"zero_output_for_mask": True, "return_state": True},
+        {"zero_output_for_mask": True, "return_sequences": True},
+    ],
 )
 def test_equals_the_stock_layer(args, mask):
     ours, stock = pair(**args)
