@@ -120,11 +120,11 @@ def to_png(data: bytes) -> bytes:
         from PIL import Image, ImageOps, UnidentifiedImageError
     except ImportError:
         raise PictureError(f"neither {', '.join(FORMATS)}; other formats need Pillow: pip install pillow") from None
-    # Pillow raises above twice that many: of pictures inside an icon, whose size the check below does not see.
-    Image.MAX_IMAGE_PIXELS = LARGEST_PICTURE
+    # Pillow raises above twice that many: of pictures inside an icon, too, whose size the check below does not see.
+    Image.MAX_IMAGE_PIXELS = LARGEST_PICTURE // 2
     Image.init()
-    # To read EPS, Pillow starts Ghostscript, which runs what the file says.
-    formats = [name for name in Image.ID if name != "EPS"]
+    # To read EPS, Pillow starts Ghostscript, which runs what the file says; IPTC may hold one.
+    formats = [name for name in Image.ID if name not in ("EPS", "IPTC")]
     png = io.BytesIO()
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=formats) as image:

@@ -112,6 +112,8 @@ def _varint(message: memoryview, at: int) -> tuple[int, int]:
     value = shift = 0
     while True:
         byte = message[at]
+        if shift > 63:
+            raise IndexError("not a protobuf message")
         at += 1
         value |= (byte & 127) << shift
         shift += 7

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +23,10 @@ KEEP = 2
 KEEP_BROKEN = 1
 GOES_ON = "the training goes on"  # what is told of a write that fails and ends no run
 # What reading bytes raises that are no checkpoint: cut off, of another kind, or changed on the disk.
-BROKEN = (ValueError, LookupError, TypeError, EOFError, RuntimeError, struct.error, zlib.error, zipfile.BadZipFile)
+BROKEN = (
+    ValueError, LookupError, TypeError, EOFError, RuntimeError, MemoryError, OverflowError, SyntaxError,
+    struct.error, zlib.error, zipfile.BadZipFile, tokenize.TokenError,
+)  # fmt: skip
 
 
 class CheckpointError(OSError):

@@ -101,7 +101,7 @@ class TranslationScores:
 
 
 def _command(directory: Path, what: str) -> list[str]:
-    return [sys.executable, "-m", "bigkeras.jax_scores", str(directory.resolve()), what]
+    return [sys.executable, "-P", "-m", "bigkeras.jax_scores", str(directory.resolve()), what]
 
 
 def _on_tensorflow() -> dict[str, str]:

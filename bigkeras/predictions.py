@@ -120,17 +120,25 @@ def loaded_model(path: Path) -> keras.Model:
 
     try:
         return keras.models.load_model(path, compile=False, safe_mode=True)
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile) as error:
         raise RunError(f"{path}: cannot be read as a Keras model: {str(error).splitlines()[0]}") from None
+
+
+def loaded_artifact(directory: Path) -> Any:
+    """The SavedModel of an artifact's highest version. Raises RunError where it cannot be loaded."""
+    version = max((p for p in directory.iterdir() if p.name.isdigit()), key=lambda p: int(p.name))
+    try:
+        return tf.saved_model.load(str(version))
+    except (tf.errors.OpError, OSError, ValueError, LookupError, TypeError) as error:
+        raise RunError(f"{version}: cannot be loaded: {' '.join(str(error).split())[:300]}") from None
 
 
 def artifact_predictor(directory: Path, task: Task) -> Predict:
     """The same by a shipped SavedModel's signature `pixels` or `tokens`, the answers in the order of the classes."""
-    version = max((p for p in directory.iterdir() if p.name.isdigit()), key=lambda p: int(p.name))
     if task.kind == "text":
         with contextlib.suppress(ImportError):
             import tensorflow_text  # noqa: F401  registers the operations that the graph may have
-    loaded = tf.saved_model.load(str(version))
+    loaded = loaded_artifact(directory)
     key = "pixels" if task.kind == "image" else "tokens"
     signature = loaded.signatures[key]
     names = np.array([name.encode() for name in task.class_names])

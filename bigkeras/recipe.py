@@ -152,7 +152,7 @@ def from_json(text: str, origin: str = "recipe") -> Recipe:
     """The recipe that `to_json` wrote. Raises RecipeError that names `origin` and the key."""
     try:
         values = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise RecipeError(f"{origin}: not JSON: {error}") from None
     if not isinstance(values, dict):
         raise RecipeError(f"{origin}: a JSON object with a recipe's keys, not {type(values).__name__}")
@@ -190,7 +190,7 @@ def parse_setting(text: str) -> tuple[str, Any]:
         raise RecipeError(f"--set {text}: key=value, such as --set epochs=5 or --set model.depth=56")
     try:
         return key, json.loads(value)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return key, value
 
 

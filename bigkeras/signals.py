@@ -18,7 +18,7 @@ class Interrupted(Exception):
 
 def shown(text: str) -> str:
     r"""Text as a terminal may have it: control characters, which steer it and names may hold, as \x1b and the like."""
-    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda sign: f"\\x{ord(sign[0]):02x}", text)
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda sign: f"\\x{ord(sign[0]):02x}", text)
 
 
 class Log:

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from bigkeras.data.source import Source
-from bigkeras.predictions import loaded_model
+from bigkeras.predictions import loaded_artifact, loaded_model
 from bigkeras.tasks.task import Task
 from bigkeras.translation_metrics import kept_names, sentence_scores, translation_metrics
 from bigkeras.translator import BATCH, Translator, references_of, texts_of
@@ -52,8 +52,7 @@ def artifact_translator(directory: Path, signature: str = "serving_default") -> 
     """The same by a signature of a shipped SavedModel, sentences of about one length at a time."""
     import tensorflow_text  # noqa: F401  registers the operations that the graph has
 
-    version = max((p for p in directory.iterdir() if p.name.isdigit()), key=lambda p: int(p.name))
-    loaded = tf.saved_model.load(str(version))
+    loaded = loaded_artifact(directory)
     chosen = loaded.signatures[signature]
 
     def translate(texts: Sequence[bytes]) -> list[str]:

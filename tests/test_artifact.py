@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import re
 
 import keras
 import numpy as np
@@ -122,7 +123,22 @@ def test_a_mixed_precision_model_is_exported_in_float32(tmp_path):
     report = export_classifier(model, Halves(), LABELS, tmp_path / "mixed", examples=pictures())
     assert 0 < report["precision_difference"] < 0.1
     assert max(report["differences"].values()) <= 1e-6
-    assert b"bfloat16" not in (tmp_path / "mixed" / "1" / "saved_model.pb").read_bytes()
+    assert not {"DT_BFLOAT16", "DT_HALF"} & types(saved_graph(tmp_path / "mixed" / "1"))
+    halved = tf.function(model).get_concrete_function(tf.TensorSpec((None, 8, 8, 3)))
+    assert "DT_BFLOAT16" in types(halved.graph.as_graph_def())  # a graph that has it shows it
+
+
+def saved_graph(directory):
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    saved = saved_model_pb2.SavedModel.FromString((directory / "saved_model.pb").read_bytes())
+    return saved.meta_graphs[0].graph_def
+
+
+def types(graph):
+    """The names of all types that the operations of a graph have."""
+    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    return set(re.findall(r"DT_\w+", " ".join(str(node.attr) for node in nodes)))
 
 
 def test_the_float32_twin_has_the_weights_and_the_answers_of_the_float32_model():

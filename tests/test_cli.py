@@ -15,6 +15,7 @@ from tensorflow.errors import ResourceExhaustedError
 from bigkeras.__main__ import main
 from bigkeras.recipes import RECIPES
 from bigkeras.run import RunError, unfinished
+from bigkeras.signals import shown
 
 
 def run(capsys, *arguments) -> tuple[int, str, str]:
@@ -208,6 +209,10 @@ def test_a_disk_that_takes_no_more_is_one_line_and_what_was_there_stays(tiny, tm
     assert "Traceback" not in done.stderr
     assert {p.name for p in tmp_path.iterdir()} == {"small", "run", "tiny.json"}
     assert run(capsys, "export", tmp_path / "run", tmp_path / "model")[0] == 0
+
+
+def test_names_with_ends_of_lines_make_no_lines_of_their_own():
+    assert shown("a\nb\tc\x1b[0m.png: ü") == "a\\x0ab\\x09c\\x1b[0m.png: ü"
 
 
 def test_scores_that_cannot_be_kept_are_shown(tiny, tmp_path, capsys, monkeypatch):

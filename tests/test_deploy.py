@@ -49,9 +49,13 @@ def test_the_manifest_is_a_job_of_workers_that_train_a_recipe():
     assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
 
 
-@pytest.mark.parametrize("line", re.findall(r"^bigkeras .+$", (DEPLOY / "tpu-vm.md").read_text(), re.MULTILINE))
+TPU_LINES = re.findall(r"^\$? ?bigkeras .+$", (DEPLOY / "tpu-vm.md").read_text(), re.MULTILINE)
+assert TPU_LINES
+
+
+@pytest.mark.parametrize("line", TPU_LINES)
 def test_the_commands_of_the_tpu_page_are_ours(line):
-    options = parsed(shlex.split(line))
+    options = parsed(shlex.split(line.removeprefix("$ ")))
     assert options.strategy == "tpu"
     assert options.recipe in RECIPES
 

@@ -144,10 +144,15 @@ def test_one_that_left_as_asked_leaves_the_others_time_to_save(tmp_path, monkeyp
     processes = [subprocess.Popen([sys.executable, "-c", p], stdout=subprocess.PIPE, start_new_session=True)
                  for p in programs]  # fmt: skip
     members = [Member(f"worker {i}", process, lambda: None, False, True) for i, process in enumerate(processes)]
-    processes[0].wait()
-    assert processes[1].stdout.readline() == b"ready\n"
-    assert _watch(members, tmp_path, [signal.SIGTERM]) == 143
-    assert processes[1].returncode == 143  # not killed
+    try:
+        processes[0].wait()
+        assert processes[1].stdout.readline() == b"ready\n"
+        assert _watch(members, tmp_path, [signal.SIGTERM]) == 143
+        assert processes[1].returncode == 143  # not killed
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
 
 
 def test_a_place_for_logs_that_is_none_is_one_line(tmp_path, capsys):

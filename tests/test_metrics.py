@@ -102,7 +102,7 @@ def test_result_goes_through_json_unchanged():
 def test_a_class_without_examples_scores_zero_and_does_not_warn(recwarn):
     result = classification_metrics([0, 0], [[0.9, 0.1, 0], [0.8, 0.1, 0.1]], ["a", "b", "c"])
     assert result["per_class"][2] == {"name": "c", "precision": 0, "recall": 0, "f1": 0, "support": 0}
-    assert not recwarn.list
+    assert not [warning for warning in recwarn.list if issubclass(warning.category, (UserWarning, RuntimeWarning))]
 
 
 def test_a_class_that_neither_occurs_nor_is_answered_has_no_part_in_the_means():

@@ -1,6 +1,7 @@
 """Runs on texts: trained, resumed, shared between devices, exported, explained."""
 
 import json
+import shutil
 import signal
 
 import keras
@@ -467,6 +468,23 @@ def test_a_run_may_learn_its_validation_split_and_is_tested_on_what_it_was(revie
     other = tmp_path / "other.csv"
     other.write_text("review,label\n" + "".join(f"so {i},{('good', 'bad')[i % 2]}\n" for i in range(40)))
     assert evaluate(tmp_path / "run", split="validation", data=str(other))["validation"]["examples"] == 4
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        ("preprocessor.json", r"preprocessor\.json: damaged, or not all there"),
+        ("best.keras", r"best\.keras: cannot be read as a Keras model"),
+        ("1/variables/variables.data-00000-of-00001", "1: cannot be loaded"),
+    ],
+)
+def test_a_damaged_run_or_artifact_is_one_line(damage, told, run, artifact, tmp_path):
+    copy = shutil.copytree(artifact if damage.startswith("1/") else run, tmp_path / "copy")
+    whole = (copy / damage).read_bytes()
+    (copy / damage).write_bytes(whole[: len(whole) // 3])
+    with pytest.raises((DataError, RunError), match=told) as caught:
+        evaluate(copy)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_run_finds_its_data_from_any_folder_however_it_was_named(reviews, tmp_path, monkeypatch):

@@ -453,12 +453,41 @@ def test_keras_own_limit_of_epochs_is_told_to_be_none_of_a_run(tmp_path):
         keras.config.set_max_epochs(None)
 
 
+def ended(process: subprocess.Popen) -> None:
+    """Ends a process, if it is still there, with those that it has begun."""
+    if process.poll() is None:
+        for each in (*psutil.Process(process.pid).children(recursive=True), process):
+            each.kill()
+    process.communicate()
+
+
+@pytest.mark.slow
+def test_a_run_that_is_interrupted_saves_and_the_same_command_ends_it(tmp_path, request):
+    recipe = tmp_path / "recipe.json"
+    TINY.override(epochs=400).save(recipe)
+    command = [sys.executable, "-m", "bigkeras", "train", str(recipe), "--run-dir", str(tmp_path / "run")]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    with (tmp_path / "errors").open("w") as errors:
+        training = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=errors)
+        request.addfinalizer(lambda: ended(training))
+        while not (tmp_path / "run" / "best.keras").exists() and training.poll() is None:
+            time.sleep(0.05)
+        training.send_signal(signal.SIGINT)
+        assert training.wait() == 130
+    assert "the same command goes on" in (tmp_path / "errors").read_text()
+    done = len((tmp_path / "run" / "log.csv").read_text().splitlines()) - 1
+    assert 0 < done < 400
+    asked = TINY.override(epochs=400)
+    with pytest.raises(RunError, match="another recipe"):
+        fit(asked.override(epochs=done + 1), tmp_path / "run", log=QUIET)
+
+
 KILLS, IN_WRITE = 20, 7
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_a_run_killed_twenty_times_ends_as_one_that_was_not(tmp_path):
+def test_a_run_killed_twenty_times_ends_as_one_that_was_not(tmp_path, request):
     generator = np.random.default_rng(0)
     recipe = tmp_path / "recipe.json"
     TINY.override(batch_size=64, epochs=6).save(recipe)  # some 120 steps, of which each life makes a few
@@ -470,6 +499,7 @@ def test_a_run_killed_twenty_times_ends_as_one_that_was_not(tmp_path):
         [sys.executable, str(Path(__file__).parent / "lives.py"), str(recipe)],
         env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
     )  # fmt: skip
+    request.addfinalizer(lambda: ended(lives))
 
     def begin(name: str, in_write: bool = False) -> int:
         lives.stdin.write(f"{'in-write ' * in_write}{tmp_path / name}\n")

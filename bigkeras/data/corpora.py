@@ -153,7 +153,7 @@ def _tatoeba_text(folder: Path, code: str) -> str | None:
         try:
             with zipfile.ZipFile(io.BytesIO(read_bytes(archive, NOT_PINNED))) as opened:
                 data = opened.read(plain.name)
-        except (zipfile.BadZipFile, zlib.error, KeyError):
+        except (zipfile.BadZipFile, zlib.error, KeyError, RuntimeError):
             raise DataError(f"{archive}: not a whole zip file with {plain.name} in it: fetch it again") from None
     elif plain.is_file():
         data = read_bytes(plain, NOT_PINNED)

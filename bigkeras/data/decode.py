@@ -7,6 +7,7 @@ Sources read other formats, too (TIFF and whatever Pillow knows), by way of `loa
 
 import functools
 import io
+import warnings
 from typing import Any
 
 import numpy as np
@@ -108,9 +109,12 @@ def transcode(encoded: bytes, max_pixels: int = MAX_PIXELS) -> bytes:
     from PIL import Image, ImageOps
 
     try:
+        # Pillow raises above twice that many: of pictures inside an icon, too, whose size the check below does not see.
+        Image.MAX_IMAGE_PIXELS = max_pixels // 2
+        warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
         Image.init()
-        # To read EPS, Pillow starts Ghostscript, which runs what the file says.
-        formats = [name for name in Image.ID if name != "EPS"]
+        # To read EPS, Pillow starts Ghostscript, which runs what the file says; IPTC may hold one.
+        formats = [name for name in Image.ID if name not in ("EPS", "IPTC")]
         with Image.open(io.BytesIO(encoded), formats=formats) as image:
             width, height = image.size
             if width * height > max_pixels or max(width, height) > MAX_SIDE:
@@ -122,6 +126,8 @@ def transcode(encoded: bytes, max_pixels: int = MAX_PIXELS) -> bytes:
             out = io.BytesIO()
             upright.convert("L" if upright.mode in ("1", "L") else "RGB").save(out, "PNG", compress_level=1)
             return out.getvalue()
+    except Image.DecompressionBombError:
+        raise ValueError(f"the picture is too large: at most {max_pixels} pixels are decoded") from None
     except ValueError:
         raise
     except Exception as error:  # Pillow's decoders raise what they like for damaged files

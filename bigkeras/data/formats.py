@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -59,6 +60,13 @@ def read_idx(path: Path, dataset: str, dimensions: int) -> np.ndarray:
     return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
 
 
+# What NumPy raises for a file that is none of its own, cut off or changed on the disk.
+NPZ_BROKEN = (
+    OSError, ValueError, KeyError, EOFError, RuntimeError, SyntaxError,
+    zipfile.BadZipFile, zlib.error, tokenize.TokenError,
+)  # fmt: skip
+
+
 def npz_arrays(folder: Path, dataset: str, split: str) -> Arrays | None:
     """Images and labels of `<dataset>_<split>.npz` with x (n, height, width, channels) and y (n,); None without."""
     path = folder / f"{dataset}_{split}.npz"
@@ -69,7 +77,7 @@ def npz_arrays(folder: Path, dataset: str, split: str) -> Arrays | None:
             images, labels = arrays["x"], arrays["y"]
     except TypeError:
         raise DataError(f"{path}: not an npz file with x and y: a single array (npy)") from None
-    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+    except NPZ_BROKEN as error:
         raise DataError(f"{path}: not a whole npz file with x and y: {error}") from None
     if images.dtype != np.uint8 or images.ndim != 4:
         raise DataError(f"{path}: x is {images.dtype} {images.shape}, not uint8 (n, height, width, channels)")

@@ -5,6 +5,7 @@ import os
 import shutil
 import sys
 import threading
+import tokenize
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from bigkeras.data.source import DataError, Source, Splits
 
 INDEX = "index.json"
 VERSION = 1
+# What NumPy raises for a file that is none of its own, or changed on the disk.
+NPY_BROKEN = (OSError, ValueError, EOFError, SyntaxError, tokenize.TokenError)
 
 
 class RecordSource:
@@ -126,7 +129,7 @@ def packed(*, directory: str) -> Splits:
     for part in index["parts"]:
         try:
             labels = np.load(root / f"{part}_labels.npy")
-        except (OSError, ValueError, EOFError):
+        except NPY_BROKEN:
             raise DataError(f"{root / part}_labels.npy: missing or damaged: pack the data set again") from None
         sources[part] = RecordSource(root, list(index["shards"]), np.arange(start, start + len(labels)), labels, names)
         start += len(labels)
@@ -206,6 +209,6 @@ def _names(root: Path) -> Callable[[int], str]:
     try:
         offsets = np.load(root / "names.npy", mmap_mode="r")
         blob = np.memmap(root / "names.txt", np.uint8, "r")
-    except (OSError, ValueError) as error:
+    except NPY_BROKEN as error:
         raise DataError(f"{root / 'names.npy'}: cannot be read: {error}: pack the data set again") from None
     return lambda record: bytes(blob[offsets[record] : offsets[record + 1]]).decode()

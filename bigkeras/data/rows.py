@@ -27,6 +27,7 @@ NO_TEXTS = {
 }
 LONGEST_OBJECT = 2**22  # characters of a first line that may be JSON
 REPAIRS = 20  # quotation marks never closed, each of which costs a look at the rest of the file
+MOST_NAMES = 1000  # of a table's columns
 END = "\x1c\x1d end of table"
 csv.field_size_limit(2**31 - 1)  # a review of a megabyte is one
 
@@ -79,7 +80,7 @@ def csv_rows(
 
 def json_rows(path: Path, content: str) -> tuple[list[str], list[int], list[list[str]], list[tuple[str, str]]]:
     """The keys of all objects, the line of each object, its values by these keys, and (place, reason) of bad lines."""
-    names: list[str] = []
+    names: dict[str, None] = {}
     objects: list[tuple[int, dict[str, Any]]] = []
     bad = []
     for line, text in enumerate(content.split("\n"), 1):
@@ -94,11 +95,14 @@ def json_rows(path: Path, content: str) -> tuple[list[str], list[int], list[list
             bad.append((f"{path}:{line}", "not a JSON object"))
             continue
         objects.append((line, value))
-        names += [key for key in value if key not in names]
+        names.update(dict.fromkeys(value))
+        if len(names) > MOST_NAMES:
+            told = f"more than {MOST_NAMES:,} different names, such as {next(reversed(names))[:60]!r} in line {line}"
+            raise DataError(f"{path}: {told}: the objects of a table have the same few")
     if not objects:
         raise DataError(f"{path}: no rows: a JSON object a line" + (f"; {bad[0][0]}: {bad[0][1]}" if bad else ""))
     cells = [[_cell(value.get(name)) for name in names] for _, value in objects]
-    return names, [line for line, _ in objects], cells, bad
+    return list(names), [line for line, _ in objects], cells, bad
 
 
 def _cell(value: Any) -> str:

@@ -62,6 +62,7 @@ class _Reader:
         self.line, self.language, self.codes = 0, "", 0
         self.text: list[str] | None = None
         self.parser = expat.ParserCreate()
+        self.parser.specified_attributes = True  # not those that a declaration adds to every element
         self.parser.StartElementHandler = self._start
         self.parser.EndElementHandler = self._end
         self.parser.CharacterDataHandler = self._characters
@@ -108,7 +109,7 @@ class _Reader:
 
 
 def _chosen(path: Path, reader: _Reader, source: str, target: str) -> tuple[str, str]:
-    found = list(reader.languages)
+    found = [name for name in reader.languages if name]
     free = [name for name in found if not target or base(name) != base(target)]
     source = source or next((name for name in free if base(name) == base(reader.source)), "")
     if not source and (not target or len({base(name) for name in free}) == 1):

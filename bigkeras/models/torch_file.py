@@ -66,7 +66,10 @@ class _Tensor:
         self.storage, self.offset, self.shape, self.strides = storage, offset, shape, strides
 
     def array(self, storages: dict[str, bytes]) -> np.ndarray:
-        """A copy of the numbers; a strided view is only made where it stays inside the storage."""
+        """The numbers, read-only; a strided view is only made where it stays inside the storage.
+
+        No copy: any number of tensors may view one storage.
+        """
         numbers = np.frombuffer(storages[self.storage.key], self.storage.dtype)
         steps = zip(self.shape, self.strides, strict=True)
         last = self.offset + sum((size - 1) * stride for size, stride in steps)
@@ -76,7 +79,7 @@ class _Tensor:
         if 0 in self.shape:
             return np.zeros(self.shape, numbers.dtype)
         strides = tuple(stride * numbers.itemsize for stride in self.strides)
-        return np.lib.stride_tricks.as_strided(numbers[self.offset :], self.shape, strides, writeable=False).copy()
+        return np.lib.stride_tricks.as_strided(numbers[self.offset :], self.shape, strides, writeable=False)
 
 
 def _rebuild_tensor(*args: Any) -> _Tensor:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from bigkeras.data.source import DataError
 from bigkeras.recipe import Choice
 from bigkeras.tasks import augmentation, masked_language_model, text_classification, translation
 from bigkeras.tasks.classification import LOSSES as CLASSIFICATION_LOSSES
@@ -83,8 +84,13 @@ def load_task(run_dir: str | Path, class_names: tuple[str, ...]) -> Task:
 
 
 def _loaded(run_dir: Path) -> tuple[Any, str, dict[str, Any]]:
-    values = json.loads((run_dir / "preprocessor.json").read_text(encoding="utf-8"))
-    kind = values.pop("kind")
-    rest = {name: values.pop(name) for name in ("rate",) if kind == "masked_text" and name in values}
-    # Some keep a part of themselves in files beside it.
-    return KINDS[kind][0].from_json(values, run_dir), kind, rest
+    path = run_dir / "preprocessor.json"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        kind = values.pop("kind")
+        rest = {name: values.pop(name) for name in ("rate",) if kind == "masked_text" and name in values}
+        # Some keep a part of themselves in files beside it.
+        return KINDS[kind][0].from_json(values, run_dir), kind, rest
+    except (ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
+        told = str(error).splitlines() if isinstance(error, ValueError) else []
+        raise DataError(f"{path}: damaged, or not all there: {told[0] if told else repr(error)}") from None

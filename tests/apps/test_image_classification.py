@@ -13,10 +13,11 @@ from apps.pictures import find
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def app(*arguments, models, **options):
-    """The finished process of `python -m apps.image_classification`."""
+def app(*arguments, models, before='exec "$@"', **options):
+    """The finished process of `python -m apps.image_classification`; `before`: what a shell does with its command."""
     environment = os.environ | {"BIGKERAS_MODELS": str(models), "PYTHONUTF8": "1"}
     command = [sys.executable, "-m", "apps.image_classification", "--model", "colours", *map(str, arguments)]
+    command = ["sh", "-c", before, "sh", *command]
     return subprocess.run(command, capture_output=True, cwd=ROOT, env=environment, timeout=300, **options)
 
 
@@ -94,10 +95,10 @@ def test_a_folder_without_pictures_says_so_at_once(models, tmp_path):
 
 
 def test_closed_streams(models, pictures):
-    done = app("-", pictures / "red.jpg", "--json", models=models, preexec_fn=lambda: os.close(0))
+    done = app("-", pictures / "red.jpg", "--json", models=models, before='exec "$@" <&-')
     assert answers(done) == [("-", None), ("red.jpg", "red")]
     assert b"standard input is closed" in done.stderr
-    done = app(pictures / "red.jpg", models=models, preexec_fn=lambda: os.close(1))
+    done = app(pictures / "red.jpg", models=models, before='exec "$@" >&-')
     assert (done.returncode, done.stderr) == (1, b"standard output is closed\n")
 
 

@@ -201,7 +201,7 @@ def test_the_highest_version_is_taken(everything, tmp_path):
 NAMELESS = b"\x12\x0d\x0a\x0b\x12\x02\x0a\x00\x22\x05serve"  # a graph whose only operation has no name
 
 
-@pytest.mark.parametrize("content", [b"nonsense", b"", b"\x0a\xff", b"\x12\x02\x0a\x00", NAMELESS])
+@pytest.mark.parametrize("content", [b"nonsense", b"", b"\x0a\xff", b"\xff" * 2**20, b"\x12\x02\x0a\x00", NAMELESS])
 def test_a_damaged_file_is_named(tmp_path, content):
     (tmp_path / "saved_model.pb").write_bytes(content)
     with pytest.raises(ModelError, match=r"saved_model\.pb: (damaged|holds no graph)"):

@@ -1,6 +1,7 @@
 """The shipped models, asked with the samples as the README's first screen does."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,8 @@ SAMPLES = ROOT / "apps" / "samples"
 
 def answers(app, *arguments):
     command = [sys.executable, "-m", f"apps.{app}", *map(str, arguments), "--json"]
-    done = subprocess.run(command, capture_output=True, cwd=ROOT, timeout=300, check=True)
+    environment = {**os.environ, "BIGKERAS_MODELS": str(ROOT / "saved_models")}
+    done = subprocess.run(command, capture_output=True, cwd=ROOT, env=environment, timeout=300, check=True)
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 

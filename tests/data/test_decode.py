@@ -184,7 +184,10 @@ def test_an_interlaced_png_is_read(decode):
         (b"GIF89a", "cut or broken"),
         (b"BM", "8, 24 or 32 bits"),
         (b"RIFF1234WEBP", "cut or broken"),
-        *((encoded(RGB, form)[:-30], "") for form in ("PNG", "JPEG", "GIF", "BMP", "WEBP")),
+        *(
+            (encoded(RGB, form)[:-30], "cut or broken|Invalid|Failed to decode|differ by -30")
+            for form in ("PNG", "JPEG", "GIF", "BMP", "WEBP")
+        ),
     ],
 )
 def test_a_broken_picture_is_an_error(decode, data, message):
@@ -235,9 +238,22 @@ def test_a_webp_whose_picture_has_no_name_is_refused(decode):
         decode[3](b"RIFF" + struct.pack("<I", len(bits) + 4) + b"WEBP" + bits)
 
 
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
+IN_IPTC = b"".join(
+    bytes([0x1C, record, number]) + len(data).to_bytes(2, "big") + data
+    for record, number, data in (
+        (2, 0, b" " * 120), (3, 60, b"\1\0"), (3, 20, b"\x09"), (3, 30, b"\x09"), (3, 120, b"\5"), (8, 10, EPS),
+    )
+)  # fmt: skip
+
+
 def test_no_program_is_started_to_read_a_picture():
     with pytest.raises(ValueError, match="cannot identify the format"):
-        transcode(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
+        transcode(EPS)
+    # Nor where it is wrapped in another format, whose reader opens anything.
+    with pytest.raises(ValueError, match="cannot identify the format"):
+        transcode(IN_IPTC)
+    assert Image.open(io.BytesIO(IN_IPTC), formats=["IPTC"]).size == (9, 9)
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "BMP", "WEBP"])
@@ -279,7 +295,7 @@ def test_a_16_bit_tiff_gives_its_high_bytes(load):
 
 
 def test_transcoding_refuses_a_huge_picture():
-    with pytest.raises(ValueError, match="17x11 pixels is too large: at most 100"):
+    with pytest.raises(ValueError, match="too large: at most 100 pixels are decoded"):
         transcode(encoded(RGB, "TIFF"), max_pixels=100)
 
 

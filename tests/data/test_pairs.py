@@ -326,6 +326,14 @@ def test_of_a_language_the_country_that_is_asked_for_is_read_however_its_code_is
     assert {text.split()[-1] for text in texts(splits.train, "target")} == {"中国"}
 
 
+def test_attributes_that_a_declaration_adds_to_every_element_are_none(tmp_path):
+    path = tmp_path / "m.tmx"
+    declared = '<!DOCTYPE tmx [<!ATTLIST tuv lang CDATA "xx" creationid CDATA "many">]>'
+    units = "".join(UNIT.format(en=s, de=t) for s, t in GOOD) + "<tu><tuv><seg>Alone</seg></tuv></tu>"
+    path.write_text(TMX.format(doctype=declared, units=units))
+    assert DATASETS["tmx"](file=str(path)).languages == ("en-GB", "de")
+
+
 def test_which_of_several_languages_is_the_source_is_not_guessed(tmp_path):
     path = tmp_path / "m.tmx"
     unit = "".join(f'<tuv xml:lang="{name}"><seg>{{}} {name}</seg></tuv>' for name in ("fr", "en", "de"))

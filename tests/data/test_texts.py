@@ -465,6 +465,12 @@ def test_what_json_lines_do_not_have_is_refused(asked, tmp_path):
         table(tmp_path / "t.jsonl", json.dumps({"text": "a", "label": 1}), **asked)
 
 
+def test_objects_of_which_each_has_names_of_its_own_are_no_table(tmp_path):
+    lines = [json.dumps({"text": "a", "label": "b", f"id_{i}": 1}) for i in range(2000)]
+    with pytest.raises(DataError, match=r"more than 1,000 different names, such as 'id_\d+' in line"):
+        table(tmp_path / "t.jsonl", "\n".join(lines))
+
+
 def test_an_array_of_json_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"one JSON array; JSON lines are read.*jq -c"):
         table(tmp_path / "t.json", json.dumps([{"text": "a", "label": 1}]))

@@ -288,9 +288,10 @@ def test_texts_of_a_folder_are_read_once_each_and_empty_ones_are_listed(tmp_path
         DATASETS["plain_text"](file=str(tmp_path / "none.txt"))
 
 
+@pytest.mark.slow
 def test_no_unlabelled_review_stands_in_the_test_part(real_data):
-    if not list((real_data / "imdb-unsup").glob("*.xz")):
-        pytest.skip("no imdb-unsup")
+    if not list((real_data / "imdb-unsup").glob("*.xz")) or not (real_data / "imdb").is_dir():
+        pytest.skip("no imdb-unsup, or no imdb")
     splits = DATASETS["imdb_unlabelled"](directory=str(real_data), validation=0.0)
     tested = set(DATASETS["imdb_reviews"](directory=str(real_data)).test.columns["text"])
     texts = splits.train.columns["text"].tolist()
