@@ -76,6 +76,12 @@ def finish(main: Callable[[], int]) -> int:
         signal.signal(number, _leave)
     try:
         return _finished(main)
+    except _Asked as end:
+        for number in asked:  # asked once more, it ends at once: whoever reads the output may be gone
+            signal.signal(number, signal.SIG_DFL)
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+        return 128 + end.args[0]
     finally:
         for number in asked:
             signal.signal(number, signal.SIG_DFL)
@@ -95,8 +101,6 @@ def _finished(main: Callable[[], int]) -> int:
     try:
         status = main()
         sys.stdout.flush()
-    except _Asked as asked:
-        return 128 + asked.args[0]  # at once: whoever reads the output may be gone
     except KeyboardInterrupt:
         # The answers that are there already; whoever interrupts again does not wait for them.
         with contextlib.suppress(OSError, KeyboardInterrupt):

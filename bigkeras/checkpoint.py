@@ -24,7 +24,7 @@ KEEP_BROKEN = 1
 GOES_ON = "the training goes on"  # what is told of a write that fails and ends no run
 # What reading bytes raises that are no checkpoint: cut off, of another kind, or changed on the disk.
 BROKEN = (
-    ValueError, LookupError, TypeError, EOFError, RuntimeError, MemoryError, OverflowError, SyntaxError,
+    ValueError, LookupError, TypeError, EOFError, RuntimeError, OverflowError, SyntaxError,
     struct.error, zlib.error, zipfile.BadZipFile, tokenize.TokenError,
 )  # fmt: skip
 
@@ -123,7 +123,7 @@ def restore(
     if [a.shape for a in arrays] != shapes:
         raise CheckpointError(
             f"{directory}: holds {len(arrays)} variables, and this run has {len(shapes)}, of other shapes: of another "
-            "model, or begun on Keras' other backend (KERAS_BACKEND)"
+            "model, begun on Keras' other backend (KERAS_BACKEND), or by an earlier version"
         )
     for variable, array in zip(variables, arrays, strict=True):
         variable.assign(array)
@@ -145,6 +145,9 @@ def _newest(directory: Path) -> tuple[bytes, list[str]]:
             continue
         try:
             _read(data)
+        except MemoryError:
+            unread.append(f"{path.name} (too little memory, or damaged)")
+            continue
         except BROKEN:
             broken.append(path.name)
             with contextlib.suppress(OSError):

@@ -78,7 +78,8 @@ def evaluate(
         raise RunError(f"data {recipe.data.name} has no {split} split")
     # An exported model is scored on other machines, too: what is published may stand there in another order.
     compared = not artifact or any(place(recipe).values()) or recipe.data.name == NOT_PINNED
-    own = compared and _is_own(path, splits, split, other=elsewhere) and not artifact
+    # What a link leads to, say, may be others by now: whoever names it so asks for these.
+    own = compared and _is_own(path, splits, split, other=place(recipe) != place(begun)) and not artifact
     if splits.bad and log is not None:
         log.say(f"{len(splits.bad):,} of the data are left out, the first {splits.bad[0][0]}: {splits.bad[0][1]}")
     if splits.found and log is not None:

@@ -97,14 +97,15 @@ def freeze(network: keras.Model, until: str) -> None:
             n for n in names if n in ("embedding", "stem", "features") or (n.startswith("stage") and n[5:].isdigit())
         ]
         raise RecipeError(f"freeze_until={until!r}: no such layer; {', '.join(joints)} are among them")
-    # Not what stands before it in the list: Keras sorts a decoder's first layers among the encoder's last.
-    waiting, seen = [network.get_layer(until)], set()
+    # Not what stands before it in the list: Keras sorts a decoder's first layers among the encoder's last. Calls are
+    # followed, and not layers: embeddings that also make the logits are called once more, on what the decoder gives.
+    waiting, seen = [network.get_layer(until)._inbound_nodes[0]], set()
     while waiting:
-        layer = waiting.pop()
-        if id(layer) not in seen:
-            seen.add(id(layer))
-            layer.trainable = False
-            waiting += [node.operation for own in layer._inbound_nodes for node in own.parent_nodes]
+        node = waiting.pop()
+        if id(node) not in seen:
+            seen.add(id(node))
+            node.operation.trainable = False
+            waiting += node.parent_nodes
 
 
 def _origin_model(path: Path) -> keras.Model:

@@ -136,15 +136,25 @@ def test_freezing_leaves_what_lies_below_and_trains_the_rest():
         freeze(network, "stage9")
 
 
-def test_freezing_an_encoder_leaves_its_decoder_free():
+@pytest.mark.parametrize("words", [30, None], ids=["two vocabularies", "one"])
+def test_freezing_an_encoder_leaves_its_decoder_free(words):
     network = MODELS["transformer_translator"](
-        vocabulary_size=40, target_vocabulary_size=30, length=16, depth=2, width=8, num_heads=2, feed_forward=16
+        vocabulary_size=40, target_vocabulary_size=words, length=16, depth=2, width=8, num_heads=2, feed_forward=16
     )
     freeze(network, "encoder_features")
     frozen = {layer.name for layer in network.layers if layer.weights and not layer.trainable}
     free = {layer.name for layer in network.layers if layer.weights and layer.trainable}
-    assert "target_embedding" in free and all(name.startswith(("decoder", "target", "logits")) for name in free)
-    assert "source_embedding" in frozen and not any(name.startswith("decoder") for name in frozen)
+    assert all(name.startswith(("decoder", "target", "logits")) for name in free)
+    assert any(name.startswith("decoder_stage1") for name in free) and ("target_embedding" in free) is (words == 30)
+    assert any(name.endswith("embedding") for name in frozen)
+    assert not any(name.startswith("decoder") for name in frozen)
+
+
+def test_freezing_tied_embeddings_freezes_no_block():
+    network = MODELS["bert_mlm"](vocabulary_size=40, length=16, size="tiny")
+    freeze(network, "stage1")
+    free = {layer.name for layer in network.layers if layer.weights and layer.trainable}
+    assert any(name.startswith("stage2") for name in free) and not any(name.startswith("stage1") for name in free)
 
 
 def test_each_stage_moves_by_its_own_rate():

@@ -109,13 +109,7 @@ def transcode(encoded: bytes, max_pixels: int = MAX_PIXELS) -> bytes:
     from PIL import Image, ImageOps
 
     try:
-        # Pillow raises above twice that many: of pictures inside an icon, too, whose size the check below does not see.
-        Image.MAX_IMAGE_PIXELS = max_pixels // 2
-        warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-        Image.init()
-        # To read EPS, Pillow starts Ghostscript, which runs what the file says; IPTC may hold one.
-        formats = [name for name in Image.ID if name not in ("EPS", "IPTC")]
-        with Image.open(io.BytesIO(encoded), formats=formats) as image:
+        with Image.open(io.BytesIO(encoded), formats=_formats()) as image:
             width, height = image.size
             if width * height > max_pixels or max(width, height) > MAX_SIDE:
                 most = f"{max_pixels} are decoded" if width * height > max_pixels else f"{MAX_SIDE} of a side"
@@ -127,13 +121,26 @@ def transcode(encoded: bytes, max_pixels: int = MAX_PIXELS) -> bytes:
             upright.convert("L" if upright.mode in ("1", "L") else "RGB").save(out, "PNG", compress_level=1)
             return out.getvalue()
     except Image.DecompressionBombError:
-        raise ValueError(f"the picture is too large: at most {max_pixels} pixels are decoded") from None
+        raise ValueError(f"the picture is too large: at most {MAX_PIXELS} are decoded") from None
     except ValueError:
         raise
     except Exception as error:  # Pillow's decoders raise what they like for damaged files
         # Pillow's message names the BytesIO object.
         text = "cannot identify the format" if isinstance(error, Image.UnidentifiedImageError) else str(error)
         raise ValueError(f"not a picture that Pillow reads: {text}") from None
+
+
+@functools.cache
+def _formats() -> list[str]:
+    """What Pillow may read here. The first time, it is told how much."""
+    from PIL import Image
+
+    # It raises above twice that many: of pictures inside an icon, too, whose size a file's own does not tell.
+    Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+    Image.init()
+    # To read EPS, Pillow starts Ghostscript, which runs what the file says; IPTC may hold one.
+    return [name for name in Image.ID if name not in ("EPS", "IPTC")]
 
 
 def _eight_bits(image: Any) -> Any:
