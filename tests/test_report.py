@@ -69,7 +69,7 @@ def test_the_curves_are_named_where_they_lie(tmp_path):
     metrics = {"validation": scored()[0]}
     assert "tensorboard" not in report(tmp_path, metrics)  # as on JAX
     (tmp_path / "candidates" / "small" / "tensorboard").mkdir(parents=True)
-    (tmp_path / "search.json").write_text('{"kept": "small"}')
+    (tmp_path / "search.json").write_text('{"kept": "small", "tried": {"small": {"accuracy": 0.5}}}')
     assert "`tensorboard --logdir candidates/small/tensorboard`" in report(tmp_path, metrics)
     (tmp_path / "search.json").unlink()
     (tmp_path / "tensorboard").mkdir()

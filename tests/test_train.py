@@ -458,7 +458,7 @@ def ended(process: subprocess.Popen) -> None:
     if process.poll() is None:
         for each in (*psutil.Process(process.pid).children(recursive=True), process):
             each.kill()
-    process.communicate()
+    process.wait()
 
 
 @pytest.mark.slow

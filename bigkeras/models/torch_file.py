@@ -45,11 +45,20 @@ def read_torch_file(path: str | Path) -> dict[str, np.ndarray]:
             tensors, storages = _read_zip(file) if zipfile.is_zipfile(path) else _read_old(file)
         if not isinstance(tensors, dict) or not all(isinstance(t, _Tensor) for t in tensors.values()):
             raise ValueError("not a dictionary of tensors")
-        return {str(name): tensor.array(storages) for name, tensor in tensors.items()}
+        arrays, told, held = {}, 0, sum(map(len, storages.values()))
+        for name, tensor in tensors.items():
+            arrays[str(name)] = tensor.array(storages)
+            told += arrays[str(name)].nbytes
+            if told > MOST_VIEWS * held:  # each is a copy
+                raise ValueError(f"tensors of more than {MOST_VIEWS * held:,} bytes view storages of {held:,}")
+        return arrays
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     except BROKEN as e:
         raise ValueError(f"{path}: not a PyTorch state dictionary, or damaged ({type(e).__name__}: {e})") from None
+
+
+MOST_VIEWS = 8  # tied weights are several views of one storage
 
 
 class _Storage:
@@ -66,10 +75,7 @@ class _Tensor:
         self.storage, self.offset, self.shape, self.strides = storage, offset, shape, strides
 
     def array(self, storages: dict[str, bytes]) -> np.ndarray:
-        """The numbers, read-only; a strided view is only made where it stays inside the storage.
-
-        No copy: any number of tensors may view one storage.
-        """
+        """A copy of the numbers; a strided view is only made where it stays inside the storage."""
         numbers = np.frombuffer(storages[self.storage.key], self.storage.dtype)
         steps = zip(self.shape, self.strides, strict=True)
         last = self.offset + sum((size - 1) * stride for size, stride in steps)
@@ -79,7 +85,7 @@ class _Tensor:
         if 0 in self.shape:
             return np.zeros(self.shape, numbers.dtype)
         strides = tuple(stride * numbers.itemsize for stride in self.strides)
-        return np.lib.stride_tricks.as_strided(numbers[self.offset :], self.shape, strides, writeable=False)
+        return np.lib.stride_tricks.as_strided(numbers[self.offset :], self.shape, strides, writeable=False).copy()
 
 
 def _rebuild_tensor(*args: Any) -> _Tensor:

@@ -138,15 +138,15 @@ def test_a_malicious_pickle_is_refused_and_calls_nothing(tmp_path, form):
     assert not trace.exists()
 
 
-def tensor_pickle(shape, strides, count=6):
-    """The pickle of {"w": a float tensor of storage "0"}, as PyTorch writes it, in protocol 0 opcodes."""
+def tensor_pickle(shape, strides, count=6, names=("w",)):
+    """The pickle of float tensors of storage "0" by names, as PyTorch writes it, in protocol 0 opcodes."""
     numbers = "".join(f"I{n}\n" for n in shape)
     steps = "".join(f"I{n}\n" for n in strides)
     storage = f"(S'storage'\nctorch\nFloatStorage\nS'0'\nS'cpu'\nI{count}\ntQ"
     rebuild = (
         f"ctorch._utils\n_rebuild_tensor_v2\n({storage}I0\n({numbers}t({steps}tI00\nccollections\nOrderedDict\n(tRtR"
     )
-    return f"(dS'w'\n{rebuild}s.".encode()
+    return ("(d" + "".join(f"S'{name}'\n{rebuild}s" for name in names) + ".").encode()
 
 
 def test_the_zip_form_is_read_with_its_strides(tmp_path):
@@ -161,6 +161,15 @@ def test_a_tensor_that_reaches_beyond_its_storage_is_refused(tmp_path, shape, st
     write_zip(tmp_path / "w.pt", tensor_pickle(shape, strides), {"0": bytes(24)})
     with pytest.raises(ValueError, match="beyond its storage"):
         read_torch_file(tmp_path / "w.pt")
+
+
+def test_many_tensors_on_one_storage_are_refused_and_tied_ones_are_not(tmp_path):
+    for number in (2, 20):
+        names = [f"w{i}" for i in range(number)]
+        write_zip(tmp_path / f"{number}.pt", tensor_pickle((6,), (1,), names=names), {"0": bytes(24)})
+    assert len(read_torch_file(tmp_path / "2.pt")) == 2
+    with pytest.raises(ValueError, match=r"20\.pt: tensors of more than 192 bytes view storages of 24"):
+        read_torch_file(tmp_path / "20.pt")
 
 
 def test_compressed_storages_and_counts_that_were_not_told_are_refused(tmp_path):
