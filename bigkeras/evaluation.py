@@ -87,23 +87,17 @@ def evaluate(
     task = load_task(path, read_labels(path))
     if average != "none" and task.kind != "image":
         raise RecipeError(f"average {average}: is for images, not for {task.kind}")
-    predictions: Predictions | Translations | MaskedScores
-    if task.kind == "masked_text":
-        predictions = score_hidden(path / "best.keras", source, task)
-        metrics = {split: predictions.metrics}
-    elif task.kind == "pairs":
-        translate = artifact_translator(path) if artifact else run_translator(path / "best.keras", task)
-        predictions = translate_source(translate, source, task)
-        metrics = {split: predictions.metrics}
-    else:
+    if task.kind in ("image", "text"):
         source = numbered(source, splits.class_names, task.class_names)
-        predict = artifact_predictor(path, task) if artifact else run_predictor(path / "best.keras", task)
-        predictions = predict_source(AVERAGES[average](predict), source, task, batch=scored_at_once(recipe))
+    predictions = _answered(path, task, source, scored_at_once(recipe), artifact, average)
+    if isinstance(predictions, Predictions):
         if predictions.bad and log is not None:
             name, why = next(iter(predictions.bad.items()))
             log.say(f"{len(predictions.bad):,} could not be read and are not scored, the first {name}: {why}")
         key = split if average == "none" else f"{split} {average}"
         metrics = {key: score(predictions, task.class_names, _threshold(path))}
+    else:
+        metrics = {split: predictions.metrics}
     # metrics.json says that a run is complete: where it is not there yet, the run itself has still to write it.
     if report and own and (path / "metrics.json").exists():
         try:
@@ -113,6 +107,19 @@ def evaluate(
                 raise
             log.say(f"{error}: not all files of the run have these scores")
     return metrics
+
+
+def _answered(
+    path: Path, task: Task, source: Source, batch: int, artifact: bool = False, average: str = "none"
+) -> Predictions | Translations | MaskedScores:
+    """What a run's best model, or an artifact, says of a source; of a classifier, `batch` examples at a time."""
+    model = path / "best.keras"
+    if task.kind == "masked_text":
+        return score_hidden(model, source, task)
+    if task.kind == "pairs":
+        return translate_source(artifact_translator(path) if artifact else run_translator(model, task), source, task)
+    predict = artifact_predictor(path, task) if artifact else run_predictor(model, task)
+    return predict_source(AVERAGES[average](predict), source, task, batch=batch)
 
 
 def _scored(recipe: Recipe, data: str | None, settings: Mapping[str, Any]) -> Recipe:
@@ -175,20 +182,14 @@ def finish_run(
     """Scores the best model on the validation split `source`; writes metrics.json and report.md of a finished run."""
     task = load_task(directory, read_labels(directory))
     metrics: dict[str, Any] = {"epochs": len(history), "unreadable": len(bad)}
-    predictions: Predictions | Translations | MaskedScores | None = None
-    if source is not None and task.kind == "masked_text":
-        predictions = score_hidden(directory / "best.keras", source, task)
-        metrics["validation"] = predictions.metrics
-    elif source is not None and task.kind == "pairs":
-        predictions = translate_source(run_translator(directory / "best.keras", task), source, task)
-        metrics["validation"] = predictions.metrics
-    elif source is not None:
-        predict = run_predictor(directory / "best.keras", task)
-        predictions = predict_source(predict, source, task, batch=scored_at_once(recipe))
+    predictions = None if source is None else _answered(directory, task, source, scored_at_once(recipe))
+    if isinstance(predictions, Predictions):
         threshold = None
         if len(task.class_names) == 2:
             threshold = metrics["threshold"] = best_threshold(predictions.labels, predictions.probabilities)
         metrics["validation"] = score(predictions, task.class_names, threshold)
+    elif predictions is not None:
+        metrics["validation"] = predictions.metrics
     return _merge(directory, recipe, metrics, predictions, task)
 
 

@@ -61,7 +61,7 @@ def read_idx(path: Path, dataset: str, dimensions: int) -> np.ndarray:
 
 
 # What NumPy raises for a file that is none of its own, cut off or changed on the disk.
-NPZ_BROKEN = (
+NUMPY_BROKEN = (
     OSError, ValueError, KeyError, EOFError, RuntimeError, SyntaxError,
     zipfile.BadZipFile, zlib.error, tokenize.TokenError,
 )  # fmt: skip
@@ -77,7 +77,7 @@ def npz_arrays(folder: Path, dataset: str, split: str) -> Arrays | None:
             images, labels = arrays["x"], arrays["y"]
     except TypeError:
         raise DataError(f"{path}: not an npz file with x and y: a single array (npy)") from None
-    except NPZ_BROKEN as error:
+    except NUMPY_BROKEN as error:
         raise DataError(f"{path}: not a whole npz file with x and y: {error}") from None
     if images.dtype != np.uint8 or images.ndim != 4:
         raise DataError(f"{path}: x is {images.dtype} {images.shape}, not uint8 (n, height, width, channels)")

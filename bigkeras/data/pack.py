@@ -5,7 +5,6 @@ import os
 import shutil
 import sys
 import threading
-import tokenize
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,11 @@ from typing import Any
 import numpy as np
 
 from bigkeras.data.files import expanded
+from bigkeras.data.formats import NUMPY_BROKEN
 from bigkeras.data.source import DataError, Source, Splits
 
 INDEX = "index.json"
 VERSION = 1
-# What NumPy raises for a file that is none of its own, or changed on the disk.
-NPY_BROKEN = (OSError, ValueError, EOFError, SyntaxError, tokenize.TokenError)
 
 
 class RecordSource:
@@ -129,7 +127,7 @@ def packed(*, directory: str) -> Splits:
     for part in index["parts"]:
         try:
             labels = np.load(root / f"{part}_labels.npy")
-        except NPY_BROKEN:
+        except NUMPY_BROKEN:
             raise DataError(f"{root / part}_labels.npy: missing or damaged: pack the data set again") from None
         sources[part] = RecordSource(root, list(index["shards"]), np.arange(start, start + len(labels)), labels, names)
         start += len(labels)
@@ -209,6 +207,6 @@ def _names(root: Path) -> Callable[[int], str]:
     try:
         offsets = np.load(root / "names.npy", mmap_mode="r")
         blob = np.memmap(root / "names.txt", np.uint8, "r")
-    except NPY_BROKEN as error:
+    except NUMPY_BROKEN as error:
         raise DataError(f"{root / 'names.npy'}: cannot be read: {error}: pack the data set again") from None
     return lambda record: bytes(blob[offsets[record] : offsets[record + 1]]).decode()
