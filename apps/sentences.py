@@ -14,13 +14,13 @@ SPELT = re.compile(r"[\dA-ZÀ-ÖØ-ÞΑ-ΩА-ЯЁ_@/#%&=+*~^|\\<>-]{2,}|\d")
 STOPS = ".!?…।॥۔؟։"
 END = rf"(?<![{STOPS}])[{STOPS}]++[\"'’”»)\]]*+"
 WIDE_END = r"[。！？]++[」』”’）]*+"
-# After a full stop that ends an abbreviation, an initial or a number, the sentence goes on.
+# After a full stop that ends an abbreviation, an initial, a day or a century the sentence goes on; not after a year.
 GOES_ON = re.compile(
-    r"(?<![^\s(])(?:[^\W\d_]|\d+|[A-Z]\.[A-Z]|Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|vs|etc|e\.g|i\.e|cf|No|Fig|bzw|usw|ca|vgl"
+    r"(?<![^\s(])(?:[^\W\d_]|\d{1,2}|[A-Z]\.[A-Z]|Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|vs|etc|e\.g|i\.e|cf|Fig|bzw|usw|ca|vgl"
     r"|Nr|Hr|Fr|z\.\s?B|d\.\s?h|u\.\s?a)\.$"
 )
-# In capitals "no" is more often the word than the number.
-GOES_ON_IN_CAPITALS = re.compile(GOES_ON.pattern.replace("|No|", "|"), re.IGNORECASE)
+GOES_ON_IN_CAPITALS = re.compile(GOES_ON.pattern, re.IGNORECASE)
+NUMBER = re.compile(r"(?:^|[\s(])No\.$", re.IGNORECASE)  # before a digit; else it is the word
 BREAKS = re.compile(rf"{WIDE_END}\s*+|{END}\s++(?=[^\W_]|[\"'‘’“”„«»(\[¿¡])")
 ABBREVIATION = 40  # letters of one, or of a number, at most
 # Han, Kana and their punctuation. Wide signs with spaces, Hangul and emoji, are not among them; nor is Thai, whose
@@ -112,8 +112,13 @@ def _parted(text: str, breaks: re.Pattern[str], goes_on: re.Pattern[str] | None 
 
 
 def _continues(text: str, found: re.Match[str]) -> bool:
-    """Whether a small letter follows the mark and its spaces: 20 коп. в день. One of Georgian begins a sentence."""
-    following = text[found.end() : found.end() + 1]
+    """Whether a small letter follows the mark and its spaces: 20 коп. в день. One of Georgian begins a sentence.
+
+    Or a digit, after "No.".
+    """
+    following, mark = text[found.end() : found.end() + 1], found.start()
+    if following.isdecimal():
+        return NUMBER.search(text[max(0, mark - 3) : mark + 1]) is not None
     return found[0][0] in STOPS and following.islower() and following.title() != following
 
 

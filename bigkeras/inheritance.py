@@ -30,7 +30,7 @@ FINE_TUNED = Recipe(
 )
 
 # Arguments of models that no weight's shape shows.
-WIRING = ("norm", "positions", "activation", "num_heads")
+WIRING = ("norm", "positions", "activation", "num_heads", "depth")
 PREPARED = ("height", "width", "channels", "resize")  # of pictures
 
 

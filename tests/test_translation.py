@@ -456,13 +456,16 @@ def test_a_translator_cannot_start_from_one_of_another_width(pairs, run, tmp_pat
         fit(recipe(pairs, start_from=str(run), model__num_heads=4), tmp_path / "heads", log=Log(quiet=True))
     with pytest.raises(RecipeError, match=r"layer encoder_stage1 is LayerNormalization in the source and Add in"):
         fit(recipe(pairs, start_from=str(run), model__norm="pre"), tmp_path / "norm", log=Log(quiet=True))
+    for depth, told in ((1, "the source alone has encoder_stage2"), (3, "the target alone has encoder_stage3")):
+        with pytest.raises(RecipeError, match=rf"start_from=.*{told}: give both the same depth"):
+            fit(recipe(pairs, start_from=str(run), model__depth=depth), tmp_path / "deep", log=Log(quiet=True))
     asked = asked.override(task=Choice("translation", {"vocabulary": None, "algorithm": "bpe"}))
     with pytest.raises(RecipeError, match=r"start_from=.*: its embeddings are 32 wide, the model's 16"):
         fit(asked, tmp_path / "other", log=Log(quiet=True))
 
 
 def test_what_no_shape_shows_of_a_model_is_taken_from_the_one_that_a_run_starts_from(pairs, run):
-    other = {"model__norm": "pre", "model__num_heads": 4, "model__positions": "learned"}
+    other = {"model__norm": "pre", "model__num_heads": 4, "model__positions": "learned", "model__depth": 3}
     asked = recipe(pairs, start_from=str(run), **other)
     assert wired_alike(asked).model.args == recipe(pairs, model__norm="post", model__positions="sinusoidal").model.args
     alone = recipe(pairs, **other)

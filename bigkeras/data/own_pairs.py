@@ -1,5 +1,6 @@
 """Own sentence pairs: a table with tabs, two aligned files, or a translation memory (TMX)."""
 
+from collections import Counter
 from pathlib import Path
 
 from bigkeras.data.cleaning import LANGUAGES, SAMPLE, Pair, base, check_order, code, tidy
@@ -16,6 +17,7 @@ SIDES = (
     "french", "spanish", "chinese", "translation", "原文", "译文",
 )  # fmt: skip
 # Endings of aligned files that are as long as a language's code.
+NEARLY_ALL = 0.99  # of a table's lines have as many columns, so that one more is a mistake
 NO_LANGUAGES = ("txt", "tsv", "csv", "tok", "doc", "raw", "src", "tgt", "trg", "ref", "hyp")
 
 
@@ -37,18 +39,23 @@ def translation_pairs(
     There is no quoting: a quotation mark is a character. `source` and `target` are numbers of columns, or names that
     stand in the first line; a first line such as "en, de" or "source, target" is taken for names in any case.
     Languages (en, zh-CN, …) are for the model's card, Chinese scores and the cleaning, which is `data/cleaning.py`'s.
-    Lines with too few columns are left out and stand in `bad`. The seed splits by source sentence. A .gz is unpacked.
+    Lines with too few columns are left out and stand in `bad`; those with more than nearly all others, whose pair may
+    be another, in `ignored`. The seed splits by source sentence. A .gz is unpacked.
     Raises DataError that names file and line.
     """
     path = expanded(file)
     lines = _lines(path, encoding)
     columns, languages, first = _columns(path, lines[0], source, target, (source_language, target_language))
-    pairs, bad = [], []
+    pairs, bad, ignored = [], [], []
+    usual = _usual_columns(lines)
     for number, line in enumerate(lines[first:], first + 1):
         if not line.strip():
             continue
         cells = line.split("\t")
-        if len(cells) <= max(columns):
+        if usual and any(map(str.strip, cells[usual:])):
+            told = f"{len(cells)} columns where others have {usual}: a tab in a sentence?"
+            ignored.append((f"{path}:{number}", told))
+        elif len(cells) <= max(columns):
             found = f"{len(cells)} column{'s' if len(cells) > 1 else ''}"
             bad.append((f"{path}:{number}", f"{found} where columns {columns[0] + 1} and {columns[1] + 1} are read"))
         else:
@@ -68,6 +75,7 @@ def translation_pairs(
         seed=seed,
         limit_train=limit_train,
         bad=bad,
+        ignored=ignored,
     )
 
 
@@ -122,14 +130,22 @@ def tmx(
     """A translation memory, as translators' tools write it (TMX 1.4b, https://www.gala-global.org/tmx-14b).
 
     Languages that are not said are the file's source language and the one other language in it. Codes of markup inside
-    segments are left out, highlighted text is kept. Entities of one's own are refused. Raises DataError.
+    segments are left out, highlighted text is kept. A unit of several translations is a pair with each. Units without
+    one of the languages stand in `ignored`. Entities of one's own are refused. Raises DataError.
     """
     path = expanded(file)
-    units, languages = read_tmx(path, source_language, target_language)
+    units, lacking, languages = read_tmx(path, source_language, target_language)
     pairs = [Pair(f"{path}:{place}", tidy(source), tidy(target)) for place, source, target in units]
     check_order(pairs, languages, str(path), "exchange the two languages")
     return pair_splits(
-        pairs, languages, origin=str(path), validation=validation, test=test, seed=seed, limit_train=limit_train
+        pairs,
+        languages,
+        origin=str(path),
+        validation=validation,
+        test=test,
+        seed=seed,
+        limit_train=limit_train,
+        ignored=[(f"{path}:{place}", why) for place, why in lacking],
     )
 
 
@@ -173,6 +189,13 @@ def _columns(
     if not header:
         codes = ["", ""]
     return (places[0], places[1]), (languages[0] or codes[0], languages[1] or codes[1]), int(header)
+
+
+def _usual_columns(lines: list[str]) -> int | None:
+    """How many columns nearly all lines have; None where they differ, as where some have remarks."""
+    counts = Counter(line.count("\t") + 1 for line in lines if line.strip())
+    usual, number = counts.most_common(1)[0]
+    return usual if number >= NEARLY_ALL * counts.total() else None
 
 
 def _check_letters(pairs: list[Pair], columns: tuple[int, int], path: Path) -> None:

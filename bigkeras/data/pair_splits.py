@@ -24,13 +24,14 @@ def pair_splits(
     seed: int,
     limit_train: int | None,
     bad: Sequence[tuple[str, str]] = (),
+    ignored: Sequence[tuple[str, str]] = (),
 ) -> Splits:
     """Cleaned pairs as splits. Those of no part are split by the seed, all pairs of one source sentence together.
 
     Sources are compared in lower case, composed (NFC) and without regard to spaces. A training pair whose source stands
     in another part is left out, a validation pair whose source stands in the test part too. What is left out, here and
     by the cleaning, stands in `ignored`, and `found` says how much it is: it was read well, and counts as no damage.
-    Pairs that come as validation or test ones are not cleaned.
+    Pairs that come as validation or test ones are not cleaned. `bad`, `ignored`: what was found before.
     """
     check_fractions(validation=validation, test=test)
     if seed < 0:
@@ -39,7 +40,8 @@ def pair_splits(
         raise DataError(f"limit_train={limit_train}: at least 1, or null for all")
     # A published test set stays as it is.
     published = {i for i, pair in enumerate(pairs) if pair.part in PARTS[1:] and pair.source and pair.target}
-    kept, ignored = cleaned([pair for i, pair in enumerate(pairs) if i not in published], languages)
+    kept, left_out = cleaned([pair for i, pair in enumerate(pairs) if i not in published], languages)
+    ignored, total = [*ignored, *left_out], len(pairs) + len(ignored)
     kept += [pairs[i] for i in sorted(published)]
     if not kept:
         first = f"; the first left out: {ignored[0][0]}: {ignored[0][1]}" if ignored else ""
@@ -64,7 +66,7 @@ def pair_splits(
     train = pair_source([kept[i] for i in rows["train"]])
     return Splits(
         train, held_out, tested, (), bad=tuple(bad), ignored=tuple(ignored), languages=languages,
-        found=told(ignored, len(pairs)), read=len(pairs) + len(bad),
+        found=told(ignored, total), read=total + len(bad),
     )  # fmt: skip
 
 

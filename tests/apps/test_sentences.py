@@ -16,6 +16,7 @@ def test_a_short_text_is_parted_too():
         ["He came.", "“Why?”", "Nobody knew …", "It rained."],
         ["Dr. Smith and J. Doe pay 3.50 on the 3. May.", "They left, e.g. by train."],
         ["Ärger gab es z. B. gestern.", "Das war alles."],
+        ["Is he there?", "No.", "He left No. 7 in 1999.", "(No. 8, too.)", "She stayed."],
         ["Это стоит 100 руб. и 20 коп. в день.", "Дорого!"],
         ["Il est né en janv. à Paris.", "Élu en 1990."],
         ["यह एक किताब है।", "वह घर जाता है॥", "क्या?"],

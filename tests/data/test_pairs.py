@@ -26,6 +26,17 @@ def every(splits):
     return [text for part in (splits.train, splits.validation, splits.test) for text in texts(part)]
 
 
+def test_a_line_with_a_tab_in_a_sentence_is_left_out_and_told(tmp_path):
+    rows = [("Hello", "there.", "Hallo."), ("Bye.", "Tschüss.", " ")]
+    rows += [(f"House {i}", f"Haus {i}") for i in range(300)]
+    splits = DATASETS["translation_pairs"](file=table(tmp_path / "p.tsv", rows))
+    assert splits.ignored == ((f"{tmp_path}/p.tsv:1", "3 columns where others have 2: a tab in a sentence?"),)
+    assert "1 of 302" in splits.found and "Bye." in every(splits)
+    # Where remarks stand behind some pairs, they are remarks.
+    splits = DATASETS["translation_pairs"](file=table(tmp_path / "p.tsv", rows[:1] * 9 + rows[2:]))
+    assert "Hello" in every(splits) and not any("columns" in why for _, why in splits.ignored)
+
+
 def test_a_quotation_mark_in_a_tsv_is_a_character(tmp_path):
     rows = [('He said: "no.', 'Er sagte: "nein.'), ('"Go!', '"Geh!'), *GOOD]
     splits = DATASETS["translation_pairs"](file=table(tmp_path / "p.tsv", rows))
@@ -353,8 +364,24 @@ def test_units_on_one_line_have_names_of_their_own(tmp_path):
     same = UNIT.format(en="Same.", de="Same.").strip()
     path.write_text(TMX.format(doctype="", units="".join([alone, same, same, "\n", *units])))
     splits = DATASETS["tmx"](file=str(path))
-    assert [name.removeprefix(str(path)) for name, _ in splits.ignored] == [":3, unit 2", ":3, unit 3"]
+    left_out = [":3, unit 1", ":3, unit 2", ":3, unit 3"]
+    assert [name.removeprefix(str(path)) for name, _ in splits.ignored] == left_out
+    assert splits.ignored[0][1] == "no de in it" and splits.read == len(units) + 3 and "3 of" in splits.found
     assert f"{path}:5" in [splits.train.name(i) for i in range(len(splits.train))]
+
+
+def test_a_unit_with_several_translations_is_a_pair_with_each(tmp_path):
+    path = tmp_path / "m.tmx"
+    units = [UNIT.format(en=f"Tree {i}", de=f"Baum {i}") for i in range(40)]
+    more = '<tuv xml:lang="de"><seg>Gehölz {0}</seg></tuv><tuv xml:lang="de"><seg> </seg></tuv></tu>'
+    units = [unit.replace("</tu>", more.format(i)) for i, unit in enumerate(units)]
+    path.write_text(TMX.format(doctype="", units="".join(units)), encoding="utf-8")
+    splits = DATASETS["tmx"](file=str(path))
+    assert not splits.ignored and splits.read == 80
+    source, *_ = texts(splits.train)
+    pairs = zip(texts(splits.train), texts(splits.train, "target"), strict=True)
+    found = [target for other, target in pairs if other == source]
+    assert found == [source.replace("Tree", "Baum"), source.replace("Tree", "Gehölz")]
 
 
 def test_a_translation_memory_may_use_the_names_of_html(tmp_path):
@@ -375,11 +402,14 @@ def test_a_translation_memory_may_use_the_names_of_html(tmp_path):
         (TMX.format(doctype=DTD, units=UNIT.format(en="&mine;", de="b")), "needs the entity mine of its own"),
         (TMX.format(doctype=DTD, units=UNIT.format(en="&section;", de="b")), "needs the entity section of its own"),
         (TMX.format(doctype="", units="").replace("UTF-8", "gb18030"), "save it as UTF-8"),
+        (TMX.format(doctype="", units=UNIT.format(en="a\0b", de="b")), "line 3: not whole XML"),
+        (TMX.format(doctype="", units=UNIT.format(en="a&#x1F;b", de="b")), "line 3: not whole XML"),
+        (TMX.format(doctype="", units=UNIT.format(en="a", de="b")).encode().replace(b">a<", b">\xff<"), "line 3: not"),
     ],
 )
 def test_a_translation_memory_that_is_none_is_told_in_one_line(tmp_path, content, message):
     path = tmp_path / "m.tmx"
-    path.write_text(content)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(DataError, match=message):
         DATASETS["tmx"](file=str(path))
 

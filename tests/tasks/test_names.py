@@ -4,8 +4,10 @@ import re
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from bigkeras.data import DATASETS
+from bigkeras.data.pair_splits import source_key
 from bigkeras.tasks import TASKS
 from bigkeras.tasks.names import with_invented_names
 from bigkeras.tasks.subwords import VERSIONS
@@ -47,6 +49,13 @@ def test_names_change_alike_on_both_sides_and_nothing_else_does():
                     alike = b.istitle() if a in NAMES else a in NUMBERS and len(a) == len(b) and b[0] != "0"
                     assert a == b or (alike and changed.setdefault(a, b) == b)
     assert varied(PAIRS) == varied(PAIRS)
+
+
+def test_a_sentence_of_another_part_is_not_invented():
+    pairs = [(f"I'm {n} years old.", f"Ich bin {n} Jahre alt.") for n in (18, 30)]
+    rows = varied(pairs, most=300, is_held_out=lambda text: "20" in text)
+    found = {source for row in rows for source, _ in row}
+    assert len(found) > 60 and "I'm 20 years old." not in found
 
 
 def test_words_that_also_stand_without_a_capital_and_names_that_bend_stay():
@@ -94,3 +103,8 @@ def test_what_is_learned_has_the_invented_names_within_the_length(tmp_path, samp
     shown = task.preprocessor.tokenizers().sentences(train.fetch(index, 3 / 8)["target"].to_tensor()).numpy()
     assert sum(any(name in text.decode() for name in ("Tom", "Lenora")) for text in shown) < len(shown) / 3
     assert train.lengths.max() <= 40
+    # Numbers from 0 to 59 stand behind each sentence: some invented ones would make that of another part.
+    ids = tf.RaggedTensor.from_row_lengths(*train.source).to_tensor()
+    learned = {source_key(text.decode()) for text in task.preprocessor.tokenizers().sentences(ids).numpy()}
+    held_out = [text for part in (splits.validation, splits.test) for text in part.columns["source"]]
+    assert len(learned) > 500 and learned.isdisjoint({source_key(text.decode()) for text in held_out})
