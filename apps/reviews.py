@@ -5,6 +5,7 @@ through unchanged: the model replaces them, and a copy of a table keeps them.
 """
 
 import codecs
+import collections
 import contextlib
 import csv
 import io
@@ -14,6 +15,7 @@ import os
 import re
 import shutil
 import sys
+import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +42,7 @@ NO_TEXTS = {
     b"%PDF-": "PDF",
 }
 LOOKED_AT = 2**16  # bytes that tell whether a file is UTF-8, and whether a TSV has quotes
-BLANK = "\0 \t\r\n\v\f\u00a0\u3000\ufeff"
+SAYS_NOTHING = ("Zs", "Zl", "Zp", "Cc", "Cf")  # spaces, controls and what joins signs, as Unicode calls them
 
 
 @dataclass(frozen=True)
@@ -55,14 +57,21 @@ class Review:
     @property
     def problem(self) -> str:
         """What is wrong with it; empty where nothing is."""
-        return self.defect or ("" if self.text.strip(BLANK) else "an empty text")
+        says_nothing = all(unicodedata.category(sign) in SAYS_NOTHING for sign in self.text)
+        return self.defect or ("an empty text" if says_nothing else "")
 
     def encoded(self) -> bytes:
         """The bytes that the model takes."""
-        try:
-            return self.text.encode("utf-8", "surrogateescape")
-        except UnicodeEncodeError:  # half a character, which JSON may hold
-            return self.text.encode("utf-8", "replace")
+        return _whole(self.text).encode("utf-8", "surrogateescape")
+
+
+def _whole(text: str) -> str:
+    """The text, and question marks where it holds half a character, as JSON and UTF-7 may."""
+    try:
+        text.encode("utf-8", "surrogateescape")
+        return text
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace").decode()
 
 
 def lines_of(stream: BinaryIO | TextIO, name: str) -> Iterator[Review]:
@@ -97,7 +106,7 @@ def objects_of(stream: TextIO, name: str, column: str | None) -> Iterator[Review
                 f"{name}: one JSON array; JSON lines are read, an object a line: jq -c '.[]' makes them of it"
             )
         try:
-            value = json.loads(review.text)
+            value = json.loads(review.text, object_pairs_hook=_once)
         except (ValueError, RecursionError) as error:
             yield Review(review.name, review.text, defect=f"not JSON: {error}")
             continue
@@ -116,6 +125,14 @@ def objects_of(stream: TextIO, name: str, column: str | None) -> Iterator[Review
         yield Review(review.name, text if isinstance(text, str) else review.text, defect=defect)
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of these keys and values. Raises ValueError for a key that comes twice: which one is meant?"""
+    counts = collections.Counter(key for key, _ in pairs)
+    if len(counts) < len(pairs):
+        raise ValueError(f"two keys are called {counts.most_common(1)[0][0]!r}")
+    return dict(pairs)
+
+
 class Table:
     """A CSV or TSV file; iterating gives the reviews of one column."""
 
@@ -132,7 +149,13 @@ class Table:
         self.path = path
         self.file = self.open(path, encoding, files, table=True)
         buffer: Any = self.file.buffer
-        start = buffer.peek(LOOKED_AT).decode(self.file.encoding, "replace")
+        start = buffer.peek(LOOKED_AT)
+        # Excel takes a table without one for its own, old encoding.
+        self.mark = "\ufeff" if start.startswith(tuple(MARKS)) else ""
+        try:
+            start = start.decode(self.file.encoding, "replace")
+        except UnicodeError as error:  # idna and the like
+            raise ReviewError(f"--encoding {encoding}: {path} cannot be read so: {error}") from None
         lines = _checked(self.file, path)
         blank, first = [], ""
         for first in lines:
@@ -154,16 +177,25 @@ class Table:
         )
         # A TSV has no quotes, but spreadsheets write some that have.
         self.plain = self.delimiter == "\t" and not has_quotes(start[len(self.before) :])
+        self.named = named
         self.rows = rows_of(itertools.chain(blank, [first], lines), path, self.delimiter, self.plain)
-        top = next((found for found in self.rows if any(cell.strip() for cell in found[1])), None)
+        begun = list(self._first_rows())
+        top = begun[-1] if begun else None
         if top is None:
             wanted = ": its first line names the columns, such as id,review" if named else ""
             raise ReviewError(f"{path}: the file is empty{wanted}")
-        self.named = named
         self.header = [cell.strip() if named else str(place) for place, cell in enumerate(top[1], 1)]
         if not named:
-            self.rows = itertools.chain([top], self.rows)
+            self.rows = itertools.chain(begun, self.rows)
         self.place = self._column(column)
+
+    def _first_rows(self) -> Iterator[tuple[int, list[str], bool]]:
+        """The first row that is not blank; where it has no names, to the first one whose quotation marks are closed."""
+        for found in self.rows:
+            if any(cell.strip() for cell in found[1]):
+                yield found
+                if self.named or not found[2]:
+                    return
 
     @staticmethod
     def is_one(path: str | None) -> bool:
@@ -221,9 +253,9 @@ class Table:
             rows = csv.writer(out, **form, quoting=csv.QUOTE_NONE, quotechar=None)
         else:
             rows = csv.writer(out, **form)
-        out.write(self.before)
+        out.write(self.mark + self.before)
         if self.named:
-            rows.writerow([*self.header, *names])
+            rows.writerow(map(_whole, [*self.header, *names]))
         return Rows(rows, rows if self.plain else csv.writer(out, **form, quoting=csv.QUOTE_ALL), len(self.header))
 
     def _column(self, name: str | None) -> int:
@@ -261,7 +293,8 @@ class Rows:
 
     def write(self, review: Review, answer: tuple[str, str]) -> None:
         writer = self.quoted if any("\r" in cell for cell in review.row) else self.rows
-        writer.writerow([*review.row, *(answer if len(review.row) == self.cells else ())])
+        cells = [*review.row, *(answer if len(review.row) == self.cells else ())]
+        writer.writerow(map(_whole, cells))
 
 
 @contextlib.contextmanager
@@ -270,7 +303,7 @@ def written(path: str | None, table: Table | None, plain: bool) -> Iterator[Text
 
     `plain`: text for a person, in the terminal's own encoding; all else is UTF-8.
     """
-    if path is None:
+    if path is None or _is_standard_output(path):
         if isinstance(sys.stdout, io.TextIOWrapper):  # and not what a test or a notebook put there
             errors = "backslashreplace" if plain else "surrogateescape"
             newline = None if table is None else ""
@@ -279,6 +312,14 @@ def written(path: str | None, table: Table | None, plain: bool) -> Iterator[Text
         return
     with replaced(path) as place, open(place, "w", encoding="utf-8", errors="surrogateescape", newline="") as out:
         yield out
+
+
+def _is_standard_output(path: str) -> bool:
+    """Whether a path, as /dev/stdout, is where standard output goes: a file there holds what others have written."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(sys.stdout.fileno()))
+    except (OSError, ValueError, AttributeError):  # not there, closed, or what a test or a notebook put there
+        return False
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import io
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -159,7 +160,7 @@ def _decision(directory: Path) -> Callable[[Result], Result]:
     """
     from apps.savedmodel import ModelError, version_directory
 
-    folder = version_directory(directory).resolve().parent
+    folder = Path(os.path.abspath(version_directory(directory))).parent  # not of what a link leads to
     try:
         threshold = float(json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["threshold"])
         # Not splitlines: a label may hold one of the other separators that Unicode knows.
@@ -182,7 +183,8 @@ def _answers(model: "CModel | PythonModel", reviews: Iterable[Review], options: 
     """Each review with its answer, or with what was wrong; read and answered some at a time."""
     # Who has an answer explained waits for every single one.
     size = 1 if options.explain else options.batch
-    for part in groups(iter(reviews), size, live=is_live(options.texts)):
+    live = is_live(options.texts, options.file)
+    for part in groups(iter(reviews), size, live, letters=lambda review: len(review.text)):
         good = [review for review in part if not review.problem]
         answers = dict(zip(map(id, good), _classify(model, [r.encoded() for r in good], options.explain), strict=True))
         yield from ((review, review.problem or answers[id(review)]) for review in part)
@@ -216,6 +218,7 @@ def _pairs(texts: Iterable[bytes], numbers: Iterable[float]) -> list[tuple[str, 
 def _report(results: Results, table: Table | None, options: argparse.Namespace) -> int:
     """Writes each result as it comes; the exit status."""
     status, columns = 0, 0
+    review, live = None, is_live(options.texts, options.file)
     with written(options.output, table, plain=not options.json and table is None) as out:
         rows = table.writer(out) if table is not None and not options.json else None
         for review, result in results:
@@ -234,8 +237,10 @@ def _report(results: Results, table: Table | None, options: argparse.Namespace) 
                 print(_line(text, result, columns), file=out)
                 if result.words:
                     print(_marked(result.words, _is_terminal(out)), file=out)
-            if options.texts == ["-"]:  # who wrote the line may wait for its answer
+            if live:  # who wrote the line may wait for its answer
                 out.flush()
+    if review is None:
+        complain(f"{options.file or 'standard input'}: holds no text")
     return status
 
 

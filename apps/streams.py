@@ -2,14 +2,15 @@
 somebody may wait for the answers of the first ones."""
 
 import codecs
-import itertools
 import os
 import queue
 import stat
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
+
+LETTERS = 2**22  # of texts that a model is given at a time: it takes some hundred bytes for each
 
 
 def is_wide(data: bytes) -> bool:
@@ -35,15 +36,27 @@ def is_foreign(data: bytes) -> bool:
     return all(map(_is_broken, high)) and any(c != "\udcff" for c in high)
 
 
-def groups(lines: Iterator[Any], size: int, live: bool) -> Iterator[list[Any]]:
-    """At most `size` lines at a time, in order. `live`: a group ends where the next line is not there yet."""
+def groups(
+    lines: Iterator[Any], size: int, live: bool, letters: Callable[[Any], int] = lambda line: 0
+) -> Iterator[list[Any]]:
+    """At most `size` lines at a time, in order, and none more after `LETTERS` of them.
+
+    `live`: a group ends where the next line is not there yet.
+    """
     if not live:
-        while part := list(itertools.islice(lines, size)):
+        part, read = [], 0
+        for line in lines:
+            part.append(line)
+            read += letters(line)
+            if len(part) == size or read >= LETTERS:
+                yield part
+                part, read = [], 0
+        if part:
             yield part
         return
     waiting: queue.Queue[tuple[bool, Any]] = queue.Queue(4 * size)
 
-    def read() -> None:
+    def fill() -> None:
         try:
             for line in lines:
                 waiting.put((True, line))
@@ -51,14 +64,15 @@ def groups(lines: Iterator[Any], size: int, live: bool) -> Iterator[list[Any]]:
         except Exception as error:  # raised where the lines are wanted
             waiting.put((False, error))
 
-    threading.Thread(target=read, daemon=True).start()
+    threading.Thread(target=fill, daemon=True).start()
     more = True
     while more:
-        part = []
+        part, read = [], 0
         more, line = waiting.get()
         while more:
             part.append(line)
-            if len(part) == size or waiting.empty():
+            read += letters(line)
+            if len(part) == size or read >= LETTERS or waiting.empty():
                 break
             more, line = waiting.get()
         if part:
@@ -67,9 +81,11 @@ def groups(lines: Iterator[Any], size: int, live: bool) -> Iterator[list[Any]]:
         raise line
 
 
-def is_live(texts: list[str]) -> bool:
-    """Whether texts come from a person or a program at the other end of standard input, not from a file."""
+def is_live(texts: list[str], file: str | None = None) -> bool:
+    """Whether texts come from a person or a program at the other end of a pipe or of standard input, not of a file."""
     try:
+        if file is not None:
+            return not stat.S_ISREG(os.stat(file).st_mode)
         return texts == ["-"] and not stat.S_ISREG(os.fstat(sys.stdin.fileno()).st_mode)
     except (OSError, ValueError, AttributeError):  # closed, or what a test or a notebook put there
         return False

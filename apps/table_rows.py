@@ -75,7 +75,7 @@ def _is_stray(lines: list[str], cells: int, delimiter: str) -> bool:
 
     Each of the lines alone has its cells then, and those between are rows that would be lost.
     """
-    if len(lines) < 2 or any(line.count(delimiter) + 1 < cells for line in lines):
+    if len(lines) < 2 or any(line.count(delimiter) + 1 < cells for line in lines if line.strip()):
         return False
     try:
         return not list(csv.reader(lines, delimiter=delimiter, strict=True))

@@ -191,7 +191,8 @@ def _check_beams(model: "CModel | PythonModel", options: argparse.Namespace) -> 
 
 def _answers(model: "CModel | PythonModel", lines: Iterator[Review], options: argparse.Namespace) -> Results:
     """Each line with its translations, or with what was wrong; read and translated some at a time."""
-    for part in groups(lines, options.batch, live=is_live(options.texts)):
+    live = is_live(options.texts, options.file)
+    for part in groups(lines, options.batch, live, letters=lambda line: len(line.text)):
         parted = [sentences(line.text, options.longest) if line.text.strip() else [] for line in part]
         texts = [sentence for some in parted for sentence in some]
         found = iter(_translated(model, texts, options))
@@ -279,7 +280,8 @@ def _decoded(text: bytes) -> str:
 
 def _report(results: Results, options: argparse.Namespace) -> int:
     """Writes each translation as it comes; the exit status."""
-    status = 0
+    status, number = 0, 0
+    live = is_live(options.texts, options.file)
     with written(options.output, None, plain=False) as out:
         for number, (line, result) in enumerate(results, 1):
             if isinstance(result, str):
@@ -295,8 +297,10 @@ def _report(results: Results, options: argparse.Namespace) -> int:
                     print(number, f"{score or 0.0:.4f}", text, sep="\t", file=out)
             else:
                 print(result.translations[0][0], file=out)
-            if options.texts == ["-"]:
+            if live:
                 out.flush()
+    if not number:
+        complain(f"{options.file or 'standard input'}: holds no text")
     return status
 
 

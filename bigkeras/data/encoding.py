@@ -1,6 +1,7 @@
 """Which encoding a text file has: said by its first bytes, by being valid UTF-8, or told from a sample."""
 
 import codecs
+import unicodedata
 
 from bigkeras.data.source import DataError
 
@@ -11,7 +12,6 @@ MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-BLANK = "\0 \t\r\n\v\f\u00a0\u3000\ufeff"  # a text of these says nothing
 ASCII = bytes(range(128))
 SAMPLE = 20_000  # bytes that tell an encoding
 # What people's tables are saved in, beside UTF-8; rarer ones can be named.
@@ -51,6 +51,11 @@ def decoded_as(data: bytes, origin: str, encoding: str) -> tuple[str, str]:
 def is_clear(data: bytes) -> bool:
     """Whether the bytes are valid UTF-8, or say by their beginning what they are."""
     return data.startswith(tuple(mark for mark, _ in MARKS)) or _reads(data, "utf-8")
+
+
+def says_nothing(text: str) -> bool:
+    """Whether a text holds only what preprocessing takes for spaces: spaces, controls and what joins signs."""
+    return all(unicodedata.category(sign) in ("Zs", "Zl", "Zp", "Cc", "Cf") for sign in text)
 
 
 def found_encoding(data: bytes) -> str:

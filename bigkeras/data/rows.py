@@ -87,7 +87,7 @@ def json_rows(path: Path, content: str) -> tuple[list[str], list[int], list[list
         if not text.strip():
             continue
         try:
-            value = json.loads(text)
+            value = json.loads(text, object_pairs_hook=_once)
         except (ValueError, RecursionError) as error:
             bad.append((f"{path}:{line}", f"not JSON: {error}"))
             continue
@@ -103,6 +103,14 @@ def json_rows(path: Path, content: str) -> tuple[list[str], list[int], list[list
         raise DataError(f"{path}: no rows: a JSON object a line" + (f"; {bad[0][0]}: {bad[0][1]}" if bad else ""))
     cells = [[_cell(value.get(name)) for name in names] for _, value in objects]
     return list(names), [line for line, _ in objects], cells, bad
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of these keys and values. Raises ValueError for a key that comes twice: which one is meant?"""
+    counts = Counter(key for key, _ in pairs)
+    if len(counts) < len(pairs):
+        raise ValueError(f"two keys are called {counts.most_common(1)[0][0]!r}")
+    return dict(pairs)
 
 
 def _cell(value: Any) -> str:
@@ -155,7 +163,7 @@ def _is_stray(lines: list[str], cells: int, delimiter: str) -> bool:
 
     Each of the lines alone has its cells then, and those between are rows that would be lost.
     """
-    if len(lines) < 2 or any(line.count(delimiter) + 1 < cells for line in lines):
+    if len(lines) < 2 or any(line.count(delimiter) + 1 < cells for line in lines if line.strip()):
         return False
     try:
         return not list(csv.reader(lines, delimiter=delimiter, strict=True))

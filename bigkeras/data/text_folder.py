@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bigkeras.data.encoding import BLANK, SAMPLE, decoded, decoded_as, found_encoding, is_clear
+from bigkeras.data.encoding import SAMPLE, decoded, decoded_as, found_encoding, is_clear, says_nothing
 from bigkeras.data.files import part_splits
 from bigkeras.data.folder import class_files, printable
 from bigkeras.data.pair_splits import source_key
@@ -42,7 +42,7 @@ def text_folder(
         except (OSError, DataError) as error:
             bad.append((printable(path), getattr(error, "strerror", None) or str(error)))
             continue
-        if not text.strip(BLANK):
+        if says_nothing(text):
             bad.append((printable(path), "an empty text"))
             continue
         kept.append(place)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bigkeras.data.encoding import BLANK, decoded
+from bigkeras.data.encoding import decoded, says_nothing
 from bigkeras.data.files import SPLIT, SPLIT_NAMES, expanded, part_splits, split_place
 from bigkeras.data.pair_splits import source_key
 from bigkeras.data.reviews import text_array
@@ -245,7 +245,7 @@ def _speaks_of(name: str, usual: Sequence[str]) -> bool:
 def _problem(row: list[str], names: list[str], columns: tuple[int, int], place: int | None, no_label: set[str]) -> str:
     if len(row) != len(names):
         return f"{len(row)} cells where there are {len(names)} columns"
-    if not row[columns[0]].strip(BLANK):
+    if says_nothing(row[columns[0]]):
         return "an empty text"
     label = row[columns[1]].strip()
     if not label or label.lower() in no_label:

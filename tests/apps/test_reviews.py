@@ -4,11 +4,14 @@ import contextlib
 import csv
 import io
 import os
+import subprocess
+import sys
 import threading
 
 import pytest
 
-from apps.reviews import ReviewError, Table, lines_of, objects_of, replaced, standard_input, written
+from apps.reviews import Review, ReviewError, Table, lines_of, objects_of, replaced, standard_input, written
+from bigkeras.data.encoding import says_nothing
 
 TEXT = "".join(f"line {i}\n" for i in range(20_000))
 
@@ -142,8 +145,12 @@ def test_what_cannot_be_written_is_named(tmp_path, monkeypatch, name):
 
 
 def rows(path, content):
-    """The texts of a table, what is wrong with them, and the table copied with an answer x beside each."""
-    path.write_text(content)
+    """The texts of a table, what is wrong with them, and the table copied with an answer x beside each.
+
+    `content`: None where it is there already.
+    """
+    if content is not None:
+        path.write_text(content)
     with contextlib.ExitStack() as files:
         table, copy = Table(str(path), None, None, None, files), io.StringIO()
         writer = table.writer(copy)
@@ -164,6 +171,55 @@ def test_two_marks_that_quote_nothing_cost_their_lines_and_no_row_between(tmp_pa
     found, _ = rows(tmp_path / "t.csv", 'id,review\n1,good\n"2,best\n3,third\n"4,last\n5,"two\nlines"\n')
     assert [text for _, text, problem in found if not problem] == ["good", "third", "two\nlines"]
     assert len(found) == 5
+    found, _ = rows(tmp_path / "t.csv", 'id,review\n1,"bad start\n2,fine\n\n3,ok\n4,"another" end\n')
+    assert [text for _, text, problem in found if not problem] == ["fine", "ok", "another end"]
+
+
+def test_a_mark_that_is_never_closed_in_a_first_row_without_names_costs_its_line_only(tmp_path):
+    (tmp_path / "t.csv").write_text('1,"never closed\n2,good\n3,fine\n')
+    with contextlib.ExitStack() as files:
+        found = list(Table(str(tmp_path / "t.csv"), None, None, "2", files, named=False))
+    assert [review.text for review in found if not review.problem] == ["good", "fine"]
+    assert found[0].problem == "a quotation mark that is never closed"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_copy_has_the_mark_by_which_excel_knows_it(tmp_path, encoding):
+    (tmp_path / "t.csv").write_bytes("评论,编号\n好,1\n".encode(encoding))
+    _, copy = rows(tmp_path / "t.csv", None)
+    assert copy.splitlines() == ["\ufeff评论,编号,label,probability", "好,1,x,1"]
+
+
+def test_half_a_character_is_copied_as_a_question_mark(tmp_path):
+    (tmp_path / "t.csv").write_bytes(b"id,review\n1,the +2AA- cat\n")
+    with contextlib.ExitStack() as files, written(str(tmp_path / "out.csv"), None, plain=False) as out:
+        table = Table(str(tmp_path / "t.csv"), "utf-7", None, None, files)
+        writer = table.writer(out)
+        for review in table:
+            writer.write(review, ("x", "1"))
+    assert (tmp_path / "out.csv").read_text().splitlines()[1] == "1,the ? cat,x,1"
+
+
+@pytest.mark.parametrize("text", ["\u2003", "\u200b\u2028 \x85", "\0\t\ufeff\xa0"])
+def test_what_says_nothing_is_an_empty_text(text):
+    assert Review("1", text).problem == says_nothing(text) * "an empty text" == "an empty text"
+    assert not Review("1", text + "\udcff").problem and not says_nothing(text + ".")
+
+
+def test_a_key_that_comes_twice_is_a_defect():
+    lines = io.StringIO('{"text": "good", "text": "bad"}\n{"text": "good"}\n')
+    first, second = objects_of(lines, "in.jsonl", None)
+    assert first.problem == "not JSON: two keys are called 'text'" and second.text == "good"
+
+
+def test_what_stands_in_a_file_behind_standard_output_stays(tmp_path):
+    code = (
+        "from apps.reviews import written\nwith written('/dev/stdout', None, plain=False) as out: out.write('new\\n')"
+    )
+    with open(tmp_path / "all.txt", "w") as out:
+        for _ in range(2):
+            subprocess.run([sys.executable, "-c", code], stdout=out, check=True, timeout=300)
+    assert (tmp_path / "all.txt").read_text() == "new\nnew\n"
 
 
 def test_a_tsv_has_quotes_only_where_all_that_begin_a_cell_end_one(tmp_path):

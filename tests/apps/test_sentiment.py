@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from apps.c_api import library_path
+from apps.sentiment import GREEN, PLAIN, RED, _marked
 from bigkeras.artifact import export_classifier
 from bigkeras.tasks import TextPreprocessor
 
@@ -117,6 +118,8 @@ def test_the_explanation_marks_the_words_that_carried_the_answer(app):
     words = json.loads(app("--explain", "--json", "good film").stdout)["words"]
     assert [word["word"] for word in words] == ["good ", "film"]
     assert words[0]["weight"] > 0.3
+    marked = _marked([("the ", 0.0), ("good ", 0.5), ("bad", -0.4)], colours=True)
+    assert marked == f"    the {GREEN}good{PLAIN} {RED}bad{PLAIN}"
 
 
 @pytest.mark.parametrize(
@@ -130,6 +133,8 @@ def test_the_explanation_marks_the_words_that_carried_the_answer(app):
         (("--file", "twice.csv"), 1, "two columns are called 'text': --column takes one of 'text', 'Text'"),
         (("--file", "same.csv"), 1, "same.csv: two columns are called 'text': rename one"),
         (("--file", "header.csv"), 0, ""),
+        (("--file", "none.txt"), 0, "none.txt: holds no text"),
+        (("--file", "in.csv", "--column", "said", "--encoding", "idna"), 1, "--encoding idna: in.csv cannot be read"),
         (("--file", "gone.csv"), 1, "gone.csv: cannot be read: No such file"),
         (("--file", "in.csv", "--column", "body"), 1, "in.csv: no column 'body': --column takes one of 'id', 'said'"),
         (("--file", "in.csv"), 1, "in.csv: which column holds the texts?"),
@@ -144,6 +149,7 @@ def test_what_cannot_be_done_is_one_clear_line(app, arguments, status, message, 
     (tmp_path / "twice.csv").write_text("text,Text\ngood,bad\n")
     (tmp_path / "same.csv").write_text("text,text\ngood,bad\n")
     (tmp_path / "header.csv").write_text("text\n")
+    (tmp_path / "none.txt").touch()
     done = app(*arguments)
     assert done.returncode == status
     assert message in done.stderr.decode()
@@ -171,6 +177,9 @@ def test_a_model_of_pictures_is_refused(app, models):
 
 def test_two_classes_can_be_decided_at_the_threshold_tuned_on_validation(app, models, tmp_path):
     shutil.copytree(models / "words", tmp_path / "tuned")
+    # A version that is kept elsewhere, behind a link.
+    (tmp_path / "tuned" / "1").rename(tmp_path / "words-1")
+    (tmp_path / "tuned" / "1").symlink_to(tmp_path / "words-1")
     (tmp_path / "tuned" / "metrics.json").write_text('{"threshold": 0.9}')
     texts = ["good film", "good good", "film"]  # 0.88, 0.98 and 0.5 for good
     assert labels(app(*texts, "--json", model=tmp_path / "tuned")) == ["good", "good", "差"]

@@ -351,7 +351,7 @@ def test_a_quotation_mark_that_is_never_closed_costs_its_line_alone(tmp_path):
 @pytest.mark.parametrize("between", [1, 30])
 def test_two_marks_that_quote_nothing_cost_their_lines_and_no_row_between(between, tmp_path):
     lines = ["review,label", *rows(["well well", "oh no"]), '"Best film ever,good']
-    lines += [*(f"so {i},bad" for i in range(between)), '"Worst film,bad', "fine,good"]
+    lines += ["", *(f"so {i},bad" for i in range(between)), '"Worst film,bad', "fine,good"]
     splits = table(tmp_path / "t.csv", "\n".join(lines))
     assert len(everything(splits)) == 10 + between + 1 and len(splits.bad) == 2
     assert everything(splits)["so 0"] == "bad" and everything(splits)["fine"] == "good"
