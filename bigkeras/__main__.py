@@ -1,6 +1,7 @@
 """The command line: list, train, evaluate, export, pack, doctor. TensorFlow is imported inside commands only."""
 
 import argparse
+import io
 import json
 import os
 import re
@@ -21,19 +22,35 @@ def main(arguments: list[str] | None = None) -> int:
         parser.print_help()
         return 2
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # and not what a test or a notebook put there
+        encoding = "utf-8" if getattr(options, "json", False) else None
+        sys.stdout.reconfigure(encoding=encoding, errors="backslashreplace")
     try:
-        return options.command(options)
+        status = options.command(options)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return status
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 1
     except Exception as error:
         if not _is_users(error):
             raise
         signum = getattr(error, "signum", None)
         print(f"bigkeras: {shown(_line(error))}", file=sys.stderr)
+        try:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+        except OSError:
+            _drop_output()
         return 128 + signum if signum else 1
+
+
+def _drop_output() -> None:
+    """What cannot be written is not tried once more at exit, of which Python would print a traceback."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _is_users(error: Exception) -> bool:
@@ -59,6 +76,8 @@ def _line(error: Exception) -> str:
     """What an error says; of the system's own, the file and the reason; of too little memory, what needs less."""
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     if re.search("RESOURCE_EXHAUSTED|OOM|alloca|[Oo]ut of memory", str(error)) and _is_of_a_device(error):
         return (
             "a device has too little memory; in training a smaller batch_size, more micro_batches or a smaller model "
@@ -296,8 +315,9 @@ def _say_unfinished(run: str) -> None:
 def _is_run(name: str) -> bool:
     """Whether a folder is named, and no recipe, that is a run directory: a shipped model does not go on."""
     from bigkeras.recipes import RECIPES
+    from bigkeras.run import saved_version
 
-    return name not in RECIPES and Path(name).is_dir() and not any(Path(name).glob("[0-9]*/saved_model.pb"))
+    return name not in RECIPES and Path(name).is_dir() and saved_version(Path(name)) is None
 
 
 def _summary(metrics: dict[str, Any]) -> str:

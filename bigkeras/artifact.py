@@ -53,7 +53,8 @@ def export(run_dir: str | Path, directory: str | Path, examples: Sequence[bytes]
     import bigkeras.models  # noqa: F401  registers the layers and initializers of the run's .keras file
     from bigkeras.tasks import load_preprocessor
 
-    run_dir = Path(run_dir)
+    run_dir, directory = Path(run_dir), Path(directory)
+    new_place(directory)  # said before the work
     texts: dict[str, str] = {n: _text(run_dir / n) for n in ("recipe.json", "labels.txt", "preprocessor.json")}
     texts |= {name: _text(run_dir / name) for name in ("metrics.json", DATA_FILE) if (run_dir / name).is_file()}
     labels = texts["labels.txt"].removesuffix("\n").split("\n")
@@ -65,8 +66,8 @@ def export(run_dir: str | Path, directory: str | Path, examples: Sequence[bytes]
             f"--set start_from={run_dir}, and export that"
         )
     if isinstance(preprocessor, PairPreprocessor):
-        return _export_pairs(run_dir, Path(directory), model, preprocessor, texts)
-    texts["README.md"] = _card(Path(directory), run_dir, texts, model, preprocessor)
+        return _export_pairs(run_dir, directory, model, preprocessor, texts, examples)
+    texts["README.md"] = _card(directory, run_dir, texts, model, preprocessor)
     if examples is None:
         ending = "txt" if isinstance(preprocessor, TextPreprocessor) else "png"
         examples = [path.read_bytes() for path in sorted(run_dir.glob(f"examples/*.{ending}"))[:MOST_EXAMPLES]]
@@ -76,14 +77,21 @@ def export(run_dir: str | Path, directory: str | Path, examples: Sequence[bytes]
 
 
 def _export_pairs(
-    run_dir: Path, directory: Path, model: keras.Model, preprocessor: PairPreprocessor, texts: dict[str, str]
+    run_dir: Path,
+    directory: Path,
+    model: keras.Model,
+    preprocessor: PairPreprocessor,
+    texts: dict[str, str],
+    examples: Sequence[bytes] | None,
 ) -> dict[str, Any]:
     from bigkeras.translation_artifact import export_translator
 
     texts["README.md"] = _card(directory, run_dir, texts, model, preprocessor)
     del texts["labels.txt"], texts["preprocessor.json"]
-    examples = _text(run_dir / "examples" / "sentences.txt").splitlines()
-    return export_translator(model, preprocessor, directory, examples=[line.encode() for line in examples], files=texts)
+    if examples is None:
+        sentences = _text(run_dir / "examples" / "sentences.txt").removesuffix("\n").split("\n")
+        examples = [sentence.encode() for sentence in sentences]
+    return export_translator(model, preprocessor, directory, examples=examples, files=texts)
 
 
 def export_classifier(
@@ -104,7 +112,8 @@ def export_classifier(
     leaves nothing behind.
     """
     directory = Path(directory)
-    _check(model, labels, directory, examples)
+    new_place(directory)
+    _check(model, labels, examples)
     plain = in_float32(model)
     prepared, expected = reference(plain, preprocessor, examples)
     contents = {"labels.txt": "".join(f"{label}\n" for label in labels).encode()}
@@ -126,17 +135,26 @@ def export_classifier(
     return report
 
 
+def new_place(directory: str | Path) -> Path:
+    """Where a directory to export to lies, its links followed. Raises ExportError where nothing can get that name."""
+    place = Path(os.path.realpath(directory))
+    if place.exists() and (not place.is_dir() or any(place.iterdir())):
+        raise ExportError(f"{directory}: there already, and not empty; export to a new directory")
+    if os.path.ismount(place) or place == Path.cwd():
+        raise ExportError(f"{directory}: is mounted, or where you are, and cannot be replaced; export to a name in it")
+    return place
+
+
 @contextlib.contextmanager
 def placed(directory: Path, contents: Mapping[str, bytes]) -> Iterator[Path]:
     """A directory beside `directory` with some files in it, that gets its name when all went well, or is removed.
 
     Raises ExportError where it cannot be written.
     """
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise ExportError(f"{directory}: there already, and not empty; export to a new directory")
+    place = new_place(directory)
     try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", suffix=".part", dir=directory.parent))
+        place.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=f".{place.name}-", suffix=".part", dir=place.parent))
     except OSError as error:
         raise ExportError(f"{directory}: cannot be written: {error.strerror}") from None
     try:
@@ -145,7 +163,7 @@ def placed(directory: Path, contents: Mapping[str, bytes]) -> Iterator[Path]:
         yield beside
         beside.chmod(0o777 & ~_umask())  # mkdtemp keeps others out
         # An empty directory may stand there already.
-        os.replace(beside, directory)
+        os.replace(beside, place)
     except BaseException as error:
         shutil.rmtree(beside, ignore_errors=True)
         if isinstance(error, OSError):
@@ -273,9 +291,7 @@ def sizes(directory: Path, model: keras.Model) -> dict[str, int]:
     return {"parameters": model.count_params(), "variables": len(stored), "bytes": total}
 
 
-def _check(model: keras.Model, labels: Sequence[str], directory: Path, examples: Sequence[bytes]) -> None:
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise ExportError(f"{directory}: there already, and not empty; export to a new directory")
+def _check(model: keras.Model, labels: Sequence[str], examples: Sequence[bytes]) -> None:
     if not examples:
         raise ExportError("no examples: the artifact is compared with the model on at least one")
     if model.output_shape != (None, len(labels)):

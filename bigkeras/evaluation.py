@@ -30,7 +30,17 @@ from bigkeras.predictions import (
 from bigkeras.recipe import Choice, Recipe, RecipeError, check, known, load
 from bigkeras.recipe_data import place, recipe_splits
 from bigkeras.report import write_report
-from bigkeras.run import RunError, check_run, read_json, read_labels, same_place, scores_held, write_csv, write_json
+from bigkeras.run import (
+    RunError,
+    check_run,
+    read_json,
+    read_labels,
+    same_place,
+    saved_version,
+    scores_held,
+    write_csv,
+    write_json,
+)  # fmt: skip
 from bigkeras.signals import Log
 from bigkeras.tasks import load_task
 from bigkeras.tasks.task import Task
@@ -89,6 +99,8 @@ def evaluate(
         raise RecipeError(f"average {average}: is for images, not for {task.kind}")
     if task.kind in ("image", "text"):
         source = numbered(source, splits.class_names, task.class_names)
+    # metrics.json says that a run is complete: where it is not there yet, the run itself has still to write it.
+    complete = _finished(path)
     predictions = _answered(path, task, source, scored_at_once(recipe), artifact, average)
     if isinstance(predictions, Predictions):
         if predictions.bad and log is not None:
@@ -98,8 +110,9 @@ def evaluate(
         metrics = {key: score(predictions, task.class_names, _threshold(path))}
     else:
         metrics = {split: predictions.metrics}
-    # metrics.json says that a run is complete: where it is not there yet, the run itself has still to write it.
-    if report and own and (path / "metrics.json").exists():
+    if complete and complete != _finished(path) and log is not None:
+        log.say(f"{path}: was trained on meanwhile: its files do not have these scores of the model before")
+    if report and own and complete and complete == _finished(path):
         try:
             _merge(path, recipe, metrics, predictions, task)
         except (RunError, OSError) as error:  # as of a run that is somebody else's
@@ -193,6 +206,15 @@ def finish_run(
     return _merge(directory, recipe, metrics, predictions, task)
 
 
+def _finished(directory: Path) -> tuple[int, int] | None:
+    """What tells a complete run's best model from another one; None of a run that is not complete."""
+    try:
+        model = (directory / "best.keras").stat()
+    except OSError:
+        return None
+    return (model.st_ino, model.st_mtime_ns) if (directory / "metrics.json").exists() else None
+
+
 def _threshold(directory: Path) -> float | None:
     """The decision threshold that a run tuned on its validation split."""
     path = directory / "metrics.json"
@@ -201,7 +223,7 @@ def _threshold(directory: Path) -> float | None:
 
 def is_artifact(path: Path) -> bool:
     """Whether the folder holds an exported model: versions with a SavedModel."""
-    return path.is_dir() and any(path.glob("[0-9]*/saved_model.pb"))
+    return saved_version(path) is not None
 
 
 def with_data(recipe: Recipe, data: str | None) -> Recipe:

@@ -16,7 +16,7 @@ from bigkeras.data.pipeline import ordered_plan, plan_rows
 from bigkeras.data.source import DataError, Source
 from bigkeras.metrics import worst_mistakes
 from bigkeras.recipe import Recipe
-from bigkeras.run import RunError
+from bigkeras.run import RunError, saved_version
 from bigkeras.tasks.task import Task
 
 BATCH = 250
@@ -126,7 +126,9 @@ def loaded_model(path: Path) -> keras.Model:
 
 def loaded_artifact(directory: Path) -> Any:
     """The SavedModel of an artifact's highest version. Raises RunError where it cannot be loaded."""
-    version = max((p for p in directory.iterdir() if p.name.isdigit()), key=lambda p: int(p.name))
+    version = saved_version(directory)
+    if version is None:
+        raise RunError(f"{directory}: no folder of a version with a saved_model.pb in it")
     try:
         return tf.saved_model.load(str(version))
     except (tf.errors.OpError, OSError, ValueError, LookupError, TypeError) as error:

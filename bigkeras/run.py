@@ -26,6 +26,13 @@ class RunError(ValueError):
     """A run directory that cannot be used, and what to do."""
 
 
+def saved_version(directory: Path) -> Path | None:
+    """The highest version of an exported model in a folder, as a server takes it; None without one."""
+    names = [path.parent.name for path in directory.glob("*/saved_model.pb")]
+    highest = max((name for name in names if name.isascii() and name.isdigit()), key=int, default=None)
+    return None if highest is None else directory / highest
+
+
 @contextlib.contextmanager
 def opened(run_dir: Path, recipe: Recipe) -> Iterator[Path]:
     """The directory, made if need be, held by this process alone, with the recipe in it.
@@ -206,7 +213,7 @@ def check_run(run_dir: str | Path) -> Path:
         raise RunError(f"{run_dir}: no such directory")
     if not (run_dir / "recipe.json").exists():
         raise RunError(f"{run_dir}: not a run directory: it has no recipe.json")
-    if any(run_dir.glob("[0-9]*/saved_model.pb")):
+    if saved_version(run_dir) is not None:
         raise RunError(f"{run_dir}: an exported model: the directory of the run that made it is needed")
     if not (run_dir / "best.keras").exists():
         raise RunError(f"{run_dir}: no model yet: bigkeras train {run_dir} goes on with it")

@@ -12,7 +12,7 @@ from bigkeras.models import MODELS
 from bigkeras.models.pretrained import copy_weights_by_name, load_pretrained, of_classes, renew_constants
 from bigkeras.origin import UNREADABLE, first_line, is_preset, origin_folder, pair_preprocessor, start_folder
 from bigkeras.recipe import RecipeError, load
-from bigkeras.run import read_labels
+from bigkeras.run import read_labels, saved_version
 from bigkeras.tasks.pairs import PairPreprocessor, pieces
 
 
@@ -114,7 +114,7 @@ def _origin_model(path: Path) -> keras.Model:
     for name in ("best.keras", "last.keras"):
         if (path / name).exists():
             return keras.models.load_model(path / name, compile=False, safe_mode=True)
-    if (path / "recipe.json").exists() and any(path.glob("[0-9]*/saved_model.pb")):
+    if (path / "recipe.json").exists() and saved_version(path) is not None:
         return artifact_model(path)
     raise RecipeError("not a run directory with a model, a shipped model, published weights, a .keras file or imagenet")
 
@@ -127,8 +127,8 @@ def artifact_model(directory: Path) -> keras.Model:
     recipe = load(directory)
     arguments = load_task(directory, read_labels(directory)).model_arguments
     network = build(MODELS[recipe.model.name], arguments, recipe.model.args)
-    version = max((p for p in directory.iterdir() if p.name.isdigit()), key=lambda p: int(p.name))
-    reader = tf.train.load_checkpoint(str(version / "variables" / "variables"))
+    version = saved_version(directory)  # of an artifact, there is one
+    reader = tf.train.load_checkpoint(f"{version}/variables/variables")
     names = [n for n in reader.get_variable_to_shape_map() if n.startswith("weights/")]
     names.sort(key=lambda name: int(name.split("/")[1]))
     network.set_weights([reader.get_tensor(name) for name in names])

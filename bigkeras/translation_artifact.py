@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bigkeras.artifact import in_float32, placed, sizes, unoptimised_calls
+from bigkeras.artifact import in_float32, new_place, placed, sizes, unoptimised_calls
 from bigkeras.models.stepper import stepper
 from bigkeras.models.transformer import attention_maps
 from bigkeras.parity import ExportError, python_loader, quiet, session_loader
@@ -48,10 +48,13 @@ def export_translator(
     Whatever the model's precision, the artifact computes in float32. Raises ExportError, and leaves nothing behind.
     """
     directory = Path(directory)
+    new_place(directory)  # said before the work
     if not examples:
         raise ExportError("no examples: the artifact is compared with the model on at least one sentence")
     plain = in_float32(model)
-    contents = {**preprocessor.files(), **{name: text.encode() for name, text in (files or {}).items()}}
+    # A path in the card may be no UTF-8.
+    written = {name: text.encode("utf-8", "backslashreplace") for name, text in (files or {}).items()}
+    contents = {**preprocessor.files(), **written}
     with tf.device("/CPU:0"):
         # In one batch, as the artifact gets them: another width rounds otherwise.
         translator = Translator(plain, preprocessor, batch=len(examples))

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import re
 
 import keras
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bigkeras.artifact import ExportError, export, export_classifier, in_float32
+from bigkeras.artifact import ExportError, export, export_classifier, in_float32, placed
 from bigkeras.models import MODELS
 from bigkeras.models.pretrained import copy_weights_by_name
 from bigkeras.parity import softmax
@@ -213,6 +214,20 @@ def test_a_directory_in_use_is_refused_untouched(tmp_path):
     with pytest.raises(ExportError, match="not empty"):
         export_classifier(tiny_model(), Halves(), LABELS, tmp_path, examples=pictures(1))
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_an_empty_directory_may_be_there_and_behind_a_link(tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    with placed(tmp_path / "link", {"a.txt": b"a"}):
+        pass
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "empty" / "a.txt").read_bytes() == b"a"
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for refused in (".", tmp_path / "mounted"):
+        monkeypatch.setattr(os.path, "ismount", lambda path: path.name == "mounted")
+        with pytest.raises(ExportError, match="cannot be replaced; export to a name in it"):
+            export("a run that is not looked at", refused)
 
 
 @pytest.fixture

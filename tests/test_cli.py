@@ -1,5 +1,6 @@
 """The command line: what a user's mistake gets is one line, a status, and nothing lost."""
 
+import io
 import json
 import shutil
 import struct
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from tensorflow.errors import ResourceExhaustedError
 
+from bigkeras import evaluation
 from bigkeras.__main__ import main
 from bigkeras.recipes import RECIPES
 from bigkeras.run import RunError, unfinished
@@ -211,6 +213,19 @@ def test_a_disk_that_takes_no_more_is_one_line_and_what_was_there_stays(tiny, tm
     assert run(capsys, "export", tmp_path / "run", tmp_path / "model")[0] == 0
 
 
+def test_what_the_output_cannot_hold_is_no_traceback(monkeypatch):
+    for name, written in (("list", "5 \\u2013 6"), ("doctor", "5 – 6")):
+        held = io.BytesIO()
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(held, encoding="ascii"))
+        monkeypatch.setattr(f"bigkeras.__main__._{name}", lambda options: print("5 – 6") or 0)
+        assert main([name, *["--json"] * (name == "doctor")]) == 0
+        assert held.getvalue().decode() == written + "\n"
+    command = [sys.executable, "-m", "bigkeras", "list"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1])
+    assert (done.returncode, done.stderr) == (1, "bigkeras: No space left on device\n")
+
+
 def test_names_with_ends_of_lines_make_no_lines_of_their_own():
     assert shown("a\nb\tc\x1b[0m.png: ü") == "a\\x0ab\\x09c\\x1b[0m.png: ü"
 
@@ -225,6 +240,30 @@ def test_scores_that_cannot_be_kept_are_shown(tiny, tmp_path, capsys, monkeypatc
     status, out, err = run(capsys, "evaluate", tmp_path / "run", "--json")
     assert status == 0 and json.loads(out)["test"]["examples"] > 0
     assert "cannot be written: Permission denied: not all files of the run have these scores" in err
+
+
+@pytest.mark.parametrize("begun", ["complete", "training"])
+def test_scores_of_a_model_that_is_trained_on_meanwhile_are_shown_and_not_kept(
+    begun, tiny, tmp_path, capsys, monkeypatch
+):
+    run(capsys, "train", tiny, "--run-dir", tmp_path / "run")
+    model, metrics = (tmp_path / "run" / name for name in ("best.keras", "metrics.json"))
+    kept = metrics.read_text()
+    if begun == "training":
+        metrics.unlink()
+    scored = evaluation._answered
+
+    def scored_meanwhile(*arguments):
+        answers = scored(*arguments)
+        metrics.write_text(kept)
+        shutil.copy(model, tmp_path / "next")
+        (tmp_path / "next").replace(model)
+        return answers
+
+    monkeypatch.setattr("bigkeras.evaluation._answered", scored_meanwhile)
+    status, out, err = run(capsys, "evaluate", tmp_path / "run", "--json")
+    assert status == 0 and json.loads(out)["test"]["examples"] > 0 and metrics.read_text() == kept
+    assert ("was trained on meanwhile" if begun == "complete" else "not complete") in err
 
 
 def test_files_that_are_no_pictures_by_their_name_are_told(digits_folder, tmp_path, capsys):

@@ -10,8 +10,9 @@ import tensorflow as tf
 
 from bigkeras import evaluation
 from bigkeras.data.source import ArraySource, DataError, FileSource, Splits, joined
-from bigkeras.evaluation import numbered
+from bigkeras.evaluation import is_artifact, numbered
 from bigkeras.predictions import AVERAGES, predict_source
+from bigkeras.run import saved_version
 from bigkeras.tasks.classification import ImageClassification
 from bigkeras.tasks.images import ImagePreprocessor
 
@@ -66,6 +67,15 @@ def test_all_of_a_data_set_are_its_parts_one_after_the_other():
     assert joined(Splits(files[0], None, None, ("a",))) is files[0]
     with pytest.raises(DataError, match="name one of train, validation and test"):
         joined(Splits(files[0], None, arrays[0], ("a",)))
+
+
+def test_the_highest_version_that_holds_a_model_is_taken(tmp_path):
+    assert saved_version(tmp_path / "none") is None and not is_artifact(tmp_path)
+    for name in ("1", "9", "10", "old.11", "²"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "saved_model.pb").touch()
+    (tmp_path / "2024").mkdir()
+    assert saved_version(tmp_path) == tmp_path / "10" and is_artifact(tmp_path)
 
 
 def test_two_that_score_one_run_do_not_lose_each_others_scores(tmp_path, monkeypatch):

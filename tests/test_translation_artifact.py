@@ -77,7 +77,9 @@ def test_recurrent_translators_are_exported_with_all_signatures(made, cell, atte
         embedding_width=16, dropout=0.0,
     )  # fmt: skip
     examples = [b"the red cat", b"one dog sees two green cats"] * 4
-    report = export_translator(model, preprocessor, tmp_path / "toy", examples=examples)
+    card = {"README.md": "/data/caf\udce9/pairs.tsv"}  # a folder's name that is no UTF-8
+    report = export_translator(model, preprocessor, tmp_path / "toy", examples=examples, files=card)
+    assert (tmp_path / "toy" / "README.md").read_text() == "/data/caf\\udce9/pairs.tsv"
     assert min(report["agreement"].values()) >= 0.99
     signatures = tf.saved_model.load(str(tmp_path / "toy" / "1")).signatures
     assert set(signatures) >= {"serving_default", "greedy", "compiled", "n_best", "attention"}
