@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +193,7 @@ def _train(options: argparse.Namespace) -> int:
     if options.recipe in RECIPES:  # one of one's own says what it wants
         recipe = wired_alike(recipe)
     recipe = recipe.override(**{key: v for key, v in settings.items() if key not in first})
+    _check_one_place(options.data, settings)
     recipe = absolute(recipe, "teacher", "back_translator", "task.vocabulary")
     if recipe.model.name == AUTO:
         check_auto(recipe, {key.partition(".")[0] for key in settings})
@@ -221,12 +223,22 @@ def _evaluate(options: argparse.Namespace) -> int:
     from bigkeras.signals import Log
 
     _say_unfinished(options.path)
+    settings = dict(map(parse_setting, options.set))
+    _check_one_place(options.data, settings)
     metrics = evaluate(
-        options.path, split=options.split, data=options.data, average=options.average,
-        settings=dict(map(parse_setting, options.set)), log=Log(),
-    )  # fmt: skip
+        options.path, split=options.split, data=options.data, average=options.average, settings=settings, log=Log()
+    )
     print(json.dumps(metrics, ensure_ascii=False) if options.json else _summary(metrics))
     return 0
+
+
+def _check_one_place(data: str | None, settings: Mapping[str, Any]) -> None:
+    """Raises RecipeError where --data and --set both say where the data lies."""
+    from bigkeras.recipe import RecipeError
+
+    both = [key for key in ("data.file", "data.directory") if data is not None and key in settings]
+    if both:
+        raise RecipeError(f"--data {data} and --set {both[0]}={settings[both[0]]}: one of them says where it lies")
 
 
 def _export(options: argparse.Namespace) -> int:

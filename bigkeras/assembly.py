@@ -12,7 +12,7 @@ from bigkeras import runtime
 from bigkeras.data.pipeline import ordered_plan, plan_rows
 from bigkeras.data.plan import class_weights, steps_per_epoch
 from bigkeras.data.source import DataError, Source, Splits, Unsuited
-from bigkeras.inheritance import inherited
+from bigkeras.inheritance import inherited, unheeded
 from bigkeras.models import MODELS, build
 from bigkeras.models.lora import add_lora
 from bigkeras.optimization import layer_rates, make_optimizer, scale_rates
@@ -33,12 +33,19 @@ NOT_COMPILED = {
 Say = Callable[[str], object]  # by default `str`, which says nothing
 
 
-def fitted(recipe: Recipe, splits: Splits) -> Task:
-    """The recipe's task, fitted on the training split. Raises Unsuited where these data cannot have it."""
+def fitted(recipe: Recipe, splits: Splits, say: Say = str) -> Task:
+    """The recipe's task, fitted on the training split. Raises Unsuited where these data cannot have it.
+
+    `say` is told what of the recipe a vocabulary that is there already does not heed.
+    """
+    arguments = inherited(recipe, splits.languages)
     try:
-        return TASKS[recipe.task.name](splits, recipe.augmentation, **inherited(recipe, splits.languages))
+        task = TASKS[recipe.task.name](splits, recipe.augmentation, **arguments)
     except DataError as error:
         raise Unsuited(str(error)) from None
+    for line in unheeded(recipe, arguments.get("vocabulary"), task.preprocessor):
+        say(line)
+    return task
 
 
 def make_step(
@@ -120,6 +127,16 @@ def prepare(network: keras.Model, recipe: Recipe, task: Task, splits: Splits, sa
         freeze(network, recipe.freeze_until)
     if recipe.lora:
         named("lora", lambda: add_lora(network, recipe.lora or 0, whole=fresh))
+    if recipe.consistency and not any(v.path.endswith("seed_generator_state") for v in network.variables):
+        raise RecipeError(
+            f"consistency={recipe.consistency}: nothing in model {recipe.model.name} is drawn at random, as by "
+            "dropout: both answers to an example would be one"
+        )
+    if recipe.freeze_until and not recipe.start_from and "weights" not in recipe.model.args:
+        say(f"freeze_until={recipe.freeze_until}: what is frozen has learned nothing: start_from names what has")
+    warmup = recipe.schedule.args.get("warmup_epochs")
+    if isinstance(warmup, float | int) and warmup > recipe.epochs:
+        say(f"schedule.warmup_epochs={warmup}: is more than epochs={recipe.epochs}: the rate stays below its height")
     if not network.trainable_weights:
         named_one = f"freeze_until={recipe.freeze_until}" if recipe.freeze_until else f"model {recipe.model.name}"
         raise RecipeError(f"{named_one}: nothing is left to train")

@@ -14,6 +14,7 @@ from bigkeras.models.pretrained import LITE0_MEAN, LITE0_STD
 from bigkeras.models.pretrained_text import bert_sizes, lower_case, preset_size, preset_vocabulary
 from bigkeras.origin import PACKAGES, UNREADABLE, first_line, is_preset, origin_folder, pair_preprocessor, start_folder
 from bigkeras.recipe import Choice, Recipe, RecipeError, load
+from bigkeras.tasks import TASKS
 
 # How a classifier is trained that starts from a language model (Devlin et al. 2018, appendix A.3; smaller models take
 # larger rates).
@@ -31,6 +32,8 @@ FINE_TUNED = Recipe(
 
 # Arguments of models that no weight's shape shows.
 WIRING = ("norm", "positions", "activation", "num_heads", "depth")
+OF_VOCABULARIES = ("vocabulary_size", "min_count", "algorithm", "joint")  # how one is learned
+OF_TEXTS = ("tokens", "ngrams", "lower", "truncation")
 PREPARED = ("height", "width", "channels", "resize")  # of pictures
 
 
@@ -139,6 +142,25 @@ def inherited(recipe: Recipe, languages: tuple[str, str]) -> dict[str, Any]:
     if recipe.task.name in ("text_classification", "masked_language_model"):
         return _of_texts(recipe, named, origin)
     return own
+
+
+def unheeded(recipe: Recipe, vocabulary: Any, preprocessor: Any) -> list[str]:
+    """A line for each of the task's arguments that nothing heeds: of the making of a vocabulary that is there already,
+    or of n-grams where there are none."""
+    own = recipe.task.args
+    lines = []
+    if vocabulary:
+        path = expanded(vocabulary) if isinstance(vocabulary, str) else None
+        task = load(path).task if path and (path / "recipe.json").is_file() else Choice(recipe.task.name)
+        theirs = {name: each.default for name, each in signature(TASKS[task.name]).parameters.items()} | dict(task.args)
+        made = {n: own[n] for n in OF_VOCABULARIES if n in own and own[n] != theirs.get(n)}
+        place = vocabulary if path else "another's"
+        lines += [f"task.{name}={value}: not heeded: the vocabulary is {place}" for name, value in made.items()]
+        has = {name: getattr(preprocessor, name, own[name]) for name in OF_TEXTS if name in own}
+        lines += [f"task.{n}={own[n]}: not heeded: {place} has {has[n]}" for n in has if has[n] != own[n]]
+    if "buckets" in own and getattr(preprocessor, "ngrams", 2) == 1:
+        lines.append(f"task.buckets={own['buckets']}: not heeded: there are no n-grams without task.ngrams=2 or more")
+    return lines
 
 
 def _of_translator(recipe: Recipe, origin: Path, languages: tuple[str, str]) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def fit_on_jax(
     from bigkeras.train import describe
 
     _check_divides(recipe, machine)
-    task = fitted(recipe, splits)
+    task = fitted(recipe, splits, log.say_once)
     splits = ready(task, splits, log)
     describe(directory, task, splits, {"strategy": runtime.choose_on_jax(machine), "backend": "jax"})
     step: Any = _step(recipe, task, splits, model, machine, log.say_once)

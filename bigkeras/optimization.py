@@ -36,6 +36,7 @@ OURS = (
     "ema_overwrite_frequency",
     "loss_scale_factor",
     "gradient_accumulation_steps",
+    "relative_step",  # Adafactor's own rate, in the place of a schedule
     "kwargs",
 )
 
@@ -182,6 +183,8 @@ def make_optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Opt
         raise RecipeError(f"schedule.at={list(shape['at'])}: shares of the run from 0 to 1, such as [0.5, 0.75]")
     if recipe.optimizer.name == "muon" and "weight_decay" in args:  # which Keras applies to matrices alone
         args.setdefault("adam_weight_decay", args["weight_decay"])
+    if recipe.optimizer.name == "sgd" and args.get("nesterov") and not args.get("momentum"):
+        raise RecipeError("optimizer.nesterov=true: is a way of momentum, and optimizer.momentum is 0")
     stays = recipe.schedule.name == "constant" and not warmup and rate * recipe.layer_decay > 0
     if recipe.optimizer.name == "ftrl" and not stays:
         # Its weights are a sum of the past divided by 1 / rate: one that falls to nothing takes them along.

@@ -77,6 +77,7 @@ def choose_on_jax(machine: Machine) -> str:
     if chosen == "auto":
         chosen = "data_parallel" if count > 1 else "one"
     _check_shards(machine, chosen)
+    _check_patience(machine, chosen)
     if chosen == "model_parallel" and (machine.shards < 1 or count % machine.shards):
         raise MachineError(f"--shards {machine.shards}: does not divide the {count} devices that JAX sees")
     if (machine.steps_per_call or 1) > 1:
@@ -91,6 +92,14 @@ def _check_shards(machine: Machine, strategy: str) -> None:
     if strategy != "model_parallel" and machine.shards != Machine.shards:
         raise MachineError(
             f"--shards {machine.shards}: is for --strategy model_parallel, on JAX; this run takes {strategy}"
+        )
+
+
+def _check_patience(machine: Machine, strategy: str) -> None:
+    """Raises MachineError for another patience than the usual one where there is no other worker to wait for."""
+    if strategy not in ("multiworker", "parameter_server") and machine.patience_seconds != Machine.patience_seconds:
+        raise MachineError(
+            f"--patience-seconds {machine.patience_seconds:g}: is for several workers; this run takes {strategy}"
         )
 
 
@@ -178,6 +187,7 @@ def chosen(machine: Machine) -> str:
 
     name, _ = choose(machine.strategy)
     _check_shards(machine, name)
+    _check_patience(machine, name)
     if name == "parameter_server" and (machine.steps_per_call or 1) > 1:
         raise MachineError(f"--steps-per-call {machine.steps_per_call}: parameter_server hands out one step in a call")
     if name == "parameter_server" and machine.xla:

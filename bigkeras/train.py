@@ -144,7 +144,7 @@ def _fit(
     log: Log,
 ) -> dict[str, Any]:
     """The run itself: task, step, training, scores."""
-    task = fitted(recipe, splits)
+    task = fitted(recipe, splits, log.say_once)
     validation = splits.validation
     splits = ready(task, splits, log)
     check_left(workers, splits)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from bigkeras.models import MODELS
-from bigkeras.optimization import OPTIMIZERS, build_optimizer, layer_rates, make_optimizer, scale_rates
-from bigkeras.recipe import Choice, RecipeError
+from bigkeras.optimization import OPTIMIZERS, OURS, build_optimizer, layer_rates, make_optimizer, scale_rates
+from bigkeras.recipe import Choice, RecipeError, check
 from bigkeras.recipes import RECIPES
 from bigkeras.transfer import freeze
 
@@ -83,6 +83,13 @@ def test_ftrl_whose_weights_are_of_its_rate_takes_one_that_stays(values):
     make_optimizer(recipe, 10)
     with pytest.raises(RecipeError, match="optimizer=ftrl"):
         make_optimizer(recipe.override(**values), 10)
+
+
+def test_what_keras_would_not_heed_is_refused():
+    with pytest.raises(RecipeError, match=r"optimizer\.nesterov=true: is a way of momentum"):
+        make_optimizer(PLAIN.override(optimizer=Choice("sgd", {"nesterov": True})), 10)
+    with pytest.raises(RecipeError, match="argument 'relative_step' is not one of"):
+        check("optimizer", Choice("adafactor", {"relative_step": True}), OPTIMIZERS, given=OURS)
 
 
 def test_all_that_nadam_remembers_is_kept_where_the_loss_is_scaled():

@@ -14,6 +14,7 @@ from apps.c_api import library_path
 from bigkeras import control
 from bigkeras.__main__ import main
 from bigkeras.artifact import export, export_classifier
+from bigkeras.assembly import fitted
 from bigkeras.data.source import DataError
 from bigkeras.evaluation import evaluate
 from bigkeras.models import MODELS, build
@@ -444,6 +445,23 @@ def test_a_long_text_is_explained_some_words_at_a_time(artifact):
 def test_what_does_not_fit_texts_is_refused(values, message, reviews, tmp_path):
     with pytest.raises(RecipeError, match=message):
         fit(recipe_for(reviews, **values), tmp_path / "run", log=QUIET)
+
+
+def test_what_a_vocabulary_that_is_there_does_not_heed_is_said(reviews, tmp_path):
+    (tmp_path / "words.txt").write_text("[PAD]\n[UNK]\nfilm\n", "utf-8")
+    splits = load_splits(recipe_for(reviews))
+    asked = {"vocabulary": str(tmp_path / "words.txt"), "min_count": 9, "buckets": 64}
+    said = []
+    fitted(recipe_for(reviews, task=Choice("text_classification", asked)), splits, said.append)
+    assert said == [
+        f"task.min_count=9: not heeded: the vocabulary is {tmp_path}/words.txt",
+        "task.buckets=64: not heeded: there are no n-grams without task.ngrams=2 or more",
+    ]
+    fit(recipe_for(reviews, epochs=1), tmp_path / "run", log=QUIET)
+    asked = {"vocabulary": str(tmp_path / "run"), "tokens": "word", "ngrams": 1, "min_count": 1}
+    said.clear()
+    fitted(recipe_for(reviews, task=Choice("text_classification", asked)), splits, said.append)
+    assert said == [f"task.ngrams=1: not heeded: {tmp_path}/run has 2"]
 
 
 def test_averages_over_pictures_are_refused(run):

@@ -418,6 +418,14 @@ def test_a_layer_decay_of_0_trains_what_lies_above_the_stages_only(tmp_path):
     assert 0 < len(moved) < len(one.weights)
 
 
+def test_what_a_run_will_not_reach_is_said(tmp_path, capsys):
+    settings = {"freeze_until": "stage1", "schedule.warmup_epochs": 2.0, "epochs": 1, "ema": None}
+    fit(TINY.override(**settings), tmp_path / "run")
+    told = capsys.readouterr().err
+    assert "freeze_until=stage1: what is frozen has learned nothing: start_from names what has" in told
+    assert "schedule.warmup_epochs=2.0: is more than epochs=1: the rate stays below its height" in told
+
+
 def test_a_model_of_ones_own_trains_under_its_name(tmp_path):
     def mine(*, input_shape, num_classes, units: int = 4):
         inputs = keras.Input(input_shape, name="image")

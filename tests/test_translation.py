@@ -13,6 +13,7 @@ import sentencepiece
 import tensorflow as tf
 
 from bigkeras.artifact import export
+from bigkeras.assembly import fitted
 from bigkeras.checks import check_recipe
 from bigkeras.data import DATASETS
 from bigkeras.data.cleaning import Pair, tidy
@@ -382,6 +383,13 @@ def test_a_translator_goes_on_from_another_with_its_vocabulary(pairs, run, tmp_p
     assert ours.models == theirs.models
     for w, v in zip(model_of(run).get_weights(), model_of(tmp_path / "on").get_weights(), strict=True):
         np.testing.assert_array_equal(w, v)
+
+
+def test_what_vocabularies_that_are_there_do_not_heed_is_said(pairs, run):
+    said = []
+    asked = recipe(pairs, start_from=str(run), task__joint=False, task__length=20)
+    fitted(asked, DATASETS["translation_pairs"](file=str(pairs)), said.append)
+    assert said == [f"task.joint=False: not heeded: the vocabulary is {run}"]  # the size is the run's own
 
 
 def test_languages_that_the_data_does_not_say_are_those_of_the_vocabularies_run(pairs, run, task):

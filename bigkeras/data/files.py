@@ -22,6 +22,7 @@ SPLIT_NAMES = {
 }
 
 
+USUAL_SHARE = 0.1  # of validation and of testing
 SPLIT = "split"  # what a table's column of them is called by default
 
 
@@ -94,6 +95,7 @@ def part_splits(
     given = set(parts) - {""}
     fractions = {"validation": 0.0 if "validation" in given else validation, "test": 0.0 if "test" in given else test}
     check_fractions(**fractions)
+    asked = {"validation": validation, "test": test}
     parts = np.array(parts, dtype="U10")
     unsaid = np.flatnonzero(parts == "").tolist()
     places_held = np.flatnonzero(np.isin(parts, ("validation", "test"))).tolist()
@@ -102,6 +104,8 @@ def part_splits(
     free = np.flatnonzero((parts == "") | (parts == "train"))
     if "train" in given:
         fractions["test"] = 0.0
+    overruled = [f"data.{n}={asked[n]:g}" for n in asked if asked[n] not in (USUAL_SHARE, fractions[n])]
+    told = f"{' and '.join(overruled)}: not heeded, since the data says its own parts" if overruled else ""
     shares = (1 - sum(fractions.values()), fractions["validation"], fractions["test"])
     names = ("train", "validation", "test")
     for name, members in zip(names, stratified_split(labels[free], shares, seed), strict=True):
@@ -123,4 +127,4 @@ def part_splits(
     train = places["train"]
     train = train[stratified_sample(labels[train], limit_train, seed)]
     held_out, tested = (whole.take(places[name]) if len(places[name]) else None for name in ("validation", "test"))
-    return Splits(whole.take(train), held_out, tested, class_names, ignored=tuple(ignored))
+    return Splits(whole.take(train), held_out, tested, class_names, ignored=tuple(ignored), found=told)

@@ -97,7 +97,7 @@ def text_table(
     parted = f", parted by {delimiter!r}" if delimiter else ""
     told = f"{path}: {len(kept):,} texts in {names[columns[0]]!r}, {len(class_names)} labels in {names[columns[1]]!r}"
     left_out = f"; {ignored_line(splits)}" if splits.ignored else ""
-    told += f"{parted}, read as {found}{left_out}"
+    told += f"{parted}, read as {found}{left_out}" + (f"; {splits.found}" if splits.found else "")
     return replace(splits, bad=tuple(bad), read=len(kept) + len(bad), found=told)
 
 

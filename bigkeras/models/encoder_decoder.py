@@ -36,7 +36,7 @@ def transformer_translator(
     vocabulary_size: int,
     length: int,
     target_vocabulary_size: int | None = None,
-    size: str = "tiny",
+    size: str | None = None,
     depth: int | None = None,
     width: int | None = None,
     num_heads: int | None = None,
@@ -51,17 +51,19 @@ def transformer_translator(
 
     `target` begins with the token of the beginning; the logits, float32 `(batch, target length, vocabulary)`, say at
     each place which token comes next. Without `target_vocabulary_size` both languages share the vocabulary and one
-    embedding; the output's kernel is the target's embedding in any case. `depth`, `width`, `num_heads`,
-    `feed_forward` and `dropout` are those of `size` unless given; `depth` counts the blocks of each side.
+    embedding; the output's kernel is the target's embedding in any case. `depth`, which counts the blocks of each side,
+    `width`, `num_heads`, `feed_forward` and `dropout` are those of `size`, "tiny" by default, unless given.
     `attention_dropout`: of the attention's weights, which the paper does not drop (section 5.4). `length` binds learned
     positions alone. "base" with 37,000 shared words has 63,082,496 parameters.
     `models.stepper` decodes with it, `attention_maps` gives the weights of every attention layer by name.
     Raises ValueError for sizes that do not fit together. Source: Vaswani et al. 2017 (arXiv 1706.03762), section 3;
     norm="pre": Xiong et al. 2020 (arXiv 2002.04745).
     """
-    known("size", size, SIZES)
     given = {"depth": depth, "width": width, "num_heads": num_heads, "feed_forward": feed_forward, "dropout": dropout}
-    sizes = SIZES[size] | {key: value for key, value in given.items() if value is not None}
+    if size is not None and None not in given.values():
+        raise ValueError(f"size={size!r}: {', '.join(given)} are all said, and go before it: null what it shall say")
+    known("size", size or "tiny", SIZES)
+    sizes = SIZES[size or "tiny"] | {key: value for key, value in given.items() if value is not None}
     depth, width, dropout = sizes.pop("depth"), sizes.pop("width"), sizes["dropout"]
     positive(depth=depth, width=width, num_heads=sizes["num_heads"], feed_forward=sizes["feed_forward"])
     check(input_shape=(1, 1, 1), num_classes=1, dropout=dropout)

@@ -8,7 +8,7 @@ import keras
 
 from bigkeras.layers import LSTM
 from bigkeras.models.blocks import classifier, known
-from bigkeras.models.sequences import check_sequence, embedded, pool, positive, row_input, token_input
+from bigkeras.models.sequences import check_no_shards, check_sequence, embedded, pool, positive, row_input, token_input
 
 L = keras.layers
 
@@ -110,6 +110,7 @@ def _network(
     positive(units=units, depth=depth, embedding_width=embedding_width)
     known("pooling", pooling, POOLINGS)
     if input_shape is not None:
+        check_no_shards(shards)
         (inputs, x), mask = row_input(input_shape), None
     else:
         inputs, mask = token_input()

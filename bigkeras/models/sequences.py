@@ -99,6 +99,12 @@ def embedded(tokens, *, vocabulary_size: int, width: int, shards: int = 1, start
     return L.Embedding(vocabulary_size, width, **sizes)(tokens)
 
 
+def check_no_shards(shards: int) -> None:
+    """Raises ValueError where an embedding of pictures' rows, which has no table, is to be in parts."""
+    if shards != 1:
+        raise ValueError(f"shards={shards}: are of a table of words; pictures have none")
+
+
 def positive(**sizes: int) -> None:
     """Raises ValueError that names the first size below 1."""
     for name, value in sizes.items():

@@ -17,7 +17,7 @@ from bigkeras.layers import (
     SinusoidalPositions,
 )
 from bigkeras.models.blocks import classifier, known
-from bigkeras.models.sequences import check_sequence, embedded, pool, positive, row_input, token_input
+from bigkeras.models.sequences import check_no_shards, check_sequence, embedded, pool, positive, row_input, token_input
 
 L = keras.layers
 
@@ -67,6 +67,7 @@ def transformer(
     known("norm", norm, NORMS)
     known("pooling", pooling, POOLINGS)
     if input_shape is not None:
+        check_no_shards(shards)
         inputs, rows = row_input(input_shape)
         mask, length = None, input_shape[0]
         x = L.Dense(width, name="embedding")(rows)

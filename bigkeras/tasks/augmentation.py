@@ -102,6 +102,9 @@ def check_augmentation(choices: Sequence[Choice]) -> None:
     """Raises RecipeError for a name or argument that is not there."""
     for choice in choices:
         check("augmentation", choice, AUGMENTATIONS, given=("pixels", "image", "randoms", "size", "seed", "name"))
+        area = choice.args.get("minimum_area", 1)
+        if choice.name in EXAMPLE and not 0 < area <= 1:
+            raise RecipeError(f"augmentation {choice.name}: minimum_area={area}: a share of the picture above 0, to 1")
 
 
 def check_fits(choices: Sequence[Choice], height: int, width: int) -> None:

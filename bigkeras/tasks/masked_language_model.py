@@ -18,6 +18,7 @@ from bigkeras.data.tokens import TokenSource
 from bigkeras.recipe import Choice, RecipeError
 from bigkeras.tasks.text import PADDING, UNSPACED, TextPreprocessor, mixed
 from bigkeras.tasks.text_classification import (
+    MIN_COUNT,
     TextClassification,
     encoded,
     kept_preprocessor,
@@ -128,7 +129,7 @@ def masked_language_model(
     truncation: str = "head",
     vocabulary: str | tuple[str, ...] | None = None,
     vocabulary_size: int = 8000,
-    min_count: int = 2,
+    min_count: int = MIN_COUNT,
     lower: bool = True,
     nfkc: bool | None = None,
     rate: float = 0.15,

@@ -21,6 +21,7 @@ from bigkeras.tasks.vocabulary import given_fields, learned_sentencepiece, learn
 EXAMPLES = 16  # texts that the parity gate compares
 # Tokens of a text, where a recipe does not say how many.
 LONGEST = {"word": 512, "character": 2048, "wordpiece": 256, "sentencepiece": 512}
+MIN_COUNT = 2  # of a word in the training texts, by default
 SHARE_WHOLE = 0.98  # of the training texts, that are not truncated then
 AUGMENTATIONS: dict[str, Callable] = {"word_dropout": word_dropout}
 
@@ -113,7 +114,7 @@ def text_classification(
     truncation: str = "head",
     vocabulary: str | tuple[str, ...] | None = None,
     vocabulary_size: int = 20_000,
-    min_count: int = 2,
+    min_count: int = MIN_COUNT,
     lower: bool = True,
     nfkc: bool | None = None,
 ) -> TextClassification:
@@ -143,6 +144,8 @@ def text_classification(
     if vocabulary:
         content = given_fields(tokens, expanded(vocabulary) if isinstance(vocabulary, str) else vocabulary)
     elif tokens == "sentencepiece":
+        if min_count != MIN_COUNT:
+            raise DataError(f"task.min_count={min_count}: is of words and WordPieces; SentencePiece has none")
         content = learned_sentencepiece(values, texts, vocabulary_size, seed=0)
     else:
         learn = learned_wordpiece if tokens == "wordpiece" else learned_words

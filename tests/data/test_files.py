@@ -56,7 +56,9 @@ def test_a_layout_of_train_and_test_is_the_split(animals, tmp_path_factory):
     for name in ("cat", "dog"):
         picture(root / "test" / name / "1.jpg")
     splits = image_folder(directory=str(root), validation=0.1)
-    assert (len(splits.train), len(splits.validation), len(splits.test)) == (18, 2, 2)
+    assert (len(splits.train), len(splits.validation), len(splits.test)) == (18, 2, 2) and not splits.found
+    asked = image_folder(directory=str(root), validation=0.2, test=0.3)
+    assert asked.found == "data.test=0.3: not heeded, since the data says its own parts" and len(asked.validation) == 4
 
 
 def test_a_folder_beside_the_parts_is_named(animals, tmp_path_factory):

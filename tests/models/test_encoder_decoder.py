@@ -204,6 +204,9 @@ def test_a_wrong_value_of_the_recurrent_model_is_named(args, message):
         MODELS["seq2seq_rnn"](**{**SHARED, **args})
 
 
+WHOLE = {"depth": 1, "width": 16, "num_heads": 2, "feed_forward": 32, "dropout": 0.1}
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [
@@ -217,6 +220,7 @@ def test_a_wrong_value_of_the_recurrent_model_is_named(args, message):
         ({"positions": "random"}, "'random' is not one of"),
         ({"dropout": 1.0}, "dropout=1.0"),
         ({"attention_dropout": 1.0}, "attention_dropout=1.0"),
+        ({**WHOLE, "size": "base"}, "size='base': depth, width, num_heads, feed_forward, dropout are all said"),
     ],
 )
 def test_a_wrong_value_is_named(args, message):

@@ -333,6 +333,8 @@ def test_has_the_published_number_of_trainable_parameters(count, name, input_sha
         ("lenet", {"input_shape": (8, 8, 1)}, "at least 12"),
         ("lenet", {"input_shape": (28, 28)}, "height, width, channels"),
         ("simple_cnn", {"num_classes": 0}, "num_classes=0"),
+        ("lstm", {"shards": 4}, "shards=4: are of a table of words"),
+        ("transformer", {"shards": 4}, "shards=4: are of a table of words"),
         ("simple_cnn", {"dropout": 1.5}, "dropout=1.5"),
     ],
 )

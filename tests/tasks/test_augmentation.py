@@ -32,6 +32,9 @@ def test_a_crop_that_cannot_be_is_refused():
         check_fits([Choice("crop", {"padding": 7})], 9, 7)
     with pytest.raises(RecipeError, match=r"reflekt.*reflect"):
         check_augmentation([Choice("crop", {"mode": "reflekt"})])
+    for area in (0, 1.5, -1):
+        with pytest.raises(RecipeError, match=f"random_resized_crop: minimum_area={area}: a share"):
+            check_augmentation([Choice("random_resized_crop", {"minimum_area": area})])
 
 
 def test_augmix_is_refused_since_its_draws_are_made_once_and_not_kept():

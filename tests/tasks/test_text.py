@@ -261,6 +261,7 @@ def test_sentencepiece_knows_every_character():
         ({"truncation": "tail"}, "task.truncation='tail'"),
         ({"tokens": "sentencepiece", "ngrams": 2}, "task.ngrams=2"),
         ({"length": 2}, "task.length=2: at least 4"),
+        ({"tokens": "sentencepiece", "min_count": 5}, "task.min_count=5: is of words and WordPieces"),
         ({"tokens": "sentencepiece", "vocabulary": ("[PAD]", "[UNK]")}, "takes the file of a model"),
         ({"vocabulary": "nowhere.txt"}, "nowhere.txt: No such file"),
         ({"tokens": "wordpiece", "vocabulary": __file__}, r"\[PAD\] must have id 0"),
