@@ -232,7 +232,7 @@ def describe(directory: Path, task: Task, splits: Splits, machine: dict[str, Any
 
     Raises RunError where the run has learned with another preprocessor.
     """
-    files = task.files(splits.validation or splits.train)
+    files = task.files(splits)
     check_kept(directory, files)
     write_json(directory / "environment.json", {**runtime.environment(), "run": machine})
     write_text(directory / "labels.txt", "".join(f"{name}\n" for name in task.class_names))

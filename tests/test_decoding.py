@@ -296,8 +296,12 @@ def test_the_caches_of_one_sentence_have_half_the_room_for_half_of_the_steps():
     assert rooms == [4] * 4 + [8] * 5
 
 
-def test_a_compiled_graph_draws_sentences_too(taken):
-    decode = tf.function(lambda source: sampled(taken[2], source, most=6), jit_compile=True)
+@pytest.mark.parametrize(
+    ("compiled", "options"), [(True, {}), (True, {"top_k": 3, "top_p": 0.9}), (False, {"top_p": 0.5})]
+)
+def test_a_graph_draws_sentences_too(taken, compiled, options):
+    taker = taken[2 if compiled else 1]
+    decode = tf.function(lambda source: sampled(taker, source, most=6, **options), jit_compile=compiled)
     ids, scores = decode(tf.constant(SOURCE))
     for source, sentences, given in zip(SOURCE, rows(ids), scores.numpy(), strict=True):
         for row, score in zip(sentences, given, strict=True):

@@ -1,5 +1,6 @@
 """A translator from pairs to scores: subwords, batches, the step, decoding, evaluation."""
 
+import csv
 import io
 import json
 import shutil
@@ -12,6 +13,7 @@ import pytest
 import sentencepiece
 import tensorflow as tf
 
+from bigkeras import control
 from bigkeras.artifact import export
 from bigkeras.assembly import fitted
 from bigkeras.checks import check_recipe
@@ -82,6 +84,23 @@ def run(pairs, tmp_path_factory):
     directory = tmp_path_factory.mktemp("runs") / "toy"
     fit(recipe(pairs), directory, log=Log(quiet=True))
     return directory
+
+
+def test_translations_of_every_second_epoch_tell_which_model_is_the_best(pairs, tmp_path, monkeypatch):
+    scores, seen = iter([5.0, 1.0]), []
+
+    def validation_scores(translator, source):
+        seen.append(translator.network.get_weights())
+        return {"val_bleu": next(scores)}, ""
+
+    monkeypatch.setattr(control, "validation_scores", validation_scores)
+    fit(recipe(pairs, epochs=4, score_every=2), tmp_path / "run", log=Log(quiet=True))
+    rows = list(csv.DictReader((tmp_path / "run" / "log.csv").open()))
+    assert [row["val_bleu"] for row in rows] == ["", "5.0", "", "1.0"]
+    first, last = seen
+    for weight, one in zip(model_of(tmp_path / "run").get_weights(), first, strict=True):
+        np.testing.assert_array_equal(weight, one)
+    assert any((one != other).any() for one, other in zip(first, last, strict=True))
 
 
 def test_any_text_comes_back_from_its_ids(task):

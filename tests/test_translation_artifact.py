@@ -216,9 +216,12 @@ def test_the_app_searches_as_the_models_own_preprocessor_says(tmp_path, inside):
         translation._check_beams(model, settled("--beam", "2"))
 
 
-def test_the_app_tells_the_n_best_as_json_and_draws_attention(made, monkeypatch, capsys, tmp_path):
+@pytest.mark.parametrize("runtime", ["c", "python"])
+def test_the_app_tells_the_n_best_as_json_and_draws_attention(made, runtime, capsys, tmp_path):
+    if runtime == "c" and library_path() is None:
+        pytest.skip("this wheel of TensorFlow has no native library")
     picture = tmp_path / "a.png"
-    common = ("the red cat", "--model", made[2], "--runtime", "python")
+    common = ("the red cat", "--model", made[2], "--runtime", runtime)
     status, out, _ = app(*common, "--n-best", 2, "--json", capsys=capsys)
     told = json.loads(out)
     assert status == 0 and len(told["n_best"]) == 2 and told["translation"] == told["n_best"][0]["translation"]
@@ -228,6 +231,21 @@ def test_the_app_tells_the_n_best_as_json_and_draws_attention(made, monkeypatch,
     assert app(*blank, capsys=capsys)[1] == "1\t0.0000\t\n"
     status, _, _ = app(*common, "--attention", picture, capsys=capsys)
     assert status == 0 and picture.read_bytes().startswith(b"\x89PNG")
+    greedy = tf.saved_model.load(str(made[2] / "1")).signatures["greedy"](text=tf.constant(["the red cat"]))
+    status, out, _ = app(*common, "--beam", 1, capsys=capsys)
+    assert status == 0 and out.splitlines() == [text.decode() for text in greedy["translation"].numpy()]
+
+
+def test_the_app_gives_a_line_for_whatever_a_line_holds(made, tmp_path, capsys):
+    lines = [b"word " * 5000, "😀 e\u0301 مرحبا 猫".encode(), b"one\0dog", b"\xff\xfe broken \xc3", b"", b"x" * 3000]
+    (tmp_path / "in.txt").write_bytes(b"\n".join(lines))
+    common = ("--model", made[2], "--runtime", "c" if library_path() else "python", "--json")
+    status, out, _ = app("--file", tmp_path / "in.txt", "--encoding", "utf-8", *common, capsys=capsys)
+    told = [json.loads(line)["translation"] for line in out.splitlines()]
+    assert status == 0 and len(told) == len(lines) and told[4] == ""
+    (tmp_path / "in.txt").write_bytes(b"")
+    status, out, err = app("--file", tmp_path / "in.txt", *common, capsys=capsys)
+    assert (status, out) == (0, "") and f"{tmp_path / 'in.txt'}: holds no text\n" in err
 
 
 @pytest.mark.parametrize(

@@ -36,13 +36,20 @@ def tfds_arrays(dataset: str, directory: Path, column: str = "image") -> tuple[t
 
 
 def prepared(dataset: str, directory: Path) -> Any:
-    """The TFDS builder of a data set that was prepared before, found without network; None where there is none."""
+    """The TFDS builder of a data set that was prepared before, found without network; None where there is none.
+
+    `dataset`: its name and, after a slash, its configuration. Raises DataError where several are prepared.
+    """
     for root in (directory, directory / "tfds", expanded("~/tensorflow_datasets")):
-        found = sorted((root / dataset).glob("**/dataset_info.json"))
-        if found:
+        versions = [path.parent for path in (root / dataset).glob("**/dataset_info.json")]
+        of_each = sorted({version.parent.relative_to(root).as_posix() for version in versions})
+        if len(of_each) > 1 and dataset not in ORIGINS:
+            raise DataError(f"{dataset}: there are {', '.join(of_each)} in {root}: name one of them")
+        if versions:
             import tensorflow_datasets
 
-            return tensorflow_datasets.builder_from_directory(str(found[-1].parent))
+            newest = max(versions, key=lambda path: [part.zfill(9) for part in path.name.split(".")])
+            return tensorflow_datasets.builder_from_directory(str(newest))
     return None
 
 

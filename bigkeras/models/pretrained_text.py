@@ -15,6 +15,7 @@ PREFIXES = ("", "bert.", "model.bert.")
 OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 # And names under which BERT's tokenizer is published.
 TOKENIZERS = ("PreTrainedTokenizerFast", "BertTokenizerFast", "BertTokenizer")
+FILLED_UP = 128  # rows of an embedding table, of which files have a multiple though the words be fewer
 # Layers that a file may lack and that then keep their start: the pooler, and the head of a masked language model.
 OPTIONAL = ("features", "mlm_dense", "mlm_norm", "mlm_logits")
 
@@ -134,7 +135,7 @@ def _config(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: not JSON: {error}") from None
     if not isinstance(config, dict):
         raise ValueError(f"{path}: not a JSON object")
-    if config.get("model_type") != "bert":
+    if config.get("model_type", "bert") != "bert":  # the first to be published do not say it
         raise ValueError(f"{path}: model_type is {config.get('model_type')!r}, and only 'bert' is read")
     wanted = {"hidden_act": ("gelu", "gelu_new"), "layer_norm_eps": (EPSILON,)}
     wanted["position_embedding_type"] = ("absolute",)
@@ -224,6 +225,10 @@ def _set(layer: keras.Layer, tensors: list[np.ndarray], origin: str | Path) -> N
         tensors = [np.concatenate(tensors[:half]).T, np.concatenate(tensors[half:])]
     elif layer.name == "positions":
         tensors = [tensors[0][: layer.weights[0].shape[0]]]
+    elif layer.name in ("embedding", "mlm_logits"):
+        # Some files are filled up with rows of no word.
+        words = layer.weights[0].shape[0]
+        tensors = [tensors[0][:words] if words <= len(tensors[0]) < words + FILLED_UP else tensors[0]]
     shapes, found = [tuple(w.shape) for w in layer.weights], [tensor.shape for tensor in tensors]
     if shapes != found:
         raise ValueError(f"{origin}: layer {layer.name} is of shapes {shapes} in the model, {found} in the file")

@@ -119,9 +119,9 @@ class ImageClassification:
             return self.preprocessor.fit_size(source.fetch([index])["image"])[0].numpy()
         return self.preprocessor.decode(source.fetch(index)["image"]).numpy()
 
-    def files(self, source: Source) -> dict[str, bytes]:
+    def files(self, splits: Splits) -> dict[str, bytes]:
         """preprocessor.json, and some pictures as PNG."""
-        images = sample_pixels(source, self.preprocessor, EXAMPLES)
+        images = sample_pixels(splits.validation or splits.train, self.preprocessor, EXAMPLES)
         pictures = {f"examples/{i:02d}.png": tf.io.encode_png(image).numpy() for i, image in enumerate(images)}
         return {"preprocessor.json": self.preprocessor.to_json().encode(), **pictures}
 

@@ -113,7 +113,7 @@ class MaskedLanguageModel:
         """The raw text."""
         return self.texts.shown(source, index)
 
-    def files(self, source: Source) -> dict[str, bytes]:
+    def files(self, splits: Splits) -> dict[str, bytes]:
         """The preprocessor and its vocabulary."""
         files = self.preprocessor.files()
         values = {**json.loads(files["preprocessor.json"]), "kind": self.kind, "rate": self.rate}

@@ -54,5 +54,8 @@ class Task(Protocol):
     def shown(self, source: Source, index: int) -> Any:
         """One example as a report shows it: uint8 pixels `(height, width, channels)`, or a text."""
 
-    def files(self, source: Source) -> dict[str, bytes]:
-        """What export needs in a run directory: the preprocessor's files, and examples for the parity gate."""
+    def files(self, splits: Splits) -> dict[str, bytes]:
+        """What export needs in a run directory: the preprocessor's files, and examples for the parity gate.
+
+        These are of the validation part where there is one, and of the training part else.
+        """

@@ -96,8 +96,9 @@ class TextClassification:
         """The raw text."""
         return texts_of(source)[index].decode("utf-8", "replace")
 
-    def files(self, source: Source) -> dict[str, bytes]:
+    def files(self, splits: Splits) -> dict[str, bytes]:
         """The preprocessor and its vocabulary, and some texts."""
+        source = splits.validation or splits.train
         chosen = np.unique(np.linspace(0, len(source) - 1, min(EXAMPLES, len(source))).astype(np.int64))
         texts = texts_of(source)[chosen]
         return {**self.preprocessor.files(), **{f"examples/{i:02d}.txt": text for i, text in enumerate(texts)}}

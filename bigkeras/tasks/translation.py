@@ -151,11 +151,17 @@ class Translation:
         """The raw source sentence."""
         return _texts(source).columns["source"][index].decode("utf-8", "replace")
 
-    def files(self, source: Source) -> dict[str, bytes]:
-        """The preprocessor and its vocabularies, and some source sentences, a line each."""
-        texts = _texts(source).columns["source"]
-        chosen = np.unique(np.linspace(0, len(texts) - 1, min(EXAMPLES, len(texts))).astype(np.int64))
-        return {**self.preprocessor.files(), "examples/sentences.txt": b"".join(t + b"\n" for t in texts[chosen])}
+    def files(self, splits: Splits) -> dict[str, bytes]:
+        """The preprocessor and its vocabularies, and `EXAMPLES` source sentences, a line each.
+
+        Where there are fewer to validate with, others that were learned stand beside them.
+        """
+        sentences: list[bytes] = []
+        for source in (splits.validation, splits.train):
+            texts: Any = _texts(source).columns["source"] if source else []
+            most = min(EXAMPLES - len(sentences), len(texts))
+            sentences += [texts[i] for i in np.unique(np.linspace(0, len(texts) - 1, most).astype(np.int64))]
+        return {**self.preprocessor.files(), "examples/sentences.txt": b"".join(text + b"\n" for text in sentences)}
 
 
 def translation(

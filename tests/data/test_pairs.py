@@ -4,6 +4,8 @@ import gzip
 from types import SimpleNamespace
 
 import pytest
+import tensorflow as tf
+import tensorflow_datasets
 
 from bigkeras.data import DATASETS, corpora
 from bigkeras.data.cleaning import Pair, base, cleaned
@@ -132,6 +134,27 @@ def test_a_set_of_tensorflow_datasets_keeps_its_own_test_part(monkeypatch):
     dataset.info.splits = ("validation", "test")
     with pytest.raises(DataError, match="toy/de-en has validation, test, and no train part"):
         DATASETS["tfds_translation"](dataset="toy/de-en", **asked)
+
+
+def test_sets_that_tensorflow_datasets_itself_has_written_are_found_by_name(tmp_path):
+    features = tensorflow_datasets.features.Translation(languages=["de", "en"])
+
+    def write(version, pairs, config="de-en"):
+        columns = {"en": [en for en, _ in pairs], "de": [de for _, de in pairs]}
+        tensorflow_datasets.dataset_builders.store_as_tfds_dataset(
+            name="toy", config=config, version=version, features=features, data_dir=tmp_path,
+            split_datasets={"train": tf.data.Dataset.from_tensor_slices(columns)}, disable_shuffling=True,
+        )  # fmt: skip
+
+    write("9.0.0", GOOD[:3])
+    write("10.0.0", GOOD)
+    asked = {"source_language": "en", "target_language": "de", "directory": str(tmp_path)}
+    for name in ("toy/de-en", "toy"):
+        splits = DATASETS["tfds_translation"](dataset=name, **asked)
+        assert sorted(every(splits)) == sorted(source for source, _ in GOOD)
+    write("1.0.0", GOOD, config="other")
+    with pytest.raises(DataError, match=r"toy: there are toy/de-en, toy/other in .*: name one of them"):
+        DATASETS["tfds_translation"](dataset="toy", **asked)
 
 
 def test_published_pairs_that_are_no_utf8_are_told_with_their_line(tmp_path):

@@ -169,6 +169,17 @@ def test_a_shorter_model_takes_the_first_positions_and_a_missing_pooler_keeps_it
     np.testing.assert_array_equal(model.get_layer("positions").get_weights()[0], positions[:12])
 
 
+def test_a_table_that_is_filled_up_and_a_configuration_that_does_not_say_bert_are_read(tmp_path):
+    tensors = published(tmp_path / "bert")
+    config = json.loads((tmp_path / "bert" / "config.json").read_text())
+    del config["model_type"]
+    (tmp_path / "bert" / "config.json").write_text(json.dumps(config))
+    model = bert_mlm(**{**TINY, "vocabulary_size": 28})
+    assert {"embedding", "mlm_logits"} <= set(load_bert(model, tmp_path / "bert"))
+    for name, tensor in (("embedding", "embeddings.word_embeddings.weight"), ("mlm_logits", "cls.predictions.bias")):
+        np.testing.assert_array_equal(model.get_layer(name).get_weights()[0], tensors[tensor][:28])
+
+
 @pytest.mark.parametrize(
     ("config", "args", "message"),
     [

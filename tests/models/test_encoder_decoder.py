@@ -23,6 +23,8 @@ SMALL = {
 TINY = {
     "seq2seq_rnn": {"depth": 2},
     "seq2seq_rnn-gru": {"cell": "gru", "attention": "additive", "target_vocabulary_size": 15, "dropout": 0.0},
+    "seq2seq_rnn-gru-multiplicative": {"cell": "gru", "attention": "multiplicative"},
+    "seq2seq_rnn-lstm-additive": {"cell": "lstm", "attention": "additive"},
     "transformer_translator": {},
     "transformer_translator-pre": {"norm": "pre", "target_vocabulary_size": 15},
     "transformer_translator-learned": {"positions": "learned", "activation": "gelu", "dropout": 0.0},
