@@ -14,6 +14,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import sys
 import unicodedata
 from collections.abc import Iterable, Iterator
@@ -127,10 +128,11 @@ def objects_of(stream: TextIO, name: str, column: str | None) -> Iterator[Review
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """The object of these keys and values. Raises ValueError for a key that comes twice: which one is meant?"""
-    counts = collections.Counter(key for key, _ in pairs)
-    if len(counts) < len(pairs):
-        raise ValueError(f"two keys are called {counts.most_common(1)[0][0]!r}")
-    return dict(pairs)
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice, _ = collections.Counter(key for key, _ in pairs).most_common(1)[0]
+        raise ValueError(f"two keys are called {twice!r}")
+    return found
 
 
 class Table:
@@ -207,7 +209,11 @@ class Table:
         """The file or pipe, to be read as text; `files` closes it."""
         try:
             # Opened once, since what a pipe has given does not come again.
-            file = files.enter_context(io.BufferedReader(io.FileIO(path), LOOKED_AT))
+            file = io.BufferedReader(io.FileIO(path), LOOKED_AT)
+            is_file = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+            # To close a pipe is to wait for the thread that waits for its next line: the end of the process closes it.
+            kept = files if is_file else contextlib.ExitStack()
+            kept.enter_context(file)
             start = file.peek(LOOKED_AT)
             kind = next((kind for sign, kind in NO_TEXTS.items() if start.startswith(sign)), None)
             if kind:
@@ -225,7 +231,7 @@ class Table:
                 chosen = "utf-8-sig"  # which reads texts without its mark, too
             errors = "surrogateescape" if chosen.startswith("utf-8") else "replace"
             newline = "" if table else "\n"  # a table's cells may hold ends of lines
-            return files.enter_context(io.TextIOWrapper(file, encoding=chosen, errors=errors, newline=newline))
+            return kept.enter_context(io.TextIOWrapper(file, encoding=chosen, errors=errors, newline=newline))
         except OSError as error:
             raise ReviewError(f"{path}: cannot be read: {error.strerror}") from None
         except LookupError:

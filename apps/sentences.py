@@ -16,7 +16,7 @@ END = rf"(?<![{STOPS}])[{STOPS}]++[\"'’”»)\]]*+"
 WIDE_END = r"[。！？]++[」』”’）]*+"
 # After a full stop that ends an abbreviation, an initial, a day or a century the sentence goes on; not after a year.
 GOES_ON = re.compile(
-    r"(?<![^\s(])(?:[^\W\d_]|\d{1,2}|[A-Z]\.[A-Z]|Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|vs|etc|e\.g|i\.e|cf|Fig|bzw|usw|ca|vgl"
+    r"(?<![^\s(])(?:[^\W\d_]|\d{1,3}|[A-Z]\.[A-Z]|Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|vs|etc|e\.g|i\.e|cf|Fig|bzw|usw|ca|vgl"
     r"|Nr|Hr|Fr|z\.\s?B|d\.\s?h|u\.\s?a)\.$"
 )
 GOES_ON_IN_CAPITALS = re.compile(GOES_ON.pattern, re.IGNORECASE)

@@ -160,7 +160,10 @@ def _decision(directory: Path) -> Callable[[Result], Result]:
     """
     from apps.savedmodel import ModelError, version_directory
 
-    folder = Path(os.path.abspath(version_directory(directory))).parent  # not of what a link leads to
+    version = version_directory(directory)
+    # Beside a version that is kept elsewhere; or beside what a link to a version leads to.
+    beside = Path(os.path.abspath(version)).parent, version.resolve().parent
+    folder = next((place for place in beside if (place / "metrics.json").is_file()), beside[0])
     try:
         threshold = float(json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["threshold"])
         # Not splitlines: a label may hold one of the other separators that Unicode knows.

@@ -193,7 +193,7 @@ def _answers(model: "CModel | PythonModel", lines: Iterator[Review], options: ar
     """Each line with its translations, or with what was wrong; read and translated some at a time."""
     live = is_live(options.texts, options.file)
     for part in groups(lines, options.batch, live, letters=lambda line: len(line.text)):
-        parted = [sentences(line.text, options.longest) if line.text.strip() else [] for line in part]
+        parted = [sentences(line.text, options.longest) if not line.problem else [] for line in part]
         texts = [sentence for some in parted for sentence in some]
         found = iter(_translated(model, texts, options))
         for line, some in zip(part, parted, strict=True):

@@ -192,6 +192,9 @@ def _train(options: argparse.Namespace) -> int:
     recipe = continued(recipe)
     if options.recipe in RECIPES:  # one of one's own says what it wants
         recipe = wired_alike(recipe)
+        said = settings.get("model")
+        own = said.get("args", {}) if isinstance(said, dict) else {}
+        recipe = recipe.override(**{f"model.{name}": value for name, value in own.items()})
     recipe = recipe.override(**{key: v for key, v in settings.items() if key not in first})
     _check_one_place(options.data, settings)
     recipe = absolute(recipe, "teacher", "back_translator", "task.vocabulary")

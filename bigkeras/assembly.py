@@ -127,12 +127,13 @@ def prepare(network: keras.Model, recipe: Recipe, task: Task, splits: Splits, sa
         freeze(network, recipe.freeze_until)
     if recipe.lora:
         named("lora", lambda: add_lora(network, recipe.lora or 0, whole=fresh))
-    if recipe.consistency and not any(v.path.endswith("seed_generator_state") for v in network.variables):
+    ours = recipe.model.name in MODELS  # and not one's own, which may draw otherwise, or come trained
+    if ours and recipe.consistency and not any(v.path.endswith("seed_generator_state") for v in network.variables):
         raise RecipeError(
             f"consistency={recipe.consistency}: nothing in model {recipe.model.name} is drawn at random, as by "
             "dropout: both answers to an example would be one"
         )
-    if recipe.freeze_until and not recipe.start_from and "weights" not in recipe.model.args:
+    if ours and recipe.freeze_until and not recipe.start_from and not recipe.model.args.get("weights"):
         say(f"freeze_until={recipe.freeze_until}: what is frozen has learned nothing: start_from names what has")
     warmup = recipe.schedule.args.get("warmup_epochs")
     if isinstance(warmup, float | int) and warmup > recipe.epochs:

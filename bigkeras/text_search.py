@@ -28,11 +28,17 @@ def text_candidates(recipe: Recipe, splits: Splits) -> list[Recipe]:
     if len(splits.train) >= FEWEST_FOR_ENCODER:
         tried.append(_encoder(recipe, splits, size))
     asked = recipe.task.args
-    fitting = [replace(c, task=Choice(c.task.name, {**c.task.args, **asked})) for c in tried if _heeds(c, asked)]
+    fitting = [replace(c, task=_with(c.task, asked)) for c in tried if _heeds(c, asked)]
     if not fitting:
         said = ", ".join(f"task.{name}={value}" for name, value in asked.items())
         raise RecipeError(f"{said}: model auto tries words, characters and, of many texts, SentencePiece; name a model")
     return fitting
+
+
+def _with(task: Choice, asked: Mapping[str, Any]) -> Choice:
+    """A candidate's task with what was asked for; how often a word must stand is nothing to SentencePiece."""
+    passed_over = ("min_count",) if task.args["tokens"] == "sentencepiece" else ()
+    return Choice(task.name, {**task.args, **{n: v for n, v in asked.items() if n not in passed_over}})
 
 
 def _heeds(candidate: Recipe, asked: Mapping[str, Any]) -> bool:

@@ -180,6 +180,7 @@ def test_of_candidates_that_chance_does_not_tell_apart_the_surer_one_is_kept(mon
         ({"tokens": "character"}, ["characters"]),
         ({"tokens": "word", "lower": False}, ["ratios", "convolutions", "words"]),
         ({"ngrams": 2}, ["ratios", "convolutions", "words", "characters"]),  # SentencePiece makes none
+        ({"min_count": 3}, ["ratios", "convolutions", "words", "characters", "encoder"]),
     ],
 )
 def test_candidates_that_would_not_heed_what_is_asked_of_the_texts_are_left_out(asked, kept, monkeypatch):
@@ -191,6 +192,7 @@ def test_candidates_that_would_not_heed_what_is_asked_of_the_texts_are_left_out(
     assert [recipe.name.removeprefix("text-csv-") for recipe in tried] == kept
     for recipe in tried:
         check_recipe(recipe)
+        assert recipe.name != "text-csv-encoder" or "min_count" not in recipe.task.args
 
 
 def test_of_many_classes_no_table_has_a_number_for_each_n_gram_and_class():

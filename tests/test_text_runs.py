@@ -95,6 +95,9 @@ def test_tuned_answers_know_labels_with_other_separators_and_never(tmp_path):
     for threshold, first in ((1.0, second), (np.nextafter(1.0, 2.0), "bad")):
         (tmp_path / "metrics.json").write_text(json.dumps({"threshold": float(threshold)}))
         assert sentiment._decision(tmp_path)(answer)[1].labels[0][0] == first
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "current").symlink_to(tmp_path / "1")  # of a version alone
+    assert sentiment._decision(tmp_path / "elsewhere" / "current")(answer)[1].labels[0][0] == first
 
 
 def test_what_was_found_and_left_out_is_said_once(reviews, tmp_path, capsys):
@@ -356,7 +359,7 @@ def test_neighbours_and_padding_change_no_probability(artifact):
 def test_every_kind_of_tokens_answers_the_same_whoever_loads_it(tokens, reviews, tmp_path):
     nfkc = False if tokens == "word" else None  # so without any operation of TensorFlow Text
     task = text_classification(
-        load_splits(recipe_for(reviews)), tokens=tokens, nfkc=nfkc, vocabulary_size=320, min_count=1, length=32
+        load_splits(recipe_for(reviews)), tokens=tokens, nfkc=nfkc, vocabulary_size=320, length=32
     )
     keras.utils.set_random_seed(0)
     model = build(MODELS["bag_of_ngrams"], task.model_arguments, {"width": 8})

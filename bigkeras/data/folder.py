@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from bigkeras.data.files import EXTENSIONS, SPLIT_NAMES, expanded, file_splits
-from bigkeras.data.source import DataError, Splits
+from bigkeras.data.source import DataError, Splits, all_told
 
 
 def image_folder(
@@ -34,7 +34,7 @@ def image_folder(
         seed=seed,
         limit_train=limit_train,
     )
-    return replace(splits, ignored=(*ignored, *splits.ignored))
+    return all_told(replace(splits, ignored=(*ignored, *splits.ignored)))
 
 
 Files = tuple[list[str], list[str], list[str], tuple[str, ...], list[tuple[str, str]]]

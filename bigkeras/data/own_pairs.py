@@ -11,13 +11,13 @@ from bigkeras.data.pair_splits import pair_splits
 from bigkeras.data.source import DataError, Splits
 from bigkeras.data.tmx import read_tmx
 
+NEARLY_ALL = 0.99  # of a table's lines have as many columns, so that one more is a mistake
 # What people call the columns of sentence pairs, beside the codes of languages.
 SIDES = (
     "source", "target", "src", "tgt", "trg", "english", "german", "deutsch",
     "french", "spanish", "chinese", "translation", "原文", "译文",
 )  # fmt: skip
 # Endings of aligned files that are as long as a language's code.
-NEARLY_ALL = 0.99  # of a table's lines have as many columns, so that one more is a mistake
 NO_LANGUAGES = ("txt", "tsv", "csv", "tok", "doc", "raw", "src", "tgt", "trg", "ref", "hyp")
 
 

@@ -107,10 +107,11 @@ def json_rows(path: Path, content: str) -> tuple[list[str], list[int], list[list
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """The object of these keys and values. Raises ValueError for a key that comes twice: which one is meant?"""
-    counts = Counter(key for key, _ in pairs)
-    if len(counts) < len(pairs):
-        raise ValueError(f"two keys are called {counts.most_common(1)[0][0]!r}")
-    return dict(pairs)
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
+        raise ValueError(f"two keys are called {twice!r}")
+    return found
 
 
 def _cell(value: Any) -> str:

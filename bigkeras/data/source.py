@@ -54,6 +54,13 @@ def ignored_line(splits: Splits) -> str:
     return f"{len(splits.ignored):,} left out that are no examples, the first {name}: {why}"
 
 
+def all_told(splits: Splits) -> Splits:
+    """The same, with what was left out in `found`, too, where that says something."""
+    return (
+        replace(splits, found=f"{splits.found}; {ignored_line(splits)}") if splits.found and splits.ignored else splits
+    )
+
+
 class ArraySource:
     """Examples in memory: columns of equal length, such as {"image": uint8 (n, height, width, channels)}."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from bigkeras.data.files import SPLIT, SPLIT_NAMES, expanded, file_splits, split_place
-from bigkeras.data.source import DataError, Splits
+from bigkeras.data.source import DataError, Splits, all_told
 
 
 def image_table(
@@ -55,7 +55,7 @@ def image_table(
         raise DataError(f"{path}: no row below the first line: at least two classes are needed")
     number = {name: i for i, name in enumerate(class_names)}
     labels = np.array([number[name] for name in names], np.int32)
-    return file_splits(
+    splits = file_splits(
         paths,
         labels,
         np.array(parts),
@@ -66,6 +66,7 @@ def image_table(
         limit_train=limit_train,
         keys=paths,
     )
+    return all_told(splits)
 
 
 def _rows(path: Path) -> tuple[list[int], list[list[str]]]:

@@ -10,7 +10,7 @@ from bigkeras.data.files import part_splits
 from bigkeras.data.folder import class_files, printable
 from bigkeras.data.pair_splits import source_key
 from bigkeras.data.reviews import text_array
-from bigkeras.data.source import ArraySource, DataError, Splits
+from bigkeras.data.source import ArraySource, DataError, Splits, all_told
 
 TEXT_EXTENSIONS = (".txt", ".text", ".md")
 
@@ -58,7 +58,7 @@ def text_folder(
         whole, np.array(parts)[kept], class_names, validation=validation, test=test, seed=seed,
         limit_train=limit_train, keys=[source_key(text.decode()) for text in texts],
     )  # fmt: skip
-    return replace(splits, bad=tuple(bad), ignored=(*ignored, *splits.ignored), read=len(paths))
+    return all_told(replace(splits, bad=tuple(bad), ignored=(*ignored, *splits.ignored), read=len(paths)))
 
 
 def _common_encoding(paths: list[str]) -> str:

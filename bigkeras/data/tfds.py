@@ -1,5 +1,6 @@
 """TensorFlow Datasets, wrapped: without network it fails within seconds where `tfds.load` blocks for minutes."""
 
+import os
 import threading
 import urllib.error
 import urllib.request
@@ -41,14 +42,14 @@ def prepared(dataset: str, directory: Path) -> Any:
     `dataset`: its name and, after a slash, its configuration. Raises DataError where several are prepared.
     """
     for root in (directory, directory / "tfds", expanded("~/tensorflow_datasets")):
-        versions = [path.parent for path in (root / dataset).glob("**/dataset_info.json")]
-        of_each = sorted({version.parent.relative_to(root).as_posix() for version in versions})
+        versions = sorted(path.parent for path in (root / dataset).glob("**/dataset_info.json"))
+        of_each = sorted({os.path.relpath(version.parent, root) for version in versions})
         if len(of_each) > 1 and dataset not in ORIGINS:
             raise DataError(f"{dataset}: there are {', '.join(of_each)} in {root}: name one of them")
         if versions:
             import tensorflow_datasets
 
-            newest = max(versions, key=lambda path: [part.zfill(9) for part in path.name.split(".")])
+            newest = max(reversed(versions), key=lambda path: [part.zfill(9) for part in path.name.split(".")])
             return tensorflow_datasets.builder_from_directory(str(newest))
     return None
 

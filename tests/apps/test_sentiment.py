@@ -211,14 +211,17 @@ def test_a_shipped_text_model_is_small_has_a_card_and_labels_and_answers(app, na
 
 
 @needs_library
-def test_an_app_that_waits_for_input_ends_when_it_is_asked_to(models):
-    command = [sys.executable, "-m", "apps.sentiment", "-", "--model", "words", "--runtime", "c"]
+@pytest.mark.parametrize("named", [False, True])
+def test_an_app_that_waits_for_input_ends_when_it_is_asked_to(named, models, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    place = ["--file", str(tmp_path / "pipe")] if named else ["-"]
+    command = [sys.executable, "-m", "apps.sentiment", *place, "--model", "words", "--runtime", "c"]
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         env=os.environ | {"BIGKERAS_MODELS": str(models), "PYTHONPATH": str(ROOT)},
-    ) as app:  # fmt: skip
-        app.stdin.write(b"a good film\n")
-        app.stdin.flush()
+    ) as app, open(tmp_path / "pipe" if named else os.dup(app.stdin.fileno()), "wb") as lines:  # fmt: skip
+        lines.write(b"a good film\n")
+        lines.flush()
         assert app.stdout.readline()
         app.send_signal(signal.SIGTERM)
         assert app.wait(60) == 128 + signal.SIGTERM

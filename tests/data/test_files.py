@@ -59,6 +59,9 @@ def test_a_layout_of_train_and_test_is_the_split(animals, tmp_path_factory):
     assert (len(splits.train), len(splits.validation), len(splits.test)) == (18, 2, 2) and not splits.found
     asked = image_folder(directory=str(root), validation=0.2, test=0.3)
     assert asked.found == "data.test=0.3: not heeded, since the data says its own parts" and len(asked.validation) == 4
+    (root / "test" / "notes.txt").touch()
+    asked = image_folder(directory=str(root), test=0.3)
+    assert asked.found.count("left out") == 1 and "notes.txt" in asked.found
 
 
 def test_a_folder_beside_the_parts_is_named(animals, tmp_path_factory):
