@@ -12,6 +12,7 @@ from bigkeras.tasks.text import UNSPACED, VOCABULARY_FILE, TextPreprocessor
 # Parts of a text that are hidden one by one. Longer texts are hidden some words at a time: each part costs the model
 # one more answer.
 MOST_PARTS = 100
+MOST_BYTES = 2**22  # of the texts without a part that are answered at a time; each takes several times its size
 BREAK = "\x1f"
 
 Answer = dict[str, tf.Tensor]
@@ -73,10 +74,18 @@ def explanation(answer: Callable[[tf.Tensor], tf.Tensor], labels: Sequence[str])
         part = tf.range(count) // together
         number = -(-count // together)
         joined = tf.strings.unsorted_segment_join(words, part, number)
-        without = tf.where(tf.eye(number, dtype=tf.bool), "", joined[tf.newaxis, :])
-        left = tf.strings.reduce_join(without, 1)
-        weights = probability - tf.gather(answer(left), best, axis=1)
-        return words, tf.gather(weights, part)
+        # So many at a time that their texts fit into memory.
+        some = tf.maximum(1, MOST_BYTES // tf.maximum(1, tf.strings.length(text)))
+
+        def left(first: tf.Tensor) -> tf.Tensor:
+            """How probable the answer is without one part, of those from `first` on."""
+            hidden = tf.range(first, tf.minimum(first + some, number))
+            kept = tf.where(tf.range(number) == hidden[:, tf.newaxis], "", joined[tf.newaxis, :])
+            return tf.gather(answer(tf.strings.reduce_join(kept, 1)), best, axis=1)
+
+        spec = tf.RaggedTensorSpec([None], tf.float32, 0)
+        found = tf.map_fn(left, tf.range(0, number, some), fn_output_signature=spec, parallel_iterations=1)
+        return words, tf.gather(probability - found.flat_values, part)
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="text")])
     def explain(text: tf.Tensor) -> Answer:

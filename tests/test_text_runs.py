@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from apps import savedmodel, sentiment
 from apps.c_api import library_path
-from bigkeras import control
+from bigkeras import control, serving
 from bigkeras.__main__ import main
 from bigkeras.artifact import export, export_classifier
 from bigkeras.assembly import fitted
@@ -423,6 +423,21 @@ def test_the_explanation_names_the_word_that_decided(artifact):
     assert words[2, :5].tolist() == ["很".encode(), "好".encode(), "的".encode(), b" ", b"lovely "]
     answers = loaded.signatures["serving_default"](text=texts)
     assert np.array_equal(told["label"].numpy(), answers["label"][:, 0].numpy())
+
+
+def test_long_texts_are_explained_in_parts_as_if_there_were_memory_for_all(monkeypatch):
+    def answer(texts):
+        lengths = tf.cast(tf.strings.length(texts), tf.float32)
+        return tf.stack([lengths, -lengths], 1) / 100
+
+    texts = tf.constant(["the film was rather good and more", "", "好看", "x"])
+    whole = serving.explanation(answer, ["a", "b"])(texts)
+    for most in (1, 70, 200):
+        monkeypatch.setattr(serving, "MOST_BYTES", most)
+        parts = serving.explanation(answer, ["a", "b"])(texts)
+        for name, value in whole.items():
+            np.testing.assert_array_equal(parts[name], value)
+    np.testing.assert_allclose(whole["weight"][0, :3], [0.04, 0.05, 0.04], atol=1e-6)
 
 
 def test_a_long_text_is_explained_some_words_at_a_time(artifact):

@@ -123,7 +123,8 @@ def text_classification(
 
     `vocabulary`: a vocabulary file, the directory of a run whose preprocessor is taken over as it is, or the words by
     id. `nfkc`: None
-    normalises words and characters; subwords have a normaliser of their own. The rest: TextPreprocessor.
+    normalises words and characters, and for WordPieces that are learned here; published ones expect what their authors
+    did, and SentencePiece has a normaliser of its own. The rest: TextPreprocessor.
     """
     _check(tokens=tokens, truncation=truncation, ngrams=ngrams, length=length, size=vocabulary_size, buckets=buckets)
     asked = {
@@ -134,7 +135,7 @@ def text_classification(
     if found is not None:
         return TextClassification(found, splits.class_names, augmentation)
     if nfkc is None:
-        nfkc = tokens in ("word", "character")
+        nfkc = tokens in ("word", "character") or (tokens == "wordpiece" and not vocabulary)
     if ngrams == 1:
         buckets = 0
     values = TextPreprocessor(

@@ -173,6 +173,14 @@ def test_a_vocabulary_knows_nothing_of_the_other_splits(tokens):
     assert text_classification(replace(train, validation=other, test=other), **options).preprocessor == alone
 
 
+def test_word_pieces_that_are_learned_here_are_of_normalised_texts_and_published_ones_of_plain_ones():
+    learned = text_classification(splits_of(*TRAINING), tokens="wordpiece", vocabulary_size=320, length=16)
+    assert ids(learned.preprocessor, "ｆｉｌｍ ﬁne") == ids(learned.preprocessor, "film fine")
+    words = learned.preprocessor.vocabulary
+    given = text_classification(splits_of(*TRAINING), tokens="wordpiece", vocabulary=words, length=16)
+    assert given.preprocessor == replace(learned.preprocessor, nfkc=False)
+
+
 def test_a_sentencepiece_model_without_padding_first_is_refused(tmp_path):
     import sentencepiece
 
