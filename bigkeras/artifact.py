@@ -60,7 +60,7 @@ def export(run_dir: str | Path, directory: str | Path, examples: Sequence[bytes]
     labels = texts["labels.txt"].removesuffix("\n").split("\n")
     model = _load_model(run_dir)
     preprocessor = load_preprocessor(run_dir)
-    if json.loads(texts["preprocessor.json"])["kind"] == "masked_text":
+    if _values(run_dir / "preprocessor.json", texts["preprocessor.json"]).get("kind") == "masked_text":
         raise ExportError(
             f"{run_dir}: a masked language model answers nothing by itself: train a classifier from it, with "
             f"--set start_from={run_dir}, and export that"
@@ -350,18 +350,28 @@ def _umask() -> int:
     return mask
 
 
+def _values(path: Path, text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise ExportError(f"{path}: cannot be read: {error}") from None
+    if not isinstance(found, dict):
+        raise ExportError(f"{path}: not a JSON object")
+    return found
+
+
 def _card(directory: Path, run_dir: Path, texts: Mapping[str, str], model: keras.Model, preprocessor: Any) -> str:
     from bigkeras.data import DATASETS
 
-    recipe = json.loads(texts["recipe.json"])
-    environment = run_dir / "environment.json"
+    place = run_dir / "environment.json"
+    recipe = _values(run_dir / "recipe.json", texts["recipe.json"])
     source = DATASETS.get(recipe["data"]["name"])
     return card(
         name=directory.name,
         directory=str(directory),
         recipe=recipe,
-        metrics=json.loads(texts.get("metrics.json", "{}")),
-        environment=json.loads(_text(environment)) if environment.is_file() else {},
+        metrics=_values(run_dir / "metrics.json", texts.get("metrics.json", "{}")),
+        environment=_values(place, _text(place)) if place.is_file() else {},
         data_notes=(source.__doc__ or "") if source else "",
         labels=texts["labels.txt"].removesuffix("\n").split("\n") if texts["labels.txt"] else [],
         parameters=model.count_params(),

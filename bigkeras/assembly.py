@@ -127,6 +127,9 @@ def prepare(network: keras.Model, recipe: Recipe, task: Task, splits: Splits, sa
         freeze(network, recipe.freeze_until)
     if recipe.lora:
         named("lora", lambda: add_lora(network, recipe.lora or 0, whole=fresh))
+    if network.losses:
+        told = "losses of its own, as by regularizers, which are not learned: l1 and l2 of the recipe are"
+        raise RecipeError(f"model {recipe.model.name}: has {told}")
     ours = recipe.model.name in MODELS  # and not one's own, which may draw otherwise, or come trained
     if ours and recipe.consistency and not any(v.path.endswith("seed_generator_state") for v in network.variables):
         raise RecipeError(

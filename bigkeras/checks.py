@@ -70,7 +70,13 @@ def check_kept(directory: Path, files: Mapping[str, bytes]) -> None:
     """Raises RunError where a run has learned with another vocabulary, or other statistics, than were found now."""
     for name, data in files.items() if has_learned(directory) else ():
         path = directory / name
-        if not name.startswith("examples/") and path.is_file() and not _alike(name, path.read_bytes(), data):
+        if name.startswith("examples/") or not path.is_file():
+            continue
+        try:
+            alike = _alike(name, path.read_bytes(), data)
+        except (OSError, ValueError) as error:
+            raise RunError(f"{path}: cannot be read: {error}") from None
+        if not alike:
             raise RunError(
                 f"{directory}: its {name} would be another one now, since what it starts from or a package has changed "
                 "since it began; take another --run-dir"

@@ -108,6 +108,7 @@ class Control(keras.callbacks.Callback):
         self.finished = self._enough()
         if position.step:
             self.saved_metrics = self._metric_values()
+        self.first = position.step
         self.began = (time.monotonic(), position.step)  # an epoch whose steps are all done has no other beginning
 
     # ------------------------------------------------------------------ Keras' hooks
@@ -124,6 +125,7 @@ class Control(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Counts, looks at the loss, and saves or leaves where asked."""
         done = self.steps - self.step.steps_left
+        self.first = self.position.step + 1  # of the steps of this call
         self.position = checkpoint.Position(self.position.epoch, done, self.position.history, self.bad)
         self._check_loss(logs)
         asked, due = self._agree()
@@ -306,8 +308,11 @@ class Control(keras.callbacks.Callback):
         """The error for a run whose numbers are gone."""
         kept = [p for p in (self.directory / "best.keras", self.directory / "checkpoints") if p.exists()]
         good = f"the last good weights are in {self.directory}" if kept else "no weights had been saved before"
+        at = f"step {self.position.step}"
+        if self.first < self.position.step:
+            at = f"one of the steps {self.first} to {self.position.step}"
         return Diverged(
-            f"{what} at step {self.position.step} of epoch {self.position.epoch + 1}; {good}; try a lower "
+            f"{what} at {at} of epoch {self.position.epoch + 1}; {good}; try a lower "
             "--set optimizer.learning_rate or --set clip_norm=1"
         )
 

@@ -15,7 +15,8 @@ from bigkeras import gpus, runtime
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES: tuple[str, ...] = ("tensorflow", "keras", "numpy", "h5py", "protobuf", "tensorboard", "tensorflow-datasets")
-PACKAGES += ("pillow", "scikit-learn", "matplotlib", "safetensors")
+PACKAGES += ("pillow", "scikit-learn", "matplotlib", "safetensors", "tensorflow-text", "sentencepiece", "sacrebleu")
+PACKAGES += ("array_record", "charset-normalizer")
 PYTHON = ((3, 11), (3, 13))
 LOW_DISK, LOW_MEMORY = 5.0, 4.0
 FLAGS = ("avx", "avx2", "avx512f", "avx512_bf16", "amx_bf16", "avx512_fp16")

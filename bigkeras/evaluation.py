@@ -297,8 +297,11 @@ def _merge(
         complete = path.exists()
         before = read_json(path) if complete else {}
         merged = {**before, **metrics}
-        with open(directory / "log.csv", encoding="utf-8", newline="") as file:
-            history = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+        try:
+            with open(directory / "log.csv", encoding="utf-8", newline="") as file:
+                history = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+        except (ValueError, TypeError) as error:
+            raise RunError(f"{directory / 'log.csv'}: cannot be read: {error}") from None
         # Before the pictures, which may fail.
         if complete:
             write_json(path, merged)

@@ -25,6 +25,7 @@ AXES: tuple[tuple[str, int], ...] = (
     (r".*embedding/(embeddings|table\d+)", -2),
     (r".*(lstm|gru|simple_rnn)_cell/(kernel|recurrent_kernel|bias)", -1),
     (r".*conv[^/]*/(kernel|bias)", -1),
+    (r"(stem|stage\d+)/(kernel|bias)", -1),
 )
 
 

@@ -1,7 +1,6 @@
 """report.md of a run: the score first, then classes, pictures, how to do it again and where it ran."""
 
 import csv
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -284,7 +283,7 @@ def where(directory: Path) -> str:
     path = directory / "environment.json"
     if not path.exists():
         return ""
-    rows = list(_flat(json.loads(path.read_text(encoding="utf-8"))))
+    rows = list(_flat(read_json(path)))
     return "## Where it ran\n\n" + table(["what", "value"], rows)
 
 

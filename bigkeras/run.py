@@ -43,6 +43,7 @@ def opened(run_dir: Path, recipe: Recipe) -> Iterator[Path]:
         run_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"{run_dir}: cannot be made: {error.strerror}") from None
+    begun = (run_dir / RUN_LOCK).exists()
     try:
         lock = open(run_dir / RUN_LOCK, "a+")  # noqa: SIM115  held below
     except OSError as error:
@@ -55,7 +56,7 @@ def opened(run_dir: Path, recipe: Recipe) -> Iterator[Path]:
             raise RunError(f"{run_dir}: process {lock.read().strip() or 'unknown'} is training in it") from None
         except OSError as error:
             raise RunError(f"{run_dir}: cannot be locked: {error.strerror}") from None
-        _claim(run_dir, recipe)
+        _claim(run_dir, recipe, begun)
         lock.truncate(0)
         lock.write(f"{os.getpid()}\n")
         lock.flush()
@@ -74,14 +75,17 @@ def scores_held(run_dir: Path) -> Iterator[None]:
         yield
 
 
-def _claim(run_dir: Path, recipe: Recipe) -> None:
+def _claim(run_dir: Path, recipe: Recipe, begun: bool) -> None:
+    """Writes the recipe. `begun`: by a command before, whose recipe was perhaps a mistake."""
     held, search = run_dir / "recipe.json", run_dir / "search.json"
+    if saved_version(run_dir) is not None:
+        raise RunError(f"{run_dir}: an exported model; take another --run-dir")
     if held.exists():
         other = asked_for(run_dir)
         ours, theirs = json.loads(recipe.to_json()), json.loads(other.to_json())
         learned = [key for key in ours if key not in NOT_LEARNED]
         differing = [key for key in learned if _whole(key, ours[key]) != _whole(key, theirs[key])]
-        if differing and not has_learned(run_dir):  # as after a mistake in the first command
+        if differing and begun and not has_learned(run_dir):  # as after a mistake in the first command
             search.unlink(missing_ok=True)
             write_text(held, recipe.to_json())
         elif differing:

@@ -199,7 +199,7 @@ def fit_best(recipe: Recipe, directory: Path, splits: Splits, fit: Any, log: Any
 def preferred(scores: Mapping[str, Mapping[str, Any]], monitor: str) -> str:
     """The candidate with the best value of `monitor`; of those that chance does not tell apart, the one of least loss.
 
-    `scores`: validation's scores by name. Chance is one standard error of a share: of 860 examples of which 90 % are
+    `scores`: validation's scores by name. Chance is one standard error: of 860 examples of which 90 % are
     right, one point. The loss weighs how sure each answer is, and so tells more with the same examples.
     """
     if monitor == "val_loss":
@@ -207,8 +207,16 @@ def preferred(scores: Mapping[str, Mapping[str, Any]], monitor: str) -> str:
     shares = {name: _share(values, monitor) for name, values in scores.items()}
     first = max(shares, key=lambda name: shares[name])
     share = shares[first]
-    chance = math.sqrt(share * (1 - share) / scores[first]["examples"])
+    chance = _chance(scores[first], share, monitor)
     return min((name for name in shares if shares[name] >= share - chance), key=lambda name: scores[name]["loss"])
+
+
+def _chance(values: Mapping[str, Any], share: float, monitor: str) -> float:
+    """One standard error: of a share of the examples; of macro F1, of a mean of shares, each of a class's examples."""
+    if monitor == "val_macro_f1":
+        found = [(row["f1"], row["support"]) for row in values["per_class"] if row["support"]]
+        return math.sqrt(sum(f1 * (1 - f1) / support for f1, support in found)) / len(found)
+    return math.sqrt(share * (1 - share) / values["examples"])
 
 
 def _share(values: Mapping[str, Any], monitor: str) -> float:

@@ -181,9 +181,12 @@ class Step(keras.Model):
                 loss += self.penalty(variables) / shares
             scaled = self._scale(loss)
         gradients = tape.gradient(scaled, variables)
-        # On their way to parameter servers, the rows of an embedding stay rows.
+        # On their way to parameter servers, the rows of an embedding stay rows, each of them once: a norm and a square
+        # are of their sum.
         if self.number is None or self.micro_batches > 1:
             gradients = [tf.convert_to_tensor(g) for g in gradients]
+        else:
+            gradients = [rows_once(g) for g in gradients]
         self._count(losses, labels if self.num_classes is None else tf.argmax(targets, -1), logits, weights)
         return data_loss, gradients
 
@@ -372,6 +375,15 @@ def synchronised(network: keras.Model, strategy: tf.distribute.Strategy) -> Iter
 def twice(x: Any) -> Any:
     """A batch, and after it the same once more."""
     return tf.nest.map_structure(lambda part: tf.concat([part, part], 0), x)
+
+
+def rows_once(gradient: Any) -> Any:
+    """A gradient by rows with those added up that it has several times; another one as it is."""
+    if not isinstance(gradient, tf.IndexedSlices):
+        return gradient
+    rows, places = tf.unique(gradient.indices)
+    values = tf.math.unsorted_segment_sum(gradient.values, places, tf.size(rows))
+    return tf.IndexedSlices(values, rows, gradient.dense_shape)
 
 
 def penalty(l1: float, l2: float) -> Callable[[list[Any]], Any] | None:

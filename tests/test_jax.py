@@ -219,10 +219,11 @@ def test_heads_feed_forwards_and_embeddings_are_parted_where_they_divide():
     assert layouts(shapes, 4)["embedding/embeddings"] == (None, None)  # 30 rows
 
 
-@pytest.mark.parametrize("name", ["resnet", "lstm", "bert", "transformer_translator"])
+@pytest.mark.parametrize("name", ["resnet", "simple_cnn", "lstm", "bert", "transformer_translator"])
 def test_every_family_has_parts(name):
     small = {
         "resnet": {"input_shape": (8, 8, 3), "num_classes": 4, "depth": 8},
+        "simple_cnn": {"input_shape": (8, 8, 3), "num_classes": 4, "filters": 16, "width": 16},
         "lstm": {"vocabulary_size": 30, "length": 12, "num_classes": 4, "units": 8},
         "bert": {"vocabulary_size": 30, "length": 12, "num_classes": 4, "size": "tiny"},
         "transformer_translator": {"vocabulary_size": 30, "length": 12, "depth": 1, "width": 8, "num_heads": 2},

@@ -167,10 +167,25 @@ def test_the_best_candidate_becomes_the_run_and_a_second_call_finds_it_done(digi
 )
 def test_of_candidates_that_chance_does_not_tell_apart_the_surer_one_is_kept(monitor, accuracies, losses, kept):
     scores = {
-        str(i): {"examples": 100, "accuracy": accuracy, "loss": loss, "macro": {"f1": 0.8}}
+        str(i): {
+            "examples": 100,
+            "accuracy": accuracy,
+            "loss": loss,
+            "macro": {"f1": 0.8},
+            "per_class": [{"f1": 0.8, "support": 50}] * 2,
+        }
         for i, (accuracy, loss) in enumerate(zip(accuracies, losses, strict=True))
     }
     assert search.preferred(scores, monitor) == str(kept)
+
+
+def test_of_macro_f1_chance_is_that_of_the_rare_class():
+    def scores(f1, loss):
+        rows = [{"f1": f1, "support": 10}, {"f1": 0.99, "support": 990}]
+        return {"examples": 1000, "accuracy": 0.99, "loss": loss, "macro": {"f1": (f1 + 0.99) / 2}, "per_class": rows}
+
+    assert search.preferred({"one": scores(0.6, 0.5), "other": scores(0.5, 0.4)}, "val_macro_f1") == "other"
+    assert search.preferred({"one": scores(0.9, 0.5), "other": scores(0.5, 0.4)}, "val_macro_f1") == "one"
 
 
 @pytest.mark.parametrize(

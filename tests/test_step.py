@@ -13,7 +13,7 @@ from bigkeras.layers import BatchNorm
 from bigkeras.optimization import make_optimizer
 from bigkeras.recipe import Choice, Recipe
 from bigkeras.runtime import Machine
-from bigkeras.step import Step, penalty
+from bigkeras.step import Step, penalty, rows_once
 from bigkeras.strategies import strategy
 from bigkeras.tasks import LOSSES, TASKS
 from bigkeras.tasks.cross_entropy import divergence
@@ -216,3 +216,20 @@ def test_the_gradient_of_the_divergence_is_that_of_its_definition():
 def test_class_weights_count_in_the_loss(splits):
     plain, weighted = train(splits, recipe()), train(splits, recipe(), class_weights=np.array([3.0, 1.0, 0.1]))
     assert difference(plain, weighted) > 1e-3
+
+
+@pytest.mark.parametrize("name", ["adamw", "rmsprop", "adagrad"])
+def test_rows_that_stand_there_several_times_are_learned_from_once_by_their_sum(name):
+    ids = tf.constant([[1, 1, 1, 2]])
+    weights = []
+    for made in (tf.convert_to_tensor, rows_once):
+        table = keras.Variable(np.ones((4, 3)), dtype="float32")
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(tf.gather(table.value, ids) * [[[0.1], [0.2], [0.3], [0.4]]])
+        gradients, norm = tf.clip_by_global_norm([made(tape.gradient(loss, table.value))], 0.5)
+        np.testing.assert_allclose(norm, np.sqrt(3 * (0.6**2 + 0.4**2)), rtol=1e-6)
+        optimizer = make_optimizer(recipe(optimizer=Choice(name, {"learning_rate": 0.1})), 10)
+        optimizer.apply(gradients, [table])
+        weights.append(table.numpy())
+    np.testing.assert_allclose(weights[1], weights[0], rtol=1e-6)
+    assert (weights[0][1:3] != 1).all()

@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -231,6 +232,8 @@ def test_a_loss_that_is_no_number_stops_the_run_and_says_where(tmp_path):
     wild = TINY.override(**{"optimizer": Choice("sgd", {"learning_rate": 1e30}), "ema": None})
     with pytest.raises(Diverged, match=r"at step \d+ of epoch 1; no weights had been saved before"):
         fit(wild, tmp_path / "none", log=QUIET)
+    with pytest.raises(Diverged, match=r"at one of the steps 1 to \d+ of epoch 1; no weights"):
+        fit(wild, tmp_path / "many", log=QUIET, machine=Machine(steps_per_call=4))
     slower = wild.override(**{"optimizer.learning_rate": 1e15})
     with pytest.raises(Diverged, match=r"at step \d+ of epoch 1; the last good weights"):
         fit(slower, tmp_path / "run", log=QUIET, machine=Machine(checkpoint_seconds=0))
@@ -297,6 +300,7 @@ def test_precision_auto_is_the_fastest_here_and_stays_that_of_the_run(whole, tmp
     assert "precision mixed_bfloat16: the test says so" in capsys.readouterr().err
     # Not that of a command that learned nothing.
     (tmp_path / "mistaken").mkdir()
+    (tmp_path / "mistaken" / ".lock").touch()
     TINY.override(precision="mixed_float16").save(tmp_path / "mistaken" / "recipe.json")
     fit(TINY.override(precision="auto", epochs=1), tmp_path / "mistaken", log=QUIET)
     assert load(tmp_path / "mistaken").precision == "mixed_bfloat16"
@@ -307,6 +311,39 @@ def test_precision_auto_is_the_fastest_here_and_stays_that_of_the_run(whole, tmp
 def test_another_recipe_in_the_same_directory_is_refused(whole):
     with pytest.raises(RunError, match=r"holds a run of another recipe \(epochs: 3, asked for 4\)"):
         fit(TINY.override(epochs=4), whole, log=QUIET)
+
+
+def test_a_recipe_that_no_run_has_written_and_an_exported_model_stay_as_they_are(tmp_path):
+    TINY.override(epochs=4).save(tmp_path / "recipe.json")
+    with (
+        pytest.raises(RunError, match=r"holds a run of another recipe \(epochs: 4, asked for 3\)"),
+        opened(tmp_path, TINY),
+    ):
+        pass
+    assert load(tmp_path).epochs == 4
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "saved_model.pb").touch()
+    for epochs in (3, 4):
+        with pytest.raises(RunError, match="an exported model; take another --run-dir"):
+            fit(TINY.override(epochs=epochs), tmp_path, log=QUIET)
+
+
+def test_what_was_cut_off_of_a_runs_files_is_named(whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "run")
+    (tmp_path / "run" / "metrics.json").unlink()
+    (tmp_path / "run" / "preprocessor.json").write_text('{"kind": "im')
+    with pytest.raises(RunError, match=r"preprocessor\.json: cannot be read"):
+        fit(TINY, tmp_path / "run", log=QUIET)
+
+
+def test_losses_of_a_models_own_are_refused(tmp_path):
+    def mine(*, input_shape, num_classes):
+        inputs = keras.Input(input_shape, name="image")
+        x = keras.layers.Dense(num_classes, kernel_regularizer="l2", name="logits")(keras.layers.Flatten()(inputs))
+        return keras.Model(inputs, x)
+
+    with pytest.raises(RecipeError, match="model mine: has losses of its own, as by regularizers"):
+        fit(TINY.override(model=Choice("mine")), tmp_path / "run", model=mine, log=QUIET)
 
 
 def test_another_claim_makes_no_other_recipe(whole):

@@ -116,6 +116,10 @@ def _splits(
     check_fractions(validation=validation)
     if limit_train is not None and limit_train < 1:
         raise DataError(f"limit_train={limit_train}: at least 1, or null for all")
+    for name, (_, labels) in (("train", train), ("test", test)):
+        if len(labels) and not 0 <= labels.min() <= labels.max() < len(class_names):
+            told = f"labels from {labels.min()} to {labels.max()}, where there are {len(class_names)} classes from 0 on"
+            raise DataError(f"the {name} images have {told}: another data set")
     whole = ArraySource({"image": train[0]}, train[1], "train")
     tested = ArraySource({"image": test[0]}, test[1], "test")
     if not validation and limit_train is None:

@@ -1,11 +1,12 @@
 """Packed pictures: a data set as a few ArrayRecord files instead of very many small ones."""
 
+import contextlib
 import json
 import os
 import shutil
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -186,21 +187,26 @@ class _Shards:
         from array_record.python.array_record_module import ArrayRecordWriter
 
         if self.writer is not None and self.written + len(record) > self.shard_bytes:
-            self.writer.close()
-            self.writer = None
+            self._end()
         if self.writer is None:
             self.names.append(f"pictures-{len(self.names):05d}.array_record")
             # One record a group: reading one example reads nothing else. Pictures are compressed already.
             self.writer = ArrayRecordWriter(str(self.directory / self.names[-1]), "group_size:1,uncompressed")
             self.written = 0
-        self.writer.write(record)
+        with _told(self.directory / self.names[-1]):
+            self.writer.write(record)
         self.written += len(record)
 
     def close(self) -> dict[str, int]:
         """The shards' names and sizes."""
         if self.writer is not None:
-            self.writer.close()
+            self._end()
         return {name: (self.directory / name).stat().st_size for name in self.names}
+
+    def _end(self) -> None:
+        with _told(self.directory / self.names[-1]):
+            self.writer.close()
+        self.writer = None
 
 
 def _names(root: Path) -> Callable[[int], str]:
@@ -210,3 +216,12 @@ def _names(root: Path) -> Callable[[int], str]:
     except NUMPY_BROKEN as error:
         raise DataError(f"{root / 'names.npy'}: cannot be read: {error}: pack the data set again") from None
     return lambda record: bytes(blob[offsets[record] : offsets[record + 1]]).decode()
+
+
+@contextlib.contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Raises DataError for what ArrayRecord raises where a file cannot be written, as on a full disk."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise DataError(f"{path}: cannot be written: {str(error).splitlines()[0]}") from None

@@ -59,13 +59,15 @@ def random_resized_crop(
 ) -> tf.Tensor:
     """A part of one image, uint8 `(any, any, channels)`, of random area and shape, as `(*size, channels)`.
 
-    The area is uniform from `minimum_area` to 1 of the picture, the ratio log-uniform from 3/4 to 4/3 (Szegedy et al.
-    2014, "Going deeper with convolutions", section 6); Keras has no such layer.
+    The area is uniform from `minimum_area` to 1 of the picture, the ratio of its sides log-uniform from 3/4 to 4/3, or
+    the nearest that the picture holds (Szegedy et al. 2014, "Going deeper with convolutions", section 6); Keras has no
+    such layer.
     """
     height, width = tf.shape(image)[0], tf.shape(image)[1]
     high, wide = tf.cast(height, tf.float32), tf.cast(width, tf.float32)
     area = (minimum_area + (1 - minimum_area) * randoms[3]) * high * wide
-    ratio = tf.exp((randoms[4] * 2 - 1) * tf.math.log(4 / 3))
+    # Within what the picture holds, so that the area stays what was drawn.
+    ratio = tf.clip_by_value(tf.exp((randoms[4] * 2 - 1) * tf.math.log(4 / 3)), area / high**2, wide**2 / area)
     rows = tf.clip_by_value(tf.cast(tf.round(tf.sqrt(area / ratio)), tf.int32), 1, height)
     columns = tf.clip_by_value(tf.cast(tf.round(tf.sqrt(area * ratio)), tf.int32), 1, width)
     top = tf.cast(tf.floor(randoms[5] * tf.cast(height - rows + 1, tf.float32)), tf.int32)
@@ -100,6 +102,9 @@ AUGMENTATIONS = {**BATCH, **EXAMPLE, **LAYERS}
 
 def check_augmentation(choices: Sequence[Choice]) -> None:
     """Raises RecipeError for a name or argument that is not there."""
+    twice = [name for name in EXAMPLE if sum(choice.name == name for choice in choices) > 1]
+    if twice:
+        raise RecipeError(f"augmentation {twice[0]}: stands there twice, and a picture is cut out of one once")
     for choice in choices:
         check("augmentation", choice, AUGMENTATIONS, given=("pixels", "image", "randoms", "size", "seed", "name"))
         area = choice.args.get("minimum_area", 1)

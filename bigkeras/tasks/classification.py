@@ -35,9 +35,22 @@ def focal(gamma: float = 2.0, label_smoothing: float = 0.0) -> Callable:
     check_smoothing(label_smoothing)
     if gamma < 0:
         raise ValueError(f"gamma={gamma}: at least 0")
-    return keras.losses.CategoricalFocalCrossentropy(
-        alpha=1.0, gamma=gamma, from_logits=True, label_smoothing=label_smoothing, reduction="none"
-    )
+    return Focal(gamma, label_smoothing)
+
+
+class Focal(keras.losses.Loss):
+    """-Σ t (1 - p)^γ log p, from logits: Keras' own clips p at 1e-7, and below that an example teaches nothing."""
+
+    def __init__(self, gamma: float, label_smoothing: float) -> None:
+        super().__init__(name="focal", reduction="none")
+        self.gamma, self.label_smoothing = gamma, label_smoothing
+
+    def call(self, targets: Any, logits: Any) -> Any:
+        """One value an example; `targets` and `logits` are `(batch, classes)`."""
+        smooth = self.label_smoothing
+        logs = keras.ops.log_softmax(logits, axis=-1)
+        away = keras.ops.maximum(1 - keras.ops.exp(logs), 1e-7)  # whose root has no slope at 0
+        return -keras.ops.sum((targets * (1 - smooth) + smooth / logits.shape[-1]) * away**self.gamma * logs, -1)
 
 
 LOSSES: dict[str, Callable] = {"cross_entropy": cross_entropy, "focal": focal}
@@ -193,7 +206,8 @@ def survey(source: Source) -> tuple[np.ndarray, int]:
 
     seen = list(_sampled(source, look))
     if not seen:
-        raise DataError(f"{source.name(0)}: no image of a sample of {min(SAMPLE, len(source))} can be read")
+        why = reason(source, 0, lambda columns: decode_image(columns["image"], channels=3))
+        raise DataError(f"none of {min(SAMPLE, len(source))} images can be read, such as {source.name(0)}: {why}")
     return np.stack([shape.numpy() for shape, _ in seen]), 1 if all(grey.numpy() for _, grey in seen) else 3
 
 
@@ -213,7 +227,8 @@ def sample_pixels(source: Source, preprocessor: ImagePreprocessor, most: int | N
         return np.concatenate([preprocessor.fit_size(source.fetch(p)["image"]).numpy() for p in parts])
     decoded = list(_sampled(source, lambda i: preprocessor.decode(source.fetch(i)["image"]), most or SAMPLE))
     if not decoded:
-        raise DataError(f"{source.name(0)} and those like it: none of the images can be read")
+        why = reason(source, 0, lambda columns: preprocessor.decode(columns["image"]))
+        raise DataError(f"none of the images can be read, such as {source.name(0)}: {why}")
     return np.stack([pixels.numpy() for pixels in decoded])
 
 
@@ -243,7 +258,7 @@ def _decoded(source: Source, task: ImageClassification, bad: list[tuple[str, str
         kept += row["index"][row["valid"]].tolist()
         bad += [(source.name(int(i)), reason(source, int(i), task.prepare)) for i in row["index"][~row["valid"]]]
     if not kept:
-        raise DataError(f"{source.name(0)}: none of the {len(source)} images can be read")
+        raise DataError(f"none of the {len(source)} images can be read, such as {bad[-1][0]}: {bad[-1][1]}")
     return ArraySource({"image": np.concatenate(images)}, source.labels[kept], [source.name(i) for i in kept])
 
 

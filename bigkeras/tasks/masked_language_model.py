@@ -208,9 +208,15 @@ def hider(preprocessor: TextPreprocessor, rate: float) -> Callable[[tf.Tensor, t
         chance = tf.where(real, _chance(seeds[:, None], word), 1.0)
         chosen = chance < tf.maximum(rate, tf.math.nextafter(tf.reduce_min(chance, axis=1, keepdims=True), 1.0))
         chosen &= real
-        count = tf.cast(tf.math.ceil(tf.cast(width, tf.float32) * (rate * CAPACITY)), tf.int32)
-        # Of a text where chance takes more than that, the words from the first one on that would be cut are left.
-        beyond = chosen & (tf.cumsum(tf.cast(chosen, tf.int32), axis=1) > count)
+
+        def room(widths: tf.Tensor) -> tf.Tensor:
+            return tf.cast(tf.math.ceil(tf.cast(widths, tf.float32) * (rate * CAPACITY)), tf.int32)
+
+        # Of a text where chance takes more than that, the words from the first one on that would be cut are left: as
+        # many as if it stood alone, whatever it stands beside, here or on another replica.
+        count, own = room(width), preprocessor.width(tf.reduce_sum(tf.cast(ids != PADDING, tf.int32), 1))
+        most = tf.minimum(room(own), count)[:, None]
+        beyond = chosen & (tf.cumsum(tf.cast(chosen, tf.int32), axis=1) > most)
         chosen &= word < tf.reduce_min(tf.where(beyond, word, tf.int64.max), axis=1, keepdims=True)
         # Of equal ones, the first are taken.
         taken, places = tf.math.top_k(tf.cast(chosen, tf.int32), count)

@@ -36,7 +36,7 @@ class TextPreprocessor:
     (as BERT, between [CLS] and [SEP]) or "sentencepiece". At most `length` tokens of a text are kept: its beginning
     ("head"), or a quarter from its beginning and the rest from its end ("head_tail": Sun et al. 2019, "How to
     Fine-Tune BERT", section 5.3.1). With `ngrams` above 1, the n-grams of 2 … `ngrams` neighbouring tokens follow the
-    tokens, hashed into `buckets` ids after the vocabulary's (Joulin et al. 2016, "Bag of Tricks", section 2.1).
+    tokens, hashed into `buckets` ids after the vocabulary's (Joulin et al. 2016, "Bag of Tricks", section 2.2).
     `vocabulary`: the tokens by id; of SentencePiece, `sentencepiece` is the model file's bytes.
     """
 
@@ -130,11 +130,14 @@ class TextPreprocessor:
     def padded(self, ids: tf.RaggedTensor) -> tf.Tensor:
         """Ragged ids with their n-grams, padded: int32 `(batch, one of a few lengths)`."""
         ids = self.with_ngrams(ids)
+        width = self.width(tf.reduce_max(tf.concat([[1], ids.row_lengths()], 0)))
+        return tf.ensure_shape(ids.to_tensor(PADDING, shape=tf.stack([-1, width])), (None, None))
+
+    def width(self, longest: tf.Tensor) -> tf.Tensor:
+        """To how many ids texts are padded of which the longest has so many; int32."""
         (most,) = self.shape
         step = -(-most // (8 * WIDTHS)) * 8
-        longest = tf.cast(tf.reduce_max(tf.concat([[1], ids.row_lengths()], 0)), tf.int32)
-        width = tf.minimum(-(-longest // step) * step, most)
-        return tf.ensure_shape(ids.to_tensor(PADDING, shape=tf.stack([-1, width])), (None, None))
+        return tf.minimum(-(-tf.cast(longest, tf.int32) // step) * step, most)
 
     def to_json(self) -> str:
         """JSON text; `from_json` gives an equal preprocessor with the files of `files` beside it."""

@@ -143,6 +143,9 @@ def test_cifar10_reads_npz_and_binary_batches_alike(tmp_path):
     first, second = (arrays.cifar10(directory=str(folder), validation=0) for folder in (npz, batches))
     np.testing.assert_array_equal(first.train.columns["image"], second.train.columns["image"])
     np.testing.assert_array_equal(first.test.labels, second.test.labels)
+    np.savez(npz / "cifar10_test.npz", x=images, y=labels + 1)
+    with pytest.raises(DataError, match="the test images have labels from 1 to 10, where there are 10 classes"):
+        arrays.cifar10(directory=str(npz))
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "half", "flipped", "encrypted", "array"])

@@ -13,7 +13,7 @@ from bigkeras.data.source import ArraySource, DataError, FileSource, Splits
 from bigkeras.inheritance import inherited
 from bigkeras.recipe import Choice, Recipe
 from bigkeras.tasks import classification, load_preprocessor
-from bigkeras.tasks.classification import focal, image_classification, sample_pixels
+from bigkeras.tasks.classification import cross_entropy, focal, image_classification, sample_pixels
 from bigkeras.tasks.images import ImagePreprocessor
 
 
@@ -121,10 +121,26 @@ def test_pictures_of_which_none_can_be_read_are_told(tmp_path):
     paths = [tmp_path / f"{i}.png" for i in range(3)]
     for path in paths:
         path.write_bytes(b"no picture")
-    with pytest.raises(DataError, match=r"0\.png and those like it: none of the images can be read"):
+    with pytest.raises(DataError, match=r"none of the images can be read, such as .*0\.png: \w+"):
         sample_pixels(
             FileSource([str(path) for path in paths], [0, 1, 0]), ImagePreprocessor(height=8, width=8, channels=1)
         )
+
+
+def test_focal_loss_teaches_from_the_hardest_examples_too():
+    logits = tf.constant([[0.0, 20.0], [0.0, 1.0], [30.0, 0.0]])
+    targets = tf.one_hot([0, 0, 0], 2)
+    plain = cross_entropy()(targets, logits)
+    np.testing.assert_allclose(focal(gamma=0.0)(targets, logits), plain, rtol=1e-6)
+    np.testing.assert_allclose(focal(0.0, 0.1)(targets, logits), cross_entropy(0.1)(targets, logits), rtol=1e-5)
+    for gamma in (0.5, 2.0):
+        with tf.GradientTape() as tape:
+            tape.watch(logits)
+            losses = focal(gamma)(targets, logits)
+        wrong = 1 - tf.nn.softmax(logits)[:, 0]
+        np.testing.assert_allclose(losses, wrong**gamma * plain, atol=1e-6)
+        slope = tape.gradient(losses, logits).numpy()
+        assert np.isfinite(slope).all() and slope[0, 0] == pytest.approx(-1, abs=1e-3)
 
 
 def test_focal_loss_takes_no_negative_gamma():

@@ -84,6 +84,15 @@ def test_the_same_seed_hides_the_same_and_another_one_other_words():
     assert (first != other).any()
 
 
+def test_what_stands_beside_a_text_changes_nothing_of_what_is_hidden():
+    texts = many_texts(400)[:, :48]
+    texts[:, 47] = SEP
+    widths = [int(WORDPIECE.width(longest)) for longest in (48, 200)]
+    alone, beside = (hide(np.pad(texts, ((0, 0), (0, width - 48)))) for width in widths)
+    np.testing.assert_array_equal(alone[1], beside[1][:, : widths[0]])
+    assert alone[4].sum() == beside[4].sum() and beside[4].shape[1] > alone[4].shape[1]
+
+
 def test_of_every_text_something_is_asked_and_of_a_text_without_words_nothing():
     ids = np.tile([[CLS, 5, 8, 9, SEP, 0]], (200, 1))
     _, _, places, _, weights = hide(ids)
