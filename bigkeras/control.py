@@ -147,6 +147,9 @@ class Control(keras.callbacks.Callback):
 
     def on_test_batch_end(self, batch: int, logs: Any = None) -> None:
         """Leaves in the middle of a validation too; the epoch's training counts as done."""
+        self._leave_if_asked()
+
+    def _leave_if_asked(self) -> None:
         asked, _ = self._agree()
         if asked:
             self._set_metrics(self.train_metrics)
@@ -206,7 +209,7 @@ class Control(keras.callbacks.Callback):
             self.twin = self.twin or type(network).from_config(network.get_config())
             self.twin.set_weights(network.get_weights())
             self.translator = self.translator or Translator(self.twin, self.task.preprocessor)
-            scores, self.samples = validation_scores(self.translator, validation)
+            scores, self.samples = validation_scores(self.translator, validation, self._leave_if_asked)
         finally:
             self.step.swap_averages()
         return scores

@@ -1,7 +1,7 @@
 """Sentences in, sentences out: a translation model under its cached decoding, and its scores while it is trained."""
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -33,14 +33,15 @@ class Translator:
         self.tokenizers = preprocessor.tokenizers()
         self.answer = tf.function(self._answer, input_signature=[tf.TensorSpec([None, None], tf.int32)])
 
-    def __call__(self, texts: Sequence[bytes]) -> list[str]:
-        """The translation of each text; that of an empty one is empty."""
+    def __call__(self, texts: Sequence[bytes], between: Callable[[], None] = lambda: None) -> list[str]:
+        """The translation of each text; that of an empty one is empty. `between` is called before each batch."""
         sentences = clean(tf.constant(list(texts), tf.string, [len(texts)]))
         ids = self.tokenizers.source_ids(sentences)
         # Those of about one length share a batch.
         order = np.argsort(ids.row_lengths().numpy(), kind="stable")
         answers: list[str] = [""] * len(order)
         for rows in np.split(order, range(self.batch, len(order), self.batch)):
+            between()
             (source,) = padded(tf.gather(ids, rows))
             for row, answer in zip(rows, self.answer(source).numpy(), strict=True):
                 answers[row] = answer.decode("utf-8", "replace") if sentences[row] != b"" else ""
@@ -117,11 +118,16 @@ def texts_of(source: Any) -> Any:
     return source.texts if isinstance(source, TokenPairSource) else source
 
 
-def validation_scores(translator: Translator, source: Source) -> tuple[dict[str, float], str]:
-    """{"val_bleu": …} of at most `VALIDATED` sentences spread over a source, and some translations as Markdown."""
+def validation_scores(
+    translator: Translator, source: Source, between: Callable[[], None] = lambda: None
+) -> tuple[dict[str, float], str]:
+    """{"val_bleu": …} of at most `VALIDATED` sentences spread over a source, and some translations as Markdown.
+
+    `between`: called before each batch, as to leave.
+    """
     texts, references = texts_of(source).columns["source"], references_of(source)
     chosen = np.unique(np.linspace(0, len(texts) - 1, min(VALIDATED, len(texts))).astype(np.int64))
-    translations = translator(texts[chosen])
+    translations = translator(texts[chosen], between)
     known = [references[place] for place in chosen]
     score = corpus_bleu(translations, known, translator.preprocessor.languages[1]).score
     rows = zip(texts[chosen], known, translations, strict=True)

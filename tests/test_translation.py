@@ -3,7 +3,9 @@
 import csv
 import io
 import json
+import os
 import shutil
+import signal
 import unicodedata
 from dataclasses import replace
 
@@ -14,6 +16,7 @@ import sentencepiece
 import tensorflow as tf
 
 from bigkeras import control
+from bigkeras import translator as translator_module
 from bigkeras.artifact import export
 from bigkeras.assembly import fitted
 from bigkeras.checks import check_recipe
@@ -28,7 +31,7 @@ from bigkeras.inheritance import inherited, wired_alike
 from bigkeras.progress import counted
 from bigkeras.recipe import Choice, Recipe, RecipeError
 from bigkeras.recipe_data import ready
-from bigkeras.signals import Log
+from bigkeras.signals import Interrupted, Log
 from bigkeras.tasks import TASKS, load_preprocessor, load_task
 from bigkeras.tasks.pairs import clean, pieces
 from bigkeras.tasks.subwords import VERSIONS
@@ -89,7 +92,7 @@ def run(pairs, tmp_path_factory):
 def test_translations_of_every_second_epoch_tell_which_model_is_the_best(pairs, tmp_path, monkeypatch):
     scores, seen = iter([5.0, 1.0]), []
 
-    def validation_scores(translator, source):
+    def validation_scores(translator, source, between):
         seen.append(translator.network.get_weights())
         return {"val_bleu": next(scores)}, ""
 
@@ -101,6 +104,28 @@ def test_translations_of_every_second_epoch_tell_which_model_is_the_best(pairs, 
     for weight, one in zip(model_of(tmp_path / "run").get_weights(), first, strict=True):
         np.testing.assert_array_equal(weight, one)
     assert any((one != other).any() for one, other in zip(first, last, strict=True))
+
+
+def test_a_run_leaves_between_the_translations_of_its_validation_and_goes_on_as_if_it_had_not(
+    pairs, run, tmp_path, monkeypatch
+):
+    left = []
+
+    def validation_scores(translator, source, between):
+        if not left:
+            left.append(os.kill(os.getpid(), signal.SIGTERM))
+        return translator_module.validation_scores(translator, source, between)
+
+    monkeypatch.setattr(control, "validation_scores", validation_scores)
+    with pytest.raises(Interrupted):
+        fit(recipe(pairs), tmp_path / "run", log=Log(quiet=True))
+    assert "\n2," not in (tmp_path / "run" / "log.csv").read_text()  # of the second epoch, which is the first scored
+    fit(recipe(pairs), tmp_path / "run", log=Log(quiet=True))
+    for one, other in zip(model_of(tmp_path / "run").get_weights(), model_of(run).get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    told, whole = (list(csv.DictReader((place / "log.csv").open())) for place in (tmp_path / "run", run))
+    assert [row["loss"] for row in told] == [row["loss"] for row in whole]
+    assert [row["val_bleu"] for row in told] == [row["val_bleu"] for row in whole]
 
 
 def test_any_text_comes_back_from_its_ids(task):

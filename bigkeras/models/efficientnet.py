@@ -69,8 +69,8 @@ def efficientnet(
 
     B0 has 5,288,548 trainable parameters with 1,000 classes, lite0 4,652,008. The lite variants have ReLU6 for swish,
     no squeeze and excitation, and a stem and top that do not grow.
-    A block that has a shortcut is left out for an example with the probability `stochastic_depth` times the share of the
-    blocks that stand before it.
+    A block that has a shortcut is left out for an example with the probability `stochastic_depth`, times the share of
+    the blocks that stand before it.
     `stem` is "large" (stride 2), "small" (stride 1) or "auto": small for images below 64 pixels.
     Raises ValueError for another variant.
     Sources: Tan & Le 2019 (arXiv 1905.11946), section 4; lite: the authors' code, efficientnet/lite.
