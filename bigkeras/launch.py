@@ -12,6 +12,7 @@ group has done its work when the chief has.
 """
 
 import argparse
+import ctypes
 import itertools
 import json
 import os
@@ -35,6 +36,7 @@ GRACE = 30.0
 # A group of which one has fallen cannot save any more: its collective operations wait for the fallen one.
 FALLEN_GRACE = 2.0
 POLL = 0.1
+PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 # How often a worker of an asynchronous group comes back: more often, and something else is wrong.
 RETURNS = 20
 # How a worker ends that was asked to stop, has saved and left.
@@ -128,10 +130,17 @@ def _run(options: argparse.Namespace, logs: Path, asked: list[int]) -> int:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=_end_with_launcher,
             )
             alone = options.servers > 0 and task["type"] == "worker"
             members.append(Member(name, start(), start, alone, not options.servers or task["type"] == "chief"))
         return _watch(members, logs, asked)
+
+
+def _end_with_launcher() -> None:
+    """In a child, before its program: to be asked to leave (SIGTERM) when the launcher itself is killed, on Linux."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def configurations(workers: int, servers: int = 0) -> list[dict[str, str]]:

@@ -137,6 +137,36 @@ time.sleep(600)
 SAVES = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: (time.sleep(1), sys.exit(143)))\n"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="prctl")
+def test_workers_of_a_launcher_that_is_killed_are_asked_to_leave(tmp_path):
+    program = INDEX + (
+        "import signal\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (print('asked', flush=True), sys.exit(0)))\n"
+        "print('ready', os.getppid(), flush=True)\n"
+        "while True: signal.pause()\n"
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "bigkeras.launch",
+        "2",
+        "--logs",
+        str(tmp_path),
+        "--",
+        sys.executable,
+        "-c",
+        program,
+    ]
+    logs = [tmp_path / f"worker-{i}.log" for i in (0, 1)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as group:
+        wait_for(group, lambda: all(log.exists() and "ready" in log.read_text() for log in logs))
+        group.kill()
+    deadline = time.monotonic() + 60
+    while not all("asked" in log.read_text() for log in logs):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def test_one_that_left_as_asked_leaves_the_others_time_to_save(tmp_path, monkeypatch):
     """All got SIGTERM, as from a scheduler: one is gone already when the launcher looks."""
     monkeypatch.setattr("bigkeras.launch.FALLEN_GRACE", 0.1)
