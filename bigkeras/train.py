@@ -259,6 +259,9 @@ def _train(
             f"going on at epoch {position.epoch + 1}, step {position.step}"
             + "".join(f"; {b} is broken" for b in broken)
         )
+    elif workers.count > 1:
+        checkpoint.hand_out(step.state(), workers.told, workers.chief)
+        renew_constants(step.network)
     step_count = control.steps
     try:
         while control.position.epoch < recipe.epochs and not control.finished:

@@ -263,3 +263,17 @@ def test_bad_rows_of_a_whole_table_are_a_share_of_all_its_rows(kind, read, told,
     )  # fmt: skip
     with pytest.raises(DataError, match=told) if told else nullcontext():
         control.Control._check_bad(run)
+
+
+def test_what_workers_begin_with_is_the_chiefs():
+    def made(value):
+        return [
+            keras.Variable(np.full(shape, value, "float32"), name=f"w{i}") for i, shape in enumerate([(3,), (2, 2)])
+        ]
+
+    chiefs, others, sent = made(1.0), made(2.0), []
+    checkpoint.hand_out(chiefs, lambda data: sent.append(data) or data, chief=True)
+    checkpoint.hand_out(others, lambda data: sent[0] if not data else pytest.fail("others give nothing"), chief=False)
+    for one, other in zip(chiefs, others, strict=True):
+        np.testing.assert_array_equal(one.numpy(), np.ones(one.shape))
+        np.testing.assert_array_equal(other.numpy(), one.numpy())
