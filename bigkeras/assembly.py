@@ -127,8 +127,8 @@ def prepare(network: keras.Model, recipe: Recipe, task: Task, splits: Splits, sa
         freeze(network, recipe.freeze_until)
     if recipe.lora:
         named("lora", lambda: add_lora(network, recipe.lora or 0, whole=fresh))
-    if network.losses:
-        told = "losses of its own, as by regularizers, which are not learned: l1 and l2 of the recipe are"
+    if network.losses or any(layer.activity_regularizer is not None for layer in network._flatten_layers()):
+        told = "losses of its own, as by regularizers: the recipe's l1 and l2 are those that every device learns alike"
         raise RecipeError(f"model {recipe.model.name}: has {told}")
     ours = recipe.model.name in MODELS  # and not one's own, which may draw otherwise, or come trained
     if ours and recipe.consistency and not any(v.path.endswith("seed_generator_state") for v in network.variables):

@@ -74,6 +74,7 @@ class Control(keras.callbacks.Callback):
         self.train_metrics: list[np.ndarray] = []
         self.saved_at = time.monotonic()
         self.began = (time.monotonic(), 0)
+        self.first = 0  # step of the last call, which may make several
         self.rate = 0.0
         self.best = NO_SCORE
         self.translator: Translator | None = None
@@ -108,7 +109,6 @@ class Control(keras.callbacks.Callback):
         self.finished = self._enough()
         if position.step:
             self.saved_metrics = self._metric_values()
-        self.first = position.step
         self.began = (time.monotonic(), position.step)  # an epoch whose steps are all done has no other beginning
 
     # ------------------------------------------------------------------ Keras' hooks

@@ -42,6 +42,7 @@ class JaxControl(Control):
         logs.update({key: value for key, value in named.items() if key not in left_out})
         logs.update({key: named[name] for key, name in losses.items() if name in named})
         if not np.isfinite(logs["loss"]):
+            self.first = self.began[1] + 1  # the loss is a mean over the epoch
             raise self.diverged(f"the loss is {logs['loss']}")
         super().on_epoch_end(epoch, logs)
 

@@ -36,6 +36,7 @@ GRACE = 30.0
 # A group of which one has fallen cannot save any more: its collective operations wait for the fallen one.
 FALLEN_GRACE = 2.0
 POLL = 0.1
+LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded here, and not between fork and exec
 PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 # How often a worker of an asynchronous group comes back: more often, and something else is wrong.
 RETURNS = 20
@@ -139,8 +140,8 @@ def _run(options: argparse.Namespace, logs: Path, asked: list[int]) -> int:
 
 def _end_with_launcher() -> None:
     """In a child, before its program: to be asked to leave (SIGTERM) when the launcher itself is killed, on Linux."""
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if LIBC is not None:
+        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def configurations(workers: int, servers: int = 0) -> list[dict[str, str]]:

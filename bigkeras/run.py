@@ -43,8 +43,10 @@ def opened(run_dir: Path, recipe: Recipe) -> Iterator[Path]:
         run_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"{run_dir}: cannot be made: {error.strerror}") from None
-    begun = (run_dir / RUN_LOCK).exists()
+    if saved_version(run_dir) is not None:
+        raise RunError(f"{run_dir}: an exported model; take another --run-dir")
     try:
+        begun = (run_dir / RUN_LOCK).is_file() and (run_dir / RUN_LOCK).stat().st_size > 0  # by a run that got so far
         lock = open(run_dir / RUN_LOCK, "a+")  # noqa: SIM115  held below
     except OSError as error:
         raise RunError(f"{run_dir}: cannot be written: {error.strerror}") from None
@@ -78,14 +80,17 @@ def scores_held(run_dir: Path) -> Iterator[None]:
 def _claim(run_dir: Path, recipe: Recipe, begun: bool) -> None:
     """Writes the recipe. `begun`: by a command before, whose recipe was perhaps a mistake."""
     held, search = run_dir / "recipe.json", run_dir / "search.json"
-    if saved_version(run_dir) is not None:
-        raise RunError(f"{run_dir}: an exported model; take another --run-dir")
     if held.exists():
         other = asked_for(run_dir)
         ours, theirs = json.loads(recipe.to_json()), json.loads(other.to_json())
         learned = [key for key in ours if key not in NOT_LEARNED]
         differing = [key for key in learned if _whole(key, ours[key]) != _whole(key, theirs[key])]
-        if differing and begun and not has_learned(run_dir):  # as after a mistake in the first command
+        # One's own recipe.json, in which something was left to the machine, or to the run that it starts from.
+        precise = differing == ["precision"] and theirs["precision"] == "auto"
+        continues = theirs["model"]["name"] == "auto" and theirs["start_from"] and "data" not in differing
+        if (
+            differing and (begun or precise or continues) and not has_learned(run_dir)
+        ):  # as after a mistake in the first command
             search.unlink(missing_ok=True)
             write_text(held, recipe.to_json())
         elif differing:

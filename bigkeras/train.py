@@ -259,11 +259,11 @@ def _train(
             f"going on at epoch {position.epoch + 1}, step {position.step}"
             + "".join(f"; {b} is broken" for b in broken)
         )
-    elif workers.count > 1:
-        checkpoint.hand_out(step.state(), workers.told, workers.chief)
-        renew_constants(step.network)
     step_count = control.steps
     try:
+        if not restored and workers.count > 1:
+            checkpoint.hand_out([*step.network.variables, *step.averages], workers.told, workers.chief)
+            renew_constants(step.network)
         while control.position.epoch < recipe.epochs and not control.finished:
             position = control.position
             train, validation = datasets(recipe, splits, task, position, control.on_bad, step.distribute_strategy)

@@ -223,7 +223,7 @@ def test_heads_feed_forwards_and_embeddings_are_parted_where_they_divide():
 def test_every_family_has_parts(name):
     small = {
         "resnet": {"input_shape": (8, 8, 3), "num_classes": 4, "depth": 8},
-        "simple_cnn": {"input_shape": (8, 8, 3), "num_classes": 4, "filters": 16, "width": 16},
+        "simple_cnn": {"input_shape": (8, 8, 3), "num_classes": 4, "filters": 16, "width": 1},
         "lstm": {"vocabulary_size": 30, "length": 12, "num_classes": 4, "units": 8},
         "bert": {"vocabulary_size": 30, "length": 12, "num_classes": 4, "size": "tiny"},
         "transformer_translator": {"vocabulary_size": 30, "length": 12, "depth": 1, "width": 8, "num_heads": 2},

@@ -45,6 +45,9 @@ class Focal(keras.losses.Loss):
         super().__init__(name="focal", reduction="none")
         self.gamma, self.label_smoothing = gamma, label_smoothing
 
+    def get_config(self) -> dict[str, Any]:
+        return {"gamma": self.gamma, "label_smoothing": self.label_smoothing}
+
     def call(self, targets: Any, logits: Any) -> Any:
         """One value an example; `targets` and `logits` are `(batch, classes)`."""
         smooth = self.label_smoothing
