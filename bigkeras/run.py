@@ -88,9 +88,8 @@ def _claim(run_dir: Path, recipe: Recipe, begun: bool) -> None:
         # One's own recipe.json, in which something was left to the machine, or to the run that it starts from.
         precise = differing == ["precision"] and theirs["precision"] == "auto"
         continues = theirs["model"]["name"] == "auto" and theirs["start_from"] and "data" not in differing
-        if (
-            differing and (begun or precise or continues) and not has_learned(run_dir)
-        ):  # as after a mistake in the first command
+        ours_to_replace = begun or precise or continues
+        if differing and ours_to_replace and not has_learned(run_dir):  # as after a mistake in the first command
             search.unlink(missing_ok=True)
             write_text(held, recipe.to_json())
         elif differing:
