@@ -191,10 +191,8 @@ def _train(options: argparse.Namespace) -> int:
     recipe = absolute(recipe, "start_from")
     recipe = continued(recipe)
     if options.recipe in RECIPES:  # one of one's own says what it wants
-        recipe = wired_alike(recipe)
-        said = settings.get("model")
-        own = said.get("args", {}) if isinstance(said, dict) else {}
-        recipe = recipe.override(**{f"model.{name}": value for name, value in own.items()})
+        whole = settings.get("model")
+        recipe = wired_alike(recipe, whole.get("args", {}) if isinstance(whole, dict) else ())
     recipe = recipe.override(**{key: v for key, v in settings.items() if key not in first})
     _check_one_place(options.data, settings)
     recipe = absolute(recipe, "teacher", "back_translator", "task.vocabulary")

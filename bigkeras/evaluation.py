@@ -40,7 +40,7 @@ from bigkeras.run import (
     scores_held,
     write_csv,
     write_json,
-)  # fmt: skip
+)
 from bigkeras.signals import Log
 from bigkeras.tasks import load_task
 from bigkeras.tasks.task import Task
@@ -110,15 +110,16 @@ def evaluate(
         metrics = {key: score(predictions, task.class_names, _threshold(path))}
     else:
         metrics = {split: predictions.metrics}
-    if complete and complete != _finished(path) and log is not None:
-        log.say(f"{path}: was trained on meanwhile: its files do not have these scores of the model before")
-    if report and own and complete and complete == _finished(path):
-        try:
-            _merge(path, recipe, metrics, predictions, task)
-        except (RunError, OSError) as error:  # as of a run that is somebody else's
-            if log is None:
-                raise
-            log.say(f"{error}: not all files of the run have these scores")
+    if not (report and own and complete):
+        return metrics
+    try:
+        if complete != _finished(path):
+            raise RunError(f"{path}: was trained on meanwhile")
+        _merge(path, recipe, metrics, predictions, task)
+    except (RunError, OSError) as error:  # as of a run that is somebody else's
+        if log is None:
+            raise
+        log.say(f"{error}: not all files of the run have these scores")
     return metrics
 
 

@@ -1,7 +1,7 @@
 """What a recipe takes over from the run that it starts from: recipe, wiring, vocabulary, preparation of pictures."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import fields, replace
 from inspect import signature
 from pathlib import Path
@@ -47,8 +47,11 @@ def absolute(recipe: Recipe, *settings: str) -> Recipe:
     return recipe
 
 
-def wired_alike(recipe: Recipe) -> Recipe:
-    """The recipe with its origin's values of WIRING, where both are the same model: others spoil the weights."""
+def wired_alike(recipe: Recipe, said: Collection[str] = ()) -> Recipe:
+    """The recipe with its origin's values of WIRING, where both are the same model: others spoil the weights.
+
+    What was `said` of the model stays, and is refused where it does not fit.
+    """
     if not recipe.start_from or recipe.model.name not in MODELS:
         return recipe
     origin = origin_folder(Path(start_folder(recipe.start_from)))
@@ -56,7 +59,7 @@ def wired_alike(recipe: Recipe) -> Recipe:
         return recipe
     theirs = load(origin).model
     usual = {name: each.default for name, each in signature(MODELS[recipe.model.name]).parameters.items()}
-    known = [name for name in WIRING if name in usual and theirs.name == recipe.model.name]
+    known = [name for name in WIRING if name in usual and name not in said and theirs.name == recipe.model.name]
     found = {name: theirs.args.get(name, usual[name]) for name in known}
     other = {n: v for n, v in found.items() if v is not None and recipe.model.args.get(n, usual[n]) != v}
     return recipe.override(**{f"model.{name}": value for name, value in other.items()})

@@ -520,6 +520,7 @@ def test_what_no_shape_shows_of_a_model_is_taken_from_the_one_that_a_run_starts_
     other = {"model__norm": "pre", "model__num_heads": 4, "model__positions": "learned", "model__depth": 3}
     asked = recipe(pairs, start_from=str(run), **other)
     assert wired_alike(asked).model.args == recipe(pairs, model__norm="post", model__positions="sinusoidal").model.args
+    assert wired_alike(asked, said=("depth",)).model.args["depth"] == 3
     alone = recipe(pairs, **other)
     assert wired_alike(alone) == alone
     rnn = asked.override(model=Choice("seq2seq_rnn", {"units": 8}))

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from bigkeras.data.cleaning import LANGUAGES, SAMPLE, Pair, base, check_order, code, tidy
 from bigkeras.data.corpora import unpacked
@@ -66,17 +67,8 @@ def translation_pairs(
     if lines[0].count("\t") > 1:  # of two columns, there is no other to name
         _check_letters(pairs, columns, path)
     check_order(pairs, languages, str(path), "--set data.source=2 --set data.target=1")
-    return pair_splits(
-        pairs,
-        languages,
-        origin=str(path),
-        validation=validation,
-        test=test,
-        seed=seed,
-        limit_train=limit_train,
-        bad=bad,
-        ignored=ignored,
-    )
+    parts: dict[str, Any] = {"validation": validation, "test": test, "seed": seed, "limit_train": limit_train}
+    return pair_splits(pairs, languages, origin=str(path), **parts, bad=bad, ignored=ignored)
 
 
 def aligned_files(
@@ -108,9 +100,8 @@ def aligned_files(
         Pair(f"{paths[0]}:{number}", tidy(s), tidy(t)) for number, (s, t) in enumerate(zip(*sides, strict=True), 1)
     ]
     check_order(pairs, languages, str(paths[0]), "exchange file and target_file")
-    return pair_splits(
-        pairs, languages, origin=str(paths[0]), validation=validation, test=test, seed=seed, limit_train=limit_train
-    )
+    parts: dict[str, Any] = {"validation": validation, "test": test, "seed": seed, "limit_train": limit_train}
+    return pair_splits(pairs, languages, origin=str(paths[0]), **parts)
 
 
 def _is_code(ending: str) -> bool:
@@ -137,16 +128,9 @@ def tmx(
     units, lacking, languages = read_tmx(path, source_language, target_language)
     pairs = [Pair(f"{path}:{place}", tidy(source), tidy(target)) for place, source, target in units]
     check_order(pairs, languages, str(path), "exchange the two languages")
-    return pair_splits(
-        pairs,
-        languages,
-        origin=str(path),
-        validation=validation,
-        test=test,
-        seed=seed,
-        limit_train=limit_train,
-        ignored=[(f"{path}:{place}", why) for place, why in lacking],
-    )
+    ignored = [(f"{path}:{place}", why) for place, why in lacking]
+    parts: dict[str, Any] = {"validation": validation, "test": test, "seed": seed, "limit_train": limit_train}
+    return pair_splits(pairs, languages, origin=str(path), **parts, ignored=ignored)
 
 
 def _lines(path: Path, encoding: str | None) -> list[str]:

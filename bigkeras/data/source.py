@@ -56,9 +56,8 @@ def ignored_line(splits: Splits) -> str:
 
 def all_told(splits: Splits) -> Splits:
     """The same, with what was left out in `found`, too, where that says something."""
-    return (
-        replace(splits, found=f"{splits.found}; {ignored_line(splits)}") if splits.found and splits.ignored else splits
-    )
+    both = splits.found and splits.ignored
+    return replace(splits, found=f"{splits.found}; {ignored_line(splits)}") if both else splits
 
 
 class ArraySource:

@@ -14,7 +14,7 @@ from bigkeras.data.files import SPLIT, SPLIT_NAMES, expanded, part_splits, split
 from bigkeras.data.pair_splits import source_key
 from bigkeras.data.reviews import text_array
 from bigkeras.data.rows import LOOKED_AT, bytes_of, csv_rows, is_json, json_rows
-from bigkeras.data.source import ArraySource, DataError, Splits, ignored_line
+from bigkeras.data.source import ArraySource, DataError, Splits, all_told
 
 TEXT_NAMES = (
     "text", "review", "sentence", "comment", "content", "body", "message",
@@ -96,9 +96,8 @@ def text_table(
     )  # fmt: skip
     parted = f", parted by {delimiter!r}" if delimiter else ""
     told = f"{path}: {len(kept):,} texts in {names[columns[0]]!r}, {len(class_names)} labels in {names[columns[1]]!r}"
-    left_out = f"; {ignored_line(splits)}" if splits.ignored else ""
-    told += f"{parted}, read as {found}{left_out}" + (f"; {splits.found}" if splits.found else "")
-    return replace(splits, bad=tuple(bad), read=len(kept) + len(bad), found=told)
+    told = "; ".join(filter(None, (f"{told}{parted}, read as {found}", splits.found)))
+    return all_told(replace(splits, bad=tuple(bad), read=len(kept) + len(bad), found=told))
 
 
 def _named(
