@@ -2,13 +2,15 @@
 
 import argparse
 import contextlib
+import json
 import os
+import re
 import signal
 import sys
 import threading
 import unicodedata
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 ENDING = (signal.SIGTERM, signal.SIGHUP)
 
@@ -50,6 +52,12 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
+def json_line(value: Any) -> str:
+    """`value` as JSON in one line, of which no character steers a terminal."""
+    line = json.dumps(value, ensure_ascii=False)
+    return re.sub("[\x7f-\x9f\u2028\u2029]", lambda sign: f"\\u{ord(sign[0]):04x}", line)
+
+
 def width(text: str) -> int:
     """How many columns of a terminal `text` takes."""
     wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
@@ -66,6 +74,7 @@ def finish(main: Callable[[], int]) -> int:
 
     Whoever is asked to end (SIGTERM, SIGHUP) removes first what is half-written.
     """
+    _open_standard_error()
     if sys.stdout is None:
         complain("standard output is closed")
         return 1
@@ -85,6 +94,17 @@ def finish(main: Callable[[], int]) -> int:
     finally:
         for number in asked:
             signal.signal(number, signal.SIG_DFL)
+
+
+def _open_standard_error() -> None:
+    # Where it is closed, the next file that is opened would get its number, and with it TensorFlow's remarks.
+    try:
+        os.fstat(2)
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        if nowhere != 2:
+            os.close(nowhere)
 
 
 class _Asked(BaseException):

@@ -6,7 +6,6 @@ docs/artifact.md for image classification. It uses nothing but that artifact.
 
 import argparse
 import io
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 if __package__ in (None, ""):  # run as `python apps/image_classification.py`
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from apps.console import complain, finish, leave, model_options, padded, positive, printable, width
+from apps.console import complain, finish, json_line, leave, model_options, padded, positive, printable, width
 from apps.pictures import Picture, PictureError, find, read
 
 if TYPE_CHECKING:
@@ -125,12 +124,12 @@ def _report(results: Iterator[tuple[Picture, Answers | str]], options: argparse.
             sys.stdout.flush()
             complain(f"{picture.path}: {result}")
             if options.json:
-                print(json.dumps({"path": picture.path, "error": result}, ensure_ascii=False))
+                print(json_line({"path": picture.path, "error": result}))
             continue
         best = result[: options.top]
         if options.json:
             answers = [{"label": label, "probability": probability} for label, probability in best]
-            print(json.dumps({"path": picture.path, "answers": answers}, ensure_ascii=False))
+            print(json_line({"path": picture.path, "answers": answers}))
         else:
             columns = min(max(columns, width(printable(picture.path))), WIDEST_PATH)
             print(_row(picture.path, best, columns))

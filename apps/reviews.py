@@ -92,6 +92,8 @@ def standard_input() -> Iterator[Review]:
         raise ReviewError("standard input is closed")
     # What is there already, be it less than a line; the rest is not waited for.
     start = sys.stdin.buffer.peek(LOOKED_AT) if isinstance(sys.stdin.buffer, io.BufferedReader) else b""
+    if len(start) > 3 and is_wide(start):
+        raise ReviewError("standard input: UTF-16 or UTF-32, where UTF-8 is read")
     if not is_wide(start) and (not is_utf8(start) or is_foreign(start)):
         raise ReviewError("standard input: not UTF-8 text: as a file, --encoding says what it is")
     return lines_of(sys.stdin.buffer, "standard input")
@@ -332,7 +334,8 @@ def _is_standard_output(path: str) -> bool:
 def replaced(path: str) -> Iterator[Path]:
     """A name beside `path` to write to, which `path` gets when all is written: whole, or as it was before.
 
-    A link stays one; a device or a pipe is written to itself. Raises ReviewError.
+    A link stays one; a device or a pipe is written to itself, as is what can be written but not replaced: a file that
+    is mounted, or another's in a folder where none may be removed. Raises ReviewError.
     """
     try:
         if not path or Path(path).is_dir():
@@ -351,7 +354,10 @@ def replaced(path: str) -> Iterator[Path]:
                 beside.touch(0o600)
                 shutil.copymode(final, beside)
             yield beside
-            os.replace(beside, final)
+            try:
+                os.replace(beside, final)
+            except OSError:
+                shutil.copyfile(beside, final)
         finally:
             with contextlib.suppress(OSError):
                 beside.unlink(missing_ok=True)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 if __package__ in (None, ""):  # run as `python apps/sentiment.py`
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from apps.console import complain, finish, leave, model_options, padded, printable, width
+from apps.console import complain, finish, json_line, leave, model_options, padded, printable, width
 from apps.reviews import JSON_LINES, Review, ReviewError, Table, lines_of, objects_of, standard_input, written
 from apps.streams import groups, is_live
 
@@ -233,7 +233,7 @@ def _report(results: Results, table: Table | None, options: argparse.Namespace) 
                 best = ("", "") if isinstance(result, str) else (result.labels[0][0], f"{result.labels[0][1]:.4f}")
                 rows.write(review, best)
             elif options.json:
-                print(json.dumps(_object(review, result), ensure_ascii=False), file=out)
+                print(json_line(_object(review, result)), file=out)
             elif not isinstance(result, str):
                 text = _shortened(printable(review.text))
                 columns = max(columns, width(text))

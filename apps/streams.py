@@ -41,7 +41,7 @@ def groups(
 ) -> Iterator[list[Any]]:
     """At most `size` lines at a time, in order, and none more after `LETTERS` of them.
 
-    `live`: a group ends where the next line is not there yet.
+    `live`: a group ends where the next line is not there yet; read ahead are so many letters, too.
     """
     if not live:
         part, read = [], 0
@@ -55,26 +55,44 @@ def groups(
             yield part
         return
     waiting: queue.Queue[tuple[bool, Any]] = queue.Queue(4 * size)
+    room = threading.Condition()
+    ahead = 0
+
+    def has_room() -> bool:
+        return ahead < LETTERS
 
     def fill() -> None:
+        nonlocal ahead
         try:
             for line in lines:
+                with room:
+                    room.wait_for(has_room)
+                    ahead += letters(line)
                 waiting.put((True, line))
             waiting.put((False, None))
         except Exception as error:  # raised where the lines are wanted
             waiting.put((False, error))
 
+    def taken() -> tuple[bool, Any]:
+        nonlocal ahead
+        more, line = waiting.get()
+        if more:
+            with room:
+                ahead -= letters(line)
+                room.notify()
+        return more, line
+
     threading.Thread(target=fill, daemon=True).start()
     more = True
     while more:
         part, read = [], 0
-        more, line = waiting.get()
+        more, line = taken()
         while more:
             part.append(line)
             read += letters(line)
             if len(part) == size or read >= LETTERS or waiting.empty():
                 break
-            more, line = waiting.get()
+            more, line = taken()
         if part:
             yield part
     if line is not None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if __package__ in (None, ""):  # run as `python apps/translation.py`
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from apps.console import complain, finish, leave, model_options, positive
+from apps.console import complain, finish, json_line, leave, model_options, positive
 from apps.reviews import Review, ReviewError, Table, lines_of, standard_input, written
 from apps.sentences import LONGEST, in_capitals, joined, sentences
 from apps.streams import groups, is_live
@@ -289,7 +289,7 @@ def _report(results: Results, options: argparse.Namespace) -> int:
                 out.flush()
                 complain(f"{line.name}: {result}")
             if options.json:
-                print(json.dumps(_object(line, result, bool(options.n_best)), ensure_ascii=False), file=out)
+                print(json_line(_object(line, result, bool(options.n_best))), file=out)
             elif isinstance(result, str):
                 print(file=out)  # so that lines still belong together
             elif options.n_best:

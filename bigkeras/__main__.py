@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from bigkeras import __version__
-from bigkeras.signals import shown
+from bigkeras.signals import leaving, open_standard_error, shown
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; gives the exit status: 0, 1 for what went wrong, 2 for a wrong command line."""
+    open_standard_error()
     parser = make_parser()
     options = parser.parse_args(arguments)
     if not hasattr(options, "command"):
@@ -247,12 +248,14 @@ def _export(options: argparse.Namespace) -> int:
     if options.run == "lite0-imagenet":
         from bigkeras.imagenet import export_lite0
 
-        result = export_lite0(options.directory)
+        with leaving():
+            result = export_lite0(options.directory)
     else:
         from bigkeras.artifact import export
 
         _say_unfinished(options.run)
-        result = export(options.run, options.directory)
+        with leaving():
+            result = export(options.run, options.directory)
     if options.json:
         print(json.dumps(result, ensure_ascii=False))
     elif "agreement" in result:
@@ -281,7 +284,9 @@ def _pack(options: argparse.Namespace) -> int:
     splits = image_folder(directory=options.folder)
     if splits.ignored:
         print(shown(ignored_line(splits)), file=sys.stderr)
-    print(pack(splits, options.out, shard_megabytes=options.shard_megabytes))
+    with leaving():
+        told = pack(splits, options.out, shard_megabytes=options.shard_megabytes)
+    print(told)
     return 0
 
 

@@ -21,6 +21,7 @@ from bigkeras.data.fingerprint import DATA_FILE
 from bigkeras.models.pretrained import renew_constants
 from bigkeras.parity import ExportError, difference, gate, quiet, softmax
 from bigkeras.predictions import loaded_model
+from bigkeras.recipe import from_json
 from bigkeras.run import RunError
 from bigkeras.serving import Inputs, explanation, image_inputs, text_inputs
 from bigkeras.tasks.pairs import PairPreprocessor
@@ -364,7 +365,8 @@ def _card(directory: Path, run_dir: Path, texts: Mapping[str, str], model: keras
     from bigkeras.data import DATASETS
 
     place = run_dir / "environment.json"
-    recipe = _values(run_dir / "recipe.json", texts["recipe.json"])
+    # One that somebody wrote says "digits" where a run says {"name": "digits", …}.
+    recipe = json.loads(from_json(texts["recipe.json"], str(run_dir / "recipe.json")).to_json())
     source = DATASETS.get(recipe["data"]["name"])
     return card(
         name=directory.name,

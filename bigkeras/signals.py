@@ -1,15 +1,17 @@
 """Where a run speaks to a person, and how it is asked to stop."""
 
 import contextlib
+import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 
 class Interrupted(Exception):
-    """A signal ended the run; everything is saved. `signum` is the signal."""
+    """A signal ended the run, and all of it is saved, or the export. `signum` is the signal."""
 
     def __init__(self, signum: int):
         super().__init__(f"stopped by {signal.Signals(signum).name}")
@@ -38,6 +40,40 @@ class Log:
         if text not in self.said:
             self.said.add(text)
             self.say(text)
+
+
+def open_standard_error() -> None:
+    """Sees to it that there is one: where it is closed, remarks go nowhere, and into no file that is opened next."""
+    try:
+        os.fstat(2)
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        if nowhere != 2:
+            os.close(nowhere)
+        os.set_inheritable(2, True)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
+
+
+@contextlib.contextmanager
+def leaving() -> Iterator[None]:
+    """Meanwhile a signal that asks to end (SIGTERM, SIGHUP) raises Interrupted: what is half-written is removed."""
+
+    def leave(signum: int, frame: Any) -> None:
+        raise Interrupted(signum)
+
+    ending = (signal.SIGTERM, signal.SIGHUP)
+    taken = [number for number in ending if signal.getsignal(number) is signal.SIG_DFL]
+    if threading.current_thread() is not threading.main_thread():  # which alone may take them
+        taken = []
+    for number in taken:
+        signal.signal(number, leave)
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
 
 
 @contextlib.contextmanager

@@ -238,6 +238,7 @@ def run_dir(tmp_path, monkeypatch):
     tiny_model("mixed_bfloat16").save(run / "best.keras")
     (run / "labels.txt").write_text("\n".join(LABELS) + "\n", encoding="utf-8")
     recipe = {"name": "tiny", "claim": "It is small.", "data": {"name": "none", "args": {"limit": 5}}, "epochs": 2}
+    recipe |= {"task": "image_classification", "model": "lenet"}  # as somebody writes it
     (run / "recipe.json").write_text(json.dumps(recipe))
     scores = {"examples": 8, "accuracy": 0.75, "macro": {"f1": 0.7}, "loss": 0.5, "calibration_error": 0.1}
     (run / "metrics.json").write_text(json.dumps({"epochs": 2, "test flips": scores}))

@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -18,6 +19,8 @@ from bigkeras.__main__ import main
 from bigkeras.recipes import RECIPES
 from bigkeras.run import RunError, unfinished
 from bigkeras.signals import shown
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def run(capsys, *arguments) -> tuple[int, str, str]:
@@ -227,6 +230,36 @@ def test_what_the_output_cannot_hold_is_no_traceback(monkeypatch):
     with open("/dev/full", "w") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1])
     assert (done.returncode, done.stderr) == (1, "bigkeras: No space left on device\n")
+
+
+def test_standard_error_that_is_closed_swallows_remarks_and_no_answers(tmp_path):
+    command = [sys.executable, "-m", "bigkeras", "evaluate", str(ROOT / "saved_models" / "digits"), "--json"]
+    shell = ["bash", "-c", 'exec "$@" 2>&-', "bash", *command]
+    done = subprocess.run(shell, cwd=ROOT, stdout=subprocess.PIPE, timeout=300)
+    assert done.returncode == 0 and json.loads(done.stdout)["test"]["accuracy"] > 0.9
+    done = subprocess.run([*shell[:-2], "gone"], cwd=ROOT, stdout=subprocess.PIPE, timeout=300)
+    assert (done.returncode, done.stdout) == (1, b"")
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP])
+def test_an_export_that_is_asked_to_end_leaves_nothing(signum, tmp_path, monkeypatch, capsys):
+    def export(run, directory):
+        from bigkeras.artifact import placed
+
+        with placed(Path(directory), {"a.txt": b"a"}):
+            signal.raise_signal(signum)
+        return {}
+
+    monkeypatch.setattr("bigkeras.artifact.export", export)
+    before = signal.getsignal(signum)
+    signal.signal(signum, signal.SIG_DFL)
+    try:
+        assert main(["export", str(tmp_path / "run"), str(tmp_path / "models" / "mine")]) == 128 + signum
+        assert signal.getsignal(signum) is signal.SIG_DFL
+    finally:
+        signal.signal(signum, before)
+    assert f"stopped by {signum.name}" in capsys.readouterr().err
+    assert not any((tmp_path / "models").iterdir())
 
 
 def test_names_with_ends_of_lines_make_no_lines_of_their_own():

@@ -7,6 +7,7 @@ import gzip
 import io
 import zipfile
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ MULTI30K_LANGUAGES = ("en", "de")
 TATOEBA = {"de": "deu", "zh": "cmn"}
 # Tatoeba's files move on every week: those that can be had are read, whatever their checksum.
 NOT_PINNED = "tatoeba"
+USUAL_SHARE = 0.02  # of validation and of testing, of a set of TensorFlow Datasets without such a part
 
 
 def multi30k(
@@ -98,8 +100,8 @@ def tfds_translation(
     source_language: str,
     target_language: str,
     directory: str | None = None,
-    validation: float = 0.02,
-    test: float = 0.02,
+    validation: float = USUAL_SHARE,
+    test: float = USUAL_SHARE,
     seed: int = 0,
     limit_train: int | None = None,
 ) -> Splits:
@@ -127,8 +129,12 @@ def tfds_translation(
         for i, row in enumerate(builder.as_dataset(split=part).as_numpy_iterator()):
             source, target = (tidy(row[name].decode("utf-8", "replace")) for name in languages)
             pairs.append(Pair(f"{part}[{i}]", source, target, part if part != "train" or len(own) == 2 else ""))
-    shares: dict[str, Any] = {"validation": validation, "test": test, **dict.fromkeys(own, 0.0)}
-    return pair_splits(pairs, languages, origin=dataset, seed=seed, limit_train=limit_train, **shares)
+    asked: dict[str, Any] = {"validation": validation, "test": test}
+    shares = {**asked, **dict.fromkeys(own, 0.0)}
+    splits = pair_splits(pairs, languages, origin=dataset, seed=seed, limit_train=limit_train, **shares)
+    overruled = [f"data.{name}={asked[name]:g}" for name in own if asked[name] != USUAL_SHARE]
+    told = f"{' and '.join(overruled)}: not heeded, since {dataset} has its own parts" if overruled else ""
+    return replace(splits, found="; ".join(filter(None, (splits.found, told))))
 
 
 def _present(path: Path) -> bool:

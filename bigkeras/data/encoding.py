@@ -1,7 +1,9 @@
 """Which encoding a text file has: said by its first bytes, by being valid UTF-8, or told from a sample."""
 
 import codecs
+import re
 import unicodedata
+from collections import Counter
 
 from bigkeras.data.source import DataError
 
@@ -26,7 +28,7 @@ def decoded(data: bytes, origin: str, encoding: str | None = None) -> tuple[str,
     """
     if encoding is not None:
         try:
-            text = data.decode(encoding).removeprefix("\ufeff")
+            text = data.decode(encoding).removeprefix("\ufeff").replace("\n\ufeff", "\n")
             # utf-7 and unicode_escape can hold halves of a character, which no other encoding has.
             return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"), encoding
         except LookupError:
@@ -37,7 +39,8 @@ def decoded(data: bytes, origin: str, encoding: str | None = None) -> tuple[str,
         except ValueError as error:
             raise DataError(f"encoding={encoding!r}: {error}") from None
     found = found_encoding(data)
-    return data.decode(found, "replace"), found
+    # Where files with a mark at their beginning were put one below the other, it stands inside.
+    return data.decode(found, "replace").replace("\n\ufeff", "\n"), found
 
 
 def decoded_as(data: bytes, origin: str, encoding: str) -> tuple[str, str]:
@@ -64,15 +67,15 @@ def found_encoding(data: bytes) -> str:
         if data.startswith(mark):
             return name
     zeros = (data[:SAMPLE:2].count(0), data[1:SAMPLE:2].count(0))
-    # Before UTF-8, which pure ASCII in 16 bits is, too.
-    if max(zeros) > 0.3 * min(len(data), SAMPLE) / 2 > min(zeros):
+    # Before UTF-8, which pure ASCII in 16 bits is, too; of Cyrillic in 16 bits, spaces and signs alone have a zero.
+    if max(zeros) > 0.02 * min(len(data), SAMPLE) / 2 and min(zeros) * 20 < max(zeros):
         return "utf-16-be" if zeros[0] > zeros[1] else "utf-16-le"
     if _reads(data, "utf-8"):
         return "utf-8"
-    broken = data.decode("utf-8", "replace").count("�")
+    broken = data.decode("utf-8", "replace").count("�") - data.count("�".encode())
     high = len(data.translate(None, ASCII))
-    if broken * 20 < high:
-        return "utf-8"  # with a broken byte here and there; of another encoding's half or more would be
+    if broken * 4 < high:
+        return "utf-8"  # with broken bytes among them; of another encoding's half or more would be
     return _told_from(data)
 
 
@@ -87,9 +90,9 @@ def _told_from(data: bytes) -> str:
             break
         sample += line
     alone = sum(1 for a, b, c in zip(b" " + sample, sample, sample[1:] + b" ", strict=False) if b > 127 > max(a, c))
-    if alone > 0.7 * sum(byte > 127 for byte in sample):
-        # Accents stand alone among plain letters; the Western ones are by far the most frequent.
-        return "cp1252"
+    # Most of them alone: opções has two side by side, and of Big5 a fourth may stand alone.
+    if alone > 0.5 * sum(byte > 127 for byte in sample):
+        return _european(sample)
     # One character that is cut in two rules its encoding out: the lines tell that it does read.
     for encoding in ("gb18030", "big5", "cp932", "cp949"):
         whole = [line for line in sample.splitlines(keepends=True) if _reads(line, encoding)]
@@ -99,6 +102,26 @@ def _told_from(data: bytes) -> str:
                 return encoding
     best = charset_normalizer.from_bytes(sample, cp_isolation=list(LIKELY)).best()
     return best.encoding if best else "gb18030" if _reads(sample, "gb18030") else "cp1252"
+
+
+def _european(sample: bytes) -> str:
+    """The encoding of a text whose accents stand alone among plain letters: mostly Western, cp1252."""
+    times = Counter(byte for byte in sample if byte > 127)
+
+    def share(letters: str, encoding: str) -> float:
+        return sum(times[byte] for byte in letters.encode(encoding)) / times.total()
+
+    # In cp1252 the Polish ones are ³¹¿, which stand inside no word; no language has the Czech ones together.
+    inside = re.findall(rb"[a-z\x80-\xff][\xb3\xb9\xbf][a-z\x80-\xff]", sample)
+    if len(inside) > 0.02 * times.total():
+        return "cp1250"
+    if share("šž", "cp1250") > 0.05 and share("čřě", "cp1250") > 0.05:
+        return "cp1250"
+    if share("ő", "cp1250") > 0.02 and share("áé", "cp1250") > 0.2 and not share("ãç", "cp1252"):
+        return "cp1250"
+    if share("ışğ", "cp1254") > 0.2 and share("áíóæ", "cp1252") < 0.05:  # which Icelandic has
+        return "cp1254"
+    return "cp1252"
 
 
 def _reads(data: bytes, encoding: str) -> bool:

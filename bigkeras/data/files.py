@@ -100,8 +100,9 @@ def part_splits(
     unsaid = np.flatnonzero(parts == "").tolist()
     places_held = np.flatnonzero(np.isin(parts, ("validation", "test"))).tolist()
     held = {keys[place]: str(parts[place]) for place in places_held} if keys is not None else {}
+    left_out = [place for place in unsaid if keys is not None and keys[place] in held]
     # With a training folder, validation is taken from it; its examples are as free as those of no folder.
-    free = np.flatnonzero((parts == "") | (parts == "train"))
+    free = np.setdiff1d(np.flatnonzero((parts == "") | (parts == "train")), np.array(left_out, np.int64))
     if "train" in given:
         fractions["test"] = 0.0
     overruled = [f"data.{n}={asked[n]:g}" for n in asked if asked[n] not in (USUAL_SHARE, fractions[n])]
@@ -118,8 +119,6 @@ def part_splits(
         for label in np.setdiff1d(labels[free], labels[parts == "train"]):
             one = keys[free[(labels[free] == label).argmax()]]
             parts[[place for place in free.tolist() if keys[place] == one]] = "train"
-    left_out = [place for place in unsaid if keys is not None and keys[place] in held]
-    parts[left_out] = ""
     ignored = [(whole.name(i), f"the same stands in the {held[keys[i]]} part") for i in left_out if keys is not None]
     places = {name: np.flatnonzero(parts == name) for name in names}
     if limit_train is not None and limit_train < 1:

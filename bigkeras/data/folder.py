@@ -1,7 +1,10 @@
 """Own pictures in folders: a sub-folder for every class."""
 
+import contextlib
 import errno
+import hashlib
 import os
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +12,8 @@ import numpy as np
 
 from bigkeras.data.files import EXTENSIONS, SPLIT_NAMES, expanded, file_splits
 from bigkeras.data.source import DataError, Splits, all_told
+
+COMPARED = 50_000  # pictures: to read more of them only to find copies takes too long
 
 
 def image_folder(
@@ -19,7 +24,8 @@ def image_folder(
     Read are the names of EXTENSIONS, in any case; hidden files and others are left out, and the
     latter stand in `ignored`. Where the sub-folders are train and val (valid, validation) or test, the classes lie in
     them, and that is the split; of a part without a folder, validation is taken from train, and a test there is none.
-    Else the seed decides a stratified split. Raises DataError that names the folder. The order is that of the names.
+    Else the seed decides a stratified split, in which equal files stand together, of at most COMPARED pictures. Raises
+    DataError that names the folder. The order is that of the names.
     """
     paths, classes, parts, class_names, ignored = class_files(directory, EXTENSIONS, "picture")
     number = {name: i for i, name in enumerate(class_names)}
@@ -33,8 +39,21 @@ def image_folder(
         test=test,
         seed=seed,
         limit_train=limit_train,
+        keys=_contents(paths) if len(paths) <= COMPARED and "" in parts else None,
     )
     return all_told(replace(splits, ignored=(*ignored, *splits.ignored)))
+
+
+def _contents(paths: list[str]) -> list[str]:
+    """A name for every file that those with the same bytes share; read are files of one length alone."""
+    sizes = [os.stat(path).st_size for path in paths]
+    times = Counter(sizes)
+    keys = list(paths)
+    for place, (path, size) in enumerate(zip(paths, sizes, strict=True)):
+        if times[size] > 1:
+            with contextlib.suppress(OSError), open(path, "rb") as file:
+                keys[place] = hashlib.file_digest(file, "sha256").hexdigest()
+    return keys
 
 
 Files = tuple[list[str], list[str], list[str], tuple[str, ...], list[tuple[str, str]]]
@@ -77,7 +96,7 @@ def _listed(
         for name in _entries(folder, "folder"):
             if printable(name) != name:
                 raise DataError(f"{printable(folder / name)}: its name, a class's, is not UTF-8: rename the folder")
-            found = _files(folder / name, extensions, what, ignored)
+            found = files_below(folder / name, extensions, what, ignored)
             if not found:
                 raise DataError(
                     f"{folder / name}: the folder of class {name!r} holds no {what} "
@@ -122,8 +141,11 @@ def _kind(entry: os.DirEntry[str]) -> str:
         return "a link in a circle"
 
 
-def _files(top: Path, extensions: tuple[str, ...], what: str, ignored: list[tuple[str, str]]) -> list[str]:
-    """The files of some extensions below a folder, sorted; links to folders are followed, each folder once."""
+def files_below(top: Path, extensions: tuple[str, ...], what: str, ignored: list[tuple[str, str]]) -> list[str]:
+    """The files of some extensions below a folder, sorted, but hidden ones; `ignored` gets the others.
+
+    Links to folders are followed, each folder once. Raises DataError for a folder that cannot be listed.
+    """
     found: list[str] = []
     waiting, seen = [str(top)], set()
     while waiting:

@@ -11,12 +11,13 @@ import numpy as np
 from bigkeras.data.arrays import data_directory
 from bigkeras.data.encoding import decoded
 from bigkeras.data.files import expanded
+from bigkeras.data.folder import files_below
 from bigkeras.data.formats import read_bytes
 from bigkeras.data.reviews import imdb_parts, imdb_reviews, text_array
 from bigkeras.data.rows import bytes_of
-from bigkeras.data.source import ArraySource, DataError, Splits
+from bigkeras.data.source import ArraySource, DataError, Splits, all_told
 from bigkeras.data.splits import check_fractions
-from bigkeras.data.text_folder import TEXT_EXTENSIONS
+from bigkeras.data.text_folder import TEXT_EXTENSIONS, read_texts
 
 IMDB_ARCHIVES = ("aclImdb_unsup.tar.xz", "aclImdb_v1.tar.gz")
 READ = "a text file, a text in every line, and a folder of text files"
@@ -33,15 +34,16 @@ def plain_text(
 ) -> Splits:
     """Own texts without labels: a text file with a text in every line, or a folder of text files, a text in each.
 
-    Of a folder, txt, text and md are read, in its sub-folders, too. Empty lines and files are left out, and of equal
-    texts all but one. `encoding`: None finds it. `validation` is a part that the seed decides. Raises DataError that
-    names the file.
+    Of a folder, txt, text and md are read, in its sub-folders, too, but no hidden ones; other files stand in `ignored`.
+    Empty lines and files are left out, and of equal texts all but one. `encoding`: None finds it. `validation` is a
+    part that the seed decides. Raises DataError that names the file.
     """
     path = expanded(file)
-    named, bad = _folder_texts(path, encoding) if path.is_dir() else _lines(path, encoding)
+    ignored: list[tuple[str, str]] = []
+    named, bad = _folder_texts(path, encoding, ignored) if path.is_dir() else _lines(path, encoding)
     if not named:
         raise DataError(f"{path}: no text in it" + (f"; {bad[0][0]}: {bad[0][1]}" if bad else ""))
-    return _splits(named, validation, seed, limit_train, bad)
+    return all_told(replace(_splits(named, validation, seed, limit_train, bad), ignored=tuple(ignored)))
 
 
 def imdb_unlabelled(
@@ -104,19 +106,16 @@ def _lines(path: Path, encoding: str | None) -> tuple[Named, list[tuple[str, str
     return [(f"{path}:{number}", line.encode()) for number, line in lines if line.strip()], []
 
 
-def _folder_texts(folder: Path, encoding: str | None) -> tuple[Named, list[tuple[str, str]]]:
+def _folder_texts(
+    folder: Path, encoding: str | None, ignored: list[tuple[str, str]]
+) -> tuple[Named, list[tuple[str, str]]]:
     named: Named = []
     bad: list[tuple[str, str]] = []
-    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in TEXT_EXTENSIONS and p.is_file()):
-        try:
-            text, _ = decoded(bytes_of(path, READ), str(path), encoding)
-        except DataError as error:
-            bad.append((str(path), str(error).removeprefix(f"{path}: ")))
-            continue
-        if text.strip():
-            named.append((str(path), text.encode()))
+    for name, text, problem in read_texts(files_below(folder, TEXT_EXTENSIONS, "text", ignored), encoding):
+        if problem:
+            bad.append((name, problem))
         else:
-            bad.append((str(path), "an empty text"))
+            named.append((name, text))
     return named, bad
 
 

@@ -13,7 +13,7 @@ from bigkeras.data.source import DataError
 JSON_LINES = (".jsonl", ".ndjson")
 DELIMITERS = ",;\t|"
 LOOKED_AT = 200  # rows that tell the delimiter and the columns
-SAMPLE = 200_000  # characters that tell the delimiter and the quotes
+SAMPLE = 200_000  # characters that tell the delimiter
 # How files begin that are often taken for tables.
 NO_TEXTS = {
     b"PK\x03\x04": "a zip archive, such as an Excel sheet",
@@ -194,15 +194,14 @@ def _has_quotes(content: str) -> bool:
 
     Across lines these are quotes where they bring rows of too few cells together, and no others.
     """
-    cells = [cell for line in content.split("\n")[:LOOKED_AT] for cell in line.rstrip("\r").split("\t")]
+    cells = [cell for line in content.split("\n") for cell in line.rstrip("\r").split("\t")]
     quoted = [cell for cell in cells if cell.startswith('"')]
     if quoted and all(len(cell) > 1 and cell.endswith('"') for cell in quoted):
         return True
-    sample = content[:SAMPLE]
 
     def regular(quoting: Literal[0, 3]) -> tuple[int, int]:
         """How many rows have as many cells as the first, and how many have not."""
-        read = csv.reader(io.StringIO(sample, newline=""), delimiter="\t", quoting=quoting)
+        read = csv.reader(io.StringIO(content, newline=""), delimiter="\t", quoting=quoting)
         rows = [row for row in read if row]
         fit = sum(len(row) == len(rows[0]) for row in rows)
         return fit, len(rows) - fit

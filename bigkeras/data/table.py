@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +45,11 @@ def image_table(
         columns[argument] = header.index(wanted)
     place = split_place(path, header, split_column, "split_column")
     paths, names, parts = [], [], []
+    ignored = []
     for line, row in zip(lines[1:], rows[1:], strict=True):
+        if [cell.strip() for cell in row] == header:
+            ignored.append((f"{path}:{line}", "the names of the columns, once more"))
+            continue
         if len(row) != len(header):
             raise DataError(f"{path}, line {line}: {len(row)} columns where the first line names {len(header)}")
         paths.append(_picture(path, line, row[columns["path_column"]]))
@@ -66,7 +71,7 @@ def image_table(
         limit_train=limit_train,
         keys=paths,
     )
-    return all_told(splits)
+    return all_told(replace(splits, ignored=(*ignored, *splits.ignored)))
 
 
 def _rows(path: Path) -> tuple[list[int], list[list[str]]]:

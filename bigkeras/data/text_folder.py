@@ -1,5 +1,6 @@
 """Own texts in folders: a sub-folder for every class, a text in every file."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from bigkeras.data.files import part_splits
 from bigkeras.data.folder import class_files, printable
 from bigkeras.data.pair_splits import source_key
 from bigkeras.data.reviews import text_array
+from bigkeras.data.rows import bytes_of
 from bigkeras.data.source import ArraySource, DataError, Splits, all_told
 
 TEXT_EXTENSIONS = (".txt", ".text", ".md")
@@ -34,19 +36,12 @@ def text_folder(
     texts: list[bytes] = []
     kept: list[int] = []
     bad: list[tuple[str, str]] = []
-    other = encoding or _common_encoding(paths)
-    for place, path in enumerate(paths):
-        try:
-            data = Path(path).read_bytes()
-            text, _ = decoded(data, path, encoding) if encoding or is_clear(data) else decoded_as(data, path, other)
-        except (OSError, DataError) as error:
-            bad.append((printable(path), getattr(error, "strerror", None) or str(error)))
-            continue
-        if says_nothing(text):
-            bad.append((printable(path), "an empty text"))
-            continue
-        kept.append(place)
-        texts.append(text.encode())
+    for place, (name, text, problem) in enumerate(read_texts(paths, encoding)):
+        if problem:
+            bad.append((name, problem))
+        else:
+            kept.append(place)
+            texts.append(text)
     left = sorted({classes[i] for i in kept})
     if len(left) < len(class_names):
         lost = next(name for name in class_names if name not in left)
@@ -59,6 +54,19 @@ def text_folder(
         limit_train=limit_train, keys=[source_key(text.decode()) for text in texts],
     )  # fmt: skip
     return all_told(replace(splits, bad=tuple(bad), ignored=(*ignored, *splits.ignored), read=len(paths)))
+
+
+def read_texts(paths: list[str], encoding: str | None) -> Iterator[tuple[str, bytes, str]]:
+    """Of every file its printable name, its text in UTF-8, and why it cannot be used, or ""."""
+    other = encoding or _common_encoding(paths)
+    for path in paths:
+        try:
+            data = bytes_of(Path(path), "texts")
+            text, _ = decoded(data, path, encoding) if encoding or is_clear(data) else decoded_as(data, path, other)
+        except DataError as error:
+            yield printable(path), b"", str(error).removeprefix(f"{path}: ")
+            continue
+        yield printable(path), text.encode(), "an empty text" if says_nothing(text) else ""
 
 
 def _common_encoding(paths: list[str]) -> str:

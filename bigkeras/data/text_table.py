@@ -2,6 +2,7 @@
 
 import math
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -82,8 +83,7 @@ def text_table(
             bad.append((origin, problem))
             continue
         texts.append(row[columns[0]].encode("utf-8", "replace"))
-        name = " ".join(row[columns[1]].split())  # one line, for labels.txt
-        labels.append(name.encode("utf-8", "replace").decode())  # JSON may hold half a character
+        labels.append(_tidy(row[columns[1]]))
         parts.append(SPLIT_NAMES.get(row[place].strip().lower(), "") if place is not None else "")
         kept.append(origin)
     labels = _one_spelling(labels)
@@ -98,6 +98,13 @@ def text_table(
     told = f"{path}: {len(kept):,} texts in {names[columns[0]]!r}, {len(class_names)} labels in {names[columns[1]]!r}"
     told = "; ".join(filter(None, (f"{told}{parted}, read as {found}", splits.found)))
     return all_told(replace(splits, bad=tuple(bad), read=len(kept) + len(bad), found=told))
+
+
+def _tidy(label: str) -> str:
+    """A label in one line, for labels.txt; of those that look alike one: accents composed, nothing invisible."""
+    seen = "".join(sign for sign in label if sign.isspace() or unicodedata.category(sign) != "Cf")
+    name = unicodedata.normalize("NFC", " ".join(seen.split()))
+    return name.encode("utf-8", "replace").decode()  # JSON may hold half a character
 
 
 def _named(
@@ -145,7 +152,7 @@ def _has_header(rows: list[list[str]], wanted: Sequence[str | None]) -> bool:
     label = _label_column(rows[0], below, but=text)
     if label is None or not first[text] or not first[label]:
         return False
-    if recurs(label):
+    if recurs(label) or all(is_number(row[label]) for row in (rows[0], *below)):
         return False
     # A question of a survey is longer than most names, but among numbers its words are one.
     return len(rows[0][text]) < 30 or (not is_number(rows[0][label]) and all(is_number(row[label]) for row in below))

@@ -100,6 +100,8 @@ def test_closed_streams(models, pictures):
     assert b"standard input is closed" in done.stderr
     done = app(pictures / "red.jpg", models=models, before='exec "$@" >&-')
     assert (done.returncode, done.stderr) == (1, b"standard output is closed\n")
+    done = app(pictures / "red.jpg", "--json", models=models, before='exec "$@" 2>&-')
+    assert (done.returncode, answers(done)) == (0, [("red.jpg", "red")])
 
 
 def test_a_reader_that_leaves_is_no_error_message(models, pictures):

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import errno
 import io
 import os
 import subprocess
@@ -112,6 +113,18 @@ def test_what_fails_leaves_the_file_as_it_was(tmp_path):
         place.write_text("half")
         raise KeyError
     assert path.read_text() == "before" and [file.name for file in tmp_path.iterdir()] == ["kept.txt"]
+
+
+def test_a_file_that_cannot_be_replaced_is_written(tmp_path, monkeypatch):
+    def refuse(old, new):
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+
+    monkeypatch.setattr(os, "replace", refuse)
+    path = tmp_path / "mounted.csv"
+    path.write_text("much longer than what comes")
+    with replaced(str(path)) as place:
+        place.write_text("answers")
+    assert path.read_text() == "answers" and [p.name for p in tmp_path.iterdir()] == ["mounted.csv"]
 
 
 def test_a_file_is_replaced_and_none_beside_it_and_others_may_read_it_as_ever(tmp_path):
@@ -303,10 +316,14 @@ def test_an_empty_line_of_a_single_column_is_an_empty_text(tmp_path):
     assert [review.text for review in found] == ["good", "", "bad"] and found[1].problem == "an empty text"
 
 
-def test_standard_input_of_another_encoding_is_told(monkeypatch):
-    stream = io.TextIOWrapper(io.BufferedReader(io.BytesIO("这个菜很好吃，下次还来\n".encode("gb18030"))))
+@pytest.mark.parametrize(
+    ("text", "encoding", "told"),
+    [("这个菜很好吃，下次还来\n", "gb18030", "not UTF-8 text"), ("1\nGood film\n", "utf-16-le", "UTF-16 or UTF-32")],
+)
+def test_standard_input_of_another_encoding_is_told(text, encoding, told, monkeypatch):
+    stream = io.TextIOWrapper(io.BufferedReader(io.BytesIO(text.encode(encoding))))
     monkeypatch.setattr("sys.stdin", stream)
-    with pytest.raises(ReviewError, match="standard input: not UTF-8 text"):
+    with pytest.raises(ReviewError, match=f"standard input: {told}"):
         standard_input()
 
 

@@ -23,6 +23,20 @@ def test_long_lines_come_in_small_groups(live):
     assert parts[0] == lines[:1] and all(sum(map(len, part[:-1])) < LETTERS for part in parts)
 
 
+def test_no_more_is_read_ahead_than_a_model_is_given():
+    long, read, given = "a" * LETTERS, [], []
+
+    def lines():
+        for _ in range(64):
+            read.append(len(given))
+            yield long
+
+    for part in groups(lines(), 32, live=True, letters=len):
+        given += part
+    # One is on its way to the model, one waits for room.
+    assert len(given) == 64 and all(place - known <= 3 for place, known in enumerate(read))
+
+
 def test_a_line_is_given_before_the_next_one_is_there():
     answered = threading.Event()
 

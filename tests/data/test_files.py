@@ -25,9 +25,9 @@ def picture(path, value=0):
 @pytest.fixture
 def animals(tmp_path):
     """Ten cats and ten dogs."""
-    for name in ("cat", "dog"):
+    for first, name in ((0, "cat"), (10, "dog")):
         for i in range(10):
-            picture(tmp_path / name / f"{i}.png", i)
+            picture(tmp_path / name / f"{i}.png", first + i)
     return tmp_path
 
 
@@ -42,6 +42,18 @@ def test_a_folder_is_split_by_its_seed_and_holds_every_picture_once(animals):
     assert all_names(first) == all_names(again)
     assert len(set(all_names(first))) == 20
     assert first.class_names == ("cat", "dog")
+
+
+def test_copies_of_a_picture_come_to_one_split(animals):
+    for i in range(10):
+        picture(animals / "cat" / f"{i} (copy).png", i)
+    for seed in range(3):
+        splits = image_folder(directory=str(animals), validation=0.3, test=0.3, seed=seed)
+        parts = [
+            {(animals / part.name(i)).read_bytes() for i in range(len(part))}
+            for part in (splits.train, splits.validation, splits.test)
+        ]
+        assert sum(map(len, parts)) == 20 and not splits.ignored
 
 
 def test_fetch_gives_the_bytes_of_the_named_file(animals):
@@ -231,6 +243,14 @@ def test_a_split_column_has_any_case_and_one_that_is_asked_for_is_there(animals)
     assert len(image_table(file=table(animals, named)).test) == 4
     with pytest.raises(DataError, match=r"no column 'fold' among 'path', 'label', 'Split': --set data\.split_column="):
         image_table(file=table(animals, named), split_column="fold")
+
+
+def test_the_names_of_the_columns_come_again_where_tables_were_put_together(animals):
+    lines = [f"{name}/{i}.png,{name}" for name in ("cat", "dog") for i in range(10)]
+    (animals / "t.csv").write_text("\n".join(["path,label", *lines[:10], "path,label", *lines[10:]]))
+    splits = image_table(file=str(animals / "t.csv"))
+    assert splits.class_names == ("cat", "dog") and len(all_names(splits)) == 20
+    assert splits.ignored == ((f"{animals / 't.csv'}:12", "the names of the columns, once more"),)
 
 
 def test_a_picture_of_several_rows_comes_to_one_split(animals):

@@ -195,9 +195,77 @@ def test_the_encoding_of_french_is_found(tmp_path):
     assert everything(splits)["Très bon café, à refaire ! 0"] == "good"
 
 
-def test_the_encoding_of_russian_is_found():
+@pytest.mark.parametrize("encoding", ["cp1251", "utf-16-le", "utf-16-be"])
+def test_the_encoding_of_russian_is_found(encoding):
     text = "Очень хороший фильм, рекомендую всем друзьям. Ужасное качество, не советую покупать.\n" * 5
-    assert decoded(text.encode("cp1251"), "t")[0] == text
+    assert decoded(text.encode(encoding), "t")[0] == text
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("cp1250", "Była bardzo miła obsługa, świeże jedzenie i niewygórowane ceny; polecam każdemu, kto lubi zupę"),
+        (
+            "cp1250",
+            "Jídlo bylo dobře připravené, obsluha příjemná, ale čekali jsme příliš dlouho. Škoda",
+        ),
+        (
+            "cp1250",
+            "Nagyon finom volt az étel, kedves a kiszolgálás, de a hűtő zúgott. Jövő héten újra jövünk",
+        ),
+        (
+            "cp1254",
+            "Yemekler çok lezzetliydi, servis hızlı, fiyatlar ise biraz yüksek. Şaşırdım",
+        ),
+        ("cp1252", "Das Essen war köstlich, die Bedienung flink, nur die Plätze draußen zu eng. Für 30 m³ Saal, naja"),
+        ("cp1252", "¿Qué tal la comida? Está muy rica; los niños volverán mañana. ¡Qué lástima que esté tan lejos!"),
+        ("cp1252", "A comida não é má, mas a espera foi longa demais; as porções são pequenas e não há opções"),
+        ("cp1252", "Maturinn var góður og þjónustan fljót, en það var of dýrt. Við komum ekki aftur í bráð, því miður"),
+        ("cp1252", "Maden var fin, men vi måtte vente længe på øllet. Den tøse-bløde bøf fik vi først efter en time"),
+    ],
+)
+def test_the_encodings_of_europe_are_told_apart(encoding, text):
+    assert decoded(f"{text}\n".encode(encoding) * 5, "t.csv") == (f"{text}\n" * 5, encoding)
+
+
+def test_broken_rows_among_those_of_utf_8_spoil_no_others():
+    whole = "\n".join(f"Très bon café {i},good" for i in range(180))
+    text, found = decoded(f"{whole}\n".encode() + "déçu,bad\n".encode("cp1252") * 20, "t.csv")
+    assert found == "utf-8" and text.startswith(whole) and text.count("d��u") == 20
+    marks = "what � is, good\n" * 9  # these are no broken bytes
+    assert decoded(marks.encode() + b"caf\xe9,bad\n", "t.csv") == (f"{marks}caf�,bad\n", "utf-8")
+
+
+def test_a_mark_inside_a_table_and_signs_that_nobody_sees_make_no_class(tmp_path):
+    one = "\ufefftext,label\r\n" + "".join(f"so NAME {i},Cafe\u0301\r\nand NAME {i},bad\r\n" for i in range(10))
+    both = one.replace("NAME", "a") + one.replace("NAME", "b") + "and c,bad\u200b\r\nso c,Café\r\n"
+    splits = table(tmp_path / "t.csv", both)
+    assert splits.class_names == ("Café", "bad") and len(everything(splits)) == 42
+    assert splits.bad == ((f"{tmp_path / 't.csv'}:22", "the names of the columns, once more"),)
+
+
+@pytest.mark.parametrize("quoted", ["alone", "late"])
+def test_quotes_of_a_tsv_are_told_from_the_whole_of_it(quoted, tmp_path):
+    lines = [f"so much {i}\t{('pos', 'neg')[i % 2]}" for i in range(400)]
+    if quoted == "alone":
+        lines[5] = '"Yes"\tpos'
+        lines[300:330] = [f'"Oh no {i}, he said\tneg' for i in range(30)]
+        assert everything(table(tmp_path / "t.tsv", "\n".join(lines)))['"Oh no 7, he said'] == "neg"
+    else:
+        lines[300:310] = [f'"one {i}\nand two"\tneg' for i in range(10)]
+        assert everything(table(tmp_path / "t.tsv", "\n".join(lines)))["one 7\nand two"] == "neg"
+
+
+def test_a_first_row_with_a_number_for_a_label_names_no_columns(tmp_path):
+    lines = [
+        "good phone,7",
+        "bad phone,2",
+        "nice phone,2",
+        "broken,3",
+        "fine,3",
+        *(f"so {i},{i % 3}" for i in range(9)),
+    ]
+    assert everything(table(tmp_path / "t.csv", "\n".join(lines)))["good phone"] == "7"
 
 
 def test_an_encoding_that_is_said_is_taken_or_refused_with_the_line(tmp_path):
