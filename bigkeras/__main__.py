@@ -1,6 +1,7 @@
 """The command line: list, train, evaluate, export, pack, doctor. TensorFlow is imported inside commands only."""
 
 import argparse
+import contextlib
 import io
 import json
 import os
@@ -41,7 +42,8 @@ def main(arguments: list[str] | None = None) -> int:
         if not _is_users(error):
             raise
         signum = getattr(error, "signum", None)
-        print(f"bigkeras: {shown(_line(error))}", file=sys.stderr)
+        with contextlib.suppress(OSError):  # a terminal that is closed
+            print(f"bigkeras: {shown(_line(error))}", file=sys.stderr, flush=True)
         try:
             if sys.stdout is not None:
                 sys.stdout.flush()

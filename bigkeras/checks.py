@@ -20,6 +20,7 @@ from bigkeras.recipe import PLACES, Recipe, RecipeError, check, known, load
 from bigkeras.run import EARLIER_RUNS, RunError, has_learned, read_json, same_data, whole_data, write_json
 from bigkeras.search import check_auto
 from bigkeras.tasks import LOSSES, MODEL_ARGUMENTS, MONITORS, TASKS, check_augmentation
+from bigkeras.tasks.task import Task
 from bigkeras.workers import Workers, addresses
 
 AUTO = "auto"
@@ -58,7 +59,8 @@ Found = dict[str, dict[str, Any]]  # what `fingerprints` gives
 def check_data(directory: Path, recipe: Recipe, found: Found) -> None:
     """Notes which examples a run has; raises RunError where it has learned from others."""
     if recipe.teacher and recipe.task.name != "translation":
-        found = {part: values for part, values in found.items() if part != "train"}  # its labels are the teacher's
+        # Its labels are the teacher's: what learns from it goes on with the same ones, and scores need none.
+        found = {"taught" if part == "train" else part: values for part, values in found.items()}
     path = directory / DATA_FILE
     changed = other_data(read_json(path), found) if path.exists() else ""
     if changed and has_learned(directory):
@@ -153,6 +155,22 @@ def check_left(workers: Workers, splits: Splits) -> None:
     if workers.count > 1:  # names take a second a million
         parts = {part: getattr(splits, part) for part in ("train", "validation")}
         _check_same(workers, {part: _names_of(source) for part, source in parts.items() if source is not None})
+
+
+def check_prepared(workers: Workers, task: Task, splits: Splits) -> None:
+    """Raises DataError on every worker if one of them has another vocabulary, or other statistics, than the chief.
+
+    As where the run that `start_from` names is another one there.
+    """
+    if workers.count == 1:
+        return
+    files = {name: data for name, data in task.files(splits).items() if not name.startswith("examples/")}
+    said = {n: d.decode() if n.endswith(".json") else hashlib.sha256(d).hexdigest() for n, d in files.items()}
+    theirs = workers.by_chief(lambda: said)
+    other = [n for n in said if n not in theirs or not _alike(n, theirs[n].encode(), said[n].encode())]
+    problem = _first_problem(workers, f"another {other[0]} than the chief: what does it start from?" if other else "")
+    if problem:
+        raise DataError(problem)
 
 
 def _check_same(workers: Workers, found: Found) -> None:

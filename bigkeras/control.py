@@ -69,6 +69,7 @@ class Control(keras.callbacks.Callback):
         self.bad: dict[str, str] = dict(splits.bad)
         self.told_bad = dict(self.bad)  # those that all workers know of, in one order
         self.finished = False
+        self.asked_to_leave = 0  # the signal by which an epoch's end was the last
         self.confusion: np.ndarray | None = None  # of the last validation
         self.saved_metrics: list[np.ndarray] | None = None
         self.train_metrics: list[np.ndarray] = []
@@ -101,6 +102,9 @@ class Control(keras.callbacks.Callback):
 
     def resume(self, position: checkpoint.Position) -> None:
         """Goes on from a checkpoint whose variables have been restored."""
+        if position.step > self.steps:
+            told = f"{position.step} steps of an epoch are done, and now it has {self.steps}"
+            raise RunError(f"{self.directory}: {told}: fewer examples can be read than before; take another --run-dir")
         self.position = position
         self.bad.update(position.bad)
         self.told_bad.update(position.bad)
@@ -181,11 +185,17 @@ class Control(keras.callbacks.Callback):
         self.finished = self._enough()
         if self.finished or asked:
             self.step.stop_training = True
+        # The validation's are no part of where the run stands, and may be no numbers.
+        self._set_metrics([np.zeros_like(value) for value in self._metric_values()])
         last = epoch + 1 == self.recipe.epochs
         if last or self.finished or due:
             self.save()
-        if asked and not last:
-            raise Interrupted(asked)
+        self.asked_to_leave = 0 if last else asked
+
+    def leave_if_asked(self) -> None:
+        """Raises Interrupted where an epoch's end was told to be the last: once all that shows it has seen it."""
+        if self.asked_to_leave:
+            raise Interrupted(self.asked_to_leave)
 
     def _whole_scores(self, epoch: int) -> dict[str, float]:
         """The scores of the validation split that are no mean over its examples."""

@@ -59,7 +59,7 @@ class JaxControl(Control):
             return {}
         self.scores = self.scores or TranslationScores(self.directory, validation)
         try:
-            return self.scores(model)
+            return self.scores(model, self._leave_if_asked)
         finally:
             model.unlink(missing_ok=True)
 

@@ -6,11 +6,13 @@ As a program it does in the run directory that is its first argument what the se
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from bigkeras.recipe import load
 from bigkeras.tasks import load_task
 from bigkeras.translator import Translator, texts_of, validation_scores
 
+LOOKING = 0.5  # seconds between two looks at whether to leave
 NOT_UTF8 = "surrogateescape"  # bytes that are none go through JSON and come out as they were
 
 
@@ -64,12 +67,14 @@ class TranslationScores:
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115  closed with the process
         self.process: Any = None
 
-    def __call__(self, model: Path) -> dict[str, float]:
-        """Raises DataError where the process has ended."""
+    def __call__(self, model: Path, between: Callable[[], None] = lambda: None) -> dict[str, float]:
+        """Raises DataError where the process has ended. `between`: called again and again meanwhile, as to leave."""
         try:
             if self.process is None:
                 self._begin()
             self._tell(str(model.resolve()))
+            while not select.select([self.process.stdout], [], [], LOOKING)[0]:
+                between()
             answer = self.process.stdout.readline()
         except BrokenPipeError:
             answer = ""

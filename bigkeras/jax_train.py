@@ -78,11 +78,14 @@ def _train(recipe: Recipe, step: Any, splits: Splits, task: Task, control: JaxCo
         while control.position.epoch < recipe.epochs and not control.finished:
             train, validation = data()
             _fit(step, control, train, validation, steps, recipe.epochs)
+            control.leave_if_asked()
     except (Interrupted, Diverged, DataError) as error:
         control.leave(error)
         raise
     except checkpoint.NotFinite as error:
-        raise control.diverged(f"{error} is not finite") from None
+        failed = control.diverged(f"{error} is not finite")
+        control.leave(failed)
+        raise failed from None
     control.save_last()
 
 

@@ -1,5 +1,6 @@
 """Scores of a classifier, from labels and probabilities. NumPy and scikit-learn; no TensorFlow."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -124,11 +125,16 @@ def macro_f1(confusion: Any) -> float:
 
 
 def epoch_score(row: Mapping[str, Any], monitor: str) -> tuple[float, float]:
-    """How good an epoch of the log was, more is better: the monitored value, and the loss where that is equal."""
+    """How good an epoch of the log was, more is better: the monitored value, and the loss where that is equal.
+
+    One of which either is no number, as of weights too large for half precision, was not scored.
+    """
     if "val_loss" not in row or monitor not in row:
         return NO_SCORE
-    value = float(row[monitor])
-    return -value if monitor == "val_loss" else value, -float(row["val_loss"])
+    value, loss = float(row[monitor]), float(row["val_loss"])
+    if math.isnan(value) or math.isnan(loss):
+        return NO_SCORE
+    return -value if monitor == "val_loss" else value, -loss
 
 
 def had_enough(history: Sequence[Mapping[str, Any]], monitor: str, patience: int | None) -> bool:

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from bigkeras.data.plan import epoch_plan
 from bigkeras.recipe import Recipe
+from bigkeras.signals import Patient
 
 LAST_KEYS = ("learning_rate", "examples_per_second", "tokens_per_second")
 
@@ -26,7 +27,7 @@ class ProgressBar(keras.callbacks.Callback):
         batch_size: int,
         done: int,
         quiet: bool,
-        stream: TextIO,
+        stream: TextIO | Patient,
         unit: str = "examples",
     ):
         super().__init__()
@@ -97,7 +98,7 @@ def progress_bar(
     stream = stream or sys.stderr
     if quiet is None:
         quiet = not stream.isatty() or os.environ.get("CI", "").lower() not in ("", "0", "false")
-    return ProgressBar(total_epochs, steps_per_epoch, batch_size, done, quiet, stream, unit)
+    return ProgressBar(total_epochs, steps_per_epoch, batch_size, done, quiet, Patient(stream), unit)
 
 
 def epoch_line(epoch: int, total_epochs: int, logs: Mapping[str, Any], seconds: float | None = None) -> str:
@@ -127,7 +128,7 @@ def _scores(values: Mapping[str, Any]) -> str:
     return "  ".join(f"{key} {float(values[key]):.4f}" for key in keys)
 
 
-def _bar(total: int, done: int, batch_size: int, stream: TextIO, unit: str) -> Any:
+def _bar(total: int, done: int, batch_size: int, stream: TextIO | Patient, unit: str) -> Any:
     """A tqdm bar that counts examples, or what else `unit` says, so its rate is examples per second."""
     layout = "{percentage:3.0f}% |{bar}| {elapsed} < {remaining}, {rate_noinv_fmt}{postfix}"
     # smoothing 0.05: the time left counts the validations, too.

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TextIO
 
 
 class Interrupted(Exception):
@@ -23,6 +23,27 @@ def shown(text: str) -> str:
     return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda sign: f"\\x{ord(sign[0]):02x}", text)
 
 
+class Patient:
+    """A stream whose other end may be gone, as a terminal that is closed: what it does not take is lost."""
+
+    def __init__(self, stream: TextIO):
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        """As the stream's."""
+        with contextlib.suppress(OSError):
+            self.stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """As the stream's."""
+        with contextlib.suppress(OSError):
+            self.stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
 class Log:
     """Where a run speaks: the terminal, or nowhere."""
 
@@ -33,7 +54,8 @@ class Log:
     def say(self, text: str) -> None:
         """A line for a person."""
         if not self.quiet:
-            print(shown(text), file=sys.stderr, flush=True)
+            with contextlib.suppress(OSError):  # a terminal that is closed
+                print(shown(text), file=sys.stderr, flush=True)
 
     def say_once(self, text: str) -> None:
         """A line that is not said again, as of data that several runs of a search read."""
@@ -78,7 +100,7 @@ def leaving() -> Iterator[None]:
 
 @contextlib.contextmanager
 def signals() -> Iterator[list[int]]:
-    """A list that holds the first SIGINT or SIGTERM; a second one acts as it always does."""
+    """A list that holds the first SIGINT, SIGTERM or SIGHUP; a second one acts as it always does."""
     asked: list[int] = []
 
     before: dict[int, Any] = {}
@@ -88,7 +110,9 @@ def signals() -> Iterator[list[int]]:
         signal.signal(signum, before[signum])
 
     try:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        # Of a closed terminal, where nobody has it ignored (nohup).
+        hung_up = [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL else []
+        for number in (signal.SIGINT, signal.SIGTERM, *hung_up):
             before[number] = signal.signal(number, note)
     except ValueError:
         pass  # not the main thread: signals are the caller's

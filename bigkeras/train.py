@@ -21,6 +21,7 @@ from bigkeras.checks import (
     check_kept,
     check_left,
     check_monitor,
+    check_prepared,
     check_recipe,
     known_before,
 )
@@ -148,6 +149,7 @@ def _fit(
     validation = splits.validation
     splits = ready(task, splits, log)
     check_left(workers, splits)
+    check_prepared(workers, task, splits)
     with workers.strategy.scope(), runtime.precision(recipe.precision):
         step = make_step(recipe, splits, task, machine, model, log.say_once)
     taken = {
@@ -284,11 +286,14 @@ def _train(
                 step.fit(train, steps_per_epoch=step_count - position.step, epochs=position.epoch + 1, **common)
             else:
                 step.fit(train, steps_per_epoch=step_count, epochs=recipe.epochs, **common)
+            control.leave_if_asked()
     except (Interrupted, Diverged, DataError) as error:
         control.leave(error)
         raise
     except checkpoint.NotFinite as error:
-        raise control.diverged(f"{error} is not finite") from None
+        failed = control.diverged(f"{error} is not finite")
+        control.leave(failed)
+        raise failed from None
     control.save_last()
 
 

@@ -9,7 +9,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from bigkeras.checks import check_alike, check_apart, check_kept, check_left, check_recipe, known_before
+from bigkeras.checks import (
+    check_alike,
+    check_apart,
+    check_data,
+    check_kept,
+    check_left,
+    check_prepared,
+    check_recipe,
+    known_before,
+)  # fmt: skip
 from bigkeras.data.arrays import digits
 from bigkeras.data.fingerprint import fingerprints
 from bigkeras.data.source import ArraySource, DataError, FileSource, Splits
@@ -112,6 +121,27 @@ def test_of_what_was_decoded_the_names_count_and_not_the_pixels():
         return of(ArraySource({"image": np.full((1, 2, 2, 1), value, np.uint8)}, [0], ["/data/cat/1.png"]))
 
     assert outcomes(check_left, (decoded(7),), (decoded(8),)) == ["", ""]
+
+
+def test_a_worker_that_starts_from_another_run_is_named_on_all():
+    def prepared(words: bytes, mean: float, example: bytes = b"") -> SimpleNamespace:
+        values = {"vocabulary.txt": words, "preprocessor.json": json.dumps({"mean": mean}).encode()}
+        return SimpleNamespace(files=lambda splits: {**values, "examples/0.png": example})
+
+    mine = prepared(b"a b", 0.5)
+    assert outcomes(check_prepared, (mine, None), (prepared(b"a b", 0.5000001, b"other"), None)) == ["", ""]
+    for other, name in ((prepared(b"a c", 0.5), "vocabulary.txt"), (prepared(b"a b", 0.4), "preprocessor.json")):
+        told = f"worker 1 (host1:1) has another {name} than the chief: what does it start from?"
+        assert outcomes(check_prepared, (mine, None), (other, None)) == [told] * 2
+
+
+def test_a_run_goes_on_with_what_its_teacher_answered(tmp_path):
+    recipe, found = RECIPE.override(teacher="runs/teacher"), fingerprints(digits())
+    check_data(tmp_path, recipe, found)
+    (tmp_path / "best.keras").touch()
+    check_data(tmp_path, recipe, found)
+    with pytest.raises(RunError, match=r"its data has changed since it began \(taught: "):
+        check_data(tmp_path, recipe, {**found, "train": {"examples": 3, "sha256": "other"}})
 
 
 @pytest.fixture

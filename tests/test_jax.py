@@ -336,6 +336,21 @@ def test_a_process_that_ends_instead_of_scoring_is_told(code, why, tmp_path, mon
         scores(tmp_path / "model.keras")
 
 
+def test_a_run_is_left_while_a_process_scores(tmp_path, monkeypatch):
+    from bigkeras import jax_scores
+    from bigkeras.signals import Interrupted
+
+    def leave():
+        raise Interrupted(15)
+
+    monkeypatch.setattr(jax_scores, "LOOKING", 0.01)
+    monkeypatch.setattr(jax_scores, "_command", lambda *_: [sys.executable, "-c", "import sys; sys.stdin.read()"])
+    texts = np.array([b"a"], object)
+    scores = jax_scores.TranslationScores(tmp_path, ArraySource({"source": texts, "target": texts}, [0]))
+    with contextlib.closing(scores), pytest.raises(Interrupted):
+        scores(tmp_path / "model.keras", leave)
+
+
 @pytest.mark.parametrize(
     ("code", "why"),
     [

@@ -1,5 +1,6 @@
 """What a person sees of a run while it trains: lines, a bar, TensorBoard."""
 
+import errno
 import io
 import time
 from types import SimpleNamespace
@@ -149,6 +150,19 @@ def test_a_run_that_breaks_off_takes_its_bar_away():
     bar.close()
     bar.close()
     assert bar.bar is None
+
+
+def test_a_terminal_that_is_closed_ends_no_run():
+    class Closed(Terminal):
+        def write(self, text):
+            raise OSError(errno.EIO, "gone")
+
+    bar = progress_bar(1, 2, 8, quiet=False, stream=Closed())
+    bar.on_train_begin()
+    bar.on_epoch_begin(0)
+    bar.on_train_batch_end(0, {"loss": 0.1})
+    bar.on_epoch_end(0, {"loss": 0.1})
+    bar.on_train_end()
 
 
 def train_with_extras(directory, epochs=2, profile=False):

@@ -12,6 +12,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -26,7 +27,7 @@ from bigkeras.recipe import Choice, RecipeError, load
 from bigkeras.recipes import RECIPES
 from bigkeras.run import RunError, opened
 from bigkeras.runtime import Machine, MachineError
-from bigkeras.signals import Interrupted, Log
+from bigkeras.signals import Interrupted, Log, signals
 from bigkeras.train import fit
 
 TINY = RECIPES["digits"].override(
@@ -140,6 +141,57 @@ def test_a_run_without_validation_goes_on_where_it_was_left_after_an_epochs_last
         np.array_equal(a, b) for a, b in zip(weights(tmp_path / "whole"), weights(tmp_path / "run"), strict=True)
     )
     assert history(tmp_path / "whole") == history(tmp_path / "run")
+
+
+def test_an_epoch_that_is_left_at_its_end_is_shown(tmp_path, monkeypatch, capsys):
+    def interrupting(self, epoch, logs=None):
+        self.asked.append(signal.SIGTERM)
+        original(self, epoch, logs)
+
+    original = control.Control.on_epoch_end
+    monkeypatch.setattr(control.Control, "on_epoch_end", interrupting)
+    with pytest.raises(Interrupted):
+        fit(TINY, tmp_path / "run", log=Log())
+    told = capsys.readouterr().err
+    assert "epoch 1/3 | " in told and "saved at epoch 2, step 0" in told and "epoch 2/3" not in told
+    # TensorBoard has seen it, too.
+    assert any("epoch/loss" in tags for tags in map(scalars, (tmp_path / "run" / "tensorboard").glob("*")))
+
+
+def scalars(directory: Path) -> set[str]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    return set(EventAccumulator(str(directory)).Reload().Tags()["tensors"])
+
+
+def test_an_epoch_whose_validation_is_no_number_is_no_score_and_ends_no_run(tmp_path, monkeypatch):
+    def spoilt(self, epoch):
+        if epoch:
+            return {}
+        self._set_metrics([value * np.nan for value in self._metric_values()])
+        return {"val_loss": float("nan"), "val_accuracy": 1.0}
+
+    monkeypatch.setattr(control.Control, "_whole_scores", spoilt)
+    fit(TINY.override(epochs=2), tmp_path / "run", log=QUIET, machine=Machine(checkpoint_seconds=0))
+    told = (tmp_path / "run" / "report.md").read_text()
+    assert "The best by val_accuracy is epoch 2, kept as best.keras." in told
+
+
+def test_an_epoch_with_fewer_steps_than_were_done_is_refused(tmp_path):
+    of_fewer = SimpleNamespace(steps=3, directory=tmp_path)
+    with pytest.raises(RunError, match="5 steps of an epoch are done, and now it has 3"):
+        control.Control.resume(of_fewer, checkpoint.Position(epoch=1, step=5))
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_closed_terminal_asks_to_stop_unless_nobody_wants_to_hear_of_it(ignored):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+    try:
+        with signals() as asked:
+            signal.raise_signal(signal.SIGHUP)
+        assert asked == ([] if ignored else [signal.SIGHUP])
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_broken_checkpoint_is_passed_over(whole, tmp_path, monkeypatch):
