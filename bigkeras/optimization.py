@@ -71,7 +71,7 @@ def exponential(warmup_epochs: float = 0.0, final: float = 0.01) -> dict:
 
 
 def step_decay(warmup_epochs: float = 0.0, at: tuple[float, ...] = (0.5, 0.75), factor: float = 0.1) -> dict:
-    """Times `factor` at each share `at` of the run."""
+    """Times `factor` at each share `at` of what follows the warm-up."""
     return {"at": tuple(at), "factor": factor}
 
 
@@ -124,6 +124,10 @@ _SHAPES: dict[str, Callable] = {
 }
 
 
+# Models whose stages are convolutions of other widths over the same texts.
+BESIDE = ("text_cnn", "nb_cnn")
+
+
 def layer_rates(network: keras.Model, decay: float) -> list[float]:
     """What the learning rate is multiplied by, for each trainable variable: 1 at the top, `decay` a stage below it.
 
@@ -133,6 +137,8 @@ def layer_rates(network: keras.Model, decay: float) -> list[float]:
     """
     marks = [re.match(r"stage(\d+)", layer.name) for layer in network.layers]
     stages = max((int(mark[1]) for mark in marks if mark), default=0)
+    if network.name in BESIDE:
+        raise RecipeError(f"layer_decay={decay}: what is named stage in {network.name} stands side by side")
     if not stages:
         raise RecipeError(f"layer_decay={decay}: {network.name} has no layers that are named stage1, stage2 and so on")
     heights: dict[int, int] = {}
@@ -180,7 +186,9 @@ def make_optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Opt
         if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < math.inf:
             raise RecipeError(f"{name}={value}: a number of at least 0")
     if not all(0 <= share <= 1 for share in shape.get("at", ())):
-        raise RecipeError(f"schedule.at={list(shape['at'])}: shares of the run from 0 to 1, such as [0.5, 0.75]")
+        raise RecipeError(
+            f"schedule.at={list(shape['at'])}: shares of what follows the warm-up, from 0 to 1, such as [0.5, 0.75]"
+        )
     if recipe.optimizer.name == "muon" and "weight_decay" in args:  # which Keras applies to matrices alone
         args.setdefault("adam_weight_decay", args["weight_decay"])
     if recipe.optimizer.name == "sgd" and args.get("nesterov") and not args.get("momentum"):

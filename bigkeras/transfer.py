@@ -1,5 +1,6 @@
 """Transfer learning: weights from an earlier run, a shipped model, a file or ImageNet; freezing up to a layer."""
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from bigkeras.models import MODELS
-from bigkeras.models.pretrained import copy_weights_by_name, load_pretrained, of_classes, renew_constants
+from bigkeras.models.pretrained import BLOCK, copy_weights_by_name, load_pretrained, of_classes, renew_constants
 from bigkeras.origin import UNREADABLE, first_line, is_preset, origin_folder, pair_preprocessor, start_folder
 from bigkeras.recipe import RecipeError, load
 from bigkeras.run import read_labels, saved_version
@@ -40,6 +41,7 @@ def start_from(
         if path.name.endswith(".weights.h5") and path.is_file():
             if theirs and theirs.models != preprocessor.models:
                 raise ValueError("its vocabularies are others; take the directory of its run")
+            _check_names(path, network)
             before = [w.copy() for w in network.get_weights()]
             other = not _same_classes(path, class_names)
             heads = {layer: layer.get_weights() for layer in network.layers if other and of_classes(layer)}
@@ -81,6 +83,45 @@ def copy_embeddings(
         target.get_layer(name).set_weights([rows])
         names.append(name)
     return list(dict.fromkeys(names))
+
+
+def _check_names(path: Path, network: keras.Model) -> None:
+    """Raises ValueError where a `.weights.h5` file is of a model with other layers than `network`, heads aside.
+
+    Keras finds the weights in it by the kinds of layers and their order, whatever their names.
+    """
+    theirs = _layers_of(path)
+    with tempfile.TemporaryDirectory() as folder:
+        network.save_weights(Path(folder) / "own.weights.h5")
+        ours = _layers_of(Path(folder) / "own.weights.h5")
+    for place, (name, shapes) in ours.items():
+        if of_classes(network.get_layer(name)):
+            continue
+        other, found = theirs.get(place, ("", []))
+        if other != name:
+            told = f"{other} in the file" if other else "not in the file"
+            raise ValueError(f"layer {name} of the model is {told}: is it of another depth or kind?")
+        if found != shapes:
+            raise ValueError(f"layer {name} is of shapes {found} in the file and {shapes} in the model")
+    deeper = [name for place, (name, _) in theirs.items() if place not in ours and BLOCK.match(name)]
+    if deeper:
+        raise ValueError(f"the file alone has {deeper[0]}: give both the same depth")
+
+
+def _layers_of(path: Path) -> dict[str, tuple[str, list[tuple[int, ...]]]]:
+    """Of each layer with weights in a `.weights.h5` file, by its place there, its name and the weights' shapes."""
+    import h5py
+
+    found: dict[str, tuple[str, list[tuple[int, ...]]]] = {}
+    with h5py.File(path) as file:
+        layers = file.get("layers", {})
+        for place, layer in layers.items():
+            shapes: list[tuple[int, ...]] = []
+            layer.visititems(lambda _, entry, shapes=shapes: shapes.append(getattr(entry, "shape", None)))
+            known = layer["vars"].attrs.get("name", place) if "vars" in layer else place
+            if any(shapes):
+                found[place] = (str(known), [shape for shape in shapes if shape is not None])
+    return found
 
 
 def _same_classes(origin: Path, class_names: Sequence[str]) -> bool:
@@ -126,7 +167,9 @@ def artifact_model(directory: Path) -> keras.Model:
 
     recipe = load(directory)
     arguments = load_task(directory, read_labels(directory)).model_arguments
-    network = build(MODELS[recipe.model.name], arguments, recipe.model.args)
+    # Weights that it began with may not be at hand here, and are not wanted.
+    own = {name: value for name, value in recipe.model.args.items() if name != "weights"}
+    network = build(MODELS[recipe.model.name], arguments, own)
     version = saved_version(directory)  # of an artifact, there is one
     reader = tf.train.load_checkpoint(f"{version}/variables/variables")
     names = [n for n in reader.get_variable_to_shape_map() if n.startswith("weights/")]

@@ -130,7 +130,7 @@ def test_weight_decay_of_muon_is_what_the_recipe_says_for_every_shape():
 
 @pytest.mark.parametrize("at", [[80, 120], [-0.1], [float("nan")]])
 def test_steps_of_the_rate_are_shares_of_the_run(at):
-    with pytest.raises(RecipeError, match=r"schedule\.at=.*: shares of the run from 0 to 1"):
+    with pytest.raises(RecipeError, match=r"schedule\.at=.*: shares of what follows the warm-up, from 0 to 1"):
         make_optimizer(PLAIN.override(schedule=Choice("step", {"at": at})), 10)
 
 
@@ -186,4 +186,7 @@ def test_each_stage_moves_by_its_own_rate():
 def test_a_network_without_stages_is_named():
     network = MODELS["bag_of_ngrams"](vocabulary_size=9, length=5, num_classes=2)
     with pytest.raises(RecipeError, match=r"layer_decay=0\.5: bag_of_ngrams has no layers that are named stage1"):
+        layer_rates(network, 0.5)
+    network = MODELS["text_cnn"](vocabulary_size=9, length=5, num_classes=2)
+    with pytest.raises(RecipeError, match=r"layer_decay=0\.5: what is named stage in text_cnn stands side by side"):
         layer_rates(network, 0.5)

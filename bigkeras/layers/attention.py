@@ -293,7 +293,11 @@ def attend(query, key, value, bias, dropout: keras.layers.Dropout | None = None,
 
 
 def _fused(query, key, value, bias):
+    import jax
+
     heads_last = [ops.swapaxes(x, 1, 2) for x in (query, key, value)]
     bias = None if isinstance(bias, float) else ops.cast(bias, query.dtype)
-    outputs = ops.dot_product_attention(*heads_last, bias=bias)
+    # Keras' kernel for TPUs takes no bias: it would hide what comes later, and no padding (Keras 3.15).
+    flash = False if jax.default_backend() == "tpu" else None
+    outputs = ops.dot_product_attention(*heads_last, bias=bias, flash_attention=flash)
     return ops.reshape(outputs, (*ops.shape(outputs)[:2], outputs.shape[2] * outputs.shape[3]))

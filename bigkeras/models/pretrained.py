@@ -85,9 +85,54 @@ def keras_application(
         raise
     except Exception as error:  # Keras raises just that where it cannot download
         raise ValueError(f"weights={weights!r}: {error}; the path of a file is taken, too") from None
+    backbone = _named_by_order(backbone)
     x = keras.layers.GlobalAveragePooling2D(name="features")(backbone.output)
     outputs = classifier(x, num_classes=num_classes, dropout=dropout)
     return keras.Model(backbone.input, outputs, name=backbone.name)
+
+
+def _named_by_order(backbone: keras.Model) -> keras.Model:
+    """The same with conv2d, conv2d_1, … from its first such layer on, where Keras counts those of the whole process.
+
+    By the names a later run finds its layers again.
+    """
+    numbers: dict[str, dict[str, int]] = {}  # by kind, of the layers that Keras has named
+    for layer in backbone.layers:
+        kind, _, number = layer.name.rpartition("_") if layer.name[-1].isdigit() else (layer.name, "", "0")
+        for taken, digits in ((kind, number), (layer.name, "0")):
+            if taken == _kind(layer):
+                numbers.setdefault(taken, {})[layer.name] = int(digits)
+    names: dict[str, str] = {}
+    for kind, counted in numbers.items():
+        first = min(counted.values())
+        names |= {name: f"{kind}_{number - first}" if number > first else kind for name, number in counted.items()}
+    if all(old == new for old, new in names.items()):
+        return backbone
+
+    def renamed(layer: keras.Layer) -> keras.Layer:
+        return type(layer).from_config({**layer.get_config(), "name": names.get(layer.name, layer.name)})
+
+    again = keras.models.clone_model(backbone, clone_function=renamed)
+    again.set_weights(backbone.get_weights())
+    renew_constants(again)
+    return again
+
+
+def _kind(layer: keras.Layer) -> str:
+    """What Keras calls a layer without a name of its own, but for the number."""
+    words = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", type(layer).__name__)
+    return re.sub("([a-z])([A-Z])", r"\1_\2", words).lower()
+
+
+def _wiring(layer: keras.Layer) -> str:
+    """What no shape of a layer's weights shows of what it computes, in words."""
+    if layer.name.endswith("positions"):
+        return type(layer).__name__
+    parts = [f"{name}={getattr(layer, name)}" for name in ("rotary", "causal") if hasattr(layer, name)]
+    activation = getattr(layer, "activation", None)
+    if layer.weights and callable(activation):
+        parts.append(f"activation {getattr(activation, '__name__', activation)}")
+    return ", ".join(parts)
 
 
 def copy_weights_by_name(
@@ -109,6 +154,9 @@ def copy_weights_by_name(
         if heads[0] != heads[1]:
             raise ValueError(f"layer {target.name} has {heads[0]} heads in the source and {heads[1]} in the target")
         single = of_classes(target)
+        wired = [_wiring(layer) for layer in (source, target)]
+        if not single and wired[0] != wired[1]:
+            raise ValueError(f"layer {target.name} has {wired[0]} in the source and {wired[1]} in the target")
         norm = any(isinstance(layer, keras.layers.LayerNormalization) for layer in (source, target))
         if norm and bool(source.weights) != bool(target.weights):
             kinds = [type(layer).__name__ for layer in (source, target)]

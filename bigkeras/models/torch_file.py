@@ -2,6 +2,7 @@
 
 import math
 import pickle
+import struct
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
@@ -16,7 +17,7 @@ MAGIC = 0x1950A86A20F9469CFC6C
 # What damaged files raise.
 BROKEN = (
     pickle.UnpicklingError, zipfile.BadZipFile, EOFError, KeyError, TypeError, AttributeError, IndexError, MemoryError,
-    OverflowError,
+    OverflowError, struct.error, AssertionError,
 )  # fmt: skip
 
 STORAGES = {
@@ -92,8 +93,11 @@ def _rebuild_tensor(*args: Any) -> _Tensor:
     return _Tensor(*args)
 
 
-class _TensorsOnly(pickle.Unpickler):
-    """Refuses every name but those of a state dictionary."""
+class _TensorsOnly(pickle._Unpickler):  # type: ignore[name-defined]
+    """Refuses every name but those of a state dictionary.
+
+    Python's own, whose memo is a dictionary: of the one in C, nine bytes can ask for all memory.
+    """
 
     def find_class(self, module: str, name: str) -> Any:
         """What the few names that a file of tensors needs stand for. Raises ValueError for any other."""

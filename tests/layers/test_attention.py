@@ -19,6 +19,7 @@ from bigkeras.layers import (
     SelfAttention,
     SelfAttentionMap,
     SplitHeads,
+    attention,
     rotate,
 )
 
@@ -97,6 +98,16 @@ def test_the_fused_kernel_of_jax_equals_numpy(tmp_path):
         for rotary in (False, True):
             expected, _ = expected_attention(causal, rotary)
             np.testing.assert_allclose(np.load(tmp_path / f"{causal}-{rotary}.npy"), expected, atol=1e-5)
+
+
+def test_keras_kernel_for_tpus_which_hides_no_padding_is_not_taken(monkeypatch):
+    jax = pytest.importorskip("jax")
+    asked = []
+    monkeypatch.setattr(attention.ops, "dot_product_attention", lambda q, k, v, **options: asked.append(options) or q)
+    for platform in ("tpu", "gpu"):
+        monkeypatch.setattr(jax, "default_backend", lambda platform=platform: platform)
+        attention._fused(*[np.zeros((1, 2, 3, 4), "float32")] * 3, np.zeros((1, 1, 1, 3), "float32"))
+    assert [options["flash_attention"] for options in asked] == [False, None]
 
 
 def test_self_attention_between_dense_layers_equals_the_stock_layer():

@@ -22,6 +22,8 @@ from bigkeras.models.pretrained import (
     load_pretrained,
 )
 from bigkeras.models.torch_file import MAGIC, read_torch_file
+from bigkeras.recipe import RecipeError
+from bigkeras.transfer import start_from
 
 needs_package = pytest.mark.skipif(
     importlib.util.find_spec(pretrained.PACKAGE) is None, reason='pip install "bigkeras[imagenet]"'
@@ -185,6 +187,15 @@ def test_compressed_storages_and_counts_that_were_not_told_are_refused(tmp_path)
         read_torch_file(tmp_path / "w.pth")
 
 
+def test_a_few_bytes_take_no_memory(tmp_path):
+    resource = pytest.importorskip("resource")
+    (tmp_path / "x.pth").write_bytes(b"\x80\x02}r\xff\xff\xff\x7f.")  # what it holds is remembered as number 2**31 - 1
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ValueError, match=r"x\.pth: not a PyTorch file: the magic number is missing"):
+        read_torch_file(tmp_path / "x.pth")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
+
+
 @needs_package
 def test_a_file_that_was_cut_short_is_named(tmp_path):
     content = pretrained._packaged_weights().read_bytes()
@@ -224,6 +235,51 @@ def test_a_keras_application_ends_in_our_joints(tmp_path):
     backbone.save_weights(tmp_path / "backbone.weights.h5")
     again = keras_application(**build, weights=str(tmp_path / "backbone.weights.h5"))
     np.testing.assert_array_equal(again.layers[1].get_weights(), model.layers[1].get_weights())
+
+
+def test_layers_of_a_keras_application_are_found_again_whatever_was_built_before(tmp_path):
+    build = {"name": "InceptionV3", "input_shape": (75, 75, 3), "num_classes": 4}
+    keras.layers.Conv2D(1, 1)
+    first, second = (keras_application(**build) for _ in range(2))
+    assert first.get_layer("conv2d") and first.get_layer("batch_normalization_93")
+    assert len(copy_weights_by_name(first, second)) == sum(bool(layer.weights) for layer in first.layers)
+    np.testing.assert_array_equal(first.get_layer("conv2d_93").kernel, second.get_layer("conv2d_93").kernel)
+    picture = np.random.default_rng(0).random((1, 75, 75, 3), np.float32)
+    np.testing.assert_allclose(first(picture), second(picture), atol=1e-5)
+
+
+@pytest.mark.parametrize("other", [{"activation": "gelu"}, {"positions": "rotary"}, {"positions": "learned"}])
+def test_weights_go_into_no_other_function_of_the_same_shapes(other):
+    sizes = {"vocabulary_size": 20, "length": 8, "num_classes": 2, "depth": 1, "width": 16, "num_heads": 2}
+    usual = {"feed_forward": 16, "positions": "sinusoidal", "activation": "relu"}
+    with pytest.raises(ValueError, match=r"layer \w+ has .* in the source and .* in the target|is .* in the source"):
+        copy_weights_by_name(
+            MODELS["transformer"](**sizes, **usual), MODELS["transformer"](**sizes, **{**usual, **other})
+        )
+
+
+def test_a_file_of_weights_is_of_the_same_layers(tmp_path):
+    sizes = {"vocabulary_size": 20, "length": 8, "width": 16, "num_heads": 2, "feed_forward": 16}
+
+    def model(**other):
+        return MODELS["transformer"](**{**sizes, "num_classes": 2, "depth": 2, **other})
+
+    source, path = model(), tmp_path / "source.weights.h5"
+    source.save_weights(path)
+    same = model(num_classes=3)
+    assert "stage2_feed_forward_2" in start_from(str(path), same)
+    np.testing.assert_array_equal(same.get_layer("embedding").embeddings, source.get_layer("embedding").embeddings)
+    for other, told in (
+        ({"depth": 4}, "of the model is .* in the file"),
+        ({"depth": 1}, "give both the same depth|of the model is .* in the file"),
+        ({"norm": "post"}, "of the model is .* in the file"),
+        ({"width": 32}, "is of shapes .* in the file"),
+    ):
+        target = model(**other)
+        before = target.get_weights()
+        with pytest.raises(RecipeError, match=told):
+            start_from(str(path), target)
+        assert all(np.array_equal(a, b) for a, b in zip(before, target.get_weights(), strict=True))
 
 
 @pytest.mark.parametrize(
