@@ -80,7 +80,7 @@ def fit(
     if rows % (replicas * recipe.micro_batches):
         raise RecipeError(
             f"{told}={rows} does not divide over {replicas} replicas × {recipe.micro_batches} micro-batches; "
-            "--replicas N takes fewer, --strategy one a single one"
+            + ("start fewer workers" if workers.count > 1 else "--replicas N takes fewer, --strategy one a single one")
         )
     directory = Path(run_dir)
     check_apart(recipe, directory)

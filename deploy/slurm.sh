@@ -4,7 +4,8 @@
 #
 # One task per node takes all GPUs of the node. Tasks find each other by Slurm's own variables: no TF_CONFIG is needed.
 # The data must be at the same place on every node ($BIGKERAS_DATA); the run directory is written by task 0
-# alone, and must lie where all nodes see it: after a requeue task 0 may be on another one.
+# alone, and must lie where all nodes see it: after a requeue task 0 may be on another one. batch_size must divide by all
+# GPUs, here 16; a translator takes 1, 2, 4 or 8 of them: sbatch --nodes=1 deploy/slurm.sh tatoeba-en-de
 #SBATCH --job-name=bigkeras
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1

@@ -2,7 +2,10 @@
 
 import csv
 import io
+import re
 import tarfile
+import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +18,7 @@ from bigkeras.data.splits import check_fractions, stratified_sample, stratified_
 from bigkeras.data.tfds import tfds_arrays
 
 SENTIMENT = ("negative", "positive")
+NEUTRAL = 2  # of SST's five labels, from 0 for very bad to 4 for very good
 IMDB_ARCHIVES = ("aclImdb_labelled.tar.xz", "aclImdb_v1.tar.gz")
 IMDB_FOLDERS = {"neg": 0, "pos": 1}
 Texts = tuple[np.ndarray, np.ndarray, list[str]]  # bytes (n,), labels (n,), names
@@ -40,15 +44,22 @@ def sst2(*, directory: str | None = None, seed: int = 0, limit_train: int | None
     Origin: https://nlp.stanford.edu/sentiment, Socher et al. 2013; no licence stated. The published split of whole
     sentences, without three of the 6,920 for training that stand in another part, too. GLUE's data set of the same
     name trains on 67,349 phrases of them and hides the labels of its test part.
-    Read are train.tsv, dev.tsv and test.tsv (sentence, tab, 0 or 1) in the folder sst2.
+    Read are train.tsv, dev.tsv and test.tsv (sentence, tab, 0 or 1) in the folder sst2, or the published trees,
+    trainDevTestTrees_PTB.zip, of which neutral sentences are left out: good or bad are 6,920 for training, too.
     """
     root = data_directory(directory)
-    folder = root if directory and (root / "train.tsv").is_file() else root / "sst2"
-    parts = {part: _sst2_part(folder / f"{name}.tsv", part) for part, name in SST2_FILES.items()}
+    here = directory and any((root / name).is_file() for name in ("train.tsv", SST2_TREES))
+    folder = root if here else root / "sst2"
+    trees = folder / SST2_TREES
+    read = _sst2_trees(trees) if trees.is_file() and not (folder / "train.tsv").is_file() else None
+    parts = read or {part: _sst2_part(folder / f"{name}.tsv", part) for part, name in SST2_FILES.items()}
     return _published(parts["train"], parts["validation"], parts["test"], 0.0, seed, limit_train)
 
 
 SST2_FILES = {"train": "train", "validation": "dev", "test": "test"}
+SST2_TREES = "trainDevTestTrees_PTB.zip"
+# What the Penn Treebank writes in the place of signs.
+SIGNS = (("-LRB-", "("), ("-RRB-", ")"), ("\\/", "/"), ("\\*", "*"))
 
 
 def waimai(
@@ -152,9 +163,32 @@ def _by_part(texts: dict[str, bytes]) -> dict[str, Texts]:
     return parts
 
 
+def _sst2_trees(path: Path) -> dict[str, Texts]:
+    """The sentences of the published trees: a label from 0 to 4 before every phrase, and the whole one's first."""
+    parts = {}
+    try:
+        with zipfile.ZipFile(io.BytesIO(read_bytes(path, "sst2"))) as archive:
+            for part, name in SST2_FILES.items():
+                texts, labels, names = [], [], []
+                for number, line in enumerate(archive.read(f"trees/{name}.txt").decode().rstrip("\n").split("\n")):
+                    label = int(line[1])
+                    if label != NEUTRAL:
+                        words = " ".join(re.findall(r"\(\d ([^()]+)\)", line))
+                        for written, sign in SIGNS:
+                            words = words.replace(written, sign)
+                        texts.append(words.encode())
+                        labels.append(int(label > NEUTRAL))
+                        names.append(f"{part}[{number}]")
+                parts[part] = (text_array(texts), np.array(labels, np.int32), names)
+    except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, IndexError, EOFError) as error:
+        raise DataError(f"{path}: not the published trees, or damaged ({error}): fetch it again") from None
+    return parts
+
+
 def _sst2_part(path: Path, part: str) -> Texts:
     if not path.is_file():
-        raise DataError(f"sst2: {path} is not there: place train.tsv, dev.tsv and test.tsv in it, or say --data DIR")
+        wanted = f"{SST2_TREES} of https://nlp.stanford.edu/sentiment, or train.tsv, dev.tsv and test.tsv"
+        raise DataError(f"sst2: {path} is not there: place there {wanted}, or say --data DIR")
     lines = read_bytes(path, "sst2").decode().split("\n")
     pairs = [line.rsplit("\t", 1) for line in lines if line]
     texts = text_array([sentence.encode() for sentence, _ in pairs])

@@ -148,7 +148,8 @@ def prediction_head(options: argparse.Namespace) -> list[str]:
         f"exchanges · 2 log2(n) · latency; {options.bandwidth:g} bytes/s, {options.latency:g} s a message. ResNet-50: "
         f"{RESNET50_STEP:g} s a step is assumed.",
         "",
-        "| model | t(1), s | MB | exchanges | chips | s a step | efficiency | bytes hidden behind the backward pass |",
+        "| model | t(1), s | MB | exchanges | chips | s a step | efficiency "
+        "| efficiency where the bytes are exchanged during the backward pass |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
 

@@ -1,6 +1,7 @@
 """Sources of texts: published reviews, tables and folders of one's own."""
 
 import json
+import zipfile
 from types import SimpleNamespace
 
 import numpy as np
@@ -590,6 +591,28 @@ def test_a_broken_byte_costs_no_file_of_a_folder(tmp_path):
 def test_sst2_has_its_published_split(has_data):
     splits = DATASETS["sst2"](directory=str(has_data("sst2")))
     assert (len(splits.train), len(splits.validation), len(splits.test)) == (6917, 872, 1821)
+
+
+def test_sst2_is_read_from_its_trees(tmp_path):
+    trees = {
+        "train": "(3 (2 (2 A) (3 fine)) (2 (2 crème) (2 -LRB-brûlée-RRB-)))\n(2 (2 So) (2 so))\n(0 (1 Bad) (2 \\/))\n",
+        "dev": "(4 (2 Very) (3 good))\n(1 (2 Not) (3 good))\n",
+        "test": "(1 (1 Dull) (2 .))\n(3 (3 Fun) (2 .))\n",
+    }
+    with zipfile.ZipFile(tmp_path / "trainDevTestTrees_PTB.zip", "w") as archive:
+        for name, text in trees.items():
+            archive.writestr(f"trees/{name}.txt", text)
+    splits = DATASETS["sst2"](directory=str(tmp_path))
+    assert everything(splits) == {
+        "A fine crème (brûlée)": "positive", "Bad /": "negative", "Very good": "positive", "Not good": "negative",
+        "Dull .": "negative", "Fun .": "positive",
+    }  # fmt: skip
+    assert [len(part) for part in (splits.train, splits.validation, splits.test)] == [2, 2, 2]
+    (tmp_path / "trainDevTestTrees_PTB.zip").write_bytes(b"PK")
+    with pytest.raises(DataError, match=r"trainDevTestTrees_PTB\.zip: not the published trees"):
+        DATASETS["sst2"](directory=str(tmp_path))
+    with pytest.raises(DataError, match=r"place there trainDevTestTrees_PTB\.zip of https://nlp\.stanford\.edu"):
+        DATASETS["sst2"](directory=str(tmp_path / "none"))
 
 
 def test_waimai_is_split_by_its_seed(has_data):
