@@ -76,6 +76,10 @@ def test_layout(artifact):
     assert (directory / "note.json").read_text() == "{}"
     assert (directory / "1" / "assets.extra" / "tf_serving_warmup_requests").is_file()
     assert [path.name for path in directory.parent.iterdir()] == ["tiny"]
+    # Others may read it, as whatever is made here.
+    (directory.parent / "beside").mkdir()
+    assert directory.stat().st_mode == (directory.parent / "beside").stat().st_mode
+    (directory.parent / "beside").rmdir()
 
 
 def test_report_says_what_was_measured(artifact):

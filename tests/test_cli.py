@@ -16,6 +16,7 @@ from tensorflow.errors import ResourceExhaustedError
 
 from bigkeras import evaluation
 from bigkeras.__main__ import main
+from bigkeras.control import Control
 from bigkeras.recipes import RECIPES
 from bigkeras.run import RunError, unfinished
 from bigkeras.signals import shown
@@ -313,7 +314,9 @@ def test_files_that_are_no_pictures_by_their_name_are_told(digits_folder, tmp_pa
     assert "2 left out that are no examples" in err
 
 
-def test_bad_pictures_are_left_out_counted_and_listed(digits_folder, tmp_path, capsys):
+@pytest.mark.parametrize("memory", [0, 2**29])  # each read anew in every epoch, as those of a large set are, or once
+def test_bad_pictures_are_left_out_counted_and_listed(memory, digits_folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("bigkeras.tasks.classification.MEMORY", memory)
     folder = tmp_path / "folder"
     shutil.copytree(digits_folder, folder)
     (folder / "3" / "空.png").write_bytes(b"")
@@ -336,7 +339,11 @@ def test_bad_pictures_are_left_out_counted_and_listed(digits_folder, tmp_path, c
     assert all(any(name in line for line in listed) for name in ("空.png", "half.png", "bomb.png"))
 
 
-def test_too_many_bad_pictures_end_the_run_and_the_first_are_named(digits_folder, tmp_path, capsys):
+@pytest.mark.parametrize("memory", [0, 2**29])
+def test_too_many_bad_pictures_end_the_run_and_the_first_are_named(
+    memory, digits_folder, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("bigkeras.tasks.classification.MEMORY", memory)
     folder = tmp_path / "folder"
     shutil.copytree(digits_folder, folder)
     for path in sorted((folder / "7").iterdir())[:10]:
@@ -354,7 +361,31 @@ def test_mixed_precision_trains_and_exports_float32(precision, tiny, tmp_path, c
     assert status == 0, err
     status, out, err = run(capsys, "export", tmp_path / "run", tmp_path / "model", "--json")
     assert status == 0, err
-    assert max(json.loads(out)["differences"].values()) < 1e-4
+    told = json.loads(out)
+    assert max(told["differences"].values()) < 1e-4 and told["precision_difference"] > 0
+    import keras
+
+    trained = keras.models.load_model(tmp_path / "run" / "best.keras", compile=False)
+    assert trained.get_layer("stem").compute_dtype == precision.removeprefix("mixed_")
+
+
+def test_a_run_that_was_left_goes_on_by_its_folder(tiny, tmp_path, capsys, monkeypatch):
+    def interrupting(self, batch, logs=None):
+        if self.total_steps == 1:
+            self.asked.append(signal.SIGTERM)
+        original(self, batch, logs)
+
+    original = Control.on_train_batch_end
+    earlier = tmp_path / "earlier"
+    assert run(capsys, "train", tiny, "--run-dir", earlier)[0] == 0
+    for place, settings in ((tmp_path / "plain", ()), (tmp_path / "later", ("--set", f"start_from={earlier}"))):
+        monkeypatch.setattr(Control, "on_train_batch_end", interrupting)
+        status, _, err = run(capsys, "train", tiny, "--run-dir", place, *settings, "--set", "epochs=2")
+        assert status == 128 + signal.SIGTERM and "the same command goes on" in err
+        monkeypatch.undo()
+        status, _, err = run(capsys, "train", place)
+        assert status == 0 and "going on at epoch 1, step 2" in err, err
+        assert len((place / "log.csv").read_text().splitlines()) == 3
 
 
 def test_a_pack_trains_like_its_folder(digits_folder, tmp_path, capsys):

@@ -142,6 +142,7 @@ def test_workers_of_a_launcher_that_is_killed_are_asked_to_leave(tmp_path):
     program = INDEX + (
         "import signal\n"
         "signal.signal(signal.SIGTERM, lambda *_: (print('asked', flush=True), sys.exit(0)))\n"
+        "signal.alarm(120)\n"  # none is left behind where nobody asks
         "print('ready', os.getppid(), flush=True)\n"
         "while True: signal.pause()\n"
     )

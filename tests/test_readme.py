@@ -1,6 +1,7 @@
 """The README in both languages: as many sections, and commands that are there."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,36 @@ def test_both_languages_have_the_same_sections_and_recipes():
     assert len(sections[0]) == len(sections[1]) == 9
     trained = [set(re.findall(r"bigkeras train ([a-z0-9-]+)", text(name))) for name in READMES]
     assert trained[1] == trained[0]
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_the_python_of_a_readme_runs(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (code,) = re.findall(r"```python\n(.*?)```", text(name), re.S)
+    exec(compile(code.replace("epochs=5", "epochs=1"), name, "exec"), {})
+    assert (tmp_path / "runs" / "two-layers" / "metrics.json").is_file()
+
+
+@pytest.mark.parametrize("name", READMES)
+def test_commands_of_a_readme_are_taken(name):
+    from bigkeras.__main__ import make_parser
+    from bigkeras.recipe import parse_setting
+    from bigkeras.recipes import RECIPES
+
+    whole = text(name).replace("\\\n", " ")
+    inline = re.findall(r"`(bigkeras \w[^`]*)`", whole)
+    blocks = re.findall(r"^(?:\$ )?(bigkeras \w.*?)(?: #.*)?$", whole, re.M)
+    commands = [" ".join(command.split()) for command in inline] + [c for c in blocks if "`" not in c]
+    read = 0
+    for command in commands:
+        words = shlex.split(re.sub(r"[\[\]]", "", command))[1:]
+        if len(words) < 2 or words[1] == "NAME" or "…" in words:
+            continue
+        options = make_parser().parse_args(words)
+        read += 1
+        if words[0] == "train" and words[1] in RECIPES:
+            RECIPES[words[1]].override(**dict(map(parse_setting, options.set)))
+    assert read > 40
 
 
 @pytest.mark.parametrize("name", READMES)

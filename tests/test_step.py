@@ -152,8 +152,17 @@ def test_several_steps_in_one_call_train_the_same(splits):
     assert difference(train(splits, recipe()), train(splits, recipe(), steps_per_call=2)) == 0
 
 
-def test_a_compiled_step_trains_the_same(splits):
+def test_a_compiled_step_trains_the_same(splits, monkeypatch):
     assert difference(train(splits, recipe()), train(splits, recipe(), xla=True)) < 1e-5
+
+    class Python(keras.layers.Layer):
+        def call(self, x):
+            return x + tf.stop_gradient(tf.ensure_shape(tf.numpy_function(np.zeros_like, [x], tf.float32), x.shape))
+
+    monkeypatch.setattr(f"{__name__}.BatchNorm", lambda name: Python(name=name))
+    train(splits, recipe(epochs=1))
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"(?i)compil"):  # which XLA cannot
+        train(splits, recipe(epochs=1), xla=True)
 
 
 @pytest.mark.parametrize("optimizer", sorted(of.__name__.lower() for of in step_module.COMPILED))
@@ -214,8 +223,14 @@ def test_the_gradient_of_the_divergence_is_that_of_its_definition():
 
 
 def test_class_weights_count_in_the_loss(splits):
-    plain, weighted = train(splits, recipe()), train(splits, recipe(), class_weights=np.array([3.0, 1.0, 0.1]))
+    counted = np.array([3.0, 1.0, 0.1])
+    plain, weighted = train(splits, recipe()), train(splits, recipe(), class_weights=counted)
     assert difference(plain, weighted) > 1e-3
+    pixels, labels = np.arange(108, dtype=np.uint8).reshape(3, 6, 6, 1), tf.constant([2, 0, 1])
+    variables = weighted.network.trainable_variables
+    loss, _ = weighted._gradients(tf.constant(pixels), labels, tf.ones(3), 3.0, variables)
+    each = weighted.loss_function(tf.one_hot(labels, 3), weighted(pixels, training=True))
+    assert float(loss) == pytest.approx(float(np.mean(each * counted[labels])), rel=1e-4)
 
 
 @pytest.mark.parametrize("name", ["adamw", "rmsprop", "adagrad"])

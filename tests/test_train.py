@@ -88,6 +88,22 @@ def test_a_run_directory_holds_what_people_look_for(whole):
     assert len((whole / "log.csv").read_text().splitlines()) == 4
 
 
+def test_what_is_saved_and_scored_are_the_averaged_weights(whole):
+    newest = sorted((whole / "checkpoints").glob("*.npz"))[-1]
+    with np.load(newest) as data:
+        averages = [data[name] for name in sorted(data.files) if "average_" in name]
+        raw = {name.split(" ", 1)[1]: data[name] for name in data.files if " " in name}
+    last = keras.models.load_model(whole / "last.keras", compile=False)
+    trained = list(last.trainable_variables)
+    assert len(averages) == len(trained)
+    for variable, average in zip(trained, averages, strict=True):
+        np.testing.assert_array_equal(variable, average)
+    assert any(not np.array_equal(variable, raw[variable.path]) for variable in trained)
+    best = max(history(whole), key=lambda row: (row["val_accuracy"], -row["val_loss"]))
+    scored = json.loads((whole / "metrics.json").read_text())["validation"]
+    assert scored["loss"] == pytest.approx(best["val_loss"], rel=1e-4)
+
+
 def test_the_recipe_of_a_run_repeats_it_bit_for_bit(whole, tmp_path):
     fit(load(whole), tmp_path / "again", log=QUIET)
     assert all(np.array_equal(a, b) for a, b in zip(weights(whole), weights(tmp_path / "again"), strict=True))
@@ -584,6 +600,18 @@ def test_a_run_that_is_interrupted_saves_and_the_same_command_ends_it(tmp_path, 
     assert 0 < len(done) < 100
     subprocess.run(command, env=environment, check=True, capture_output=True)
     assert len(history(tmp_path / "run")) == 100 and history(tmp_path / "run")[: len(done)] == done
+
+
+def test_pictures_that_are_read_anew_in_every_epoch_train_what_those_in_memory_train(
+    digits_folder, tmp_path, monkeypatch
+):
+    recipe = TINY.override(**{"data": Choice("image_folder", {"directory": str(digits_folder)}), "batch_size": 16})
+    found = []
+    for memory in (0, 2**29):
+        monkeypatch.setattr("bigkeras.tasks.classification.MEMORY", memory)
+        fit(recipe.override(epochs=2), tmp_path / str(memory), log=QUIET)
+        found.append(weights(tmp_path / str(memory)))
+    assert all(np.array_equal(a, b) for a, b in zip(*found, strict=True))
 
 
 KILLS, IN_WRITE = 20, 7

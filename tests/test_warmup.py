@@ -1,6 +1,7 @@
 """The warm-up requests of an artifact: real messages, which its signature answers."""
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -64,6 +65,27 @@ def test_other_signatures_are_asked_with_what_they_take(prediction_log, tmp_path
     assert (first, [*plain]) == ("greedy", ["text"])
     assert (second, [*more]) == ("n_best", ["text", "length_penalty"])
     assert more["length_penalty"].shape == () and more["length_penalty"] == np.float32(2)
+
+
+ROOT = Path(__file__).resolve().parents[1]
+WARMED = sorted(path.parents[1] for path in (ROOT / "saved_models").glob(f"*/1/{FILE}"))
+
+
+@pytest.mark.parametrize(
+    "directory",
+    [pytest.param(p, marks=() if p.parent.name == "digits" else pytest.mark.slow, id=p.parent.name) for p in WARMED],
+)
+def test_a_shipped_model_answers_its_requests(prediction_log, directory):
+    """TensorFlow Serving takes no model that does not."""
+    import tensorflow_text  # noqa: F401
+
+    model, sizes = tf.saved_model.load(str(directory)), []
+    for signature, inputs in requests(prediction_log, directory):
+        (name, *_) = inputs
+        answers = model.signatures[signature](**{key: tf.constant(value) for key, value in inputs.items()})
+        sizes.append(len(inputs[name]))
+        assert all(len(answer) == sizes[-1] for answer in answers.values())
+    assert set(sizes) == {1, 8}
 
 
 def test_the_gray_image_is_a_picture_of_the_size():

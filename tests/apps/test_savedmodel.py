@@ -256,6 +256,20 @@ def test_the_c_runtime_imports_no_tensorflow(models):
     assert done.stderr == ""
 
 
+@needs_library
+@pytest.mark.parametrize(("model", "signature"), [("sentiment-en", "serving_default"), ("translate-en-de", "greedy")])
+def test_the_c_runtime_imports_no_tensorflow_for_texts_either(model, signature):
+    code = (
+        "import sys; from apps import savedmodel; "
+        f"model = savedmodel.load({str(ROOT / 'saved_models' / model)!r}); "
+        f"model.run({signature!r}, {{'text': [b'Good morning!']}}); "
+        "print(model.runtime, sorted({m.split('.')[0] for m in sys.modules} & "
+        "{'tensorflow', 'tensorflow_text', 'keras', 'bigkeras'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "c []\n"
+
+
 @pytest.mark.parametrize(
     ("message", "line"),
     [

@@ -36,6 +36,15 @@ def test_a_shipped_image_model_knows_its_samples(model, labels):
     assert found == labels
 
 
+def test_apps_answer_where_no_model_is_named():
+    (told,) = answers("image_classification", SAMPLES / "photos10" / "cat.jpg")
+    assert told["answers"][0]["label"] == "cat"
+    (told,) = answers("sentiment", "Well done, all of it: a joy.")
+    assert told["answers"][0]["label"] == "positive"
+    (told,) = answers("translation", "Good morning!")
+    assert told["translation"] == "Guten Morgen!"
+
+
 @pytest.mark.parametrize(("model", "letters"), [("translate-en-de", "äöüß"), ("translate-en-zh", "的我你")])
 def test_a_shipped_translator_answers_every_line(model, letters):
     file = SAMPLES / model / "sentences.txt"

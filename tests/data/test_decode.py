@@ -281,8 +281,9 @@ def test_many_frames_take_the_memory_of_one(decode):
         encoded(RGBA, "TIFF"),
         encoded(RGB.convert("1"), "BMP"),
         encoded(RGB, "PPM"),
+        encoded(RGB, "AVIF", quality=100),
     ],
-    ids=["tiff", "tiff-lzw", "tiff-cmyk", "tiff-pages", "tiff-rgba", "bmp-1", "ppm"],
+    ids=["tiff", "tiff-lzw", "tiff-cmyk", "tiff-pages", "tiff-rgba", "bmp-1", "ppm", "avif"],
 )
 def test_sources_read_what_pillow_reads(load, data):
     assert not is_native(data)

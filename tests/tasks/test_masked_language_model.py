@@ -1,8 +1,10 @@
 """Masked language modelling: what is hidden, what is asked, and where a classifier starts from it."""
 
 import csv
+import io
 import json
 import shutil
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -295,6 +297,30 @@ def test_texts_of_a_folder_are_read_once_each_and_empty_ones_are_listed(tmp_path
         DATASETS["plain_text"](file=str(tmp_path / "only"))
     with pytest.raises(DataError, match="No such file"):
         DATASETS["plain_text"](file=str(tmp_path / "none.txt"))
+
+
+def test_reviews_without_labels_that_stand_in_a_labelled_part_are_none_to_learn_from(tmp_path, monkeypatch):
+    monkeypatch.setattr("bigkeras.data.formats.SHA256", {})
+    reviews = {
+        "train/pos/0_9.txt": "A joy.<br />Truly", "train/pos/1_8.txt": "So good", "train/neg/0_2.txt": "Dull, dull",
+        "train/neg/1_1.txt": "Never again", "test/pos/0_9.txt": "Loved it,<br />all of it", "test/neg/0_1.txt": "Bad",
+        "train/unsup/0_0.txt": "loved  IT all of it", "train/unsup/1_0.txt": "a joy. TRULY",
+        "train/unsup/2_0.txt": "Seen twice", "train/unsup/3_0.txt": "Seen twice", "train/unsup/4_0.txt": "New",
+    }  # fmt: skip
+    (tmp_path / "imdb").mkdir()
+    with tarfile.open(tmp_path / "imdb" / "aclImdb_v1.tar.gz", "w:gz") as archive:
+        for name, text in reviews.items():
+            member = tarfile.TarInfo(f"aclImdb/{name}")
+            member.size = len(text.encode())
+            archive.addfile(member, io.BytesIO(text.encode()))
+
+    def texts(name):
+        splits = DATASETS[name](directory=str(tmp_path), validation=0.0)
+        return sorted((splits.unlabelled or splits.train).columns["text"].tolist())
+
+    assert texts("imdb_with_unlabelled") == [b"New", b"Seen twice"]
+    labelled = [text.encode() for name, text in reviews.items() if name.startswith(("train/pos", "train/neg"))]
+    assert texts("imdb_unlabelled") == sorted([*labelled, b"New", b"Seen twice", b"a joy. TRULY"])
 
 
 @pytest.mark.slow
