@@ -188,7 +188,7 @@ class Control(keras.callbacks.Callback):
         # The validation's are no part of where the run stands, and may be no numbers.
         self._set_metrics([np.zeros_like(value) for value in self._metric_values()])
         last = epoch + 1 == self.recipe.epochs
-        if last or self.finished or due:
+        if last or self.finished or due or asked:  # before pictures are drawn, for which there may be no time
             self.save()
         self.asked_to_leave = 0 if last else asked
 

@@ -32,7 +32,7 @@ FINE_TUNED = Recipe(
 
 # Arguments of models that no weight's shape shows.
 WIRING = ("norm", "positions", "activation", "num_heads", "depth")
-OF_VOCABULARIES = ("vocabulary_size", "min_count", "algorithm", "joint")  # how one is learned
+OF_VOCABULARIES = ("vocabulary_size", "min_count", "proper_names", "algorithm", "joint")  # how one is learned
 OF_TEXTS = ("tokens", "ngrams", "lower", "truncation")
 PREPARED = ("height", "width", "channels", "resize")  # of pictures
 
@@ -229,7 +229,7 @@ def _of_text_run(recipe: Recipe, origin: Path) -> dict[str, Any]:
     if given and given not in known and not (isinstance(given, str) and expanded(given).resolve() in places):
         raise RecipeError(f"task.vocabulary={given}: start_from={origin} has a vocabulary, and it is kept")
     # What the file does not tell, the task compares.
-    asked = {k: v for k, v in own.items() if k in ("vocabulary_size", "min_count", "rate")}
+    asked = {k: v for k, v in own.items() if k in ("vocabulary_size", "min_count", "proper_names", "rate")}
     if recipe.task.name == "text_classification":
         return {**asked, "vocabulary": str(origin)}
     return {**asked, "vocabulary": str(origin), "length": theirs["length"]}

@@ -41,7 +41,7 @@ PR_SET_PDEATHSIG = 1  # of <linux/prctl.h>
 # How often a worker of an asynchronous group comes back: more often, and something else is wrong.
 RETURNS = 20
 # How a worker ends that was asked to stop, has saved and left.
-LEFT = (128 + signal.SIGINT, 128 + signal.SIGTERM)
+LEFT = (128 + signal.SIGINT, 128 + signal.SIGTERM, 128 + signal.SIGHUP)
 
 
 def main(arguments: list[str] | None = None) -> int:

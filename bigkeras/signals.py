@@ -78,12 +78,18 @@ def open_standard_error() -> None:
         sys.stderr = os.fdopen(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
 
 
+class _Left(BaseException):
+    """By a signal; not an Exception, which what reads a picture takes for the picture's."""
+
+
 @contextlib.contextmanager
 def leaving() -> Iterator[None]:
-    """Meanwhile a signal that asks to end (SIGTERM, SIGHUP) raises Interrupted: what is half-written is removed."""
+    """Where a signal asks to end meanwhile (SIGTERM, SIGHUP) Interrupted is raised: what is half-written is removed."""
 
     def leave(signum: int, frame: Any) -> None:
-        raise Interrupted(signum)
+        for number in taken:  # a closed terminal sends it twice
+            signal.signal(number, signal.SIG_IGN)
+        raise _Left(signum)
 
     ending = (signal.SIGTERM, signal.SIGHUP)
     taken = [number for number in ending if signal.getsignal(number) is signal.SIG_DFL]
@@ -93,6 +99,8 @@ def leaving() -> Iterator[None]:
         signal.signal(number, leave)
     try:
         yield
+    except _Left as end:
+        raise Interrupted(end.args[0]) from None
     finally:
         for number in taken:
             signal.signal(number, signal.SIG_DFL)
@@ -107,7 +115,8 @@ def signals() -> Iterator[list[int]]:
 
     def note(signum: int, frame: Any) -> None:
         asked.append(signum)
-        signal.signal(signum, before[signum])
+        # A closed terminal sends its signal twice.
+        signal.signal(signum, signal.SIG_IGN if signum == signal.SIGHUP else before[signum])
 
     try:
         # Of a closed terminal, where nobody has it ignored (nohup).

@@ -10,7 +10,14 @@ import numpy as np
 import tensorflow as tf
 
 from bigkeras.models import MODELS
-from bigkeras.models.pretrained import BLOCK, copy_weights_by_name, load_pretrained, of_classes, renew_constants
+from bigkeras.models.pretrained import (
+    BLOCK,
+    automatic,
+    copy_weights_by_name,
+    load_pretrained,
+    of_classes,
+    renew_constants,
+)
 from bigkeras.origin import UNREADABLE, first_line, is_preset, origin_folder, pair_preprocessor, start_folder
 from bigkeras.recipe import RecipeError, load
 from bigkeras.run import read_labels, saved_version
@@ -98,7 +105,8 @@ def _check_names(path: Path, network: keras.Model) -> None:
         if of_classes(network.get_layer(name)):
             continue
         other, found = theirs.get(place, ("", []))
-        if other != name:
+        same = other == name or all(automatic(named, network.get_layer(name)) for named in (other, name))
+        if not same:
             told = f"{other} in the file" if other else "not in the file"
             raise ValueError(f"layer {name} of the model is {told}: is it of another depth or kind?")
         if found != shapes:

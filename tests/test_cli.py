@@ -248,6 +248,7 @@ def test_an_export_that_is_asked_to_end_leaves_nothing(signum, tmp_path, monkeyp
         from bigkeras.artifact import placed
 
         with placed(Path(directory), {"a.txt": b"a"}):
+            assert signal.getsignal(signum) is not signal.SIG_DFL  # or the tests would end here
             signal.raise_signal(signum)
         return {}
 
@@ -347,7 +348,7 @@ def test_too_many_bad_pictures_end_the_run_and_the_first_are_named(
     folder = tmp_path / "folder"
     shutil.copytree(digits_folder, folder)
     for path in sorted((folder / "7").iterdir())[:10]:
-        path.write_bytes(b"no picture at all")
+        path.write_bytes(b"no picture at all: " + path.name.encode())  # equal ones would stand in one split
     status, _, err = run(capsys, "train", folder_recipe(tmp_path, folder), "--run-dir", tmp_path / "run")
     assert status == 1
     assert "cannot be read, more than max_bad_fraction=0.01 allows; the first: " in err

@@ -191,7 +191,7 @@ def test_candidates_for_texts_are_tried_on_jax(tmp_path):
 def test_what_goes_wrong_on_jax_is_told_as_on_tensorflow(tmp_path, digits_folder):
     shutil.copytree(digits_folder, tmp_path / "pictures")
     for number in range(10):
-        (tmp_path / "pictures" / str(number) / "00.png").write_bytes(b"no picture")
+        (tmp_path / "pictures" / str(number) / "00.png").write_bytes(b"no picture %d" % number)
     told = cases(tmp_path, "mishaps")
     assert (
         told["many bad"].startswith("DataError: ")
@@ -336,6 +336,7 @@ def test_a_process_that_ends_instead_of_scoring_is_told(code, why, tmp_path, mon
         scores(tmp_path / "model.keras")
 
 
+@pytest.mark.timeout(60)
 def test_a_run_is_left_while_a_process_scores(tmp_path, monkeypatch):
     from bigkeras import jax_scores
     from bigkeras.signals import Interrupted

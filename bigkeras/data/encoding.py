@@ -67,9 +67,14 @@ def found_encoding(data: bytes) -> str:
         if data.startswith(mark):
             return name
     zeros = (data[:SAMPLE:2].count(0), data[1:SAMPLE:2].count(0))
-    # Before UTF-8, which pure ASCII in 16 bits is, too; of Cyrillic in 16 bits, spaces and signs alone have a zero.
-    if max(zeros) > 0.02 * min(len(data), SAMPLE) / 2 and min(zeros) * 20 < max(zeros):
-        return "utf-16-be" if zeros[0] > zeros[1] else "utf-16-le"
+    # Before UTF-8, which pure ASCII in 16 bits is, too; of Cyrillic in 16 bits, spaces and signs alone have a zero, and
+    # half of the other halves are one and the same.
+    places = min(len(data), SAMPLE) / 2
+    side = int(zeros[1] > zeros[0])
+    usual = Counter(data[side:SAMPLE:2]).most_common(1)[0][1] if data else 0
+    alike = zeros[side] > 2 and zeros[side] > 0.02 * places and zeros[1 - side] * 20 < zeros[side]
+    if zeros[side] > 0.3 * places > zeros[1 - side] or (alike and usual > 0.5 * places):
+        return "utf-16-le" if side else "utf-16-be"
     if _reads(data, "utf-8"):
         return "utf-8"
     broken = data.decode("utf-8", "replace").count("�") - data.count("�".encode())
@@ -90,8 +95,10 @@ def _told_from(data: bytes) -> str:
             break
         sample += line
     alone = sum(1 for a, b, c in zip(b" " + sample, sample, sample[1:] + b" ", strict=False) if b > 127 > max(a, c))
-    # Most of them alone: opções has two side by side, and of Big5 a fourth may stand alone.
-    if alone > 0.5 * sum(byte > 127 for byte in sample):
+    # Most of them alone: opções has two side by side, and of Big5 a fourth may stand alone; of Japanese kana (0x82 and
+    # 0x83 in Shift-JIS) more.
+    high = sum(byte > 127 for byte in sample)
+    if high and alone >= 0.5 * high and sample.count(0x82) + sample.count(0x83) < 0.3 * high:
         return _european(sample)
     # One character that is cut in two rules its encoding out: the lines tell that it does read.
     for encoding in ("gb18030", "big5", "cp932", "cp949"):
@@ -111,15 +118,16 @@ def _european(sample: bytes) -> str:
     def share(letters: str, encoding: str) -> float:
         return sum(times[byte] for byte in letters.encode(encoding)) / times.total()
 
-    # In cp1252 the Polish ones are ³¹¿, which stand inside no word; no language has the Czech ones together.
-    inside = re.findall(rb"[a-z\x80-\xff][\xb3\xb9\xbf][a-z\x80-\xff]", sample)
+    # In cp1252 the Polish ones are ³ and ¹, which stand inside no word; no language has the Czech ones together.
+    inside = re.findall(rb"[a-z\x80-\xff][\xb3\xb9][a-z\x80-\xff]", sample)
     if len(inside) > 0.02 * times.total():
         return "cp1250"
     if share("šž", "cp1250") > 0.05 and share("čřě", "cp1250") > 0.05:
         return "cp1250"
     if share("ő", "cp1250") > 0.02 and share("áé", "cp1250") > 0.2 and not share("ãç", "cp1252"):
         return "cp1250"
-    if share("ışğ", "cp1254") > 0.2 and share("áíóæ", "cp1252") < 0.05:  # which Icelandic has
+    # Icelandic has ð and þ in their places, but hardly ý.
+    if share("ışğ", "cp1254") > 0.2 and share("ı", "cp1254") > 0.1 and share("áíóæ", "cp1252") < 0.05:
         return "cp1254"
     return "cp1252"
 

@@ -39,14 +39,21 @@ def image_folder(
         test=test,
         seed=seed,
         limit_train=limit_train,
-        keys=_contents(paths) if len(paths) <= COMPARED and "" in parts else None,
+        keys=_contents(paths) if len(paths) <= COMPARED and "validation" not in parts else None,
     )
     return all_told(replace(splits, ignored=(*ignored, *splits.ignored)))
 
 
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:  # which is said where it is read
+        return -1
+
+
 def _contents(paths: list[str]) -> list[str]:
     """A name for every file that those with the same bytes share; read are files of one length alone."""
-    sizes = [os.stat(path).st_size for path in paths]
+    sizes = list(map(_size, paths))
     times = Counter(sizes)
     keys = list(paths)
     for place, (path, size) in enumerate(zip(paths, sizes, strict=True)):

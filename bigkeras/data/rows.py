@@ -190,21 +190,24 @@ def _found_delimiter(content: str) -> str:
 
 
 def _has_quotes(content: str) -> bool:
-    """Whether the cells of a TSV that begin with a quotation mark end with one, too, be it some lines below.
+    """Whether most cells of a TSV that begin with a quotation mark end with one, too, be it some lines below.
 
     Across lines these are quotes where they bring rows of too few cells together, and no others.
     """
-    cells = [cell for line in content.split("\n") for cell in line.rstrip("\r").split("\t")]
-    quoted = [cell for cell in cells if cell.startswith('"')]
-    if quoted and all(len(cell) > 1 and cell.endswith('"') for cell in quoted):
+    quoted = whole = 0
+    for line in io.StringIO(content, newline="\n"):
+        for cell in line.rstrip("\r\n").split("\t"):
+            quoted += cell.startswith('"')
+            whole += len(cell) > 1 and cell.startswith('"') and cell.endswith('"')
+    if whole * 2 > quoted:  # a row may be spoilt
         return True
 
     def regular(quoting: Literal[0, 3]) -> tuple[int, int]:
         """How many rows have as many cells as the first, and how many have not."""
         read = csv.reader(io.StringIO(content, newline=""), delimiter="\t", quoting=quoting)
-        rows = [row for row in read if row]
-        fit = sum(len(row) == len(rows[0]) for row in rows)
-        return fit, len(rows) - fit
+        widths = [len(row) for row in read if row]
+        fit = widths.count(widths[0]) if widths else 0
+        return fit, len(widths) - fit
 
     plain, together = regular(csv.QUOTE_NONE), regular(csv.QUOTE_MINIMAL)
     return together[0] >= plain[0] and together[1] < plain[1]

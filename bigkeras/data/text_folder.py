@@ -62,7 +62,8 @@ def read_texts(paths: list[str], encoding: str | None) -> Iterator[tuple[str, by
     for path in paths:
         try:
             data = bytes_of(Path(path), "texts")
-            text, _ = decoded(data, path, encoding) if encoding or is_clear(data) else decoded_as(data, path, other)
+            clear = encoding or is_clear(data) or found_encoding(data).startswith("utf")
+            text, _ = decoded(data, path, encoding) if clear else decoded_as(data, path, other)
         except DataError as error:
             yield printable(path), b"", str(error).removeprefix(f"{path}: ")
             continue
@@ -77,7 +78,7 @@ def _common_encoding(paths: list[str]) -> str:
             data = Path(path).read_bytes()
         except OSError:
             continue
-        if not is_clear(data):
+        if not is_clear(data) and not found_encoding(data).startswith("utf"):
             sample += data + b"\n"
         if len(sample) > SAMPLE:
             break

@@ -27,6 +27,8 @@ LABEL_NAMES = (
 )  # fmt: skip
 NO_LABEL = ("nan", "null", "none", "n/a", "na", "<na>")
 FILLED = 0.9  # of the rows, at least, have a label
+# Marks of order, breaks and bytes; not what joins letters, as in Persian, or signs.
+UNSEEN = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]")
 WHOLE = re.compile(r"(-?(?:0|[1-9]\d*))(?:\.0*)?")
 
 
@@ -102,7 +104,7 @@ def text_table(
 
 def _tidy(label: str) -> str:
     """A label in one line, for labels.txt; of those that look alike one: accents composed, nothing invisible."""
-    seen = "".join(sign for sign in label if sign.isspace() or unicodedata.category(sign) != "Cf")
+    seen = UNSEEN.sub("", label)
     name = unicodedata.normalize("NFC", " ".join(seen.split()))
     return name.encode("utf-8", "replace").decode()  # JSON may hold half a character
 
@@ -253,7 +255,7 @@ def _problem(row: list[str], names: list[str], columns: tuple[int, int], place: 
         return f"{len(row)} cells where there are {len(names)} columns"
     if says_nothing(row[columns[0]]):
         return "an empty text"
-    label = row[columns[1]].strip()
+    label = _tidy(row[columns[1]])
     if not label or label.lower() in no_label:
         hint = "" if label.lower() in ("", "nan") else "; if it is a class: --set data.no_label=[]"
         return f"no label ({label!r}){hint}"

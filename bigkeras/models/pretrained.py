@@ -124,6 +124,11 @@ def _kind(layer: keras.Layer) -> str:
     return re.sub("([a-z])([A-Z])", r"\1_\2", words).lower()
 
 
+def automatic(name: str, layer: keras.Layer) -> bool:
+    """Whether Keras gave such a layer this name, by counting."""
+    return re.fullmatch(rf"{_kind(layer)}(_\d+)?", name) is not None
+
+
 def _wiring(layer: keras.Layer) -> str:
     """What no shape of a layer's weights shows of what it computes, in words."""
     if layer.name.endswith("positions"):
@@ -131,7 +136,7 @@ def _wiring(layer: keras.Layer) -> str:
     parts = [f"{name}={getattr(layer, name)}" for name in ("rotary", "causal") if hasattr(layer, name)]
     activation = getattr(layer, "activation", None)
     if layer.weights and callable(activation):
-        parts.append(f"activation {getattr(activation, '__name__', activation)}")
+        parts.append(f"activation {getattr(activation, '__name__', type(activation).__name__)}")
     return ", ".join(parts)
 
 

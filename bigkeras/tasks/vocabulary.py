@@ -3,6 +3,7 @@
 import io
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from bigkeras.tasks.text import (
 
 SENTENCES = 500_000  # that SentencePiece learns from; more bring nothing but time
 SPECIAL = (PAD_WORD, UNKNOWN_WORD, "[CLS]", "[SEP]", "[MASK]")  # of WordPiece
+NAME = 0.8  # of the places of a proper name, at least, have it with a capital letter
 LONGEST_SENTENCE = 4000  # bytes; SentencePiece leaves longer ones out, so they are cut
 
 
@@ -38,14 +40,35 @@ def count_pieces(preprocessor: TextPreprocessor, texts: np.ndarray) -> Counter[b
     return counts
 
 
-def learned_words(preprocessor: TextPreprocessor, texts: np.ndarray, size: int, min_count: int) -> tuple[str, ...]:
-    """[PAD], [UNK] and the most frequent words or characters, `size` in all; equal ones in the order of their bytes."""
+def learned_words(
+    preprocessor: TextPreprocessor, texts: np.ndarray, size: int, min_count: int, proper_names: bool = True
+) -> tuple[str, ...]:
+    """[PAD], [UNK] and the most frequent words or characters, `size` in all; equal ones in the order of their bytes.
+
+    Without `proper_names` those that `names_among` gives are left out.
+    """
     counts = count_pieces(preprocessor, texts)
+    names = frozenset() if proper_names else names_among(preprocessor, texts)
     ranked = sorted((-number, word) for word, number in counts.items() if number >= min_count)
-    words = (word.decode() for _, word in ranked)
+    words = (word.decode() for _, word in ranked if word not in names)
     # A text may say [PAD]; not as one word, since brackets are signs of their own, but nobody should depend on that.
     kept = [word for word in words if word not in (PAD_WORD, UNKNOWN_WORD)]
     return (PAD_WORD, UNKNOWN_WORD, *kept[: size - 2])
+
+
+def names_among(preprocessor: TextPreprocessor, texts: np.ndarray) -> frozenset[bytes]:
+    """The words, in small letters, that begin with a capital one in more than `NAME` of their places.
+
+    Not those of a single letter, or with one before an apostrophe: I, I'm.
+    """
+    total: Counter[str] = Counter()
+    capital: Counter[str] = Counter()
+    for word, number in count_pieces(replace(preprocessor, lower=False), texts).items():
+        written = word.decode()
+        total[written.lower()] += number
+        capital[written.lower()] += number * written[0].isupper()
+    names = (word for word, number in total.items() if capital[word] > NAME * number and len(word.split("'")[0]) > 1)
+    return frozenset(name.encode() for name in names)
 
 
 def learned_sentencepiece(preprocessor: TextPreprocessor, texts: np.ndarray, size: int, seed: int) -> dict[str, Any]:

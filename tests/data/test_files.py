@@ -54,6 +54,13 @@ def test_copies_of_a_picture_come_to_one_split(animals):
             for part in (splits.train, splits.validation, splits.test)
         ]
         assert sum(map(len, parts)) == 20 and not splits.ignored
+    (animals / "all").mkdir()
+    for name in ("cat", "dog"):
+        (animals / name).rename(animals / "all" / name)
+    (animals / "all").rename(animals / "train")
+    splits = image_folder(directory=str(animals), validation=0.3)
+    parts = [{(animals / p.name(i)).read_bytes() for i in range(len(p))} for p in (splits.train, splits.validation)]
+    assert sum(map(len, parts)) == 20
 
 
 def test_fetch_gives_the_bytes_of_the_named_file(animals):

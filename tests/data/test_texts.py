@@ -220,6 +220,7 @@ def test_the_encoding_of_russian_is_found(encoding):
         ),
         ("cp1252", "Das Essen war köstlich, die Bedienung flink, nur die Plätze draußen zu eng. Für 30 m³ Saal, naja"),
         ("cp1252", "¿Qué tal la comida? Está muy rica; los niños volverán mañana. ¡Qué lástima que esté tan lejos!"),
+        ("cp1252", "¿¿que tal el servicio?? hola¿que tal, ¡¿no volverán mañana?! Está muy rica"),
         ("cp1252", "A comida não é má, mas a espera foi longa demais; as porções são pequenas e não há opções"),
         ("cp1252", "Maturinn var góður og þjónustan fljót, en það var of dýrt. Við komum ekki aftur í bráð, því miður"),
         ("cp1252", "Maden var fin, men vi måtte vente længe på øllet. Den tøse-bløde bøf fik vi først efter en time"),
@@ -227,6 +228,14 @@ def test_the_encoding_of_russian_is_found(encoding):
 )
 def test_the_encodings_of_europe_are_told_apart(encoding, text):
     assert decoded(f"{text}\n".encode(encoding) * 5, "t.csv") == (f"{text}\n" * 5, encoding)
+
+
+def test_a_zero_byte_is_no_half_of_a_character_and_kana_are_japanese():
+    assert decoded(b"one\0dog\n", "t") == ("one\0dog\n", "utf-8")
+    text = "山田　太郎,good\r\n鈴木　花子,bad\r\n" * 9
+    assert decoded(text.encode("utf-16-le"), "t") == (text, "utf-16-le")
+    text = "バニラアイス,チョコレート\nおいしかったです。また来ます。\n" * 5
+    assert decoded(text.encode("cp932"), "t") == (text, "cp932")
 
 
 def test_broken_rows_among_those_of_utf_8_spoil_no_others():
@@ -239,19 +248,28 @@ def test_broken_rows_among_those_of_utf_8_spoil_no_others():
 
 def test_a_mark_inside_a_table_and_signs_that_nobody_sees_make_no_class(tmp_path):
     one = "\ufefftext,label\r\n" + "".join(f"so NAME {i},Cafe\u0301\r\nand NAME {i},bad\r\n" for i in range(10))
-    both = one.replace("NAME", "a") + one.replace("NAME", "b") + "and c,bad\u200b\r\nso c,Café\r\n"
+    both = one.replace("NAME", "a") + one.replace("NAME", "b") + "and c,bad\u200b\r\nso c,Café\r\nnone,\u200b\r\n"
     splits = table(tmp_path / "t.csv", both)
     assert splits.class_names == ("Café", "bad") and len(everything(splits)) == 42
-    assert splits.bad == ((f"{tmp_path / 't.csv'}:22", "the names of the columns, once more"),)
+    again = "the names of the columns, once more"
+    assert sorted(splits.bad) == [(f"{tmp_path / 't.csv'}:{n}", why) for n, why in ((22, again), (45, "no label ('')"))]
+    words = ("بی\u200cطرف", "بیطرف")  # which are two
+    joined = [f"so {i},{words[i % 2]}" for i in range(20)]
+    assert len(table(tmp_path / "t.csv", "\n".join(["text,label", *joined])).class_names) == 2
 
 
-@pytest.mark.parametrize("quoted", ["alone", "late"])
+@pytest.mark.parametrize("quoted", ["alone", "late", "all but one"])
 def test_quotes_of_a_tsv_are_told_from_the_whole_of_it(quoted, tmp_path):
     lines = [f"so much {i}\t{('pos', 'neg')[i % 2]}" for i in range(400)]
     if quoted == "alone":
         lines[5] = '"Yes"\tpos'
         lines[300:330] = [f'"Oh no {i}, he said\tneg' for i in range(30)]
         assert everything(table(tmp_path / "t.tsv", "\n".join(lines)))['"Oh no 7, he said'] == "neg"
+    elif quoted == "all but one":
+        lines = [f'"so much {i}"\t"{("pos", "neg")[i % 2]}"' for i in range(400)]
+        lines[300] = '"It broke\t"neg"'
+        splits = table(tmp_path / "t.tsv", "\n".join(lines))
+        assert splits.class_names == ("neg", "pos") and len(splits.bad) == 1
     else:
         lines[300:310] = [f'"one {i}\nand two"\tneg' for i in range(10)]
         assert everything(table(tmp_path / "t.tsv", "\n".join(lines)))["one 7\nand two"] == "neg"

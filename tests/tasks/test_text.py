@@ -133,6 +133,17 @@ def test_a_vocabulary_is_learned_from_the_most_frequent_words():
     assert count_pieces(task.preprocessor, texts("a b", "a"))[b"a"] == 2
 
 
+def test_proper_names_are_unknown_words_where_that_is_asked_for():
+    given = splits_of(
+        "I saw Tom Hanks and I'm glad", "Glad to see tom, Hanks", "TOM Hanks and McCoy", "and to see mccoy"
+    )
+    options = {"vocabulary_size": 50, "min_count": 1}
+    words = text_classification(given, **options).preprocessor.vocabulary
+    left = text_classification(given, **options, proper_names=False).preprocessor.vocabulary
+    # Tom stands there in small letters, too, in one place of three, and McCoy in one of two.
+    assert set(words) - set(left) == {"hanks"} and {"i", "i'm", "tom", "glad"} < set(left)
+
+
 TRAINING = [
     f"the {noun} was {word}, {word}!" for noun in ("film", "meal", "很好") for word in ("good", "bad", "fine")
 ] * 5
@@ -272,6 +283,7 @@ def test_sentencepiece_knows_every_character():
         ({"tokens": "sentencepiece", "ngrams": 2}, "task.ngrams=2"),
         ({"length": 2}, "task.length=2: at least 4"),
         ({"tokens": "sentencepiece", "min_count": 5}, "task.min_count=5: is of words and WordPieces"),
+        ({"lower": False, "proper_names": False}, "task.proper_names=false: of words in small letters"),
         ({"tokens": "sentencepiece", "vocabulary": ("[PAD]", "[UNK]")}, "takes the file of a model"),
         ({"vocabulary": "nowhere.txt"}, "nowhere.txt: No such file"),
         ({"tokens": "wordpiece", "vocabulary": __file__}, r"\[PAD\] must have id 0"),
