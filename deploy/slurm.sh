@@ -25,6 +25,7 @@ shift
 # With --kill-on-bad-exit a fallen task ends the others; every step that is started again goes on from the checkpoint.
 restarts=3
 for ((attempt = 0; attempt <= restarts; attempt++)); do
+  began=$SECONDS
   # srun takes no cores of the job's over by itself, from Slurm 22.05 on.
   srun --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" --kill-on-bad-exit=1 --output="bigkeras-%j-%t.log" --open-mode=append \
     bigkeras train "$recipe" --strategy multiworker --run-dir "runs/$recipe" "$@"
@@ -32,7 +33,8 @@ for ((attempt = 0; attempt <= restarts; attempt++)); do
   case $status in
     0) exit 0 ;;
     2) exit 2 ;; # a wrong command line is no better the next time
-    143) exec scontrol requeue "$SLURM_JOB_ID" ;;
+    # All have saved and left. Not so a task that was ended while it still waited for one that could not start.
+    143) if ((SECONDS - began > 300)); then exec scontrol requeue "$SLURM_JOB_ID"; fi ;;
   esac
   echo "The step fell with status $status; $((restarts - attempt)) restarts are left." >&2
 done

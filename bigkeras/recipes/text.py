@@ -27,12 +27,21 @@ IMDB_BAG_OF_NGRAMS = Recipe(
 
 IMDB_NB_NGRAMS = Recipe(
     name="imdb-nb-ngrams",
-    claim="IMDb by naive Bayes' ratios of words, pairs and triples: 92.15 % of the test reviews, a minute on two cores",
+    claim="IMDb by naive Bayes' ratios of words, pairs and triples: 92.37 % of the test reviews, a minute on two cores",
     data=Choice("imdb_reviews", {"validation": 0.0}),
     task=Choice(
         "text_classification",
-        # Most pairs and triples are rare, and two in one bucket spoil each other's ratio: with 2**20 91.4 %.
-        {"tokens": "word", "ngrams": 3, "buckets": 2**23, "vocabulary_size": 60_000, "length": 1000, "nfkc": False},
+        # Most pairs and triples are rare, and two in one bucket spoil each other's ratio: with 2**20 91.4 %. Who plays
+        # in the films for training plays in no others.
+        {
+            "tokens": "word",
+            "ngrams": 3,
+            "buckets": 2**23,
+            "vocabulary_size": 60_000,
+            "length": 1000,
+            "nfkc": False,
+            "proper_names": False,
+        },
     ),
     model=Choice("nb_ngrams"),
     optimizer=Choice("adam", {"learning_rate": 3e-2}),
@@ -44,7 +53,7 @@ IMDB_NB_NGRAMS = Recipe(
 IMDB_SELF_TRAINING = IMDB_NB_NGRAMS.override(
     name="imdb-self-training",
     claim="the same on IMDb's unlabelled reviews, too, as imdb-nb-ngrams answers them (train that first), beside "
-    "latent semantic analysis of all reviews: 93.04 % of the test reviews, four minutes on two cores",
+    "latent semantic analysis of all reviews: 93.10 % of the test reviews, four minutes on two cores",
     data=Choice("imdb_with_unlabelled", {"validation": 0.0}),
     task=Choice("text_classification", {**IMDB_NB_NGRAMS.task.args, "buckets": 2**24}),
     model=Choice("nb_ngrams", {"latent": 200}),

@@ -60,6 +60,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     machine = environment(options.threads, ("keras", "jax"))
     device = jax.devices()[0].device_kind
+    if jax.default_backend() == "cpu" and set(options.models) - {"tiny"}:
+        print("JAX sees no accelerator here, and on a CPU these models take hours: install JAX for yours, such as "
+              "`pip install -c constraints.txt \"jax[cuda12]\"`", file=sys.stderr)  # fmt: skip
+        return 1
     peak = measured_peak(options.matrix, options.rounds)
     packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
     lines = [f"{device}; {machine['date']}; {packages}; a product of two matrices of {options.matrix}² in bfloat16: "
@@ -86,8 +90,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="scripts/benchmark accelerator", description=__doc__)
     parser.add_argument("--models", type=names_of(tuple(WORKLOADS)), default=("resnet50", "bert-base"),
                         help="of " + ", ".join(WORKLOADS))  # fmt: skip
-    parser.add_argument("--batch", type=int, help="examples a step (256 images, 64 texts of 512 tokens)")
-    parser.add_argument("--matrix", type=int, default=8192, help="the peak's matrices are so wide (%(default)s)")
+    parser.add_argument("--batch", type=at_least_one, help="examples a step (256 images, 64 texts of 512 tokens)")
+    parser.add_argument(
+        "--matrix", type=at_least_one, default=8192, help="the peak's matrices are so wide (%(default)s)"
+    )
     parser.add_argument("--rounds", type=at_least_one, default=5,
                         help="of some steps; their median counts (%(default)s)")  # fmt: skip
     parser.add_argument("--threads", type=int, default=1, help=argparse.SUPPRESS)

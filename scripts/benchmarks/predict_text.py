@@ -30,17 +30,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not options.without_peers and lacking("predict-text", PEERS):
         return 1
     machine = environment(options.threads, ("tensorflow", "keras", *PEERS))
-    results = []
+    results, failed = [], False
     for model in [options.run] if options.run else options.models:
         with tempfile.TemporaryDirectory() as folder:
             try:
                 results.append(measure(model, Path(folder), options))
             except WorkerError as error:
                 print(f"{model}: {error}", file=sys.stderr)
-                return 1
+                failed = True
+    if not results:
+        return 1
     report = {"environment": machine, "batch": options.batch, "results": results}
     tell(markdown(report), report, options.json)
-    return 0
+    return int(failed)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

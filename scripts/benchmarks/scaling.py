@@ -1,6 +1,7 @@
 """One training on one device, two replicas and two workers, a thread each: ./scripts/benchmark scaling."""
 
 import argparse
+import contextlib
 import sys
 import tempfile
 import time
@@ -40,8 +41,9 @@ class Group:
     def ask(self, steps: int) -> dict[str, Any]:
         """So many steps of all."""
         for worker in self.workers:
-            worker.process.stdin.write(f"{steps}\n")
-            worker.process.stdin.flush()
+            with contextlib.suppress(BrokenPipeError):  # `answer` says why
+                worker.process.stdin.write(f"{steps}\n")
+                worker.process.stdin.flush()
         return self.answer()
 
     def close(self) -> None:

@@ -27,7 +27,6 @@ GOALS: dict[tuple[str, str], dict[str, float]] = {
     ("one", BEAM): {HUGGING_FACE: 3.0},
 }
 TRAIN = "bigkeras train multi30k-en-de --set start_from=saved_models/translate-en-de --set epochs=2"
-WAIT = {"OMP_WAIT_POLICY": "passive"}  # or PyTorch's threads keep a core busy between two calls
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -104,7 +103,7 @@ def measure(
     print(f"{search}, {batch} at a time: {turns} rounds …", file=sys.stderr)
     parts = -(-count // batch)
     answers: dict[str, list[dict[str, Any]]] = {name: [] for name in asked}
-    variables = {"OMP_NUM_THREADS": str(options.threads), "TF_CPP_MIN_LOG_LEVEL": "2", **WAIT}
+    variables = {"OMP_NUM_THREADS": str(options.threads), "TF_CPP_MIN_LOG_LEVEL": "2"}
     workers: dict[str, Worker] = {}
     try:
         for name in asked:
