@@ -31,8 +31,8 @@ IMDB_NB_NGRAMS = Recipe(
     data=Choice("imdb_reviews", {"validation": 0.0}),
     task=Choice(
         "text_classification",
-        # Most pairs and triples are rare, and two in one bucket spoil each other's ratio: with 2**20 91.4 %. Who plays
-        # in the films for training plays in no others.
+        # Most pairs and triples are rare, and two in one bucket spoil each other's ratio: with 2**20 91.4 %. No
+        # film stands in both parts, so that names tell little (docs/texts.md).
         {
             "tokens": "word",
             "ngrams": 3,
@@ -108,7 +108,8 @@ PRETRAIN_TEXT = Recipe(
 IMDB_PRETRAIN = replace(
     PRETRAIN_TEXT,
     name="imdb-pretrain",
-    claim="a small BERT learns from 74,000 unrated film reviews which word is hidden; for an accelerator",
+    claim="a small BERT learns from 74,000 film reviews, without their ratings, which word is hidden; for an "
+    "accelerator",
     data=Choice("imdb_unlabelled"),
     epochs=20,
 )
@@ -129,7 +130,8 @@ IMDB_BERT = Recipe(
 
 SST2_MINILM = Recipe(
     name="sst2-minilm",
-    claim="SST-2, its whole sentences, by the published MiniLM, fine-tuned: 89.24 % of the test sentences, 25 minutes",
+    claim="SST-2, its whole sentences, by the published MiniLM, fine-tuned: 89.24 % of the test sentences, 25 minutes "
+    "on two cores",
     data=Choice("sst2"),
     task=Choice("text_classification", {"length": 64}),
     model=Choice("bert", {"size": "minilm", "pooling": "mean"}),

@@ -127,7 +127,7 @@ def text_classification(
     normalises words and characters, and for WordPieces that are learned here; published ones expect what their authors
     did, and SentencePiece has a normaliser of its own. `proper_names`: false leaves words that begin with a capital
     letter nearly everywhere out of a vocabulary of words, so that they are unknown ones: who plays in the films that
-    are reviewed, say, tells nothing of others. The rest: TextPreprocessor.
+    are reviewed, say, tells little of others. The rest: TextPreprocessor.
     """
     if not proper_names and (tokens != "word" or not lower):
         raise DataError("task.proper_names=false: of words in small letters: task.tokens=word, task.lower=true")
