@@ -66,8 +66,7 @@ def commands(artifact: Path, bert: Path | None, text: str) -> dict[str, list[str
 
 def started(arguments: Sequence[str], threads: int) -> Start:
     """Starts Python and waits for its answer. Raises WorkerError where it fails."""
-    # A thread of PyTorch that waits by spinning takes the other's core.
-    quiet = {"OMP_WAIT_POLICY": "passive", "HF_HUB_OFFLINE": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    quiet = {"HF_HUB_OFFLINE": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     environment = {**os.environ, **quiet, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": path}
     with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as errors:

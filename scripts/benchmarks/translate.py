@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.comparison import cores, environment, lacking, names_of, new_file, tell
+from benchmarks.comparison import ALLOCATOR, cores, environment, lacking, names_of, new_file, tell
 from benchmarks.interleave import Worker, WorkerError, ratio_interval
 from benchmarks.predict_text import made
 from benchmarks.translation_artifacts import BEAM, GREEDY
@@ -107,7 +107,8 @@ def measure(
     workers: dict[str, Worker] = {}
     try:
         for name in asked:
-            workers[name] = Worker("benchmarks.translators", {**values, "contender": name}, variables)
+            allocator = ALLOCATOR if name == HUGGING_FACE else {}
+            workers[name] = Worker("benchmarks.translators", {**values, "contender": name}, {**variables, **allocator})
             workers[name].answer()  # warm
         for turn in range(turns):
             for name in [*asked[turn % len(asked) :], *asked[: turn % len(asked)]]:

@@ -44,13 +44,16 @@ def ctranslate2(options: Mapping[str, Any]) -> Translate:
 
     kind = options["contender"].split()[-1]
     folder = str(Path(options["folder"]) / CTRANSLATE2)
-    translator = library.Translator(folder, compute_type=kind, intra_threads=options["threads"], inter_threads=1)
-    beams, penalty = options["beams"], options["length_penalty"]
+    # As its documentation says: of a batch each thread takes a part, of a sentence all of them take parts of a product.
+    side_by_side = options["threads"] if options["batch"] > 1 else 1
+    threads = {"inter_threads": side_by_side, "intra_threads": options["threads"] // side_by_side}
+    translator = library.Translator(folder, compute_type=kind, **threads)
+    beams, penalty, part = options["beams"], options["length_penalty"], -(-options["batch"] // side_by_side)
 
     def translate(rows: Rows) -> Answers:
         tokens = [[str(i) for i in row["ids"]] for row in rows]
         results = translator.translate_batch(
-            tokens, beam_size=beams, length_penalty=penalty, max_decoding_length=most(rows)
+            tokens, beam_size=beams, length_penalty=penalty, max_decoding_length=most(rows), max_batch_size=part
         )
         return [[int(token) for token in result.hypotheses[0]] for result in results]
 
@@ -82,7 +85,10 @@ def hugging_face(options: Mapping[str, Any]) -> Translate:
 
 
 def keras_hub(options: Mapping[str, Any]) -> Translate:
-    """KerasHub's BART of our sizes with weights as they start: it is told how many tokens to write, those of ours."""
+    """KerasHub's BART of our sizes with weights as they start: it is told how many tokens to write, those of ours.
+
+    On a CPU Keras compiles nothing by XLA unless told to; every new shape is traced.
+    """
     import keras
     import keras_hub as library
     import tensorflow as tf
@@ -95,7 +101,7 @@ def keras_hub(options: Mapping[str, Any]) -> Translate:
     model.compile(sampler="greedy" if beams == 1 else library.samplers.BeamSampler(num_beams=beams))
 
     def translate(rows: Rows) -> Answers:
-        # Every new shape is traced and compiled: few of them.
+        # Every new shape is traced: few of them.
         source = padded(rows, eighths(max(len(row["ids"]) for row in rows)))
         target = np.zeros((len(rows), eighths(max(row["written"] for row in rows)) + 1), np.int32)
         target[:, 0] = BEGIN
