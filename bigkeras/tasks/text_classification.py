@@ -200,7 +200,9 @@ def _made_with(found: TextPreprocessor, origin: str) -> dict[str, Any]:
         return values  # the vocabulary was not learned there
     usual = inspect.signature(TASKS[recipe.task.name]).parameters
     learned = ("vocabulary_size", "min_count", "proper_names")
-    return {**values, **{name: recipe.task.args.get(name, usual[name].default) for name in learned}}
+    made = {name: recipe.task.args.get(name, usual[name].default) for name in learned if name in usual}
+    # A language model's has them always.
+    return {**values, "proper_names": True, **made}
 
 
 def check_augmentation(choices: Sequence[Choice]) -> None:

@@ -299,6 +299,18 @@ def test_texts_of_a_folder_are_read_once_each_and_empty_ones_are_listed(tmp_path
         DATASETS["plain_text"](file=str(tmp_path / "none.txt"))
 
 
+def test_names_are_in_its_vocabulary_and_a_classifier_that_asks_for_none_is_refused(tmp_path):
+    words = TextPreprocessor(tokens="word", length=8, vocabulary=("[PAD]", "[UNK]", "Tom"))
+    for name, data in words.files().items():
+        (tmp_path / name).write_bytes(data)
+    RECIPES["pretrain-text"].override(data__file="texts.txt", task__tokens="word").save(tmp_path / "recipe.json")
+    splits = Splits(ArraySource({"text": text_array([b"a", b"b"])}, [0, 1]), None, None, ("x", "y"))
+    made = TASKS["text_classification"](splits, vocabulary=str(tmp_path))
+    assert made.preprocessor.vocabulary == words.vocabulary
+    with pytest.raises(DataError, match=r"task\.proper_names=False: .* has True, and its vocabulary is taken over"):
+        TASKS["text_classification"](splits, vocabulary=str(tmp_path), proper_names=False)
+
+
 def test_reviews_without_labels_that_stand_in_a_labelled_part_are_none_to_learn_from(tmp_path, monkeypatch):
     monkeypatch.setattr("bigkeras.data.formats.SHA256", {})
     reviews = {

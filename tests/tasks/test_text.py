@@ -235,6 +235,7 @@ def test_a_run_whose_vocabulary_is_taken_over_was_learned_as_is_asked_for(tmp_pa
         ("nfkc", False, True),
         ("vocabulary_size", 9, 50),
         ("min_count", 3, 1),
+        ("proper_names", False, True),
     ):
         with pytest.raises(
             DataError, match=f"task.{name}={value}: .* has {has}, and its vocabulary is taken over whole"
