@@ -233,11 +233,12 @@ def test_what_the_output_cannot_hold_is_no_traceback(monkeypatch):
     assert (done.returncode, done.stderr) == (1, "bigkeras: No space left on device\n")
 
 
-def test_standard_error_that_is_closed_swallows_remarks_and_no_answers(tmp_path):
-    command = [sys.executable, "-m", "bigkeras", "evaluate", str(ROOT / "saved_models" / "digits"), "--json"]
+def test_standard_error_that_is_closed_swallows_remarks_and_no_answers(tiny, tmp_path, capsys):
+    assert run(capsys, "train", tiny, "--run-dir", tmp_path / "run")[0] == 0
+    command = [sys.executable, "-m", "bigkeras", "evaluate", str(tmp_path / "run"), "--json"]
     shell = ["bash", "-c", 'exec "$@" 2>&-', "bash", *command]
     done = subprocess.run(shell, cwd=ROOT, stdout=subprocess.PIPE, timeout=300)
-    assert done.returncode == 0 and json.loads(done.stdout)["test"]["accuracy"] > 0.9
+    assert done.returncode == 0 and json.loads(done.stdout)["test"]["examples"] > 0
     done = subprocess.run([*shell[:-2], "gone"], cwd=ROOT, stdout=subprocess.PIPE, timeout=300)
     assert (done.returncode, done.stdout) == (1, b"")
 
