@@ -163,6 +163,7 @@ def test_a_terminal_that_is_closed_ends_no_run():
     bar.on_train_batch_end(0, {"loss": 0.1})
     bar.on_epoch_end(0, {"loss": 0.1})
     bar.on_train_end()
+    assert bar.bar is None
 
 
 def train_with_extras(directory, epochs=2, profile=False):

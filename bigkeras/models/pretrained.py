@@ -98,10 +98,9 @@ def _named_by_order(backbone: keras.Model) -> keras.Model:
     """
     numbers: dict[str, dict[str, int]] = {}  # by kind, of the layers that Keras has named
     for layer in backbone.layers:
-        kind, _, number = layer.name.rpartition("_") if layer.name[-1].isdigit() else (layer.name, "", "0")
-        for taken, digits in ((kind, number), (layer.name, "0")):
-            if taken == _kind(layer):
-                numbers.setdefault(taken, {})[layer.name] = int(digits)
+        kind = _kind(layer)
+        if automatic(layer.name, layer):
+            numbers.setdefault(kind, {})[layer.name] = int(layer.name.removeprefix(kind).lstrip("_") or 0)
     names: dict[str, str] = {}
     for kind, counted in numbers.items():
         first = min(counted.values())

@@ -4,6 +4,9 @@ import argparse
 import errno
 import io
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +24,16 @@ class Output(io.StringIO):
         self.flushed += 1
         if self.gone:
             raise BrokenPipeError
+
+
+def test_no_file_gets_the_number_of_a_standard_error_that_is_closed():
+    code = (
+        "import os, sys; from apps.console import finish; "
+        "sys.exit(finish(lambda: print(os.open(os.devnull, os.O_RDONLY)) or 0))"
+    )
+    command = ["sh", "-c", 'exec "$@" 2>&-', "sh", sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=Path(__file__).resolve().parents[2], stdout=subprocess.PIPE, timeout=300)
+    assert done.returncode == 0 and int(done.stdout) > 2
 
 
 @pytest.mark.parametrize("gone", [False, True])
