@@ -243,12 +243,15 @@ def _session_config(threads: int | None, optimise: bool) -> bytes:
     config = b"\x32\x02\x20\x01"  # gpu_options.allow_growth, for an app shall not take a whole GPU
     if not optimise:
         config += b"\x52\x05\x52\x03\x98\x01\x01"  # graph_options.rewrite_options.disable_meta_optimizer
-    # intra_op_parallelism_threads, inter_op_parallelism_threads
-    return config + (b"\x10" + _to_varint(threads) + b"\x28" + _to_varint(threads) if threads else b"")
+    if not threads:
+        return config
+    # intra_op_parallelism_threads, inter_op_parallelism_threads: below 0 each caller's thread runs its own operations
+    return config + b"\x10" + _to_varint(threads) + b"\x28" + _to_varint(threads if threads > 1 else -1)
 
 
 def _to_varint(value: int) -> bytes:
-    head = b""
+    """A signed integer as protobuf writes an int32 or int64."""
+    value, head = value & 0xFFFF_FFFF_FFFF_FFFF, b""
     while value > 127:
         head, value = head + bytes([value & 127 | 128]), value >> 7
     return head + bytes([value])

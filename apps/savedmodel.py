@@ -44,7 +44,8 @@ class PythonModel:
             # Too late once TensorFlow has run something in this process: then its own setting stays.
             with contextlib.suppress(RuntimeError):
                 tf.config.threading.set_intra_op_parallelism_threads(threads)
-                tf.config.threading.set_inter_op_parallelism_threads(threads)
+                if threads > 1:
+                    tf.config.threading.set_inter_op_parallelism_threads(threads)
         try:
             for library in op_libraries:
                 tf.load_op_library(str(library))
@@ -83,10 +84,11 @@ def load(
 
     `directory` is a version (`…/1`) or the folder of versions, of which the highest number is taken. `runtime` is "c",
     "python", or "auto": C where the wheel has the library, else Python. `op_libraries` are `.so` files of further
-    operations; those of TensorFlow Text are found. `threads` limits the threads of one operation. Without `optimise`
-    the C runtime leaves the graph alone: the first answer comes seconds sooner, and many take up to three times as long
-    (no oneDNN in this process either). `only` are the signatures that will be run, none for all: the C runtime leaves
-    the others' part of the graph out, and starts so much the sooner.
+    operations; those of TensorFlow Text are found. `threads` limits the threads of one operation; with one the calling
+    thread does all of it, and several may call `run` at once, which is faster where operations are small. Without
+    `optimise` the C runtime leaves the graph alone: the first answer comes seconds sooner, and many take up to three
+    times as long (no oneDNN in this process either). `only` are the signatures that will be run, none for all: the C
+    runtime leaves the others' part of the graph out, and starts so much the sooner.
 
     The result has `runtime` ("c" or "python"), `signatures` (name → Signature) and `run(signature, inputs)`, which
     takes `{name: array, or list of bytes}` and gives `{name: array}`; strings come as object arrays of bytes.

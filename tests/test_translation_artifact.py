@@ -180,6 +180,39 @@ def test_the_app_gives_a_line_for_every_line_and_keeps_the_order(made, loaded, m
 
 
 @pytest.mark.parametrize("runtime", ["c", "python"])
+def test_the_app_translates_side_by_side_as_one_after_the_other(made, runtime, tmp_path, capsys):
+    if runtime == "c" and library_path() is None:
+        pytest.skip("this wheel of TensorFlow has no native library")
+    draw = np.random.default_rng(1)
+    lines = ["", *(" ".join(draw.choice(WORDS, draw.integers(1, 9))) for _ in range(40))]
+    (tmp_path / "in.txt").write_text("\n".join(lines) + "\n")
+    told = []
+    for threads in (1, 3):
+        common = ("--file", tmp_path / "in.txt", "--model", made[2], "--runtime", runtime, "--batch", 4)
+        status, out, _ = app(*common, "--threads", threads, capsys=capsys)
+        assert status == 0
+        told.append(out.splitlines())
+    assert told[0] == told[1] and len(told[0]) == len(lines)
+
+
+def test_the_app_gives_each_thread_a_part_of_few_sentences_and_a_batch_of_many():
+    class Model:
+        def __init__(self):
+            self.asked = []
+
+        def run(self, signature, inputs):
+            self.asked.append(inputs["text"])
+            return {"translation": inputs["text"]}
+
+    options = translation._parser().parse_args(["x", "--batch", "3", "--threads", "2"])
+    for count, sizes in ((0, []), (1, [1]), (4, [2, 2]), (7, [3, 3, 1])):
+        texts, model = [f"{i:02}" for i in range(count)], Model()
+        answers = translation._translated(model, texts, options)
+        assert [answer.translations[0][0] for answer in answers] == texts
+        assert sorted(map(len, model.asked), reverse=True) == sizes
+
+
+@pytest.mark.parametrize("runtime", ["c", "python"])
 def test_the_app_parts_a_paragraph_and_puts_it_together_by_either_runtime(made, runtime, capsys):
     if runtime == "c" and library_path() is None:
         pytest.skip("this wheel of TensorFlow has no native library")
