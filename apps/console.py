@@ -39,6 +39,13 @@ def model_options(parser: argparse.ArgumentParser, default: str, things: str, ba
                         "auto (the default): c where it is there")  # fmt: skip
 
 
+def threads_option(parser: argparse.ArgumentParser) -> None:
+    """Adds --threads."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    parser.add_argument("--threads", type=positive, default=cores, metavar="N",
+                        help="batches answered side by side (default: %(default)s, one for each core)")  # fmt: skip
+
+
 def complain(message: str) -> None:
     """One line on standard error; nowhere if that is closed, or cannot be written: the answers go on."""
     # print(file=None) would write it among the answers.

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, TextIO
 if __package__ in (None, ""):  # run as `python apps/sentiment.py`
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from apps.console import complain, finish, json_line, leave, model_options, padded, printable, width
+from apps.console import complain, finish, json_line, leave, model_options, padded, printable, threads_option, width
 from apps.reviews import JSON_LINES, Review, ReviewError, Table, lines_of, objects_of, standard_input, written
-from apps.streams import groups, is_live
+from apps.streams import groups, is_live, side_by_side
 
 if TYPE_CHECKING:
     from apps.savedmodel import CModel, PythonModel
@@ -63,7 +63,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             # Many reviews repay the seconds that optimising the graph takes.
             wanted = [SIGNATURE, *["explain"] * options.explain]
             model = savedmodel.load(
-                directory, options.runtime or "auto", optimise=options.file is not None, only=wanted
+                directory,
+                options.runtime or "auto",
+                optimise=options.file is not None,
+                only=wanted,
+                # Of a few texts, each is answered the sooner if its operations have all cores.
+                threads=1 if options.file or options.texts == ["-"] else None,
             )
             _check(directory, model, options.explain)
             decide = _decision(directory) if options.tuned else None
@@ -96,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--encoding", metavar="NAME", help="of --file (default: UTF-8, or UTF-16 that says so)")
     parser.add_argument("--output", metavar="FILE", help="written instead of standard output, whole or not at all")
     model_options(parser, DEFAULT_MODEL, "texts", 32)
+    threads_option(parser)
     parser.add_argument(
         "--tuned",
         action="store_true",
@@ -187,9 +193,11 @@ def _answers(model: "CModel | PythonModel", reviews: Iterable[Review], options: 
     # Who has an answer explained waits for every single one.
     size = 1 if options.explain else options.batch
     live = is_live(options.texts, options.file)
-    for part in groups(iter(reviews), size, live, letters=lambda review: len(review.text)):
+    for part in groups(iter(reviews), size * options.threads, live, letters=lambda review: len(review.text)):
         good = [review for review in part if not review.problem]
-        answers = dict(zip(map(id, good), _classify(model, [r.encoded() for r in good], options.explain), strict=True))
+        encoded = [review.encoded() for review in good]
+        found = side_by_side(lambda texts: _classify(model, texts, options.explain), encoded, size, options.threads)
+        answers = dict(zip(map(id, good), found, strict=True))
         yield from ((review, review.problem or answers[id(review)]) for review in part)
 
 

@@ -8,6 +8,7 @@ import stat
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 LETTERS = 2**22  # of texts that a model is given at a time: it takes some hundred bytes for each
@@ -97,6 +98,14 @@ def groups(
             yield part
     if line is not None:
         raise line
+
+
+def side_by_side(answer: Callable[[list[Any]], list[Any]], things: list[Any], size: int, threads: int) -> list[Any]:
+    """The answers to `things` in order; so many threads ask for those to parts of them, of at most `size`."""
+    size = min(size, max(1, -(-len(things) // threads)))
+    parts = [things[start : start + size] for start in range(0, len(things), size)]
+    with ThreadPoolExecutor(threads) as pool:
+        return [one for some in pool.map(answer, parts) for one in some]
 
 
 def is_live(texts: list[str], file: str | None = None) -> bool:

@@ -7,10 +7,8 @@ the contract of docs/artifact.md for translation will do. It uses nothing but th
 import argparse
 import contextlib
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -19,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 if __package__ in (None, ""):  # run as `python apps/translation.py`
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from apps.console import complain, finish, json_line, leave, model_options, positive
+from apps.console import complain, finish, json_line, leave, model_options, positive, threads_option
 from apps.reviews import Review, ReviewError, Table, lines_of, standard_input, written
 from apps.sentences import LONGEST, in_capitals, joined, sentences
-from apps.streams import groups, is_live
+from apps.streams import groups, is_live, side_by_side
 
 if TYPE_CHECKING:
     from apps.savedmodel import CModel, PythonModel
@@ -91,8 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--encoding", metavar="NAME", help="of --file (default: UTF-8, or UTF-16 that says so)")
     parser.add_argument("--output", metavar="FILE", help="written instead of standard output, whole or not at all")
     model_options(parser, DEFAULT_MODEL, "sentences", 32)
-    parser.add_argument("--threads", type=positive, default=_cores(), metavar="N",
-                        help="batches translated side by side (default: %(default)s, one for each core)")  # fmt: skip
+    threads_option(parser)
     parser.add_argument("--beam", type=positive, metavar="N",
                         help="1: the likeliest word at each step, and faster (default: the model's)")  # fmt: skip
     parser.add_argument(
@@ -102,11 +99,6 @@ def _parser() -> argparse.ArgumentParser:
                         help="with --n-best: the higher, the longer they may be (default: the model's)")  # fmt: skip
     parser.add_argument("--attention", metavar="PNG", help="of one text, a picture of what each piece looked at")
     return parser
-
-
-def _cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _check_usage(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
@@ -247,15 +239,11 @@ def _translated(model: "CModel | PythonModel", texts: list[str], options: argpar
     The operations of a search are small: many threads that share each of them take twice the time of one.
     """
     order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
-    size = min(options.batch, max(1, -(-len(order) // options.threads)))
-    batches = [order[start : start + size] for start in range(0, len(order), size)]
-    encoded = [[Review("", texts[place]).encoded() for place in places] for places in batches]
+    encoded = [Review("", texts[place]).encoded() for place in order]
+    found = side_by_side(lambda batch: _run(model, batch, options), encoded, options.batch, options.threads)
     answers: list[Answer | str] = [""] * len(texts)
-    with ThreadPoolExecutor(options.threads) as threads:
-        found = threads.map(lambda batch: _run(model, batch, options), encoded)
-        for places, some in zip(batches, found, strict=True):
-            for place, answer in zip(places, some, strict=True):
-                answers[place] = answer
+    for place, answer in zip(order, found, strict=True):
+        answers[place] = answer
     return answers
 
 

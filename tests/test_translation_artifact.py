@@ -195,23 +195,6 @@ def test_the_app_translates_side_by_side_as_one_after_the_other(made, runtime, t
     assert told[0] == told[1] and len(told[0]) == len(lines)
 
 
-def test_the_app_gives_each_thread_a_part_of_few_sentences_and_a_batch_of_many():
-    class Model:
-        def __init__(self):
-            self.asked = []
-
-        def run(self, signature, inputs):
-            self.asked.append(inputs["text"])
-            return {"translation": inputs["text"]}
-
-    options = translation._parser().parse_args(["x", "--batch", "3", "--threads", "2"])
-    for count, sizes in ((0, []), (1, [1]), (4, [2, 2]), (7, [3, 3, 1])):
-        texts, model = [f"{i:02}" for i in range(count)], Model()
-        answers = translation._translated(model, texts, options)
-        assert [answer.translations[0][0] for answer in answers] == texts
-        assert sorted(map(len, model.asked), reverse=True) == sizes
-
-
 @pytest.mark.parametrize("runtime", ["c", "python"])
 def test_the_app_parts_a_paragraph_and_puts_it_together_by_either_runtime(made, runtime, capsys):
     if runtime == "c" and library_path() is None:

@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from apps.streams import LETTERS, groups, is_live
+from apps.streams import LETTERS, groups, is_live, side_by_side
 
 
 @pytest.mark.parametrize("live", [True, False])
@@ -67,3 +67,27 @@ def test_a_pipe_is_live_and_a_file_is_not(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     assert is_live([], str(tmp_path / "pipe")) and not is_live([], str(tmp_path / "texts.txt"))
     assert not is_live(["good"]) and not is_live([], str(tmp_path / "gone"))
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(0, []), (1, [1]), (4, [2, 2]), (7, [3, 3, 1])])
+def test_few_things_are_shared_and_of_many_each_thread_has_as_many_as_are_allowed(count, sizes):
+    asked = []
+
+    def answer(part):
+        asked.append(part)
+        return [2 * thing for thing in part]
+
+    assert side_by_side(answer, [*range(count)], 3, 2) == [2 * thing for thing in range(count)]
+    assert sorted(map(len, asked), reverse=True) == sizes
+
+
+def test_parts_are_answered_at_once_and_what_goes_wrong_is_raised():
+    both = threading.Barrier(2)
+
+    def answer(part):
+        both.wait(60)  # broken if the other part waits for this one
+        return part
+
+    assert side_by_side(answer, [1, 2], 8, 2) == [1, 2]
+    with pytest.raises(ZeroDivisionError):
+        side_by_side(lambda part: [1 // thing for thing in part], [1, 0], 8, 2)
