@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 ENDING = (signal.SIGTERM, signal.SIGHUP)
+MOST_THREADS = 256
 
 
 def positive(text: str) -> int:
@@ -42,8 +43,16 @@ def model_options(parser: argparse.ArgumentParser, default: str, things: str, ba
 def threads_option(parser: argparse.ArgumentParser) -> None:
     """Adds --threads."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    parser.add_argument("--threads", type=positive, default=cores, metavar="N",
-                        help="batches answered side by side (default: %(default)s, one for each core)")  # fmt: skip
+    # Each batch takes memory, and a container may have less of it, and less time, than the cores it sees.
+    parser.add_argument("--threads", type=_threads, default=min(cores, 8), metavar="N",
+                        help="batches answered side by side (default: %(default)s, one a core, 8 at most)")  # fmt: skip
+
+
+def _threads(text: str) -> int:
+    number = positive(text)
+    if number > MOST_THREADS:
+        raise argparse.ArgumentTypeError(f"{text}: {MOST_THREADS} at most")
+    return number
 
 
 def complain(message: str) -> None:

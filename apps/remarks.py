@@ -43,10 +43,11 @@ class FirstRuns:
 
     @contextlib.contextmanager
     def of(self, signature: str) -> Iterator[None]:
-        """Hides the remarks if this is the signature's first run."""
-        if signature in self._seen:
-            yield
-            return
-        with without_remarks():
-            yield
-        self._seen.add(signature)
+        """Hides the remarks if this is the signature's first run; others wait for its end, and then run at once."""
+        if signature not in self._seen:
+            with without_remarks():
+                if signature not in self._seen:
+                    yield
+                    self._seen.add(signature)
+                    return
+        yield

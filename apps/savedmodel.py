@@ -84,11 +84,12 @@ def load(
 
     `directory` is a version (`…/1`) or the folder of versions, of which the highest number is taken. `runtime` is "c",
     "python", or "auto": C where the wheel has the library, else Python. `op_libraries` are `.so` files of further
-    operations; those of TensorFlow Text are found. `threads` limits the threads of one operation; with one the calling
-    thread does all of it, and several may call `run` at once, which is faster where operations are small. Without
-    `optimise` the C runtime leaves the graph alone: the first answer comes seconds sooner, and many take up to three
-    times as long (no oneDNN in this process either). `only` are the signatures that will be run, none for all: the C
-    runtime leaves the others' part of the graph out, and starts so much the sooner.
+    operations; those of TensorFlow Text are found. `threads` limits the threads of one operation, in a process' first
+    model; with one, on a CPU and by the C runtime, the calling thread does all of it but what XLA has compiled, and
+    several may call `run` at once, which is faster where operations are small. Without `optimise` the C runtime leaves
+    the graph alone: the first answer comes seconds sooner, and many take up to three times as long (no oneDNN in this
+    process either). `only` are the signatures that will be run, none for all: the C runtime leaves the others' part of
+    the graph out, and starts so much the sooner.
 
     The result has `runtime` ("c" or "python"), `signatures` (name → Signature) and `run(signature, inputs)`, which
     takes `{name: array, or list of bytes}` and gives `{name: array}`; strings come as object arrays of bytes.

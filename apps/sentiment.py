@@ -11,6 +11,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -67,8 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 options.runtime or "auto",
                 optimise=options.file is not None,
                 only=wanted,
-                # Of a few texts, each is answered the sooner if its operations have all cores.
-                threads=1 if options.file or options.texts == ["-"] else None,
+                threads=None if _alone(options) else 1,
             )
             _check(directory, model, options.explain)
             decide = _decision(directory) if options.tuned else None
@@ -192,20 +192,25 @@ def _answers(model: "CModel | PythonModel", reviews: Iterable[Review], options: 
     """Each review with its answer, or with what was wrong; read and answered some at a time."""
     # Who has an answer explained waits for every single one.
     size = 1 if options.explain else options.batch
+    threads = 1 if _alone(options) else options.threads
     live = is_live(options.texts, options.file)
-    for part in groups(iter(reviews), size * options.threads, live, letters=lambda review: len(review.text)):
-        good = [review for review in part if not review.problem]
-        encoded = [review.encoded() for review in good]
-        found = side_by_side(lambda texts: _classify(model, texts, options.explain), encoded, size, options.threads)
-        answers = dict(zip(map(id, good), found, strict=True))
-        yield from ((review, review.problem or answers[id(review)]) for review in part)
+    with ThreadPoolExecutor(threads) as pool:
+        for part in groups(iter(reviews), size * threads, live, letters=lambda review: len(review.text)):
+            good = [review for review in part if not review.problem]
+            encoded = [review.encoded() for review in good]
+            found = side_by_side(lambda texts: _classify(model, texts, options.explain), encoded, size, threads, pool)
+            answers = dict(zip(map(id, good), found, strict=True))
+            yield from ((review, review.problem or answers[id(review)]) for review in part)
+
+
+def _alone(options: argparse.Namespace) -> bool:
+    """Whether somebody waits for each answer: then all cores work on it; else each of them has texts of its own."""
+    return not options.file and (options.texts != ["-"] or is_live(options.texts))
 
 
 def _classify(model: "CModel | PythonModel", texts: list[bytes], explain: bool) -> list[Answer | str]:
     from apps.savedmodel import ModelError
 
-    if not texts:
-        return []
     try:
         outputs = model.run(SIGNATURE, {"text": texts})
         words = model.run("explain", {"text": texts}) if explain else None

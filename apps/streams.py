@@ -8,7 +8,7 @@ import stat
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from typing import Any
 
 LETTERS = 2**22  # of texts that a model is given at a time: it takes some hundred bytes for each
@@ -100,12 +100,17 @@ def groups(
         raise line
 
 
-def side_by_side(answer: Callable[[list[Any]], list[Any]], things: list[Any], size: int, threads: int) -> list[Any]:
-    """The answers to `things` in order; so many threads ask for those to parts of them, of at most `size`."""
-    size = min(size, max(1, -(-len(things) // threads)))
+def side_by_side(
+    answer: Callable[[list[Any]], list[Any]], things: list[Any], size: int, threads: int, pool: Executor
+) -> list[Any]:
+    """The answers to `things` in order: those to parts of one size, `size` at most, by a pool of so many threads.
+
+    Each thread has as many parts as any other. Raises what `answer` raises; parts that nobody has begun are dropped.
+    """
+    rounds = max(1, -(-len(things) // (size * threads)))
+    size = max(1, -(-len(things) // (rounds * threads)))
     parts = [things[start : start + size] for start in range(0, len(things), size)]
-    with ThreadPoolExecutor(threads) as pool:
-        return [one for some in pool.map(answer, parts) for one in some]
+    return [one for some in pool.map(answer, parts) for one in some]
 
 
 def is_live(texts: list[str], file: str | None = None) -> bool:

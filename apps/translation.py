@@ -9,6 +9,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -29,6 +30,7 @@ DEFAULT_MODEL = "translate-en-de"
 SIGNATURE = "serving_default"
 LENGTH_PENALTY = 1.0  # with which --n-best sorts where neither the model nor the user says another
 COLUMNS = 3  # of a subword, or less: names, numbers and rare words are cut up more than others
+ROUNDS = 4  # batches of each thread before their answers are written: of a file, nobody waits for its first lines
 NOT_FOUND = -1e8  # scores below are those of places that a search has not filled
 
 
@@ -193,13 +195,15 @@ def _check_beams(model: "CModel | PythonModel", options: argparse.Namespace) -> 
 def _answers(model: "CModel | PythonModel", lines: Iterator[Review], options: argparse.Namespace) -> Results:
     """Each line with its translations, or with what was wrong; read and translated some at a time."""
     live = is_live(options.texts, options.file)
-    for part in groups(lines, options.batch * options.threads, live, letters=lambda line: len(line.text)):
-        parted = [sentences(line.text, options.longest) if not line.problem else [] for line in part]
-        texts = [sentence for some in parted for sentence in some]
-        found = iter(_translated(model, texts, options))
-        for line, some in zip(part, parted, strict=True):
-            answer = _together(list(islice(found, len(some))))
-            yield line, _capitals(answer) if isinstance(answer, Answer) and in_capitals(line.text) else answer
+    size = options.batch * options.threads * (1 if live else ROUNDS)
+    with ThreadPoolExecutor(options.threads) as pool:
+        for part in groups(lines, size, live, letters=lambda line: len(line.text)):
+            parted = [sentences(line.text, options.longest) if not line.problem else [] for line in part]
+            texts = [sentence for some in parted for sentence in some]
+            found = iter(_translated(model, texts, options, pool))
+            for line, some in zip(part, parted, strict=True):
+                answer = _together(list(islice(found, len(some))))
+                yield line, _capitals(answer) if isinstance(answer, Answer) and in_capitals(line.text) else answer
 
 
 def _capitals(answer: Answer) -> Answer:
@@ -233,14 +237,17 @@ def _sum(scores: list[float | None]) -> float | None:
     return sum(known) if known and len(known) == len(scores) else None
 
 
-def _translated(model: "CModel | PythonModel", texts: list[str], options: argparse.Namespace) -> list[Answer | str]:
+def _translated(
+    model: "CModel | PythonModel", texts: list[str], options: argparse.Namespace, pool: Executor
+) -> list[Answer | str]:
     """Sentences of about one length share a batch, and batches are translated side by side, a thread for each.
 
-    The operations of a search are small: many threads that share each of them take twice the time of one.
+    The operations of a search are small: threads that share each of them take twice the time of one.
     """
-    order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
+    # The longest first, so that no thread begins with them when the others are done.
+    order = sorted(range(len(texts)), key=lambda place: len(texts[place]), reverse=True)
     encoded = [Review("", texts[place]).encoded() for place in order]
-    found = side_by_side(lambda batch: _run(model, batch, options), encoded, options.batch, options.threads)
+    found = side_by_side(lambda batch: _run(model, batch, options), encoded, options.batch, options.threads, pool)
     answers: list[Answer | str] = [""] * len(texts)
     for place, answer in zip(order, found, strict=True):
         answers[place] = answer

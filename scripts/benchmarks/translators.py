@@ -31,7 +31,7 @@ def saved(options: Mapping[str, Any]) -> Translate:
 
     signature = "compiled" if options["contender"] == COMPILED else "serving_default"
     side_by_side = options["threads"] if options["batch"] > 1 else 1
-    # Other operations run in the thread that calls; what XLA has compiled runs in those of the session.
+    # With one, operations run in the thread that calls; but what XLA has compiled runs in those of the session.
     threads = side_by_side if signature == "compiled" else 1
     model = savedmodel.load(Path(options["folder"]) / options["search"], "c", threads=threads)
     callers = ThreadPoolExecutor(side_by_side)
@@ -178,7 +178,9 @@ def serve(options: Mapping[str, Any]) -> None:
     rows = json.loads((folder / SENTENCES).read_text(encoding="utf-8"))[:: options["step"]]
     parts = batches(rows, options["batch"], options["turns"])
     translate = CONTENDERS[options["contender"]](options)
-    for part in {shape(part): part for part in parts}.values():
+    warming = {shape(part): part for part in parts}.values()
+    # The halves of a batch may have shapes of their own, and XLA compiles each.
+    for part in parts if options["contender"] == COMPILED else warming:
         translate(part)
     until_quiet()
     print(json.dumps({"peak_mb": peak_memory()}), file=answers)

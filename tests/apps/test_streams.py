@@ -2,9 +2,11 @@
 
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from apps.remarks import FirstRuns
 from apps.streams import LETTERS, groups, is_live, side_by_side
 
 
@@ -69,15 +71,16 @@ def test_a_pipe_is_live_and_a_file_is_not(tmp_path):
     assert not is_live(["good"]) and not is_live([], str(tmp_path / "gone"))
 
 
-@pytest.mark.parametrize(("count", "sizes"), [(0, []), (1, [1]), (4, [2, 2]), (7, [3, 3, 1])])
-def test_few_things_are_shared_and_of_many_each_thread_has_as_many_as_are_allowed(count, sizes):
+@pytest.mark.parametrize(("count", "sizes"), [(0, []), (1, [1]), (4, [2, 2]), (6, [3, 3]), (7, [2, 2, 2, 1])])
+def test_things_are_shared_evenly_and_no_part_is_too_large(count, sizes):
     asked = []
 
     def answer(part):
         asked.append(part)
         return [2 * thing for thing in part]
 
-    assert side_by_side(answer, [*range(count)], 3, 2) == [2 * thing for thing in range(count)]
+    with ThreadPoolExecutor(2) as pool:
+        assert side_by_side(answer, [*range(count)], 3, 2, pool) == [2 * thing for thing in range(count)]
     assert sorted(map(len, asked), reverse=True) == sizes
 
 
@@ -88,6 +91,28 @@ def test_parts_are_answered_at_once_and_what_goes_wrong_is_raised():
         both.wait(60)  # broken if the other part waits for this one
         return part
 
-    assert side_by_side(answer, [1, 2], 8, 2) == [1, 2]
-    with pytest.raises(ZeroDivisionError):
-        side_by_side(lambda part: [1 // thing for thing in part], [1, 0], 8, 2)
+    with ThreadPoolExecutor(2) as pool:
+        assert side_by_side(answer, [1, 2], 8, 2, pool) == [1, 2]
+        with pytest.raises(ZeroDivisionError):
+            side_by_side(lambda part: [1 // thing for thing in part], [1, 0], 8, 2, pool)
+
+
+def test_the_first_run_is_one_and_all_others_run_at_once():
+    runs, began, both = FirstRuns(), threading.Event(), threading.Barrier(2)
+    order = []
+
+    def first():
+        with runs.of("serving_default"):
+            began.set()
+            order.append("first")
+
+    def later():
+        began.wait(60)
+        with runs.of("serving_default"):
+            both.wait(60)  # broken if one of the two waits for the other
+            order.append("later")
+
+    with ThreadPoolExecutor(3) as pool:
+        for run in [pool.submit(later), pool.submit(later), pool.submit(first)]:
+            run.result()
+    assert order == ["first", "later", "later"]
