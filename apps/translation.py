@@ -131,7 +131,8 @@ def _signature(options: argparse.Namespace) -> str:
 
 
 def _settled(options: argparse.Namespace, directory: Path) -> argparse.Namespace:
-    """The options, and what the model says of itself: `longest`, `own_beam` (None: unknown) and its length penalty.
+    """The options, and what the model says of itself: `longest`, `own_beam` (None: unknown), its length penalty, and
+    the `language` that it reads.
 
     `longest`: columns of a sentence that it reads to its end, as far as it says how many subwords it reads.
     """
@@ -147,10 +148,11 @@ def _settled(options: argparse.Namespace, directory: Path) -> argparse.Namespace
                 "longest": max(20, min(LONGEST, COLUMNS * (int(told["length"]) - 1))),
                 "own_beam": int(told["beam"]),
                 "length_penalty": float(told["length_penalty"]),
+                "language": str(told.get("languages", ["en"])[0]) or "en",
             }
             break
         except (OSError, ValueError, LookupError, TypeError):
-            own = {"longest": LONGEST, "own_beam": None, "length_penalty": LENGTH_PENALTY}
+            own = {"longest": LONGEST, "own_beam": None, "length_penalty": LENGTH_PENALTY, "language": "en"}
     if options.length_penalty is not None:
         own["length_penalty"] = options.length_penalty
     return argparse.Namespace(**{**vars(options), **own})
@@ -198,7 +200,9 @@ def _answers(model: "CModel | PythonModel", lines: Iterator[Review], options: ar
     size = options.batch * options.threads * (1 if live else ROUNDS)
     with ThreadPoolExecutor(options.threads) as pool:
         for part in groups(lines, size, live, letters=lambda line: len(line.text)):
-            parted = [sentences(line.text, options.longest) if not line.problem else [] for line in part]
+            parted = [
+                sentences(line.text, options.longest, options.language) if not line.problem else [] for line in part
+            ]
             texts = [sentence for some in parted for sentence in some]
             found = iter(_translated(model, texts, options, pool))
             for line, some in zip(part, parted, strict=True):
@@ -216,7 +220,7 @@ def _capitals(answer: Answer) -> Answer:
 def _only(lines: Iterator[Review], options: argparse.Namespace) -> bytes:
     """The text of which a picture is drawn. Raises ReviewError unless it is translated as one sentence."""
     line = next(lines)
-    parts = sentences(line.text, options.longest)
+    parts = sentences(line.text, options.longest, options.language)
     if len(parts) != 1:
         raise ReviewError("--attention draws one sentence, and TEXT is none, several or too long for one")
     return Review("", parts[0]).encoded()

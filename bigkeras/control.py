@@ -369,8 +369,9 @@ class Control(keras.callbacks.Callback):
             )
 
     def _write_tables(self) -> None:
-        listed = {**dict(self.splits.ignored), **self.bad}
-        rows = [{"sample": name, "reason": why} for name, why in sorted(listed.items())]
+        # Of a unit with several translations, several are of one name.
+        listed = {*self.splits.ignored, *self.bad.items()}
+        rows = [{"sample": name, "reason": why} for name, why in sorted(listed)]
         write_csv(self.directory / "bad_samples.csv", rows, ("sample", "reason"))
         history = self.position.history
         if history:

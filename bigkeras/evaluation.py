@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from bigkeras.data import DATASETS
+from bigkeras.data.cleaning import base
 from bigkeras.data.corpora import NOT_PINNED
 from bigkeras.data.files import expanded
 from bigkeras.data.fingerprint import DATA_FILE, fingerprints, other_data
@@ -95,6 +96,8 @@ def evaluate(
     if splits.found and log is not None:
         log.say(splits.found)
     task = load_task(path, read_labels(path))
+    if task.kind == "pairs":
+        _check_languages(path, task.preprocessor.languages, splits.languages)
     if average != "none" and task.kind != "image":
         raise RecipeError(f"average {average}: is for images, not for {task.kind}")
     if task.kind in ("image", "text"):
@@ -121,6 +124,17 @@ def evaluate(
             raise
         log.say(f"{error}: not all files of the run have these scores")
     return metrics
+
+
+def _check_languages(path: Path, own: tuple[str, str], found: tuple[str, str]) -> None:
+    """Raises DataError where a translator's languages are not those of the data, as far as both are known."""
+    if any(a and b and base(a) != base(b) for a, b in zip(own, found, strict=True)):
+        ways = [f"{source or 'another language'} to {target or 'another one'}" for source, target in (own, found)]
+        raise DataError(
+            f"{path}: translates from {ways[0]}, and the data are from {ways[1]}: "
+            "--set data.source=… --set data.target=… name a table's columns, "
+            "--set data.source_language=… --set data.target_language=… the languages"
+        )
 
 
 def _answered(

@@ -8,12 +8,15 @@ import numpy as np
 
 # Sentences are told apart by the words of their first reference, characters in Chinese and Japanese.
 LENGTHS = (5, 10, 15, 20, 30, 50)
-UNSPACED = ("zh", "ja", "th")
-TOKENISERS = {"zh": "zh", "ja": "char", "th": "char", "ko": "char"}
+UNSPACED = ("zh", "ja", "th", "lo", "my", "km")
+TOKENISERS = {"zh": "zh", "ja": "char", "th": "char", "lo": "char", "my": "char", "km": "char", "ko": "char"}
 # What is copied: a word with a capital, of some letters, or a number.
 # Words of scripts without spaces are none, and end at a name that stands between them.
-COPIED = re.compile(r"[^\W\d_\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff]{3,}|\d+")
-HAN, KANA, THAI = (re.compile(f"[{signs}]") for signs in ("\u3400-\u9fff", "\u3040-\u30ff", "\u0e00-\u0e7f"))
+COPIED = re.compile(r"[^\W\d_\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]{3,}|\d+")
+HAN, KANA = (re.compile(f"[{signs}]") for signs in ("\u3400-\u9fff", "\u3040-\u30ff"))
+# Letters of these, for their vowels are marks, some of them.
+ONE_LANGUAGE = {"th": re.compile("[\u0e00-\u0e7f]"), "lo": re.compile("[\u0e80-\u0eff]"),
+                "my": re.compile("[\u1000-\u109f]"), "km": re.compile("[\u1780-\u17ff]")}  # fmt: skip
 References = Sequence[Sequence[str]]  # all known translations of each sentence
 
 
@@ -52,12 +55,18 @@ class Found:
 def corpus_bleu(translations: Sequence[str], references: References, language: str, lower: bool = False) -> Found:
     """BLEU (Papineni et al. 2002), with sacrebleu's tokeniser for Chinese where the target is Chinese.
 
-    `language` as in `translation_metrics`.
+    Where no translation has four words, as in a glossary, it is of as many as they have (the signature says eff:yes):
+    else it would be 0 whatever they are. `language` as in `translation_metrics`.
     """
     from sacrebleu.metrics.bleu import BLEU
 
-    metric = BLEU(tokenize=tokeniser(scored_language(language, references)), lowercase=lower)
-    return Found(metric.corpus_score(list(translations), _streams(references)).score, str(metric.get_signature()))
+    how: dict[str, Any] = {"tokenize": tokeniser(scored_language(language, references)), "lowercase": lower}
+    metric = BLEU(**how)
+    found = metric.corpus_score(list(translations), _streams(references))
+    if not found.totals[-1]:
+        metric = BLEU(**how, effective_order=True)
+        found = metric.corpus_score(list(translations), _streams(references))
+    return Found(found.score, str(metric.get_signature()))
 
 
 def corpus_chrf(translations: Sequence[str], references: References, lower: bool = False) -> Found:
@@ -93,12 +102,13 @@ def _copied(text: str) -> set[str]:
 
 
 def unspaced_language(references: References) -> str:
-    """zh, ja or th, where most letters of the references are of its script; "" for all others."""
+    """The code of `UNSPACED` of whose script most letters of the references are; "" for all others."""
     text = "".join(known[0] for known in references)
-    han, kana, thai = (len(signs.findall(text)) for signs in (HAN, KANA, THAI))
     half = sum(map(str.isalpha, text)) / 2
-    if thai > half:
-        return "th"
+    for language, signs in ONE_LANGUAGE.items():
+        if len(signs.findall(text)) > half:
+            return language
+    han, kana = (len(signs.findall(text)) for signs in (HAN, KANA))
     return "" if han + kana <= half else "ja" if kana > han / 10 else "zh"
 
 

@@ -372,6 +372,39 @@ def test_other_files_than_those_of_the_run_are_named_both(run, tmp_path):
         evaluate(run, settings={"epochs": 3})
 
 
+def test_data_of_other_languages_than_the_runs_are_not_scored(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    recipe = json.loads((run / "recipe.json").read_text())
+    for key in ("source_language", "target_language"):
+        recipe["data"]["args"].pop(key, None)
+    (tmp_path / "run" / "recipe.json").write_text(json.dumps(recipe))
+    preprocessor = json.loads((run / "preprocessor.json").read_text())
+    (tmp_path / "run" / "preprocessor.json").write_text(json.dumps({**preprocessor, "languages": ["en", "de"]}))
+    rows = [f"Das ist Nummer {i} und nicht die Katze.\tThis is number {i} and not the cat.\n" for i in range(9)]
+    (tmp_path / "new.tsv").write_text("de\ten\n" + "".join(rows))
+    with pytest.raises(DataError, match="translates from en to de, and the data are from de to en"):
+        evaluate(tmp_path / "run", split="all", data=str(tmp_path / "new.tsv"))
+    turned = {"data.source": "en", "data.target": "de"}
+    assert evaluate(tmp_path / "run", split="all", data=str(tmp_path / "new.tsv"), settings=turned)
+
+
+def test_all_that_was_left_out_of_one_name_is_listed(pairs, tmp_path):
+    units = "".join(
+        f'<tu><tuv xml:lang="en"><seg>{source}</seg></tuv><tuv xml:lang="xx"><seg>{target}</seg></tuv></tu>\n'
+        for source, target in (line.split("\t") for line in pairs.read_text().splitlines())
+    )
+    several = '<tuv xml:lang="xx"><seg>one</seg></tuv><tuv xml:lang="xx"><seg>一二三四五六七八</seg></tuv>'
+    units += f'<tu><tuv xml:lang="en"><seg>one</seg></tuv>{several}</tu>\n'
+    path = tmp_path / "m.tmx"
+    path.write_text(f'<tmx version="1.4"><header srclang="en"/><body>\n{units}</body></tmx>', encoding="utf-8")
+    told = recipe(pairs, epochs=1)
+    args = {"file": str(path)}
+    fit(replace(told, data=Choice("tmx", args)), tmp_path / "run", log=Log(quiet=True))
+    rows = list(csv.DictReader((tmp_path / "run" / "bad_samples.csv").open(encoding="utf-8")))
+    of_the_last = {row["reason"] for row in rows if row["sample"] == f"{path}:402"}
+    assert "source and target are equal" in of_the_last and len(of_the_last) == 2
+
+
 def test_all_pairs_are_scored_and_reported(run):
     values = evaluate(run, split="all")["all"]
     assert f"| all | {values['sentences']} |" in (run / "report.md").read_text()
@@ -559,6 +592,9 @@ def test_chinese_is_scored_by_its_characters():
         ("我喜欢小狗。", "zh"),
         ("この犬が好きです。", "ja"),
         ("ฉันชอบสุนัข", "th"),
+        ("ខ្ញុំចូលចិត្តឆ្កែ", "km"),
+        ("ຂ້ອຍມັກໝາ", "lo"),
+        ("ကျွန်တော်ခွေးကြိုက်တယ်", "my"),
         ("Ich mag 狗.", ""),
     ):
         assert unspaced_language([[text]]) == language
@@ -567,6 +603,15 @@ def test_chinese_is_scored_by_its_characters():
         found = translation_metrics(["我喜欢小猫。"], [["我喜欢小狗。"]], code)
         assert found["bleu"] > 0 and "tok:zh" in found["signatures"]["bleu"]
         assert found["by_length"][0]["length"] == "6 to 10"
+
+
+def test_a_glossary_that_is_all_right_has_all_points_and_the_signature_says_how():
+    words = ["Hund", "Katze", "rotes Haus"]
+    found = corpus_bleu(words, [[word] for word in words], "de")
+    assert found.score == pytest.approx(100) and "eff:yes" in found.signature
+    assert corpus_bleu([*words[:2], "Haus"], [[word] for word in words], "de").score < 100
+    long = ["Das Haus ist rot und klein."]
+    assert "eff:no" in corpus_bleu([*words, *long], [[text] for text in [*words, *long]], "de").signature
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,10 @@ def cleaned(pairs: Sequence[Pair], languages: tuple[str, str]) -> tuple[list[Pai
     is not known, its scripts are those of a tenth of its letters or more.
     """
     sample = pairs[:: max(1, len(pairs) // SAMPLE)]
-    ratio = float(np.median([_ratio(pair) for pair in sample])) if sample else 1.0
+    # Without those that lack a side, which most of a half-finished translation do.
+    whole = [pair for pair in pairs if pair.source and pair.target]
+    ratios = [_ratio(pair) for pair in whole[:: max(1, len(whole) // SAMPLE)]]
+    ratio = float(np.median(ratios)) if ratios else 1.0
     sides = ([pair.source for pair in sample], [pair.target for pair in sample])
     scripts = [LANGUAGES.get(base(name)) or found_scripts(texts) for name, texts in zip(languages, sides, strict=True)]
     kept, left_out, seen = [], [], set()

@@ -14,10 +14,8 @@ from bigkeras.data.tmx import read_tmx
 
 NEARLY_ALL = 0.99  # of a table's lines have as many columns, so that one more is a mistake
 # What people call the columns of sentence pairs, beside the codes of languages.
-SIDES = (
-    "source", "target", "src", "tgt", "trg", "english", "german", "deutsch",
-    "french", "spanish", "chinese", "translation", "原文", "译文",
-)  # fmt: skip
+SOURCES, TARGETS = ("source", "src", "原文"), ("target", "tgt", "trg", "translation", "译文")
+SIDES = (*SOURCES, *TARGETS, "english", "german", "deutsch", "french", "spanish", "chinese")
 # Endings of aligned files that are as long as a language's code.
 NO_LANGUAGES = ("txt", "tsv", "csv", "tok", "doc", "raw", "src", "tgt", "trg", "ref", "hyp")
 
@@ -66,7 +64,10 @@ def translation_pairs(
         raise DataError(f"{name}: {why}: a pair a line, source and target parted by a tab; {len(bad)} lines are so")
     if lines[0].count("\t") > 1:  # of two columns, there is no other to name
         _check_letters(pairs, columns, path)
-    check_order(pairs, languages, str(path), "--set data.source=2 --set data.target=1")
+    advice = f"--set data.source={columns[1] + 1} --set data.target={columns[0] + 1}"
+    if languages != (source_language, target_language):  # they would go with the columns
+        advice = f"if line 1 names them so by mistake, {_others_way(languages)}"
+    check_order(pairs, languages, str(path), advice)
     parts: dict[str, Any] = {"validation": validation, "test": test, "seed": seed, "limit_train": limit_train}
     return pair_splits(pairs, languages, origin=str(path), **parts, bad=bad, ignored=ignored)
 
@@ -99,9 +100,16 @@ def aligned_files(
     pairs = [
         Pair(f"{paths[0]}:{number}", tidy(s), tidy(t)) for number, (s, t) in enumerate(zip(*sides, strict=True), 1)
     ]
-    check_order(pairs, languages, str(paths[0]), "exchange file and target_file")
+    advice = "exchange file and target_file"
+    if languages != (source_language, target_language):  # they would go with the files
+        advice = f"if the files' names are exchanged, {_others_way(languages)}"
+    check_order(pairs, languages, str(paths[0]), advice)
     parts: dict[str, Any] = {"validation": validation, "test": test, "seed": seed, "limit_train": limit_train}
     return pair_splits(pairs, languages, origin=str(paths[0]), **parts)
+
+
+def _others_way(languages: tuple[str, str]) -> str:
+    return f"--set data.source_language={languages[1]} --set data.target_language={languages[0]}"
 
 
 def _is_code(ending: str) -> bool:
@@ -127,7 +135,7 @@ def tmx(
     path = expanded(file)
     units, lacking, languages = read_tmx(path, source_language, target_language)
     pairs = [Pair(f"{path}:{place}", tidy(source), tidy(target)) for place, source, target in units]
-    check_order(pairs, languages, str(path), "exchange the two languages")
+    check_order(pairs, languages, str(path), "correct its xml:lang, by which each sentence is of the other language")
     ignored = [(f"{path}:{place}", why) for place, why in lacking]
     parts: dict[str, Any] = {"validation": validation, "test": test, "seed": seed, "limit_train": limit_train}
     return pair_splits(pairs, languages, origin=str(path), **parts, ignored=ignored)
@@ -162,6 +170,8 @@ def _columns(
                 f"{path}, line 1: no column {wanted!r} among {', '.join(map(repr, names))}: "
                 f"data.{key} is a column's number from 1, or its name"
             )
+    if numbers == [1, 2] and len(names) > 1 and names[0].lower() in TARGETS and names[1].lower() in SOURCES:
+        places = [1, 0]  # as the first line names them
     if places[0] == places[1]:
         raise DataError(f"data.source={source} and data.target={target} are one column; they are two")
     told = [names[place] if place < len(names) else "" for place in places]

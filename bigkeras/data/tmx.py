@@ -1,6 +1,7 @@
 """TMX, the file format of translation memories, read as a stream and without entities of its own."""
 
 import gzip
+import re
 import zlib
 from collections import Counter
 from html.entities import html5
@@ -12,6 +13,8 @@ from bigkeras.data.source import DataError
 
 # Inside a segment these hold codes of the markup that was there; all else holds text.
 CODES = ("bpt", "ept", "ph", "it", "ut")
+# What of their contents parts words: HTML's and RTF's breaks, and a break itself.
+BREAK = re.compile(r"<(br|p|tab)\b|\\(par|line|tab)\b|[\n\t]", re.IGNORECASE)
 
 Unit = tuple[str, str, str]  # place: its line, and its number where others begin there, too; source; target
 
@@ -64,7 +67,7 @@ class _Reader:
         self.languages: dict[str, None] = {}
         self.source = ""
         self.segments: dict[str, list[str]] = {}
-        self.line, self.language, self.codes = 0, "", 0
+        self.line, self.language, self.codes, self.code = 0, "", 0, ""
         self.text: list[str] | None = None
         self.parser = expat.ParserCreate()
         self.parser.specified_attributes = True  # not those that a declaration adds to every element
@@ -87,6 +90,7 @@ class _Reader:
             self.text = []
         elif name in CODES:
             self.codes += 1
+            self.code = ""
 
     def _end(self, name: str) -> None:
         if name == "seg" and self.text is not None:
@@ -96,9 +100,13 @@ class _Reader:
             self.units.append((self.line, self.segments))
         elif name in CODES:
             self.codes -= 1
+            if self.text is not None and not self.codes and BREAK.search(self.code):
+                self.text.append(" ")
 
     def _characters(self, data: str) -> None:
-        if self.text is not None and not self.codes:
+        if self.codes:
+            self.code += data
+        elif self.text is not None:
             self.text.append(data)
 
     def _skipped(self, name: str, is_parameter: bool) -> None:
@@ -116,7 +124,8 @@ class _Reader:
 def _chosen(path: Path, reader: _Reader, source: str, target: str) -> tuple[str, str]:
     found = [name for name in reader.languages if name]
     free = [name for name in found if not target or base(name) != base(target)]
-    source = source or next((name for name in free if base(name) == base(reader.source)), "")
+    for same in (code, base):  # the very one that the header names, else that of another country
+        source = source or next((name for name in free if same(name) == same(reader.source)), "")
     if not source and (not target or len({base(name) for name in free}) == 1):
         source = (free or [""])[0]
     others = [name for name in found if base(name) != base(source)]

@@ -100,6 +100,11 @@ def test_rows_of_marks_and_of_abbreviations_are_read_once_and_nothing_is_lost(te
     assert "".join("".join(sentences(text)).split()) == "".join(text.split())
 
 
+def test_only_english_writes_i_as_a_capital():
+    assert sentences("TO I OWO", language="pl") == ["To i owo"]
+    assert sentences("THAT AND I") == sentences("THAT AND I", language="en-GB") == ["That and I"]
+
+
 def test_a_text_in_capitals_is_read_in_small_letters():
     assert sentences("WHERE IS TOM? “HE LEFT.”") == ["Where is tom?", "“He left.”"]
     assert sentences("DR. LEE LIVES IN ST. IVES. APPROX. ALL ARE.")[0] == "Dr. lee lives in st. ives."

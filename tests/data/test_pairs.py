@@ -219,6 +219,39 @@ def test_columns_in_each_others_language_are_told(tmp_path):
     file = table(tmp_path / "p.tsv", [(t, s) for s, t in GOOD])
     with pytest.raises(DataError, match=r"en stands where de should, and the other way: --set data.source=2"):
         DATASETS["translation_pairs"](file=file, source_language="en", target_language="de")
+    file = table(tmp_path / "p.tsv", [("x", s, t) for s, t in GOOD])
+    said = {"file": file, "source_language": "en", "target_language": "de"}
+    with pytest.raises(DataError, match=r"the other way: --set data.source=2 --set data.target=3$"):
+        DATASETS["translation_pairs"](**said, source=3, target=2)
+    DATASETS["translation_pairs"](**said, source=2, target=3)
+
+
+def test_names_of_languages_in_each_others_place_are_told_with_what_mends_it(tmp_path):
+    advice = "--set data.source_language=en --set data.target_language=de$"
+    said = {"source_language": "en", "target_language": "de"}
+    file = table(tmp_path / "p.tsv", GOOD, head="de\ten\n")
+    with pytest.raises(DataError, match=f"if line 1 names them so by mistake, {advice}"):
+        DATASETS["translation_pairs"](file=file)
+    assert len(every(DATASETS["translation_pairs"](file=file, **said))) == 40
+    files = {"file": str(tmp_path / "x.de"), "target_file": str(tmp_path / "x.en")}
+    for path, side in zip(files.values(), zip(*GOOD, strict=True), strict=True):
+        (tmp_path / path).write_text("".join(f"{text}\n" for text in side))
+    with pytest.raises(DataError, match=f"if the files' names are exchanged, {advice}"):
+        DATASETS["aligned_files"](**files)
+    assert len(every(DATASETS["aligned_files"](**files, **said))) == 40
+
+
+@pytest.mark.parametrize("head", ["target\tsource", "Translation\tsrc", "译文\t原文"])
+def test_a_first_line_that_names_the_target_first_is_heeded(tmp_path, head):
+    file = table(tmp_path / "p.tsv", [(t, s) for s, t in GOOD], head=f"{head}\n")
+    assert sorted(every(DATASETS["translation_pairs"](file=file))) == sorted(source for source, _ in GOOD)
+
+
+def test_the_finished_half_of_a_translation_is_learned(tmp_path):
+    rows = [*GOOD, *((f"Not yet translated is sentence number {i}, of some length.", "") for i in range(90))]
+    splits = DATASETS["translation_pairs"](file=table(tmp_path / "p.tsv", rows))
+    assert sorted(every(splits)) == sorted(source for source, _ in GOOD)
+    assert {why for _, why in splits.ignored} == {"an empty target"}
 
 
 SENTENCES = {
@@ -348,6 +381,17 @@ def test_a_translation_memory_is_read_without_the_codes_of_its_markup(tmp_path):
     path.write_text(TMX.format(doctype='<!DOCTYPE tmx SYSTEM "tmx14.dtd">', units="".join([marked, *units])))
     splits = DATASETS["tmx"](file=str(path))
     assert splits.languages == ("en-GB", "de") and "A bold word." in every(splits)
+
+
+def test_a_break_among_the_codes_of_markup_parts_words_and_the_headers_own_country_is_read(tmp_path):
+    path = tmp_path / "m.tmx"
+    units = [UNIT.format(en=s, de=t) for s, t in GOOD]
+    broken = UNIT.format(en='Up<ph x="1">&lt;br/&gt;</ph>down <it pos="begin">&lt;i></it>here.', de="Auf und ab.")
+    broken = broken.replace("<tu>", '<tu><tuv xml:lang="en-AU"><seg>Not this.</seg></tuv>')
+    text = TMX.format(doctype="", units="".join([broken, *units])).replace('srclang="en-US"', 'srclang="EN_gb"')
+    path.write_text(text)
+    splits = DATASETS["tmx"](file=str(path))
+    assert splits.languages == ("en-GB", "de") and "Up down here." in every(splits)
 
 
 def test_of_a_language_the_country_that_is_asked_for_is_read_however_its_code_is_written(tmp_path):
