@@ -84,13 +84,13 @@ def _is_stray(lines: list[str], cells: int, delimiter: str) -> bool:
 
 
 def has_quotes(start: str) -> bool:
-    """Whether the cells of a TSV's beginning that begin with a quotation mark end with one, be it some lines below.
+    """Whether most cells of a TSV's beginning that begin with a quotation mark end with one, be it some lines below.
 
     Across lines these are quotes where they bring rows of too few cells together, and no others.
     """
     cells = [cell for line in start.split("\n")[:-1] for cell in line.rstrip("\r").split("\t")]
     quoted = [cell for cell in cells if cell.startswith('"')]
-    if quoted and all(len(cell) > 1 and cell.endswith('"') for cell in quoted):
+    if 2 * sum(len(cell) > 1 and cell.endswith('"') for cell in quoted) > len(quoted):  # a row may be spoilt
         return True
 
     def regular(quoting: Literal[0, 3]) -> tuple[int, int]:

@@ -51,9 +51,15 @@ def is_json(path: Path, content: str) -> bool:
     if (named or path.suffix.lower() == ".json") and first.startswith("["):
         raise DataError(f"{path}: one JSON array; JSON lines are read, an object a line: jq -c '.[]' makes them of it")
     try:
-        return named or (first.startswith("{") and isinstance(json.loads(first), dict))
+        value = json.loads(first) if first.startswith("{") else None
     except (ValueError, RecursionError):
-        return False
+        value = None
+    # One of all columns, as pandas writes it, or one over several lines.
+    columns = isinstance(value, dict) and len(value) > 1 and all(isinstance(of, dict) for of in value.values())
+    if path.suffix.lower() == ".json" and (first == "{" or (columns and content.strip().count("\n") == 0)):
+        told = 'JSON lines are read, an object a line, such as {"text": …, "label": …}'
+        raise DataError(f"{path}: one JSON object; {told}: pandas writes them by to_json(orient='records', lines=True)")
+    return named or isinstance(value, dict)
 
 
 def csv_rows(
@@ -117,7 +123,10 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _cell(value: Any) -> str:
     if isinstance(value, str):
         return value
-    return "" if value is None else json.dumps(value, ensure_ascii=False)
+    if value is None or value in ([], {}):
+        return ""
+    # Tools for annotation write a list of labels, of one, too.
+    return _cell(value[0]) if isinstance(value, list) and len(value) == 1 else json.dumps(value, ensure_ascii=False)
 
 
 def _parsed(

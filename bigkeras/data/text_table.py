@@ -4,7 +4,7 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,8 +27,10 @@ LABEL_NAMES = (
 )  # fmt: skip
 NO_LABEL = ("nan", "null", "none", "n/a", "na", "<na>")
 FILLED = 0.9  # of the rows, at least, have a label
+MOST_NUMBERS = 50  # of classes that are numbers, in a column that nobody named
 # Marks of order, breaks and bytes; not what joins letters, as in Persian, or signs.
 UNSEEN = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]")
+CODE = re.compile(r"(?=\S*[\d_/@])[!-~]+")  # no words: a link, an identifier, a time, an address
 WHOLE = re.compile(r"(-?(?:0|[1-9]\d*))(?:\.0*)?")
 
 
@@ -37,7 +39,7 @@ def text_table(
     file: str,
     text: int | str | None = None,
     label: int | str | None = None,
-    split: int | str = SPLIT,
+    split: int | str | None = SPLIT,
     delimiter: str | None = None,
     encoding: str | None = None,
     header: bool | None = None,
@@ -52,10 +54,10 @@ def text_table(
     What is None is found. `text` and `label` are names of columns, or their numbers from 1 where there is no `header`;
     a column called text or review, label or sentiment, … is taken, or one whose name has such a word (review_body,
     starRating, 情感标签), else the longest cells are texts and the fewest different ones labels. `split`: a column of
-    train, validation and test, in any case of its letters; where no column is called "split", the seed decides a
-    stratified split, in which equal texts stay together. Rows of another number of cells, without a text or without a
-    label (`no_label`, in any case, is none) are left out and stand in `bad`. Classes are sorted, as numbers where all
-    are. Raises DataError that names file and line.
+    train, validation and test, in any case of its letters; where no column is called "split", or with None, the seed
+    decides a stratified split, in which equal texts stay together. Rows of another number of cells, without a text or
+    without a label (`no_label`, in any case, is none) are left out and stand in `bad`. Classes are sorted, as numbers
+    where all are. Raises DataError that names file and line.
     """
     path = expanded(file)
     text, label = (None if asked is None else str(asked) for asked in (text, label))
@@ -71,7 +73,7 @@ def text_table(
         lines, rows, bad, delimiter = csv_rows(path, content, delimiter)
         names, lines, rows, again = _named(path, lines, rows, header, (text, label))
         bad += [(f"{path}:{line}", "the names of the columns, once more") for line in again]
-    place = split_place(path, names, str(split), "split")
+    place = None if split is None else split_place(path, names, str(split), "split")
     columns = _columns(path, names, rows, text, label, place)
     missing = {str(name).lower() for name in no_label}
     texts: list[bytes] = []
@@ -89,7 +91,7 @@ def text_table(
         parts.append(SPLIT_NAMES.get(row[place].strip().lower(), "") if place is not None else "")
         kept.append(origin)
     labels = _one_spelling(labels)
-    class_names = _class_names(path, labels, bad, names[columns[1]], found)
+    class_names = _class_names(path, labels, bad, names[columns[1]], found, said=label is not None)
     number = {name: i for i, name in enumerate(class_names)}
     whole = ArraySource({"text": text_array(texts)}, [number[name] for name in labels], kept)
     splits = part_splits(
@@ -215,10 +217,20 @@ def _named_column(path: Path, names: list[str], asked: str | None, usual: Sequen
 
 def _text_column(names: list[str], rows: list[list[str]], but: Sequence[int | None] = ()) -> int:
     """The column of the longest cells, not in `but`; of one whose name speaks of texts, a third as long are enough."""
-    sizes = {i: sum(len(row[i]) for row in rows) for i in range(len(names)) if i not in but}
+    places = [i for i in range(len(names)) if i not in but]
+    # A link or an identifier is often the longest cell, but is what is meant where no other column holds words.
+    codes = {i for i in places if _most(CODE.fullmatch(row[i].strip()) for row in rows)}
+    words = any(_most(re.search(r"\s|[^ -~]", row[i].strip()) for row in rows) for i in places)
+    sizes = {i: sum(len(row[i]) for row in rows) for i in places if not (words and i in codes)}
     least = max(sizes.values()) / 3  # review_id is none
     spoken = [i for i in sizes if sizes[i] >= least and _speaks_of(names[i], TEXT_NAMES)]
     return max(spoken or sizes, key=lambda i: sizes[i])
+
+
+def _most(found: Iterable[object]) -> bool:
+    """Whether more than half of them are true."""
+    values = [bool(one) for one in found]
+    return 2 * sum(values) > len(values)
 
 
 def _label_column(names: list[str], rows: list[list[str]], but: int, nor: int | None = None) -> int | None:
@@ -260,7 +272,8 @@ def _problem(row: list[str], names: list[str], columns: tuple[int, int], place: 
         hint = "" if label.lower() in ("", "nan") else "; if it is a class: --set data.no_label=[]"
         return f"no label ({label!r}){hint}"
     if place is not None and row[place].strip() and row[place].strip().lower() not in SPLIT_NAMES:
-        return f"split {row[place].strip()!r} is not one of train, validation, test"
+        told = f"split {row[place].strip()!r} is not one of train, validation, test"
+        return f"{told}; if the column tells something else: --set data.split=null"
     return ""
 
 
@@ -289,15 +302,17 @@ def _are_numbers(labels: list[str]) -> bool:
 
 
 def _class_names(
-    path: Path, labels: list[str], bad: list[tuple[str, str]], column: str, encoding: str
+    path: Path, labels: list[str], bad: list[tuple[str, str]], column: str, encoding: str, said: bool
 ) -> tuple[str, ...]:
     names = sorted(set(labels))
     if not names:
         told = f"; {len(bad)} rows were left out, the first {bad[0][0]}: {bad[0][1]}" if bad else ""
         raise DataError(f"{path}: no row that can be used: at least two classes are needed, in column {column!r}{told}")
-    if len(names) > max(1000, len(labels) / 2) or (len(names) > 20 and len(names) == len(labels)):
+    # Numbers that nobody called labels may be amounts, or what a model of numbers would tell.
+    numbers = not said and len(names) > MOST_NUMBERS and _are_numbers(names)
+    if numbers or len(names) > max(1000, len(labels) / 2) or (len(names) > 20 and len(names) == len(labels)):
         raise DataError(
             f"{path}: {len(names)} different labels in {len(labels)} rows of column {column!r} (read as {encoding}): "
-            "is that the label? --set data.label=NAME names another column"
+            f"is that the label? --set data.label=NAME names another column{'' if said else ', or this one if it is'}"
         )
     return tuple(sorted(names, key=float) if _are_numbers(names) else names)

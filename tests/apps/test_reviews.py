@@ -235,13 +235,16 @@ def test_what_stands_in_a_file_behind_standard_output_stays(tmp_path):
     assert (tmp_path / "all.txt").read_text() == "new\nnew\n"
 
 
-def test_a_tsv_has_quotes_only_where_all_that_begin_a_cell_end_one(tmp_path):
+def test_a_tsv_has_quotes_only_where_most_that_begin_a_cell_end_one(tmp_path):
     found, copy = rows(tmp_path / "t.tsv", 'id\treview\n1\t"bare\n2\tsay "hi"\n')
     assert [text for _, text, _ in found] == ['"bare', 'say "hi"']
     assert copy == 'id\treview\tlabel\tprobability\n1\t"bare\tx\t1\n2\tsay "hi"\tx\t1\n'
     found, copy = rows(tmp_path / "t.tsv", 'id\treview\n1\t"say ""hi"""\n')
     assert found[0][1] == 'say "hi"'
     assert copy.endswith('1\t"say ""hi"""\tx\t1\n')
+    # One row that is spoilt takes the quotes of no others.
+    found, _ = rows(tmp_path / "t.tsv", '"review"\t"id"\n"good"\t"1"\n"It broke\t"2"\n"bad"\t"3"\n')
+    assert found[0][1] == "good"
 
 
 @pytest.mark.parametrize("before", ["", "sep=\t\n"])

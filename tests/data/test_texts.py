@@ -77,6 +77,26 @@ def test_columns_of_unknown_names_are_found_by_what_is_in_them(tmp_path):
     assert everything(splits)["so viel Text wie hier 3"] == "ja"
 
 
+@pytest.mark.parametrize(
+    "code", ["https://news.example.com/a-very-long-address/and-more-of-it/{}", "{}-9f8b-4c1e-aa07-5d1f_of_it"]
+)
+def test_links_and_identifiers_are_no_texts(code, tmp_path):
+    lines = [f"{code.format(i)},storm hits town {i},{i % 2}" for i in range(20)]
+    splits = table(tmp_path / "t.csv", "\n".join(["origin,headline,is_true", *lines]))
+    assert everything(splits)["storm hits town 3"] == "1"
+    # Where there is nothing else, they are.
+    lines = [f"{code.format(i)},{('spam', 'ham')[i % 2]}" for i in range(20)]
+    assert everything(table(tmp_path / "t.csv", "\n".join(["origin,kind", *lines])))[code.format(3)] == "ham"
+
+
+def test_many_numbers_are_no_classes_unless_they_are_said_to_be(tmp_path):
+    lines = [f"so much was said {i},{i % 60}" for i in range(600)]
+    content = "\n".join(["body,score", *lines])
+    with pytest.raises(DataError, match=r"60 different labels in 600 rows of column 'score'.* or this one if it is$"):
+        table(tmp_path / "t.csv", content)
+    assert len(table(tmp_path / "t.csv", content, label="score").class_names) == 60
+
+
 LONG = "so much was said here and not a word more"
 
 
@@ -302,6 +322,31 @@ def test_json_lines_are_rows(tmp_path):
     splits = table(tmp_path / "t.jsonl", "\n".join(lines))
     assert everything(splits)["text\n3"] == "1"
     assert [why.partition(":")[0] for _, why in splits.bad] == ["not JSON", "not a JSON object", "no label ('')"]
+
+
+def test_a_list_of_one_label_is_that_label_and_an_empty_one_is_none(tmp_path):
+    values = [{"text": f"text {i}", "label": [["good"], ["bad"], [], {}][i % 4]} for i in range(40)]
+    splits = table(tmp_path / "t.jsonl", "\n".join(map(json.dumps, values)))
+    assert splits.class_names == ("bad", "good") and len(splits.bad) == 20
+
+
+def test_one_object_of_json_is_told_with_what_is_read(tmp_path):
+    columns = {"text": {str(i): f"text {i}" for i in range(9)}, "label": {str(i): i % 2 for i in range(9)}}
+    for content in (
+        json.dumps(columns),
+        json.dumps(columns, indent=2),
+        json.dumps({"text": "a", "label": 1}, indent=1),
+    ):
+        with pytest.raises(DataError, match=r"one JSON object; JSON lines are read.*lines=True"):
+            table(tmp_path / "t.json", content)
+
+
+def test_a_column_called_split_may_tell_something_else(tmp_path):
+    lines = [f"text number {i},{('good', 'bad')[i % 2]},{i % 5}" for i in range(40)]
+    content = "\n".join(["text,label,split", *lines])
+    with pytest.raises(DataError, match=r"split '0' is not one of.*--set data.split=null"):
+        table(tmp_path / "t.csv", content)
+    assert len(everything(table(tmp_path / "t.csv", content, split=None))) == 40
 
 
 def test_bad_rows_are_left_out_and_listed_with_their_lines(tmp_path):
