@@ -178,8 +178,9 @@ def _is_own(path: Path, splits: Splits, split: str, other: bool) -> bool:
     """Whether a split's examples are those of when the run began. Raises RunError if not, unless `other` may be."""
     if not (path / DATA_FILE).is_file():
         return not other
-    found = fingerprints(splits, *(() if split == "all" else (split,)))
     before = read_json(path / DATA_FILE)
+    # Where the run had no such split, the others tell whether this one is taken from what it has learned.
+    found = fingerprints(splits, *(() if split == "all" or split not in before else (split,)))
     changed = other_data(before, found)
     if changed and not other:
         raise RunError(
@@ -251,7 +252,7 @@ def with_data(recipe: Recipe, data: str | None) -> Recipe:
         raise RecipeError(f"--data {data}: data {recipe.data.name} is built in and takes no place")
     args = {**recipe.data.args, places[0]: data}
     # So that the recipe.json of the run finds them from any folder.
-    found = {n: os.path.abspath(expanded(args[n])) for n in (places[0], "target_file") if n in args}
+    found = {n: os.path.abspath(expanded(args[n])) for n in (places[0], "target_file") if isinstance(args.get(n), str)}
     return replace(recipe, data=Choice(recipe.data.name, {**args, **found}))
 
 

@@ -77,6 +77,8 @@ def fit(
     replicas = strategy.num_replicas_in_sync
     # Of pairs, batch_size counts tokens; their number in a batch is a multiple of ROWS.
     rows, told = (ROWS, "pairs") if recipe.task.name == "translation" else (recipe.batch_size, "batch_size")
+    if rows % recipe.micro_batches:
+        raise RecipeError(f"micro_batches={recipe.micro_batches}: {told}={rows} does not divide by them")
     if rows % (replicas * recipe.micro_batches):
         raise RecipeError(
             f"{told}={rows} does not divide over {replicas} replicas × {recipe.micro_batches} micro-batches; "

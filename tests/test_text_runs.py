@@ -149,6 +149,9 @@ def test_a_split_that_is_not_there_or_is_drawn_anew_is_none_of_the_run(run, revi
     fit(recipe_for(reviews, epochs=1, data=whole), tmp_path / "run", log=QUIET)
     assert evaluate(tmp_path / "run", data=str(tmp_path / "t.csv"))["test"]["examples"] == 2
     assert "test" not in json.loads((tmp_path / "run" / "metrics.json").read_text())
+    # What it has learned, or some of it, is no test split.
+    with pytest.raises(RunError, match=r"its data has changed since it was trained \(train"):
+        evaluate(tmp_path / "run", settings={"data.test": 0.2})
 
 
 def test_a_class_without_an_example_to_train_on_is_refused(tmp_path):

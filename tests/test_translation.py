@@ -411,6 +411,17 @@ def test_all_pairs_are_scored_and_reported(run):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("target", [2024, None])
+def test_a_place_that_is_no_text_is_left_to_who_checks_it(pairs, target):
+    told = replace(recipe(pairs), data=Choice("aligned_files", {"file": "a.en", "target_file": target}))
+    assert with_data(told, str(pairs)).data.args["target_file"] == target
+
+
+def test_micro_batches_that_pairs_do_not_divide_by_are_told(pairs, tmp_path):
+    with pytest.raises(RecipeError, match=r"^micro_batches=16: pairs=8 does not divide by them$"):
+        fit(recipe(pairs, micro_batches=16), tmp_path / "run", log=Log(quiet=True))
+
+
 def test_micro_batches_train_the_same_weights(pairs, tmp_path):
     import keras
 

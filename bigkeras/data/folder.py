@@ -39,7 +39,7 @@ def image_folder(
         test=test,
         seed=seed,
         limit_train=limit_train,
-        keys=_contents(paths) if len(paths) <= COMPARED and "validation" not in parts else None,
+        keys=contents(paths) if len(paths) <= COMPARED and "validation" not in parts else None,
     )
     return all_told(replace(splits, ignored=(*ignored, *splits.ignored)))
 
@@ -51,7 +51,7 @@ def _size(path: str) -> int:
         return -1
 
 
-def _contents(paths: list[str]) -> list[str]:
+def contents(paths: list[str]) -> list[str]:
     """A name for every file that those with the same bytes share; read are files of one length alone."""
     sizes = list(map(_size, paths))
     times = Counter(sizes)

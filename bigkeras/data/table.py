@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from bigkeras.data.files import SPLIT, SPLIT_NAMES, expanded, file_splits, split_place
+from bigkeras.data.folder import COMPARED, contents
 from bigkeras.data.source import DataError, Splits, all_told
 
 
@@ -69,7 +70,7 @@ def image_table(
         test=test,
         seed=seed,
         limit_train=limit_train,
-        keys=paths,
+        keys=contents(paths) if len(paths) <= COMPARED and "validation" not in parts else paths,
     )
     return all_told(replace(splits, ignored=(*ignored, *splits.ignored)))
 

@@ -63,6 +63,20 @@ def test_copies_of_a_picture_come_to_one_split(animals):
     assert sum(map(len, parts)) == 20
 
 
+def test_copies_of_a_picture_in_a_table_come_to_one_split(animals):
+    for i in range(10):
+        picture(animals / "cat" / f"{i} (copy).png", i)
+    rows = [f"{path.relative_to(animals)},{path.parent.name}" for path in sorted(animals.rglob("*.png"))]
+    file = table(animals, "\n".join(["path,label", *rows]))
+    for seed in range(3):
+        splits = image_table(file=file, validation=0.3, test=0.3, seed=seed)
+        parts = [
+            {(animals / part.name(i)).read_bytes() for i in range(len(part))}
+            for part in (splits.train, splits.validation, splits.test)
+        ]
+        assert sum(map(len, parts)) == 20
+
+
 def test_fetch_gives_the_bytes_of_the_named_file(animals):
     train = image_folder(directory=str(animals)).train
     pixels = decode_image(train.fetch(tf.constant(5, tf.int64))["image"], channels=3)
