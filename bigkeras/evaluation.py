@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from bigkeras.data import DATASETS
-from bigkeras.data.cleaning import base
+from bigkeras.data.cleaning import other_languages
 from bigkeras.data.corpora import NOT_PINNED
 from bigkeras.data.files import expanded
 from bigkeras.data.fingerprint import DATA_FILE, fingerprints, other_data
@@ -97,7 +97,7 @@ def evaluate(
         log.say(splits.found)
     task = load_task(path, read_labels(path))
     if task.kind == "pairs":
-        _check_languages(path, task.preprocessor.languages, splits.languages)
+        _check_languages(path, recipe, task.preprocessor.languages, splits.languages)
     if average != "none" and task.kind != "image":
         raise RecipeError(f"average {average}: is for images, not for {task.kind}")
     if task.kind in ("image", "text"):
@@ -126,9 +126,13 @@ def evaluate(
     return metrics
 
 
-def _check_languages(path: Path, own: tuple[str, str], found: tuple[str, str]) -> None:
-    """Raises DataError where a translator's languages are not those of the data, as far as both are known."""
-    if any(a and b and base(a) != base(b) for a, b in zip(own, found, strict=True)):
+def _check_languages(path: Path, recipe: Recipe, own: tuple[str, str], found: tuple[str, str]) -> None:
+    """Raises DataError where a translator's languages are not those of the data, as far as both are known.
+
+    One that has learned both ways to its end translates the other way, too.
+    """
+    back = recipe.task.args.get("both_directions", 0) >= recipe.epochs and not other_languages(own, found[::-1])
+    if other_languages(own, found) and not back:
         ways = [f"{source or 'another language'} to {target or 'another one'}" for source, target in (own, found)]
         raise DataError(
             f"{path}: translates from {ways[0]}, and the data are from {ways[1]}: "

@@ -7,7 +7,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from bigkeras.data.cleaning import base
+from bigkeras.data.cleaning import other_languages
 from bigkeras.data.files import expanded
 from bigkeras.models import MODELS
 from bigkeras.models.pretrained import LITE0_MEAN, LITE0_STD
@@ -174,8 +174,7 @@ def _of_translator(recipe: Recipe, origin: Path, languages: tuple[str, str]) -> 
         found = pair_preprocessor(origin)
     except UNREADABLE as error:
         raise RecipeError(f"start_from={origin}: {first_line(error)}") from None
-    differ = any(a and b and base(a) != base(b) for a, b in zip(found.languages, languages, strict=True))
-    return own if differ else {**own, "vocabulary": str(origin)}
+    return own if other_languages(found.languages, languages) else {**own, "vocabulary": str(origin)}
 
 
 def _of_texts(recipe: Recipe, named: str, origin: Path) -> dict[str, Any]:

@@ -386,6 +386,9 @@ def test_data_of_other_languages_than_the_runs_are_not_scored(run, tmp_path):
         evaluate(tmp_path / "run", split="all", data=str(tmp_path / "new.tsv"))
     turned = {"data.source": "en", "data.target": "de"}
     assert evaluate(tmp_path / "run", split="all", data=str(tmp_path / "new.tsv"), settings=turned)
+    recipe["task"]["args"] |= {"both_directions": recipe["epochs"], "joint": True}
+    (tmp_path / "run" / "recipe.json").write_text(json.dumps(recipe))
+    assert evaluate(tmp_path / "run", split="all", data=str(tmp_path / "new.tsv"))
 
 
 def test_all_that_was_left_out_of_one_name_is_listed(pairs, tmp_path):

@@ -182,6 +182,11 @@ def base(language: str) -> str:
     return THREE_LETTERS.get(first, first)
 
 
+def other_languages(one: tuple[str, str], other: tuple[str, str]) -> bool:
+    """Whether two pairs of languages, from and to, differ, as far as both are known."""
+    return any(a and b and base(a) != base(b) for a, b in zip(one, other, strict=True))
+
+
 def code(language: str) -> str:
     """zh_CN → zh-cn: small and capital letters are the same in codes."""
     return language.lower().replace("_", "-")

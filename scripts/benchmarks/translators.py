@@ -28,24 +28,20 @@ Translate = Callable[[Rows], Answers]
 def saved(options: Mapping[str, Any]) -> Translate:
     """The artifact as the app runs it, by TensorFlow's C API: strings to strings, of a batch a part for each thread."""
     from apps import savedmodel
+    from apps.streams import side_by_side
 
     signature = "compiled" if options["contender"] == COMPILED else "serving_default"
-    side_by_side = options["threads"] if options["batch"] > 1 else 1
+    callers = options["threads"] if options["batch"] > 1 else 1
     # With one, operations run in the thread that calls; but what XLA has compiled runs in those of the session.
-    threads = side_by_side if signature == "compiled" else 1
+    threads = callers if signature == "compiled" else 1
     model = savedmodel.load(Path(options["folder"]) / options["search"], "c", threads=threads)
-    callers = ThreadPoolExecutor(side_by_side)
+    pool = ThreadPoolExecutor(callers)
 
     def part(rows: Rows) -> Answers:
         texts = [row["text"].encode() for row in rows]
         return [text.decode() for text in model.run(signature, {"text": texts})["translation"]]
 
-    def translate(rows: Rows) -> Answers:
-        size = -(-len(rows) // side_by_side)
-        parts = [rows[start : start + size] for start in range(0, len(rows), size)]
-        return [answer for some in callers.map(part, parts) for answer in some]
-
-    return translate
+    return lambda rows: side_by_side(part, list(rows), options["batch"], callers, pool)
 
 
 def ctranslate2(options: Mapping[str, Any]) -> Translate:
