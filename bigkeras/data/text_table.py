@@ -218,9 +218,11 @@ def _named_column(path: Path, names: list[str], asked: str | None, usual: Sequen
 def _text_column(names: list[str], rows: list[list[str]], but: Sequence[int | None] = ()) -> int:
     """The column of the longest cells, not in `but`; of one whose name speaks of texts, a third as long are enough."""
     places = [i for i in range(len(names)) if i not in but]
-    # A link or an identifier is often the longest cell, but is what is meant where no other column holds words.
+    # A link or an identifier is often the longest cell, but is what is meant where no other column holds words that
+    # differ from row to row, as those of labels do not.
     codes = {i for i in places if _most(CODE.fullmatch(row[i].strip()) for row in rows)}
-    words = any(_most(re.search(r"\s|[^ -~]", row[i].strip()) for row in rows) for i in places)
+    differ = [i for i in places if 2 * len({row[i] for row in rows}) > len(rows)]
+    words = any(_most(re.search(r"\s|[^ -~]", row[i].strip()) for row in rows) for i in differ)
     sizes = {i: sum(len(row[i]) for row in rows) for i in places if not (words and i in codes)}
     least = max(sizes.values()) / 3  # review_id is none
     spoken = [i for i in sizes if sizes[i] >= least and _speaks_of(names[i], TEXT_NAMES)]

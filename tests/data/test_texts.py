@@ -85,8 +85,9 @@ def test_links_and_identifiers_are_no_texts(code, tmp_path):
     splits = table(tmp_path / "t.csv", "\n".join(["origin,headline,is_true", *lines]))
     assert everything(splits)["storm hits town 3"] == "1"
     # Where there is nothing else, they are.
-    lines = [f"{code.format(i)},{('spam', 'ham')[i % 2]}" for i in range(20)]
-    assert everything(table(tmp_path / "t.csv", "\n".join(["origin,kind", *lines])))[code.format(3)] == "ham"
+    for one, other in (("spam", "ham"), ("a bad site", "a good site")):
+        lines = [f"{code.format(i)},{(one, other)[i % 2]}" for i in range(20)]
+        assert everything(table(tmp_path / "t.csv", "\n".join(["origin,kind", *lines])))[code.format(3)] == other
 
 
 def test_many_numbers_are_no_classes_unless_they_are_said_to_be(tmp_path):
