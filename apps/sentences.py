@@ -4,6 +4,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 LONGEST = 320  # columns of a sentence; of longer ones a model would not read the end
 # Capitals, numbers, addresses: a vocabulary of subwords spells them sign by sign, and three letters are a subword.
@@ -33,28 +34,37 @@ WORDS = re.compile(r"[^\W\d_]{2,}")
 CLAUSES = re.compile(r"[;:；：]\s*|,\s+|，\s*|、|\s[–—-]\s")
 
 
-def sentences(text: str, longest: int = LONGEST, language: str = "en") -> list[str]:
+@dataclass(frozen=True)
+class Sentence:
+    """What a translator reads at once. `capitals`: it stood in capitals, and so shall its translation."""
+
+    text: str
+    capitals: bool = False
+
+
+def sentences(text: str, longest: int = LONGEST, language: str = "en") -> list[Sentence]:
     """The sentences of a text, without spaces around them; none of more than `longest` columns.
 
     Short texts are parted, too, since models learn from single sentences: two of Tatoeba's validation sentences in one
     text are translated by `translate-en-de` with a BLEU of 43.8 when parted and 30.2 when not; the few pairs that hold
-    several sentences themselves lose nothing (39.1 both ways). A text in capitals is given in small letters, since
-    models have hardly seen any: `in_capitals` tells that its translation shall have them again. `language`: the text's.
+    several sentences themselves lose nothing (39.1 both ways). What stands in capitals, a text or one of its sentences,
+    is given in small letters, since models have hardly seen any. `language`: the text's.
     """
-    capitals = in_capitals(text)
+    capitals = _in_capitals(text)
     parts = [part.strip() for part in _parted(text, BREAKS, GOES_ON_IN_CAPITALS if capitals else GOES_ON)]
-    if capitals:
-        parts = [FIRST_LETTER.sub(lambda letter: letter[0].upper(), _small(part, language), count=1) for part in parts]
-    return [piece for part in parts for piece in _shortened(part, longest)]
+    read = [
+        Sentence(_small(part, language), True) if capitals or _in_capitals(part) else Sentence(part) for part in parts
+    ]
+    return [Sentence(piece, one.capitals) for one in read for piece in _shortened(one.text, longest)]
 
 
 def _small(part: str, language: str) -> str:
-    small = part.lower()
+    small = FIRST_LETTER.sub(lambda letter: letter[0].upper(), part.lower(), count=1)
     # English writes it so in the midst of a sentence.
     return re.sub(r"\bi\b(?!\.)", "I", small) if language.lower()[:2] == "en" else small
 
 
-def in_capitals(text: str) -> bool:
+def _in_capitals(text: str) -> bool:
     """Whether all letters of a text of several words are capitals; NATO alone is a name."""
     return all(sign.isupper() for sign in text if sign.isalpha()) and len(WORDS.findall(text)) > 1
 

@@ -20,7 +20,7 @@ if __package__ in (None, ""):  # run as `python apps/translation.py`
 
 from apps.console import complain, finish, json_line, leave, model_options, positive, threads_option
 from apps.reviews import Review, ReviewError, Table, lines_of, standard_input, written
-from apps.sentences import LONGEST, in_capitals, joined, sentences
+from apps.sentences import LONGEST, Sentence, joined, sentences
 from apps.streams import groups, is_live, side_by_side
 
 if TYPE_CHECKING:
@@ -203,11 +203,9 @@ def _answers(model: "CModel | PythonModel", lines: Iterator[Review], options: ar
             parted = [
                 sentences(line.text, options.longest, options.language) if not line.problem else [] for line in part
             ]
-            texts = [sentence for some in parted for sentence in some]
-            found = iter(_translated(model, texts, options, pool))
+            found = iter(_translated(model, [sentence for some in parted for sentence in some], options, pool))
             for line, some in zip(part, parted, strict=True):
-                answer = _together(list(islice(found, len(some))))
-                yield line, _capitals(answer) if isinstance(answer, Answer) and in_capitals(line.text) else answer
+                yield line, _together(list(islice(found, len(some))))
 
 
 def _capitals(answer: Answer) -> Answer:
@@ -223,7 +221,7 @@ def _only(lines: Iterator[Review], options: argparse.Namespace) -> bytes:
     parts = sentences(line.text, options.longest, options.language)
     if len(parts) != 1:
         raise ReviewError("--attention draws one sentence, and TEXT is none, several or too long for one")
-    return Review("", parts[0]).encoded()
+    return Review("", parts[0].text).encoded()
 
 
 def _together(parts: list[Answer | str]) -> Answer | str:
@@ -242,19 +240,19 @@ def _sum(scores: list[float | None]) -> float | None:
 
 
 def _translated(
-    model: "CModel | PythonModel", texts: list[str], options: argparse.Namespace, pool: Executor
+    model: "CModel | PythonModel", parts: list[Sentence], options: argparse.Namespace, pool: Executor
 ) -> list[Answer | str]:
     """Sentences of about one length share a batch, and batches are translated side by side, a thread for each.
 
     The operations of a search are small: threads that share each of them take twice the time of one.
     """
     # The longest first, so that no thread begins with them when the others are done.
-    order = sorted(range(len(texts)), key=lambda place: len(texts[place]), reverse=True)
-    encoded = [Review("", texts[place]).encoded() for place in order]
+    order = sorted(range(len(parts)), key=lambda place: len(parts[place].text), reverse=True)
+    encoded = [Review("", parts[place].text).encoded() for place in order]
     found = side_by_side(lambda batch: _run(model, batch, options), encoded, options.batch, options.threads, pool)
-    answers: list[Answer | str] = [""] * len(texts)
+    answers: list[Answer | str] = [""] * len(parts)
     for place, answer in zip(order, found, strict=True):
-        answers[place] = answer
+        answers[place] = _capitals(answer) if isinstance(answer, Answer) and parts[place].capitals else answer
     return answers
 
 

@@ -2,12 +2,16 @@
 
 import pytest
 
-from apps.sentences import LONGEST, columns, in_capitals, joined, sentences, usual_script
+from apps.sentences import LONGEST, Sentence, columns, joined, sentences, usual_script
+
+
+def texts_of(*args, **named):
+    return [sentence.text for sentence in sentences(*args, **named)]
 
 
 def test_a_short_text_is_parted_too():
-    assert sentences(" Go away! I mean it. ") == ["Go away!", "I mean it."]
-    assert sentences("Well") == ["Well"]
+    assert texts_of(" Go away! I mean it. ") == ["Go away!", "I mean it."]
+    assert texts_of("Well") == ["Well"]
 
 
 @pytest.mark.parametrize(
@@ -27,8 +31,8 @@ def test_a_short_text_is_parted_too():
         ["ეს არის წიგნი.", "ის მიდის სახლში."],
     ],
 )
-def test_a_paragraph_is_parted_at_the_ends_of_its_sentences(rest):
-    assert sentences(" ".join(rest)) == rest
+def test_a_paragraph_is_parted_at_the_ends_of_its_texts_of(rest):
+    assert texts_of(" ".join(rest)) == rest
 
 
 def test_chinese_sentences_end_without_spaces_and_are_joined_without():
@@ -38,7 +42,7 @@ def test_chinese_sentences_end_without_spaces_and_are_joined_without():
         "我不去！",
         "为什么呢？",
     ]
-    assert sentences("".join(parts)) == parts
+    assert texts_of("".join(parts)) == parts
     assert joined(parts) == "".join(parts)
 
 
@@ -57,7 +61,7 @@ def test_korean_and_emoji_are_joined_with_spaces_and_kana_without():
     "text", ["字" * 15 + "，" + "字" * 15 + "；看", "x" * 45 + " y", "at 12:30 and 13:45 or so", "a  b " * 9]
 )
 def test_what_is_parted_for_its_length_gets_no_spaces_that_were_not_there(text):
-    assert all(part in text for part in sentences(text, 20))
+    assert all(part in text for part in texts_of(text, 20))
 
 
 @pytest.mark.parametrize(
@@ -74,9 +78,9 @@ def test_what_is_parted_for_its_length_gets_no_spaces_that_were_not_there(text):
     ],
 )
 def test_what_never_ends_is_parted_and_nothing_is_lost(text):
-    parts, script = sentences(text), usual_script(text)
+    parts, script = texts_of(text), usual_script(text)
     assert all(columns(part, script) <= LONGEST for part in parts)
-    assert all(columns(part, script) <= 50 for part in sentences(text, 50))
+    assert all(columns(part, script) <= 50 for part in texts_of(text, 50))
     assert "".join("".join(parts).split()) == "".join(text.split())
 
 
@@ -97,19 +101,24 @@ def test_what_a_vocabulary_spells_in_bytes_counts_as_a_subword_a_byte(text):
 
 @pytest.mark.parametrize("text", ["।" * 20_000, "։ " * 10_000, "5 коп. в " * 3000])
 def test_rows_of_marks_and_of_abbreviations_are_read_once_and_nothing_is_lost(text):
-    assert "".join("".join(sentences(text)).split()) == "".join(text.split())
+    assert "".join("".join(texts_of(text)).split()) == "".join(text.split())
 
 
 def test_only_english_writes_i_as_a_capital():
-    assert sentences("TO I OWO", language="pl") == ["To i owo"]
-    assert sentences("THAT AND I") == sentences("THAT AND I", language="en-GB") == ["That and I"]
+    assert texts_of("TO I OWO", language="pl") == ["To i owo"]
+    assert texts_of("THAT AND I") == texts_of("THAT AND I", language="en-GB") == ["That and I"]
 
 
 def test_a_text_in_capitals_is_read_in_small_letters():
-    assert sentences("WHERE IS TOM? “HE LEFT.”") == ["Where is tom?", "“He left.”"]
-    assert sentences("DR. LEE LIVES IN ST. IVES. APPROX. ALL ARE.")[0] == "Dr. lee lives in st. ives."
-    assert sentences("I SAID NO. HE LEFT.") == ["I said no.", "He left."]
-    assert sentences("ÜBER ALLES!") == ["Über alles!"]
-    assert sentences("WHAT DID I SAY, I.E. WHEN?") == ["What did I say, i.e. when?"]
+    assert texts_of("WHERE IS TOM? “HE LEFT.”") == ["Where is tom?", "“He left.”"]
+    assert texts_of("DR. LEE LIVES IN ST. IVES. APPROX. ALL ARE.")[0] == "Dr. lee lives in st. ives."
+    assert texts_of("I SAID NO. HE LEFT.") == ["I said no.", "He left."]
+    assert texts_of("ÜBER ALLES!") == ["Über alles!"]
+    assert texts_of("WHAT DID I SAY, I.E. WHEN?") == ["What did I say, i.e. when?"]
     for other in ("NATO", "I", "WHERE is Tom?", "我爱 NATO 和 USA", "זה NATO USA", "123 456", ""):
-        assert not in_capitals(other) and "".join(sentences(other)) == other
+        assert sentences(other) == ([Sentence(other)] if other else [])
+
+
+def test_a_sentence_in_capitals_among_others_is_read_in_small_letters():
+    expected = [Sentence("Read this."), Sentence("Do not touch it!", capitals=True), Sentence("STOP!")]
+    assert sentences("Read this. DO NOT TOUCH IT! STOP!") == expected
