@@ -24,7 +24,7 @@ from typing import Any, BinaryIO, TextIO
 
 from apps.console import complain
 from apps.streams import is_foreign, is_utf8, is_wide
-from apps.table_rows import DELIMITERS, has_quotes, regular_delimiter, rows_of
+from apps.table_rows import DELIMITERS, has_quotes, has_spaced_quotes, regular_delimiter, rows_of
 from apps.table_rows import ReviewError as ReviewError  # for all that read reviews
 
 TABLES = {".csv": None, ".tsv": "\t", ".tab": "\t"}
@@ -182,7 +182,8 @@ class Table:
         # A TSV has no quotes, but spreadsheets write some that have.
         self.plain = self.delimiter == "\t" and not has_quotes(start[len(self.before) :])
         self.named = named
-        self.rows = rows_of(itertools.chain(blank, [first], lines), path, self.delimiter, self.plain)
+        spaced = not self.plain and has_spaced_quotes(start[len(self.before) :], self.delimiter)
+        self.rows = rows_of(itertools.chain(blank, [first], lines), path, self.delimiter, self.plain, spaced)
         begun = list(self._first_rows())
         top = begun[-1] if begun else None
         if top is None:

@@ -7,7 +7,7 @@ import collections
 import csv
 import io
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 DELIMITERS = ",;\t|"
 LONGEST_CELL = 10_000  # lines; a quotation mark that is open for more is a character
@@ -19,13 +19,17 @@ class ReviewError(ValueError):
     """A file that cannot be read or written; one line that says why."""
 
 
-def rows_of(lines: Iterator[str], name: str, delimiter: str, plain: bool) -> Iterator[tuple[int, list[str], bool]]:
+def rows_of(
+    lines: Iterator[str], name: str, delimiter: str, plain: bool, spaced: bool = False
+) -> Iterator[tuple[int, list[str], bool]]:
     """The line on which each row begins, its cells, and whether it has a quotation mark that is closed nowhere.
 
-    Such a mark would make the rest of the file one cell: it costs its line only, which is given as one cell.
+    Such a mark would make the rest of the file one cell: it costs its line only, which is given as one cell. `plain`:
+    marks quote nothing; `spaced`: those behind a delimiter and a space do, too.
     """
+    quoting: Any = {"quoting": csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL, "skipinitialspace": spaced}
     again: collections.deque[str] = collections.deque()  # lines that are read once more
-    number = 1
+    number, width = 1, 0
     while True:
         taken: list[str] = []
 
@@ -37,18 +41,19 @@ def rows_of(lines: Iterator[str], name: str, delimiter: str, plain: bool) -> Ite
                 yield from ("\n", END)  # a last line without its end must not run into it
 
         try:
-            reader = csv.reader(
-                following(), delimiter=delimiter, quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL
-            )
-            row = next(reader, None)
+            row = next(csv.reader(following(), delimiter=delimiter, **quoting), None)
         except csv.Error as error:
             raise ReviewError(f"{name}, line {number}: not CSV: {error}") from None
         if row is None:
             return
-        unclosed = bool(row) and (row[-1].endswith(END) or (not plain and _is_stray(taken, len(row), delimiter)))
+        # The second mark may part a cell that it begins at the delimiters in it: more cells than a row has.
+        cells = min(len(row), width or len(row))
+        unclosed = bool(row) and (row[-1].endswith(END) or (not plain and _is_stray(taken, cells, delimiter)))
         if unclosed:
             again.extendleft(reversed(taken[1:]))
             taken, row = taken[:1], [taken[0].rstrip("\r\n")]
+        else:
+            width = width or len(row)
         yield number, row, unclosed
         number += len(taken)
 
@@ -73,7 +78,7 @@ def regular_delimiter(start: str) -> str:
 def _is_stray(lines: list[str], cells: int, delimiter: str) -> bool:
     """Whether a row of several lines is made by two marks that quote nothing: text follows the second one.
 
-    Each of the lines alone has its cells then, and those between are rows that would be lost.
+    Each of the lines alone has a row's `cells` then, and those between are rows that would be lost.
     """
     if len(lines) < 2 or any(line.count(delimiter) + 1 < cells for line in lines if line.strip()):
         return False
@@ -81,6 +86,13 @@ def _is_stray(lines: list[str], cells: int, delimiter: str) -> bool:
         return not list(csv.reader(lines, delimiter=delimiter, strict=True))
     except csv.Error:
         return True
+
+
+def has_spaced_quotes(start: str, delimiter: str) -> bool:
+    """Whether most rows at a table's beginning have a cell whose quotation marks stand behind a space."""
+    lines = start.splitlines(keepends=True)
+    rows = [row for row in csv.reader(lines[:-1] or lines, delimiter=delimiter) if row]
+    return 2 * sum(any(cell.startswith(' "') for cell in row[1:]) for row in rows) > len(rows)
 
 
 def has_quotes(start: str) -> bool:

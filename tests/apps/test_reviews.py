@@ -186,6 +186,14 @@ def test_two_marks_that_quote_nothing_cost_their_lines_and_no_row_between(tmp_pa
     assert len(found) == 5
     found, _ = rows(tmp_path / "t.csv", 'id,review\n1,"bad start\n2,fine\n\n3,ok\n4,"another" end\n')
     assert [text for _, text, problem in found if not problem] == ["fine", "ok", "another end"]
+    found, _ = rows(tmp_path / "t.csv", 'id,review\n1,"bad start\n2,fine\n"3","so, so"\n"4","yes, he said"\n')
+    assert [text for _, text, problem in found if not problem] == ["fine", "so, so", "yes, he said"]
+
+
+def test_quotation_marks_behind_a_space_quote_where_most_rows_have_them(tmp_path):
+    found, copy = rows(tmp_path / "t.csv", '"id", "review"\n"1", "good, yes"\n"2", "two\nlines"\n')
+    assert [text for _, text, _ in found] == ["good, yes", "two\nlines"]
+    assert copy.splitlines()[1] == '1,"good, yes",x,1'
 
 
 def test_a_mark_that_is_never_closed_in_a_first_row_without_names_costs_its_line_only(tmp_path):

@@ -1,5 +1,6 @@
 """Sources of texts: published reviews, tables and folders of one's own."""
 
+import csv
 import json
 import zipfile
 from types import SimpleNamespace
@@ -488,6 +489,22 @@ def test_two_marks_that_quote_nothing_cost_their_lines_and_no_row_between(betwee
     splits = table(tmp_path / "t.csv", "\n".join(lines))
     assert len(everything(splits)) == 10 + between + 1 and len(splits.bad) == 2
     assert everything(splits)["so 0"] == "bad" and everything(splits)["fine"] == "good"
+
+
+@pytest.mark.parametrize("following", ['"Nice, really",good', '"Nice, really, and ""long""",good'])
+def test_a_mark_that_quotes_nothing_before_a_cell_with_delimiters_costs_its_line_alone(following, tmp_path):
+    lines = ["review,label", *rows(["well well", "oh no"]), '"Best film,good', *(f"so {i},bad" for i in range(5))]
+    splits = table(tmp_path / "t.csv", "\n".join([*lines, following, '"two\nlines, yes",bad', "fine,good"]))
+    assert len(splits.bad) == 1 and len(everything(splits)) == 18
+    assert everything(splits)["so 0"] == "bad" and everything(splits)["two\nlines, yes"] == "bad"
+    assert everything(splits)[next(csv.reader([following]))[0]] == "good"
+
+
+def test_quotation_marks_behind_a_space_quote_where_most_rows_have_them(tmp_path):
+    lines = ['"review", "label"', *(f'"well, {i}", "{("good", "bad")[i % 2]}"' for i in range(20))]
+    assert everything(table(tmp_path / "t.csv", "\n".join(lines)))["well, 3"] == "bad"
+    lines = [*rows(["well well", "oh no"]), 'so, "good"', '"so, ""so"" it is",good']
+    assert everything(table(tmp_path / "u.csv", "\n".join(["review,label", *lines])))['so, "so" it is'] == "good"
 
 
 @pytest.mark.parametrize("end", ['Really good." ', 'he said "wow" and left"'])
