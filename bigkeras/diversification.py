@@ -82,6 +82,8 @@ def _kept(
         if not named:
             continue
         kept = read_json(path) if path.exists() else {}
+        if has_learned(directory) and kept and not expanded(kept["run"]).exists():
+            kept = {**kept, "run": named}  # it has moved, or the recipe would be another one
         if _is_of(kept, named, sides[side]) and None not in kept["translations"]:
             answers[setting] = kept["translations"]
         elif has_learned(directory):
@@ -108,7 +110,8 @@ def _kept(
 
 def _is_of(kept: dict[str, Any], named: str, sentences: list[str]) -> bool:
     """Whether what is kept are translations of these sentences by this run, whichever way its folder is named."""
-    return "run" in kept and Path(kept["run"]).resolve() == Path(named).resolve() and kept["sentences"] == sentences
+    same = "run" in kept and expanded(kept["run"]).resolve() == expanded(named).resolve()
+    return same and kept["sentences"] == sentences
 
 
 def _opened(recipe: Recipe, setting: str, languages: tuple[str, str], log: Log) -> Callable:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bigkeras.data.files import expanded
+from bigkeras.data.fingerprint import DATA_FILE
 from bigkeras.recipe import PLACES, Recipe, from_json, load
 
 RUN_LOCK, SCORES_LOCK = ".lock", ".scores.lock"
@@ -20,6 +21,7 @@ LOCKS = (RUN_LOCK, SCORES_LOCK)
 # What a recipe says of itself, and what ends a run and is mended before it goes on: neither changes what is learned.
 NOT_LEARNED = ("claim", "max_bad_fraction", "on_checkpoint_error")
 EARLIER_RUNS = ("start_from", "teacher", "back_translator")  # settings that may name a folder, in one way or another
+PATHS = (*EARLIER_RUNS, *PLACES, "vocabulary")
 
 
 class RunError(ValueError):
@@ -85,6 +87,9 @@ def _claim(run_dir: Path, recipe: Recipe, begun: bool) -> None:
         ours, theirs = json.loads(recipe.to_json()), json.loads(other.to_json())
         learned = [key for key in ours if key not in NOT_LEARNED]
         differing = [key for key in learned if _whole(key, ours[key]) != _whole(key, theirs[key])]
+        # Of data that is noted, it is looked at whether it is still the same.
+        moved = [key for key in differing if key != "data" or (run_dir / DATA_FILE).is_file()]
+        differing = [key for key in differing if key not in moved or not _has_moved(key, ours[key], theirs[key])]
         # One's own recipe.json, in which something was left to the machine, or to the run that it starts from.
         precise = differing == ["precision"] and theirs["precision"] == "auto"
         continues = theirs["model"]["name"] == "auto" and theirs["start_from"] and "data" not in differing
@@ -93,13 +98,15 @@ def _claim(run_dir: Path, recipe: Recipe, begun: bool) -> None:
             search.unlink(missing_ok=True)
             write_text(held, recipe.to_json())
         elif differing:
-            key = differing[0]
+            key, held_value, asked_value = _otherwise(differing[0], theirs[differing[0]], ours[differing[0]])
             raise RunError(
-                f"{run_dir}: holds a run of another recipe ({key}: {_short(theirs[key])}, asked for "
-                f"{_short(ours[key])}); take another --run-dir"
+                f"{run_dir}: holds a run of another recipe ({key}: {_short(held_value)}, asked for "
+                f"{_short(asked_value)}); take another --run-dir"
             )
         elif ours != theirs and not search.exists():
             write_text(held, recipe.to_json())
+        elif ours != theirs:
+            write_json(search, {**read_json(search), "asked": asdict(recipe)})
         return
     foreign = [p.name for p in run_dir.iterdir() if p.name not in LOCKS and not p.name.endswith(".part")]
     if foreign:
@@ -135,8 +142,31 @@ def _whole(key: str, value: Any) -> Any:
     """A recipe's value with whole paths in it: runs of before may have others."""
     if key in ("data", "task"):
         return {**value, "args": {name: _whole(name, each) for name, each in value["args"].items()}}
-    is_path = key in (*EARLIER_RUNS, *PLACES, "vocabulary") and isinstance(value, str) and value
+    is_path = key in PATHS and isinstance(value, str) and value
     return str(expanded(value).resolve()) if is_path and expanded(value).exists() else value
+
+
+def _otherwise(key: str, theirs: Any, ours: Any) -> tuple[str, Any, Any]:
+    """What differs in two values of a recipe: of one function with other arguments, the first of these that does."""
+    both = (theirs, ours)
+    if all(isinstance(value, dict) for value in both) and theirs["name"] == ours["name"]:
+        own, other = theirs["args"], ours["args"]
+        for name in {**own, **other}:
+            if _whole(name, own.get(name)) != _whole(name, other.get(name)):
+                return f"{key}.{name}", own.get(name), other.get(name)
+    return key, theirs, ours
+
+
+def _has_moved(key: str, ours: Any, theirs: Any) -> bool:
+    """Whether two values differ in nothing but paths, where nothing lies at the earlier one any more."""
+    if key in ("data", "task"):
+        named = set(ours["args"]) | set(theirs["args"])
+        pairs = [(name, ours["args"].get(name), theirs["args"].get(name)) for name in named]
+        return ours["name"] == theirs["name"] and all(
+            _whole(name, own) == _whole(name, other) or _has_moved(name, own, other) for name, own, other in pairs
+        )
+    both = key in PATHS and all(isinstance(value, str) and value for value in (ours, theirs))
+    return both and expanded(ours).exists() and not expanded(theirs).exists()
 
 
 def has_learned(run_dir: Path) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from bigkeras.control import Diverged
 from bigkeras.data.source import Splits, Unsuited
 from bigkeras.models.pretrained import LITE0_MEAN, LITE0_STD, PACKAGE
 from bigkeras.recipe import Choice, Recipe, RecipeError
@@ -155,7 +156,7 @@ def fit_best(recipe: Recipe, directory: Path, splits: Splits, fit: Any, log: Any
     """Trains the candidates under `directory`/candidates and makes `directory` the run of the best one.
 
     `fit(recipe, run_dir)` trains one. Says in search.json what was tried; a run that was stopped goes on. A candidate
-    that the data does not suit is left out; raises its Unsuited where there is no other.
+    that the data does not suit, or that diverges, is left out; raises its Unsuited or Diverged where there is no other.
     """
     if splits.validation is None:
         raise RunError("model auto chooses by validation, and there is no validation split; name a model instead")
@@ -178,7 +179,7 @@ def fit_best(recipe: Recipe, directory: Path, splits: Splits, fit: Any, log: Any
             candidate = replace(candidate, start_from=str(earlier))
         try:
             scores[candidate.name] = fit(candidate, place)["validation"]
-        except Unsuited as error:
+        except (Unsuited, Diverged) as error:
             unfit.add(candidate.name)
             if all({other.name, other.start_from} & unfit for other in tried):
                 raise

@@ -14,7 +14,7 @@ from bigkeras.diversification import diversified
 from bigkeras.evaluation import evaluate
 from bigkeras.recipe import Choice, Recipe, RecipeError
 from bigkeras.recipe_data import load_splits
-from bigkeras.run import RunError
+from bigkeras.run import RunError, read_json, write_json
 from bigkeras.signals import Log
 from bigkeras.train import fit
 from bigkeras.translation_evaluation import run_translator
@@ -97,6 +97,8 @@ def test_they_are_what_the_run_says_and_made_once(recipe, run, tmp_path, monkeyp
     assert len(diversified(asked, few, tmp_path, alone, QUIET).train) == 4
     assert len(found) == 2
     (tmp_path / "best.keras").touch()
+    write_json(tmp_path / "teacher.json", {**read_json(tmp_path / "teacher.json"), "run": "moved/since"})
+    assert len(diversified(asked, few, tmp_path, alone, QUIET).train) == 4
     with pytest.raises(RunError, match=r"teacher\.json: not of this run's training sentences"):
         diversified(asked, splits, tmp_path, alone, QUIET)
 

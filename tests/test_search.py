@@ -11,6 +11,7 @@ from sklearn.datasets import load_sample_image
 
 from bigkeras import search, text_search
 from bigkeras.checks import check_recipe
+from bigkeras.control import Diverged
 from bigkeras.data.source import ArraySource, Splits, Unsuited
 from bigkeras.recipe import Choice, RecipeError
 from bigkeras.recipes import RECIPES
@@ -107,18 +108,19 @@ def finished(recipe, place: Path) -> dict:
     ("failing", "kept"),
     [(["small"], "frozen"), (["frozen"], "small"), (["tuned"], "frozen"), (["small", "frozen"], None)],
 )
-def test_a_candidate_that_the_data_does_not_suit_is_left_out(failing, kept, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("error", [Unsuited, Diverged])
+def test_a_candidate_that_fails_is_left_out(error, failing, kept, tmp_path, monkeypatch, capsys):
     def fit(recipe, place):
         name = recipe.name.removeprefix("image-folder-")
         began.append(name)
         if name in failing:
-            raise Unsuited(f"no {name} for these")
+            raise error(f"no {name} for these")
         return finished(recipe, place)
 
     began: list[str] = []
     monkeypatch.setattr(search, "has_imagenet", lambda: True)
     if kept is None:
-        with pytest.raises(Unsuited, match="no frozen for these"):
+        with pytest.raises(error, match="no frozen for these"):
             search.fit_best(FOLDER, tmp_path, splits(32, 32, 3), fit, Log())
         assert began == ["small", "frozen"]
         return

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,7 +26,7 @@ from bigkeras.data.source import DataError
 from bigkeras.evaluation import evaluate
 from bigkeras.recipe import Choice, RecipeError, load
 from bigkeras.recipes import RECIPES
-from bigkeras.run import RunError, opened
+from bigkeras.run import RunError, asked_for, opened, read_json, write_json
 from bigkeras.runtime import Machine, MachineError
 from bigkeras.signals import Interrupted, Log, signals
 from bigkeras.train import fit
@@ -390,6 +391,19 @@ def test_another_recipe_in_the_same_directory_is_refused(whole):
         fit(TINY.override(epochs=4), whole, log=QUIET)
 
 
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ({"optimizer.learning_rate": 0.5}, r"\(optimizer\.learning_rate: [\d.e-]+, asked for 0\.5\)"),
+        ({"model": Choice("resnet")}, r'\(model: \{"name": '),
+        ({"data.seed": 7}, r"\(data\.seed: null, asked for 7\)"),
+    ],
+)
+def test_of_another_recipe_it_is_told_what_differs(value, told, whole):
+    with pytest.raises(RunError, match=told):
+        fit(TINY.override(**value), whole, log=QUIET)
+
+
 def test_a_recipe_that_no_run_has_written_and_an_exported_model_stay_as_they_are(tmp_path):
     TINY.override(epochs=4).save(tmp_path / "recipe.json")
     for _ in range(2):
@@ -450,6 +464,35 @@ def test_an_earlier_run_is_the_same_however_its_folder_is_named(whole, tmp_path,
         pytest.raises(RunError, match=r"of another recipe \(start_from"),
         opened(tmp_path, TINY.override(start_from="x")),
     ):
+        pass
+
+
+def test_a_run_goes_on_where_what_it_learns_from_has_moved(whole, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    shutil.copytree(whole, first)
+    data = Choice("image_folder", {"directory": str(first), "seed": 1})
+    asked = TINY.override(start_from=str(first), teacher=str(first), data=data)
+    with opened(tmp_path / "run", asked):
+        (tmp_path / "run" / "best.keras").touch()
+        write_json(tmp_path / "run" / "data.json", {})
+    write_json(tmp_path / "run" / "search.json", {"asked": asdict(asked), "kept": "one"})
+    moved = asked.override(start_from=str(second), teacher=str(second), **{"data.directory": str(second)})
+    for _ in range(2):  # neither while the first is there
+        with pytest.raises(RunError, match="of another recipe"), opened(tmp_path / "run", moved):
+            pass
+        shutil.copytree(first, second, dirs_exist_ok=True)
+    shutil.rmtree(first)
+    with (
+        pytest.raises(RunError, match="of another recipe"),
+        opened(tmp_path / "run", moved.override(**{"data.seed": 2})),
+    ):
+        pass
+    with opened(tmp_path / "run", moved):
+        assert asked_for(tmp_path / "run") == moved and read_json(tmp_path / "run" / "search.json")["kept"] == "one"
+    # Of data that no run has noted it is not known whether it is the same.
+    (tmp_path / "run" / "data.json").unlink()
+    second.rename(first)
+    with pytest.raises(RunError, match=r"of another recipe \(data"), opened(tmp_path / "run", asked):
         pass
 
 
