@@ -108,8 +108,8 @@ def export_classifier(
     """Writes `directory/1/`, labels.txt and `files` (name → text); gives sizes and measured differences.
 
     `model` gives logits `(batch, len(labels))` of what `preprocessor` makes of encoded images or of texts; whatever its
-    precision, the artifact computes in float32. Before the directory gets its name, TensorFlow's Python loader and its
-    C++ loader must give the Keras model's own probabilities on `examples`, to `tolerance`. Raises ExportError, and then
+    precision, the artifact computes in float32. Before the directory gets its name it must give the Keras model's own
+    probabilities on `examples`, to `tolerance`, by `tf.saved_model.load` and in a session. Raises ExportError, and then
     leaves nothing behind.
     """
     directory = Path(directory)

@@ -40,7 +40,7 @@ def card(
         "## Use",
         f"    {command}",
         "`1/` is a SavedModel with a version number as TensorFlow Serving wants it; signatures, types and limits: "
-        "docs/artifact.md.",
+        "docs/artifact.md of bigkeras.",
         "## Scores",
         _scores(directory or f"saved_models/{name}", metrics)
         or "Not measured: the run was not scored; `bigkeras evaluate RUN` does that.",

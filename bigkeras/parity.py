@@ -93,7 +93,7 @@ def python_loader(directory: Path) -> Iterator[Runner]:
 
 @contextlib.contextmanager
 def session_loader(directory: Path) -> Iterator[Runner]:
-    """The way of TensorFlow Serving and of the C, Java and Go APIs."""
+    """A graph in a session of TensorFlow 1's kind, as servers and other languages run it, loaded by Python."""
     config = tf.compat.v1.ConfigProto(device_count={"GPU": 0})
     with tf.Graph().as_default(), tf.compat.v1.Session(config=config) as session, quiet():
         signatures = tf.compat.v1.saved_model.load(session, ["serve"], str(directory)).signature_def

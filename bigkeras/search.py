@@ -106,7 +106,7 @@ def _small(recipe: Recipe, splits: Splits, size: tuple[int, int], channels: int,
     return replace(
         recipe,
         name=f"{recipe.name}-small",
-        claim="a small fast network from scratch",
+        claim="a small fast CNN (airbench), from scratch",
         task=Choice(recipe.task.name, {**recipe.task.args, "height": height, "width": width}),
         model=Choice("airbench", {"widths": [64, 128, 256]}),
         augmentation=(*turned, Choice("crop", {"padding": max(1, min(size) // 16)}), Choice("random_erasing")),
@@ -125,7 +125,7 @@ def _frozen(recipe: Recipe, splits: Splits, size: tuple[int, int]) -> Recipe:
     return replace(
         recipe,
         name=f"{recipe.name}-frozen",
-        claim="EfficientNet-Lite0 with its ImageNet weights, a new last layer",
+        claim="EfficientNet-Lite0 with its ImageNet weights, frozen, a new last layer",
         task=Choice(recipe.task.name, {**recipe.task.args, "height": height, "width": width, **statistics}),
         model=Choice("efficientnet", {"variant": "lite0", "dropout": 0.2}),
         start_from="imagenet",
@@ -142,7 +142,7 @@ def _tuned(frozen: Recipe, examples: int) -> Recipe:
     return replace(
         frozen,
         name=frozen.name.replace("-frozen", "-tuned"),
-        claim="the frozen candidate, with its last stages trained on at a lower rate",
+        claim="EfficientNet-Lite0 with its ImageNet weights, its last stages fine-tuned",
         start_from=frozen.name,
         freeze_until="stage5",
         augmentation=(Choice("flip"), Choice("random_resized_crop", {"minimum_area": 0.5})),

@@ -65,7 +65,7 @@ def _convolutions(recipe: Recipe, splits: Splits, size: float) -> Recipe:
     return replace(
         recipe,
         name=f"{recipe.name}-convolutions",
-        claim="the same ratios beside convolutions over words",
+        claim="naive Bayes' ratios of n-grams of up to 3 words beside convolutions over words",
         task=Choice(recipe.task.name, _triples(splits)),
         model=Choice("nb_cnn", {"known_words": 10_000, "filters": 100}),
         optimizer=Choice("adam", {"learning_rate": 1e-3}),

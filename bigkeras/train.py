@@ -75,7 +75,7 @@ def fit(
     strategy = strategies.strategy(machine)
     workers = Workers(strategy)
     replicas = strategy.num_replicas_in_sync
-    # Of pairs, batch_size counts tokens; their number in a batch is a multiple of ROWS.
+    # Of pairs, batch_size is a budget of tokens; their number in a batch is a multiple of ROWS.
     rows, told = (ROWS, "pairs") if recipe.task.name == "translation" else (recipe.batch_size, "batch_size")
     if rows % recipe.micro_batches:
         raise RecipeError(f"micro_batches={recipe.micro_batches}: {told}={rows} does not divide by them")

@@ -89,7 +89,8 @@ def part_splits(
     Examples of "" are split by the fractions: stratified, decided by the seed, with every class in the training part;
     those of equal `keys` come to the part of the first, or what was learned would be tested. A part that some examples
     name is not filled from the others: the fraction of that part counts as 0, and an example of "" whose key stands in
-    it is left out, and `ignored`.
+    it is left out, and `ignored`. Those that the data itself has in its training part and in another, too, stay:
+    `found` says how many.
     """
     labels = whole.labels
     given = set(parts) - {""}
@@ -106,7 +107,11 @@ def part_splits(
     if "train" in given:
         fractions["test"] = 0.0
     overruled = [f"data.{n}={asked[n]:g}" for n in asked if asked[n] not in (USUAL_SHARE, fractions[n])]
-    told = f"{' and '.join(overruled)}: not heeded, since the data says its own parts" if overruled else ""
+    told = [f"{' and '.join(overruled)}: not heeded, since the data says its own parts"] if overruled else []
+    known = [i for i in np.flatnonzero(parts == "train").tolist() if keys is not None and keys[i] in held]
+    if known and keys is not None:
+        example = f"{whole.name(known[0])} in {held[keys[known[0]]]}"
+        told.append(f"{len(known):,} for training stand in another part, too, such as {example}: scores are too good")
     shares = (1 - sum(fractions.values()), fractions["validation"], fractions["test"])
     names = ("train", "validation", "test")
     for name, members in zip(names, stratified_split(labels[free], shares, seed), strict=True):
@@ -126,4 +131,4 @@ def part_splits(
     train = places["train"]
     train = train[stratified_sample(labels[train], limit_train, seed)]
     held_out, tested = (whole.take(places[name]) if len(places[name]) else None for name in ("validation", "test"))
-    return Splits(whole.take(train), held_out, tested, class_names, ignored=tuple(ignored), found=told)
+    return Splits(whole.take(train), held_out, tested, class_names, ignored=tuple(ignored), found="; ".join(told))

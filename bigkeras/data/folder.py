@@ -39,7 +39,7 @@ def image_folder(
         test=test,
         seed=seed,
         limit_train=limit_train,
-        keys=contents(paths) if len(paths) <= COMPARED and "validation" not in parts else None,
+        keys=contents(paths) if len(paths) <= COMPARED else None,
     )
     return all_told(replace(splits, ignored=(*ignored, *splits.ignored)))
 

@@ -67,12 +67,12 @@ def epoch_plan(
 
 
 def token_plan(lengths: np.ndarray, tokens: int, *, seed: int, epoch: int, shuffle: bool = True) -> Plan:
-    """The plan of pairs of sequences whose `lengths` are `(n, 2)`, in batches of about `tokens` places.
+    """The plan of pairs of sequences whose `lengths` are `(n, 2)`, in batches of at most `tokens` places a side.
 
-    Source and target of a batch are padded to one of `WIDTHS`, and so many pairs are in it that the target has at most
-    `tokens` places, but no fewer than `ROWS`. Pairs that fill no batch of their width go to the next wider one, so
-    that only the last batch of all is filled with pairs of weight 0. Random number 0 says which segmentation is taken;
-    number 1, whether the pair is turned: half of them, in the next epoch the other half.
+    Both sides of a batch are padded to the one of `WIDTHS` that holds the longer one, and it has as many pairs as make
+    `tokens` places of it, a multiple of `ROWS` and at least so many. Pairs that fill no batch of their width go to the
+    next wider one, so that only the last batch of all is filled with pairs of weight 0. Random number 0 says which
+    segmentation is taken; number 1, whether the pair is turned: half of them, in the next epoch the other half.
     """
     generator = np.random.default_rng([seed, epoch])
     longest = lengths.max(1)

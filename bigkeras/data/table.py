@@ -70,7 +70,7 @@ def image_table(
         test=test,
         seed=seed,
         limit_train=limit_train,
-        keys=contents(paths) if len(paths) <= COMPARED and "validation" not in parts else paths,
+        keys=contents(paths) if len(paths) <= COMPARED else paths,
     )
     return all_told(replace(splits, ignored=(*ignored, *splits.ignored)))
 

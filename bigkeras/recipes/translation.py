@@ -1,6 +1,6 @@
 """Recipes for translation. Claims say data, time, machine and score; the command is `bigkeras train NAME`.
 
-`batch_size` counts target tokens, padding included.
+`batch_size` is a budget of tokens: pairs in a batch times the padded length of the longer side.
 """
 
 from bigkeras.recipe import Choice, Recipe
@@ -44,9 +44,9 @@ MULTI30K_EN_DE = MULTI30K_BOTH_DIRECTIONS.override(
 
 MULTI30K_DIVERSIFIED = MULTI30K_EN_DE.override(
     name="multi30k-diversified",
-    claim="the same, trained on with what both earlier models translate of the training captions; its 29,000 pairs "
-    "are still all (train multi30k-en-de first): BLEU 40.2 of test2016 (its translations in float32), 85 minutes on "
-    "two cores with bfloat16 (--set precision=mixed_bfloat16)",
+    claim="Multi30k, captions from English to German, trained on with what both earlier models translate of the "
+    "training captions; its 29,000 pairs are still all (train multi30k-en-de first): BLEU 40.2 of test2016 (its "
+    "translations in float32), 85 minutes on two cores with bfloat16 (--set precision=mixed_bfloat16)",
     model=Choice("transformer_translator", {**SMALL.args, "dropout": 0.2}),
     optimizer=Choice("adamw", {"learning_rate": 7e-4, **ADAM}),
     start_from="runs/multi30k-en-de",
@@ -78,8 +78,9 @@ TATOEBA_EN_DE = Recipe(
 
 TATOEBA_EN_DE_NAMES = TATOEBA_EN_DE.override(
     name="tatoeba-en-de-names",
-    claim="the same, trained on with invented names and numbers, so that those it has not seen are copied (train "
-    "tatoeba-en-de first): BLEU 47.5 of 2,698 test sentences, 47 minutes more on two cores with bfloat16",
+    claim="Tatoeba, everyday sentences from English to German, trained on with invented names and numbers, so that "
+    "those it has not seen are copied (train tatoeba-en-de first): BLEU 47.5 of 2,698 test sentences, 47 minutes more "
+    "on two cores with bfloat16",
     task=Choice("translation", {**TATOEBA_EN_DE.task.args, "names": 0.4}),
     start_from="runs/tatoeba-en-de",
     optimizer=Choice("adamw", {"learning_rate": 1e-3, **ADAM}),
@@ -130,7 +131,7 @@ TRANSLATION_PAIRS = Recipe(
 
 TRANSLATION_MEMORY = TRANSLATION_PAIRS.override(
     name="translation-memory",
-    claim="your own translation memory, as translators' tools write it (--data FILE.tmx): the same",
+    claim="your own translation memory, as translators' tools write it (--data FILE.tmx): what translation-pairs does",
     data=Choice("tmx"),
 )
 

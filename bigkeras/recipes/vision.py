@@ -109,7 +109,7 @@ IMAGE_FOLDER = Recipe(
 
 IMAGE_TABLE = Recipe(
     name="image-table",
-    claim="your own CSV or TSV of path and label (--data FILE): the same",
+    claim="your own CSV or TSV of path and label (--data FILE): what image-folder does with a folder",
     data=Choice("image_table"),
     task=IMAGES,
     model=Choice("auto"),

@@ -77,6 +77,21 @@ def test_copies_of_a_picture_in_a_table_come_to_one_split(animals):
         assert sum(map(len, parts)) == 20
 
 
+@pytest.mark.parametrize("others", [("test",), ("valid", "test")])
+def test_copies_in_the_parts_that_the_data_itself_has_are_told(others, animals, tmp_path_factory):
+    root = tmp_path_factory.mktemp("layout")
+    (root / "train").symlink_to(animals)
+    for part in others:
+        for i, name in enumerate(("cat", "dog")):
+            picture(root / part / name / "new.png", 30 + 2 * others.index(part) + i)
+    assert not image_folder(directory=str(root)).found
+    for i in (3, 4):
+        picture(root / "test" / "cat" / f"known {i}.png", i)
+    splits = image_folder(directory=str(root))
+    assert splits.found.startswith("2 for training stand in another part, too, such as ")
+    assert splits.found.endswith("train/cat/3.png in test: scores are too good") and len(splits.test) == 4
+
+
 def test_fetch_gives_the_bytes_of_the_named_file(animals):
     train = image_folder(directory=str(animals)).train
     pixels = decode_image(train.fetch(tf.constant(5, tf.int64))["image"], channels=3)
