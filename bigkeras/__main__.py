@@ -1,4 +1,4 @@
-"""The command line: list, train, evaluate, export, pack, doctor. TensorFlow is imported inside commands only."""
+"""The command line: list, settings, train, evaluate and more. TensorFlow is imported inside commands only."""
 
 import argparse
 import contextlib
@@ -100,6 +100,12 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument("--json", action="store_true", help="the recipes whole, as JSON")
     sub.set_defaults(command=_list)
 
+    sub = commands.add_parser("settings", help="all that --set can say of a recipe: keys, values, what they mean")
+    sub.add_argument("recipe", help="a name of `bigkeras list`, a recipe.json, or a run directory")
+    sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="another value, as model=resnet")
+    sub.add_argument("--json", action="store_true", help="as JSON")
+    sub.set_defaults(command=_settings)
+
     sub = commands.add_parser("train", help="train a recipe, or go on with its run")
     sub.add_argument(
         "recipe", help="a name of `bigkeras list`, a recipe.json, or a run directory: without --run-dir it goes on"
@@ -164,6 +170,18 @@ def _list(options: argparse.Namespace) -> int:
     width = max(map(len, RECIPES))
     for name, recipe in RECIPES.items():
         print(f"{name:{width}}  {recipe.claim}")
+    return 0
+
+
+def _settings(options: argparse.Namespace) -> int:
+    from bigkeras.recipe import parse_setting
+
+    asked = dict(sorted(map(parse_setting, options.set), key=lambda item: "." in item[0]))
+    recipe = _recipe(options.recipe, goes_on=True).override(**asked)
+    _start_tensorflow()
+    from bigkeras.settings import as_json, as_text
+
+    print(as_json(recipe) if options.json else as_text(recipe))
     return 0
 
 

@@ -1,0 +1,48 @@
+"""`bigkeras settings` tells what a recipe can be told, and nothing else."""
+
+import dataclasses
+import json
+
+import pytest
+
+from bigkeras.__main__ import main
+from bigkeras.checks import check_recipe
+from bigkeras.recipe import Recipe, RecipeError
+from bigkeras.recipes import RECIPES
+from bigkeras.settings import settings
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_what_is_told_of_a_recipe_can_be_said_to_it_and_changes_nothing(name):
+    recipe = RECIPES[name]
+    told = settings(recipe)
+    if recipe.model.name != "auto":  # which decides some itself
+        assert {field.name for field in dataclasses.fields(Recipe)} <= {one.key for one in told}
+    # Names of functions first: each begins with its own arguments.
+    said = {one.key: one.value for one in sorted(told, key=lambda one: "." in one.key) if "needed" not in one.takes}
+    whole = recipe.override(**said)
+    for one in told:
+        if "needed" in one.takes:
+            whole = whole.override(**{one.key: "somewhere"})
+    check_recipe(whole)
+    assert {one.key: one.value for one in settings(whole) if "needed" not in one.takes} == said
+
+
+def test_every_name_that_is_offered_is_taken_and_explained():
+    recipe = RECIPES["mnist-lenet"]
+    for one in settings(recipe):
+        for name in one.takes.split(", ") if one.key in ("model", "optimizer", "schedule", "loss") else ():
+            told = {each.key: each for each in settings(recipe.override(**{one.key: name}))}
+            assert told[one.key].value == name and told[one.key].about
+
+
+def test_another_model_has_other_settings_and_json_has_them_all(capsys):
+    assert main(["settings", "mnist-lenet", "--set", "model=resnet", "--set", "model.depth=56", "--json"]) == 0
+    told = {one["key"]: one for one in json.loads(capsys.readouterr().out)}
+    assert told["model.depth"]["value"] == 56 and told["model.depth"]["takes"] == "a whole number"
+    assert main(["settings", "mnist-lenet"]) == 0
+    out = capsys.readouterr().out
+    assert 'model="lenet"' in out and "model.depth" not in out and "micro_batches" in out
+    assert main(["settings", "nothing"]) == 1 and "is not one of" in capsys.readouterr().err
+    with pytest.raises(RecipeError, match="key 'depth' is not one of"):
+        RECIPES["mnist-lenet"].override(depth=3)
