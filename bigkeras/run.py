@@ -88,8 +88,9 @@ def _claim(run_dir: Path, recipe: Recipe, begun: bool) -> None:
         learned = [key for key in ours if key not in NOT_LEARNED]
         differing = [key for key in learned if _whole(key, ours[key]) != _whole(key, theirs[key])]
         # Of data that is noted, it is looked at whether it is still the same.
-        moved = [key for key in differing if key != "data" or (run_dir / DATA_FILE).is_file()]
-        differing = [key for key in differing if key not in moved or not _has_moved(key, ours[key], theirs[key])]
+        movable = [key for key in differing if key != "data" or (run_dir / DATA_FILE).is_file()]
+        moved = [key for key in movable if _has_moved(key, ours[key], theirs[key])]
+        differing = [key for key in differing if key not in moved]
         # One's own recipe.json, in which something was left to the machine, or to the run that it starts from.
         precise = differing == ["precision"] and theirs["precision"] == "auto"
         continues = theirs["model"]["name"] == "auto" and theirs["start_from"] and "data" not in differing
@@ -103,10 +104,8 @@ def _claim(run_dir: Path, recipe: Recipe, begun: bool) -> None:
                 f"{run_dir}: holds a run of another recipe ({key}: {_short(held_value)}, asked for "
                 f"{_short(asked_value)}); take another --run-dir"
             )
-        elif ours != theirs and not search.exists():
+        elif ours != theirs and not moved and not search.exists():
             write_text(held, recipe.to_json())
-        elif ours != theirs:
-            write_json(search, {**read_json(search), "asked": asdict(recipe)})
         return
     foreign = [p.name for p in run_dir.iterdir() if p.name not in LOCKS and not p.name.endswith(".part")]
     if foreign:
@@ -114,6 +113,17 @@ def _claim(run_dir: Path, recipe: Recipe, begun: bool) -> None:
             f"{run_dir}: not empty and without a recipe.json ({foreign[0]} is there); take another --run-dir"
         )
     write_text(held, recipe.to_json())
+
+
+def note_places(run_dir: Path, recipe: Recipe) -> None:
+    """Writes into a run where its data and earlier runs lie now, once it is known that they are the same."""
+    held, search = run_dir / "recipe.json", run_dir / "search.json"
+    if asked_for(run_dir) == recipe:
+        return
+    if search.exists():
+        write_json(search, {**read_json(search), "asked": asdict(recipe)})
+    else:
+        write_text(held, recipe.to_json())
 
 
 def asked_for(run_dir: Path) -> Recipe:
@@ -158,15 +168,21 @@ def _otherwise(key: str, theirs: Any, ours: Any) -> tuple[str, Any, Any]:
 
 
 def _has_moved(key: str, ours: Any, theirs: Any) -> bool:
-    """Whether two values differ in nothing but paths, where nothing lies at the earlier one any more."""
+    """Whether two values differ in nothing but whole paths, where nothing lies at the earlier one any more.
+
+    Of an earlier run the folder's own name is the same: of another run nothing would be known.
+    """
     if key in ("data", "task"):
         named = set(ours["args"]) | set(theirs["args"])
         pairs = [(name, ours["args"].get(name), theirs["args"].get(name)) for name in named]
         return ours["name"] == theirs["name"] and all(
             _whole(name, own) == _whole(name, other) or _has_moved(name, own, other) for name, own, other in pairs
         )
-    both = key in PATHS and all(isinstance(value, str) and value for value in (ours, theirs))
-    return both and expanded(ours).exists() and not expanded(theirs).exists()
+    if key not in PATHS or not all(isinstance(value, str) and value for value in (ours, theirs)):
+        return False
+    now, before = expanded(ours), expanded(theirs)
+    alike = key in PLACES or now.name == before.name
+    return alike and before.is_absolute() and now.exists() and not before.exists()
 
 
 def has_learned(run_dir: Path) -> bool:

@@ -35,7 +35,7 @@ from bigkeras.inheritance import continued
 from bigkeras.models.pretrained import renew_constants
 from bigkeras.recipe import Recipe, RecipeError, load
 from bigkeras.recipe_data import datasets, load_splits, ready
-from bigkeras.run import has_learned, opened, read_json, write_bytes, write_json, write_text
+from bigkeras.run import has_learned, note_places, opened, read_json, write_bytes, write_json, write_text
 from bigkeras.search import fit_best, name_a_model
 from bigkeras.self_training import taught
 from bigkeras.signals import Interrupted, Log, signals
@@ -96,6 +96,7 @@ def fit(
         splits = _opened(recipe, log)
         found = fingerprints(splits)
         workers.by_chief(lambda: check_data(directory, recipe, found))
+        workers.by_chief(lambda: note_places(directory, recipe))
         for line in workers.by_chief(lambda: known_before(recipe, found)):
             log.say_once(line)
         check_alike(workers, recipe, found)
@@ -130,6 +131,7 @@ def _fit_on_jax(
         splits = _opened(recipe, log)
         found = fingerprints(splits)
         check_data(directory, recipe, found)
+        note_places(directory, recipe)
         for line in known_before(recipe, found):
             log.say(line)
         if recipe.model.name == AUTO and model is None:

@@ -21,12 +21,13 @@ import psutil
 import pytest
 
 from bigkeras import checkpoint, control, runtime, train
+from bigkeras.checks import check_data
 from bigkeras.control import Diverged
 from bigkeras.data.source import DataError
 from bigkeras.evaluation import evaluate
 from bigkeras.recipe import Choice, RecipeError, load
 from bigkeras.recipes import RECIPES
-from bigkeras.run import RunError, asked_for, opened, read_json, write_json
+from bigkeras.run import RunError, asked_for, note_places, opened, read_json, write_json
 from bigkeras.runtime import Machine, MachineError
 from bigkeras.signals import Interrupted, Log, signals
 from bigkeras.train import fit
@@ -468,13 +469,13 @@ def test_an_earlier_run_is_the_same_however_its_folder_is_named(whole, tmp_path,
 
 
 def test_a_run_goes_on_where_what_it_learns_from_has_moved(whole, tmp_path):
-    first, second = tmp_path / "first", tmp_path / "second"
+    first, second = tmp_path / "first" / "run", tmp_path / "second" / "run"
     shutil.copytree(whole, first)
     data = Choice("image_folder", {"directory": str(first), "seed": 1})
     asked = TINY.override(start_from=str(first), teacher=str(first), data=data)
     with opened(tmp_path / "run", asked):
         (tmp_path / "run" / "best.keras").touch()
-        write_json(tmp_path / "run" / "data.json", {})
+        write_json(tmp_path / "run" / "data.json", {"taught": {"examples": 3, "sha256": ""}})
     write_json(tmp_path / "run" / "search.json", {"asked": asdict(asked), "kept": "one"})
     moved = asked.override(start_from=str(second), teacher=str(second), **{"data.directory": str(second)})
     for _ in range(2):  # neither while the first is there
@@ -488,10 +489,20 @@ def test_a_run_goes_on_where_what_it_learns_from_has_moved(whole, tmp_path):
     ):
         pass
     with opened(tmp_path / "run", moved):
+        with pytest.raises(RunError, match="its data has changed"):
+            check_data(tmp_path / "run", moved, {"train": {"examples": 2, "sha256": ""}})
+        assert asked_for(tmp_path / "run") == asked  # nothing is written before it is known
+        check_data(tmp_path / "run", moved, {"train": {"examples": 3, "sha256": ""}})
+        note_places(tmp_path / "run", moved)
         assert asked_for(tmp_path / "run") == moved and read_json(tmp_path / "run" / "search.json")["kept"] == "one"
+    for origin in ("imagenet", "gone/run", str(tmp_path / "gone" / "other")):  # no folders, or of another run
+        write_json(tmp_path / "run" / "search.json", {"asked": asdict(moved.override(start_from=origin))})
+        with pytest.raises(RunError, match="of another recipe"), opened(tmp_path / "run", moved):
+            pass
+    write_json(tmp_path / "run" / "search.json", {"asked": asdict(moved)})
     # Of data that no run has noted it is not known whether it is the same.
     (tmp_path / "run" / "data.json").unlink()
-    second.rename(first)
+    second.parent.rename(first.parent)
     with pytest.raises(RunError, match=r"of another recipe \(data"), opened(tmp_path / "run", asked):
         pass
 
