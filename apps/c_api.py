@@ -25,6 +25,7 @@ from apps.signatures import (
     fitting_arrays,
     one_line,
     read_signatures,
+    readable,
     signature_named,
 )
 
@@ -108,8 +109,9 @@ def _load(c: ctypes.CDLL, directory: Path, config: bytes) -> tuple[Any, Any]:
     try:
         with _status(c) as status:
             c.TF_SetConfig(options, config, len(config), status)
-        tags, path = (ctypes.c_char_p * 1)(b"serve"), os.fsencode(directory)
-        with _status(c, f"{directory}: cannot be loaded: ") as status:
+        tags = (ctypes.c_char_p * 1)(b"serve")
+        with readable(directory) as place, _status(c, f"{directory}: cannot be loaded: ") as status:
+            path = os.fsencode(place)
             return c.TF_LoadSessionFromSavedModel(options, None, path, tags, 1, graph, None, status), graph
     except ModelError:
         c.TF_DeleteGraph(graph)

@@ -15,7 +15,7 @@ import numpy as np
 
 from apps.c_api import CModel, library_path
 from apps.remarks import FirstRuns, without_remarks
-from apps.signatures import ModelError, fitting_arrays, one_line, read_graph, read_signatures, signature_named
+from apps.signatures import ModelError, fitting_arrays, one_line, read_graph, read_signatures, readable, signature_named
 
 RUNTIMES = ("auto", "c", "python")
 # Operations of TensorFlow Text that artifacts use, and the library of its wheel that has each.
@@ -50,7 +50,8 @@ class PythonModel:
             for library in op_libraries:
                 tf.load_op_library(str(library))
             # The loaded object must live as long as its functions.
-            self._loaded = tf.saved_model.load(str(directory))
+            with readable(directory) as place:
+                self._loaded = tf.saved_model.load(str(place))
         except (tf.errors.OpError, OSError, ValueError) as error:
             raise ModelError(f"{directory}: cannot be loaded: {one_line(str(error))}") from None
 

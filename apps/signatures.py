@@ -1,6 +1,9 @@
 """The signatures of a SavedModel, read from its protobuf file without TensorFlow, and what fits them."""
 
+import contextlib
+import os
 import re
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +38,22 @@ class Signature:
 
     inputs: Mapping[str, Tensor]
     outputs: Mapping[str, Tensor]
+
+
+@contextlib.contextmanager
+def readable(directory: Path) -> Iterator[Path]:
+    """A path by which TensorFlow can read and write in a folder, until the context ends: a link, where its own is none.
+
+    TensorFlow takes [ ] and \\ in the path of variables for a pattern, and no names that are not UTF-8.
+    """
+    whole = os.path.abspath(directory)
+    if not set("[\\") & set(whole) and whole.isprintable():
+        yield directory
+        return
+    with tempfile.TemporaryDirectory(prefix="savedmodel-") as folder:
+        link = Path(folder, "link")
+        link.symlink_to(whole, target_is_directory=True)
+        yield link
 
 
 def read_signatures(directory: Path) -> dict[str, Signature]:

@@ -22,7 +22,7 @@ from bigkeras.models.pretrained import renew_constants
 from bigkeras.parity import ExportError, difference, gate, quiet, softmax
 from bigkeras.predictions import loaded_model
 from bigkeras.recipe import from_json
-from bigkeras.run import RunError
+from bigkeras.run import RunError, readable
 from bigkeras.serving import Inputs, explanation, image_inputs, text_inputs
 from bigkeras.tasks.pairs import PairPreprocessor
 from bigkeras.tasks.text import TextPreprocessor
@@ -158,10 +158,12 @@ def placed(directory: Path, contents: Mapping[str, bytes]) -> Iterator[Path]:
         beside = Path(tempfile.mkdtemp(prefix=f".{place.name}-", suffix=".part", dir=place.parent))
     except OSError as error:
         raise ExportError(f"{directory}: cannot be written: {error.strerror}") from None
+    written = beside
     try:
         for name, data in contents.items():
             (beside / name).write_bytes(data)
-        yield beside
+        with readable(beside) as written:
+            yield written
         beside.chmod(0o777 & ~_umask())  # mkdtemp keeps others out
         # An empty directory may stand there already.
         os.replace(beside, place)
@@ -170,7 +172,7 @@ def placed(directory: Path, contents: Mapping[str, bytes]) -> Iterator[Path]:
         if isinstance(error, OSError):
             raise ExportError(f"{directory}: cannot be written: {error.strerror or error}") from None
         # What TensorFlow's writer raises names the file and, at its end, the system's reason.
-        if isinstance(error, tf.errors.OpError) and str(beside) in error.message:
+        if isinstance(error, tf.errors.OpError) and str(written) in error.message:
             raise ExportError(f"{directory}: cannot be written: {error.message.rsplit('; ', 1)[-1]}") from None
         raise
 

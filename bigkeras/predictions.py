@@ -16,7 +16,7 @@ from bigkeras.data.pipeline import ordered_plan, plan_rows
 from bigkeras.data.source import DataError, Source
 from bigkeras.metrics import worst_mistakes
 from bigkeras.recipe import Recipe
-from bigkeras.run import RunError, saved_version
+from bigkeras.run import RunError, readable, saved_version
 from bigkeras.tasks.task import Task
 
 BATCH = 250
@@ -130,7 +130,8 @@ def loaded_artifact(directory: Path) -> Any:
     if version is None:
         raise RunError(f"{directory}: no folder of a version with a saved_model.pb in it")
     try:
-        return tf.saved_model.load(str(version))
+        with readable(version) as place:
+            return tf.saved_model.load(str(place))
     except (tf.errors.OpError, OSError, ValueError, LookupError, TypeError) as error:
         raise RunError(f"{version}: cannot be loaded: {' '.join(str(error).split())[:300]}") from None
 

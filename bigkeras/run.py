@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -33,6 +34,22 @@ def saved_version(directory: Path) -> Path | None:
     names = [path.parent.name for path in directory.glob("*/saved_model.pb")]
     highest = max((name for name in names if name.isascii() and name.isdigit()), key=int, default=None)
     return None if highest is None else directory / highest
+
+
+@contextlib.contextmanager
+def readable(directory: Path) -> Iterator[Path]:
+    """A path by which TensorFlow can read and write in a folder, until the context ends: a link, where its own is none.
+
+    TensorFlow takes [ ] and \\ in the path of variables for a pattern, and no names that are not UTF-8.
+    """
+    whole = os.path.abspath(directory)
+    if not set("[\\") & set(whole) and whole.isprintable():
+        yield directory
+        return
+    with tempfile.TemporaryDirectory(prefix="bigkeras-") as folder:
+        link = Path(folder, "link")
+        link.symlink_to(whole, target_is_directory=True)
+        yield link
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ from bigkeras.models.pretrained import (
 )
 from bigkeras.origin import UNREADABLE, first_line, is_preset, origin_folder, pair_preprocessor, start_folder
 from bigkeras.recipe import RecipeError, load
-from bigkeras.run import read_labels, saved_version
+from bigkeras.run import read_labels, readable, saved_version
 from bigkeras.tasks.pairs import PairPreprocessor, pieces
 
 
@@ -178,10 +178,10 @@ def artifact_model(directory: Path) -> keras.Model:
     # Weights that it began with may not be at hand here, and are not wanted.
     own = {name: value for name, value in recipe.model.args.items() if name != "weights"}
     network = build(MODELS[recipe.model.name], arguments, own)
-    version = saved_version(directory)  # of an artifact, there is one
-    reader = tf.train.load_checkpoint(f"{version}/variables/variables")
-    names = [n for n in reader.get_variable_to_shape_map() if n.startswith("weights/")]
-    names.sort(key=lambda name: int(name.split("/")[1]))
-    network.set_weights([reader.get_tensor(name) for name in names])
+    with readable(Path(saved_version(directory) or directory)) as version:  # of an artifact, there is one
+        reader = tf.train.load_checkpoint(f"{version}/variables/variables")
+        names = [n for n in reader.get_variable_to_shape_map() if n.startswith("weights/")]
+        names.sort(key=lambda name: int(name.split("/")[1]))
+        network.set_weights([reader.get_tensor(name) for name in names])
     renew_constants(network)
     return network

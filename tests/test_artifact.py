@@ -14,6 +14,7 @@ from bigkeras.artifact import ExportError, export, export_classifier, in_float32
 from bigkeras.models import MODELS
 from bigkeras.models.pretrained import copy_weights_by_name
 from bigkeras.parity import softmax
+from bigkeras.predictions import loaded_artifact
 
 LABELS = ["cat", "犬", "a bird"]
 
@@ -219,6 +220,13 @@ def test_a_directory_in_use_is_refused_untouched(tmp_path):
     with pytest.raises(ExportError, match="not empty"):
         export_classifier(tiny_model(), Halves(), LABELS, tmp_path, examples=pictures(1))
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize("name", ["models [1]", os.fsdecode(b"caf\xe9")])
+def test_a_folder_of_any_name_is_written_and_read(tmp_path, name):
+    export_classifier(tiny_model(), Halves(), LABELS, tmp_path / name / "tiny", examples=pictures(1))
+    assert "logits" in loaded_artifact(tmp_path / name / "tiny").signatures
+    assert [path.name for path in (tmp_path / name).iterdir()] == ["tiny"]
 
 
 def test_an_empty_directory_may_be_there_and_behind_a_link(tmp_path, monkeypatch):

@@ -1,5 +1,7 @@
 """The C runtime and the Python runtime: the same answers, the same errors."""
 
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -178,6 +180,17 @@ def test_wrong_input_is_named_in_one_line(everything, runtime, signature, change
     with pytest.raises(ModelError, match=message) as caught:
         savedmodel.load(everything, runtime).run(signature, INPUTS | changes)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("name", ["photos [2024]", "back\\slash", os.fsdecode(b"caf\xe9")])
+def test_a_model_in_a_folder_of_any_name_is_loaded(models, tmp_path, runtime, name):
+    model = shutil.copytree(models / "colours", tmp_path / name / "colours")
+    for only in ((), ("logits",)):
+        assert savedmodel.load(model, runtime, only=only).runtime == runtime
+    (model / "1" / "variables" / "variables.data-00000-of-00001").unlink()
+    with pytest.raises(ModelError, match=re.escape(f"{model}/1: cannot be loaded")):
+        savedmodel.load(model, runtime)
 
 
 def test_signatures_are_read_without_tensorflow(everything):
