@@ -16,6 +16,7 @@ import re
 import shutil
 import stat
 import sys
+import tempfile
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -91,12 +92,23 @@ def standard_input() -> Iterator[Review]:
     if sys.stdin is None:
         raise ReviewError("standard input is closed")
     # What is there already, be it less than a line; the rest is not waited for.
-    start = sys.stdin.buffer.peek(LOOKED_AT) if isinstance(sys.stdin.buffer, io.BufferedReader) else b""
+    try:
+        start = sys.stdin.buffer.peek(LOOKED_AT) if isinstance(sys.stdin.buffer, io.BufferedReader) else b""
+    except OSError as error:
+        raise ReviewError(f"standard input: cannot be read: {error.strerror}") from None
     if len(start) > 3 and is_wide(start):
         raise ReviewError("standard input: UTF-16 or UTF-32, where UTF-8 is read")
     if not is_wide(start) and (not is_utf8(start) or is_foreign(start)):
         raise ReviewError("standard input: not UTF-8 text: as a file, --encoding says what it is")
+    if _line_end(start.decode("utf-8", "replace")) == "\r":
+        stream = io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8-sig", errors="surrogateescape", newline="\r")
+        return lines_of(stream, "standard input")
     return lines_of(sys.stdin.buffer, "standard input")
+
+
+def _line_end(start: str) -> str:
+    """What ends a text's lines, by its beginning: a carriage return alone, as on old Macs, where there is no other."""
+    return "\r" if "\n" not in start and re.search(r"\r[^\n]", start) else "\n"
 
 
 def objects_of(stream: TextIO, name: str, column: str | None) -> Iterator[Review]:
@@ -174,10 +186,13 @@ class Table:
             delimiter = delimiter or told[4:] or "\t"
             self.before, first = first, self.end
         bare = re.sub('"[^"]*"', "", first)  # without quoted cells, which may hold any sign
+        signs = [sign for sign in DELIMITERS if sign in bare]
+        # Names may have several of them, or go on in the next line.
+        clear = named and len(signs) < 2 and '"' not in bare
         self.delimiter = (
             delimiter
             or TABLES[Path(path).suffix.lower()]
-            or (max(DELIMITERS, key=bare.count) if named else regular_delimiter(start))
+            or ((signs or DELIMITERS)[0] if clear else regular_delimiter(start))
         )
         # A TSV has no quotes, but spreadsheets write some that have.
         self.plain = self.delimiter == "\t" and not has_quotes(start[len(self.before) :])
@@ -233,7 +248,7 @@ class Table:
             if chosen == "utf-8":
                 chosen = "utf-8-sig"  # which reads texts without its mark, too
             errors = "surrogateescape" if chosen.startswith("utf-8") else "replace"
-            newline = "" if table else "\n"  # a table's cells may hold ends of lines
+            newline = "" if table else _line_end(start.decode(chosen, "replace"))  # of a table's cells any may be part
             return kept.enter_context(io.TextIOWrapper(file, encoding=chosen, errors=errors, newline=newline))
         except OSError as error:
             raise ReviewError(f"{path}: cannot be read: {error.strerror}") from None
@@ -350,20 +365,44 @@ def replaced(path: str) -> Iterator[Path]:
             raise ReviewError(f"{path}: cannot be written: a link that leads to itself") from None
         # A name that is nobody's; a file of tempfile would be for its owner alone.
         beside = final.with_name(f".{os.urandom(8).hex()}.part")  # as short, since names may be long
+        only_copy = False
         try:
             if final.exists():
-                beside.touch(0o600)
-                shutil.copymode(final, beside)
+                beside = _like(final, beside)
             yield beside
             try:
                 os.replace(beside, final)
             except OSError:
-                shutil.copyfile(beside, final)
+                only_copy = True
+                _copied(beside, final)
+                only_copy = False
         finally:
-            with contextlib.suppress(OSError):
-                beside.unlink(missing_ok=True)
+            if not only_copy:
+                with contextlib.suppress(OSError):
+                    beside.unlink(missing_ok=True)
     except OSError as error:
         raise ReviewError(f"{path}: cannot be written: {error.strerror}") from None
+
+
+def _like(final: Path, beside: Path) -> Path:
+    """`beside`, made with the mode of a file; where its folder takes none, but it may be written itself, another."""
+    try:
+        beside.touch(0o600)
+    except OSError:
+        if not os.access(final, os.W_OK):
+            raise
+        number, name = tempfile.mkstemp(suffix=".part")
+        os.close(number)
+        return Path(name)
+    shutil.copymode(final, beside)
+    return beside
+
+
+def _copied(whole: Path, final: Path) -> None:
+    try:
+        shutil.copyfile(whole, final)
+    except OSError as error:
+        raise ReviewError(f"{final}: cannot be written: {error.strerror}; all of it is in {whole}") from None
 
 
 def _usual_column(names: list[str], where: str, kind: str) -> str | None:

@@ -159,10 +159,17 @@ def _check(directory: Path, model: "CModel | PythonModel", explain: bool) -> Non
         raise ModelError(f"{directory}: cannot explain: it has no signature explain")
 
 
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
 def _decision(directory: Path) -> Callable[[Result], Result]:
     """A function that puts the class in front that a tuned threshold, in metrics.json, decides for.
 
-    Raises ModelError where none is there.
+    Raises ModelError where none is there, or one of another version.
     """
     from apps.savedmodel import ModelError, version_directory
 
@@ -170,6 +177,11 @@ def _decision(directory: Path) -> Callable[[Result], Result]:
     # Beside a version that is kept elsewhere; or beside what a link to a version leads to.
     beside = Path(os.path.abspath(version)).parent, version.resolve().parent
     folder = next((place for place in beside if (place / "metrics.json").is_file()), beside[0])
+    versions = [d for d in folder.glob("[0-9]*") if d.name.isdecimal() and (d / "saved_model.pb").is_file()]
+    newest = max(versions, key=lambda place: int(place.name), default=version)
+    own = version / "assets" / "labels.txt"
+    if newest.resolve() != version.resolve() or (own.is_file() and own.read_bytes() != _bytes(folder / "labels.txt")):
+        raise ModelError(f"{version}: --tuned: the threshold in {folder}/metrics.json is that of another version")
     try:
         threshold = float(json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["threshold"])
         # Not splitlines: a label may hold one of the other separators that Unicode knows.

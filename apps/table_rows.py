@@ -6,6 +6,7 @@ bigkeras/data/rows.py reads a whole table so to train on it; an app imports noth
 import collections
 import csv
 import io
+import re
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -53,7 +54,7 @@ def rows_of(
             again.extendleft(reversed(taken[1:]))
             taken, row = taken[:1], [taken[0].rstrip("\r\n")]
         else:
-            width = width or len(row)
+            width = width or (len(row) if any(cell.strip() for cell in row) else 0)
         yield number, row, unclosed
         number += len(taken)
 
@@ -82,6 +83,8 @@ def _is_stray(lines: list[str], cells: int, delimiter: str) -> bool:
     """
     if len(lines) < 2 or any(line.count(delimiter) + 1 < cells for line in lines if line.strip()):
         return False
+    closed = re.compile(rf'" +(?={re.escape(delimiter)}|\r?\n|$)')  # a space after the mark is none of the cell's end
+    lines = [closed.sub('"', line) for line in lines]
     try:
         return not list(csv.reader(lines, delimiter=delimiter, strict=True))
     except csv.Error:

@@ -294,7 +294,9 @@ def _report(results: Results, options: argparse.Namespace) -> int:
     """Writes each translation as it comes; the exit status."""
     status, number = 0, 0
     live = is_live(options.texts, options.file)
-    with written(options.output, None, plain=False) as out:
+    # A terminal shows its own encoding; what is piped or kept is UTF-8.
+    shown = options.output is None and sys.stdout is not None and sys.stdout.isatty()
+    with written(options.output, None, plain=shown and not options.json) as out:
         for number, (line, result) in enumerate(results, 1):
             if isinstance(result, str):
                 status = 1

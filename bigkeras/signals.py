@@ -119,10 +119,11 @@ def signals() -> Iterator[list[int]]:
         signal.signal(signum, signal.SIG_IGN if signum == signal.SIGHUP else before[signum])
 
     try:
-        # Of a closed terminal, where nobody has it ignored (nohup).
+        # Of a closed terminal where nobody has it ignored (nohup), as a script has SIGINT of what it starts with &.
         hung_up = [signal.SIGHUP] if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL else []
         for number in (signal.SIGINT, signal.SIGTERM, *hung_up):
-            before[number] = signal.signal(number, note)
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, note)
     except ValueError:
         pass  # not the main thread: signals are the caller's
     try:

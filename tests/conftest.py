@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -21,6 +22,11 @@ os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ["MPLBACKEND"] = "Agg"
 if "BIGKERAS_DATA" not in os.environ and (ROOT.parent / "shared" / "data").is_dir():
     os.environ["BIGKERAS_DATA"] = str(ROOT.parent / "shared" / "data")
+
+
+# A script that starts the tests with & has SIGINT ignored, in processes that tests start and interrupt, too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Result(NamedTuple):

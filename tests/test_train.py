@@ -207,6 +207,16 @@ def test_an_epoch_with_fewer_steps_than_were_done_is_refused(tmp_path):
         control.Control.resume(of_fewer, checkpoint.Position(epoch=1, step=5))
 
 
+def test_what_a_script_starts_beside_itself_is_not_stopped_with_it():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with signals() as asked:
+            signal.raise_signal(signal.SIGINT)
+        assert not asked and signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("ignored", [False, True])
 def test_a_closed_terminal_asks_to_stop_unless_nobody_wants_to_hear_of_it(ignored):
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)

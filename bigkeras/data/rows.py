@@ -4,6 +4,7 @@ import csv
 import io
 import itertools
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
@@ -180,6 +181,8 @@ def _is_stray(lines: list[str], cells: int, delimiter: str) -> bool:
     """
     if len(lines) < 2 or any(line.count(delimiter) + 1 < cells for line in lines if line.strip()):
         return False
+    closed = re.compile(rf'" +(?={re.escape(delimiter)}|\r?\n|$)')  # a space after the mark is none of the cell's end
+    lines = [closed.sub('"', line) for line in lines]
     try:
         return not list(csv.reader(lines, delimiter=delimiter, strict=True))
     except csv.Error:

@@ -5,9 +5,13 @@ import csv
 import errno
 import io
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -127,6 +131,34 @@ def test_a_file_that_cannot_be_replaced_is_written(tmp_path, monkeypatch):
     assert path.read_text() == "answers" and [p.name for p in tmp_path.iterdir()] == ["mounted.csv"]
 
 
+def test_where_a_file_can_be_neither_replaced_nor_written_all_stays_beside_it(tmp_path, monkeypatch):
+    def refuse(old, new):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "replace", refuse)
+    monkeypatch.setattr(shutil, "copyfile", refuse)
+    path = tmp_path / "mounted.csv"
+    path.touch()
+    told = r"No space left on device; all of it is in .*\.part"
+    with pytest.raises(ReviewError, match=told) as error, replaced(str(path)) as place:
+        place.write_text("answers")
+    assert Path(str(error.value).rpartition(" ")[2]).read_text() == "answers"
+
+
+def test_a_file_in_a_folder_that_takes_no_other_is_written(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    path = tmp_path / "o.csv"
+    path.write_text("before")
+    monkeypatch.setattr(Path, "touch", refuse)
+    monkeypatch.setattr(os, "replace", refuse)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with replaced(str(path)) as place:
+        place.write_text("answers")
+    assert path.read_text() == "answers" and [p.name for p in tmp_path.iterdir()] == ["o.csv"]
+
+
 def test_a_file_is_replaced_and_none_beside_it_and_others_may_read_it_as_ever(tmp_path):
     beside = tmp_path / "kept.txt.part"
     beside.write_text("in")
@@ -194,6 +226,27 @@ def test_quotation_marks_behind_a_space_quote_where_most_rows_have_them(tmp_path
     found, copy = rows(tmp_path / "t.csv", '"id", "review"\n"1", "good, yes"\n"2", "two\nlines"\n')
     assert [text for _, text, _ in found] == ["good, yes", "two\nlines"]
     assert copy.splitlines()[1] == '1,"good, yes",x,1'
+
+
+def test_a_row_of_several_lines_is_whole_with_a_space_after_its_mark_or_a_blank_line_before(tmp_path):
+    found, _ = rows(tmp_path / "t.csv", 'id,review,stars\n1,"nice, warm\nplace, cosy" ,5\n2,fine,4\n')
+    assert [(text, problem) for _, text, problem in found] == [("nice, warm\nplace, cosy ", ""), ("fine", "")]
+    found, _ = rows(tmp_path / "t.csv", '   \nid,review\n1,"two\nlines" and more\n2,fine\n')
+    assert [(text, problem) for _, text, problem in found] == [("two\nlines and more", ""), ("fine", "")]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "Review, free text;Stars\nNice, but the soup was cold;1\nGood;5\nSo, so;3\n",
+        '"Review, free\ntext";Stars\n"Nice, but the soup was cold";1\nGood;5\nSo, so;3\n',
+    ],
+)
+def test_names_with_other_signs_do_not_part_a_table(content, tmp_path):
+    (tmp_path / "t.csv").write_text(content)
+    with contextlib.ExitStack() as files:
+        table = Table(str(tmp_path / "t.csv"), None, None, content.partition(";")[0].strip('"'), files)
+        assert [review.text for review in table] == ["Nice, but the soup was cold", "Good", "So, so"]
 
 
 def test_a_mark_that_is_never_closed_in_a_first_row_without_names_costs_its_line_only(tmp_path):
@@ -336,6 +389,25 @@ def test_standard_input_of_another_encoding_is_told(text, encoding, told, monkey
     monkeypatch.setattr("sys.stdin", stream)
     with pytest.raises(ReviewError, match=f"standard input: {told}"):
         standard_input()
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_lines_of_old_macs_end_with_a_carriage_return(tmp_path, encoding, monkeypatch):
+    (tmp_path / "mac.txt").write_bytes("good film\rbad film\r".encode(encoding))
+    with contextlib.ExitStack() as files:
+        found = lines_of(Table.open(str(tmp_path / "mac.txt"), None, files), "mac.txt")
+        assert [line.text for line in found] == ["good film", "bad film"]
+    if encoding == "utf-8":
+        with open(tmp_path / "mac.txt", encoding="utf-8") as stream:
+            monkeypatch.setattr(sys, "stdin", stream)
+            assert [line.text for line in standard_input()] == ["good film", "bad film"]
+
+
+def test_a_standard_input_that_cannot_be_read_is_told_as_such(monkeypatch):
+    with open(os.devnull, "w") as file, open(os.dup(file.fileno()), "rb", closefd=True) as unreadable:
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=unreadable))
+        with pytest.raises(ReviewError, match="standard input: cannot be read: Bad file descriptor"):
+            standard_input()
 
 
 def test_excels_first_line_tells_what_parts_the_columns_and_is_kept(tmp_path):

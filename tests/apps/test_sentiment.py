@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -188,6 +189,14 @@ def test_two_classes_can_be_decided_at_the_threshold_tuned_on_validation(app, mo
     done = app("good", "--tuned")
     assert (done.returncode, done.stderr.decode().count("\n")) == (1, 1)
     assert "--tuned: no threshold stands in its metrics.json" in done.stderr.decode()
+    shutil.copytree(tmp_path / "words-1", tmp_path / "tuned" / "2")
+    assert app("good", "--tuned", model=tmp_path / "tuned").returncode == 0
+    told = "--tuned: the threshold in .*tuned/metrics.json is that of another version"
+    done = app("good", "--tuned", model=tmp_path / "tuned" / "1")
+    assert done.returncode == 1 and re.search(told, done.stderr.decode())
+    (tmp_path / "tuned" / "labels.txt").write_text("one\nother\n")
+    done = app("good", "--tuned", model=tmp_path / "tuned")
+    assert done.returncode == 1 and re.search(told, done.stderr.decode())
 
 
 SHIPPED = {
