@@ -107,13 +107,18 @@ def known_before(recipe: Recipe, found: Found) -> list[str]:
     for setting in EARLIER_RUNS:
         named = getattr(recipe, setting)
         folder = origin_folder(expanded(named)) if named else None
-        if not folder or not all((folder / name).is_file() for name in (DATA_FILE, "recipe.json")):
+        if not folder or not (folder / "recipe.json").is_file():
             continue
-        earlier, before = load(folder), read_json(folder / DATA_FILE)
+        earlier = load(folder)
+        if not (folder / DATA_FILE).is_file():  # some shipped models have none
+            if _same_unparted(earlier, recipe) and not same_data(earlier, recipe):
+                told = f"{setting}={named}: learned from this data, which was perhaps parted otherwise"
+                lines.append(f"{told}: what it knows of what is held out here makes scores too good")
+            continue
+        before = read_json(folder / DATA_FILE)
         if setting != "start_from" and recipe.task.name == "translation" and not same_data(earlier, recipe):
             continue  # which is said where it is opened
-        same = earlier.data.name == recipe.data.name and _unparted(earlier) == _unparted(recipe)
-        same = same or any(before.get(part) == values for part, values in found.items())
+        same = _same_unparted(earlier, recipe) or any(before.get(part) == values for part, values in found.items())
         others = [part for part, values in held.items() if before.get(part) != values]
         if earlier.learn_validation and "validation" in held and not others:
             others = ["validation"]
@@ -123,9 +128,10 @@ def known_before(recipe: Recipe, found: Found) -> list[str]:
     return lines
 
 
-def _unparted(recipe: Recipe) -> dict[str, Any]:
-    """What a recipe says of its data but how it is parted."""
-    return {name: value for name, value in whole_data(recipe).items() if name not in PARTING}
+def _same_unparted(one: Recipe, other: Recipe) -> bool:
+    """Whether two recipes say the same of their data but how it is parted."""
+    first, second = ({k: v for k, v in whole_data(recipe).items() if k not in PARTING} for recipe in (one, other))
+    return one.data.name == other.data.name and first == second
 
 
 def check_alike(workers: Workers, recipe: Recipe, found: Found) -> None:

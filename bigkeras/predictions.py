@@ -99,6 +99,10 @@ def predict_source(predict: Predict, source: Source, task: Task, worst: int = 16
         raise DataError(f"none of {len(source):,} examples can be read; the first, {name}: {why}")
     order = np.argsort(seen)
     seen, probabilities = seen[order], np.concatenate(answers)[order]
+    broken = np.flatnonzero(~np.isfinite(probabilities).all(1))
+    if len(broken):
+        told = f"{len(broken):,} of {len(seen):,} examples, such as {source.name(int(seen[broken[0]]))}"
+        raise RunError(f"the model's answers to {told} are no numbers: train with another precision, or a lower rate")
     labels = source.labels[seen]
     mistakes = [
         (task.shown(source, int(seen[i])), int(labels[i]), probabilities[i])

@@ -145,11 +145,18 @@ def _tuned(frozen: Recipe, examples: int) -> Recipe:
         claim="EfficientNet-Lite0 with its ImageNet weights, its last stages fine-tuned",
         start_from=frozen.name,
         freeze_until="stage5",
-        augmentation=(Choice("flip"), Choice("random_resized_crop", {"minimum_area": 0.5})),
+        augmentation=(Choice("flip"), _crop(frozen)),
         optimizer=Choice("adamw", {"learning_rate": 3e-4, "weight_decay": 0.05}),
         schedule=Choice("cosine", {"warmup_epochs": 1.0}),
         epochs=_epochs(TUNED_LOOKS * 224**2 / pixels, examples, 2, 15),
     )
+
+
+def _crop(frozen: Recipe) -> Choice:
+    """Parts of the pictures; of those that are to keep their shape, shifts alone."""
+    if frozen.task.args.get("resize") == "pad":
+        return Choice("crop", {"padding": max(1, frozen.task.args["height"] // 16)})
+    return Choice("random_resized_crop", {"minimum_area": 0.5})
 
 
 def fit_best(recipe: Recipe, directory: Path, splits: Splits, fit: Any, log: Any) -> dict[str, Any]:

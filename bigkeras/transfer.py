@@ -174,6 +174,8 @@ def artifact_model(directory: Path) -> keras.Model:
     from bigkeras.tasks import load_task
 
     recipe = load(directory)
+    if recipe.model.name not in MODELS:
+        raise ValueError(f"its model {recipe.model.name} is one of your own: take its run's directory, or best.keras")
     arguments = load_task(directory, read_labels(directory)).model_arguments
     # Weights that it began with may not be at hand here, and are not wanted.
     own = {name: value for name, value in recipe.model.args.items() if name != "weights"}

@@ -171,6 +171,11 @@ def test_a_run_that_starts_from_one_that_knows_its_held_out_examples_says_so(ear
     (directory / "recipe.json").write_text(RECIPE.override(learn_validation=True).to_json())
     (line,) = known_before(recipe, found)
     assert "the validation split" in line
+    # A shipped model may not say what it has learned.
+    (directory / "data.json").unlink()
+    assert known_before(recipe, found) == []
+    (line,) = known_before(recipe.override(**{"data.validation": 0.3}), found)
+    assert line.startswith(f"start_from={directory}: learned from this data, which was perhaps parted otherwise")
 
 
 def test_a_run_does_not_lie_in_the_texts_that_it_learns_from(tmp_path):

@@ -12,7 +12,7 @@ from bigkeras import evaluation
 from bigkeras.data.source import ArraySource, DataError, FileSource, Splits, joined
 from bigkeras.evaluation import is_artifact, numbered
 from bigkeras.predictions import AVERAGES, predict_source
-from bigkeras.run import saved_version
+from bigkeras.run import RunError, saved_version
 from bigkeras.tasks.classification import ImageClassification
 from bigkeras.tasks.images import ImagePreprocessor
 
@@ -53,6 +53,13 @@ def test_pictures_of_which_none_can_be_read_are_one_line(tmp_path):
     task = ImageClassification(ImagePreprocessor(height=4, width=4, channels=1), ("a", "b"), ())
     with pytest.raises(DataError, match=r"none of 1 examples can be read; the first, .*a\.png: "):
         predict_source(lambda x: np.full((len(x), 2), 0.5), source, task)
+
+
+def test_answers_that_are_no_numbers_are_one_line():
+    source = ArraySource({"image": np.zeros((3, 4, 4, 1), np.uint8)}, [0, 1, 0], "pictures")
+    task = ImageClassification(ImagePreprocessor(height=4, width=4, channels=1), ("a", "b"), ())
+    with pytest.raises(RunError, match=r"answers to 3 of 3 examples, such as pictures\[0\] are no numbers"):
+        predict_source(lambda x: np.full((len(x), 2), np.nan), source, task)
 
 
 def test_all_of_a_data_set_are_its_parts_one_after_the_other():

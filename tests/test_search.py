@@ -87,6 +87,13 @@ def test_what_is_asked_of_checkpoints_holds_for_every_candidate():
     assert {r.on_checkpoint_error for r in search.candidates(asked, splits(32, 32, 3))} == {"go on"}
 
 
+@pytest.mark.parametrize(("resize", "name"), [("pad", "crop"), ("stretch", "random_resized_crop")])
+def test_pictures_that_keep_their_shape_are_shifted_and_not_cut(resize, name, monkeypatch):
+    monkeypatch.setattr(search, "has_imagenet", lambda: True)
+    asked = FOLDER.override(**{"task.resize": resize})
+    assert search.candidates(asked, splits(300, 400, 3))[-1].augmentation[-1].name == name
+
+
 def test_a_refusal_names_a_model_of_the_task():
     with pytest.raises(RecipeError, match="name a model, as --set model=text_cnn"):
         check_recipe(TEXTS.override(epochs=3))

@@ -21,6 +21,7 @@ import psutil
 import pytest
 
 from bigkeras import checkpoint, control, runtime, train
+from bigkeras.artifact import export
 from bigkeras.checks import check_data
 from bigkeras.control import Diverged
 from bigkeras.data.source import DataError
@@ -620,6 +621,10 @@ def test_a_model_of_ones_own_trains_under_its_name(tmp_path):
         recipe = TINY.override(**{"model": Choice(name, args), "epochs": 1})
         fit(recipe, tmp_path / name, model=mine, log=QUIET)
         assert weights(tmp_path / name)[0].shape == (64, args.get("units", 4))
+    export(tmp_path / "mine", tmp_path / "exported")
+    recipe = TINY.override(**{"model": Choice("mine"), "start_from": str(tmp_path / "exported")})
+    with pytest.raises(RecipeError, match="its model mine is one of your own: take its run's directory"):
+        fit(recipe, tmp_path / "more", model=mine, log=QUIET)
 
 
 def test_layers_at_the_input_adapt_to_it_and_those_further_in_stay(tmp_path):

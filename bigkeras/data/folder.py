@@ -41,7 +41,13 @@ def image_folder(
         limit_train=limit_train,
         keys=contents(paths) if len(paths) <= COMPARED else None,
     )
-    return all_told(replace(splits, ignored=(*ignored, *splits.ignored)))
+    return all_told(replace(splits, ignored=(*ignored, *splits.ignored), found=copies_told(splits, len(paths))))
+
+
+def copies_told(splits: Splits, pictures: int) -> str:
+    """What is said of splits of so many pictures: of more than COMPARED, that copies were not looked for, too."""
+    told = f"{pictures:,} pictures: copies among them, which may stand in several splits, are not looked for"
+    return "; ".join(filter(None, (splits.found, told if pictures > COMPARED else "")))
 
 
 def _size(path: str) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from bigkeras.data.files import SPLIT, SPLIT_NAMES, expanded, file_splits, split_place
-from bigkeras.data.folder import COMPARED, contents
+from bigkeras.data.folder import COMPARED, contents, copies_told
 from bigkeras.data.source import DataError, Splits, all_told
 
 
@@ -72,7 +72,7 @@ def image_table(
         limit_train=limit_train,
         keys=contents(paths) if len(paths) <= COMPARED else paths,
     )
-    return all_told(replace(splits, ignored=(*ignored, *splits.ignored)))
+    return all_told(replace(splits, ignored=(*ignored, *splits.ignored), found=copies_told(splits, len(paths))))
 
 
 def _rows(path: Path) -> tuple[list[int], list[list[str]]]:

@@ -169,6 +169,8 @@ def image_classification(
         raise DataError(f"task.crop_fraction={crop_fraction}: above 0, to 1")
     if crop_fraction != 1 and resize != "crop":
         raise DataError(f"task.crop_fraction={crop_fraction}: is for task.resize=crop, not for {resize}")
+    if resize == "pad" and any(choice.name in EXAMPLE for choice in augmentation):
+        raise DataError("task.resize=pad: random_resized_crop stretches its parts: take crop, or task.resize=stretch")
     shapes, found = survey(splits.train)
     if height is None or width is None:
         most = 2**31 if splits.train.batched else MOST_FOUND

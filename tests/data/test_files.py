@@ -77,6 +77,16 @@ def test_copies_of_a_picture_in_a_table_come_to_one_split(animals):
         assert sum(map(len, parts)) == 20
 
 
+@pytest.mark.parametrize("read", [image_folder, image_table])
+def test_of_very_many_pictures_it_is_told_that_copies_are_not_looked_for(read, animals, monkeypatch):
+    rows = [f"{path.relative_to(animals)},{path.parent.name}" for path in sorted(animals.rglob("*.png"))]
+    file = table(animals, "\n".join(["path,label", *rows]))
+    for module in ("folder", "table"):
+        monkeypatch.setattr(f"bigkeras.data.{module}.COMPARED", 19)
+    splits = read(directory=str(animals)) if read is image_folder else read(file=file)
+    assert splits.found.startswith("20 pictures: copies among them")
+
+
 @pytest.mark.parametrize("others", [("test",), ("valid", "test")])
 def test_copies_in_the_parts_that_the_data_itself_has_are_told(others, animals, tmp_path_factory):
     root = tmp_path_factory.mktemp("layout")

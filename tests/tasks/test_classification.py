@@ -96,6 +96,11 @@ def test_one_side_alone_means_a_square(side):
     assert image_classification(splits(3)).preprocessor.shape == (9, 7, 3)
 
 
+def test_pictures_that_keep_their_shape_are_not_stretched_in_training():
+    with pytest.raises(DataError, match=r"task\.resize=pad: random_resized_crop stretches its parts"):
+        image_classification(splits(3), (Choice("random_resized_crop"),), resize="pad")
+
+
 def test_arrays_that_are_resized_are_looked_at_in_part(monkeypatch):
     monkeypatch.setattr(classification, "SAMPLE", 2)
     monkeypatch.setattr(classification, "RESIZED_BYTES", 3 * 5 * 5 * 3)
