@@ -57,7 +57,9 @@ def diversified(
     new = {pair.name for pair in made}
     learned = [pair for pair in clean if pair.name in new]
     held = [(pair.name, "its source sentence is held out") for pair in learned if source_key(pair.source) in held_out]
-    ignored = [item for item in left_out if item[0] in new] + held
+    untold = {pair.name for pair in made if not (pair.source and pair.target)}
+    none = "has no translation by it: longer than it reads, or none was found"
+    ignored = [(name, none if name in untold else why) for name, why in left_out if name in new] + held
     learned = [pair for pair in learned if source_key(pair.source) not in held_out]
     if not learned:
         name, why = ignored[0]

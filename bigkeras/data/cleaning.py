@@ -46,6 +46,10 @@ LANGUAGES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("ar", "fa", "ur"), ("Arabic",)),
     **dict.fromkeys(("hi", "mr", "ne"), ("Devanagari",)),
     **{"bn": ("Bengali",), "ta": ("Tamil",), "zh": ("Han",), "ja": ("Han", "Kana"), "ko": ("Hangul", "Han")},
+    **dict.fromkeys(("af", "cy", "eu", "ga", "gl", "is", "la", "lb", "mt", "sq", "tl", "yo", "zu", "bs"), ("Latin",)),
+    # Of several scripts, or of one that is not counted here: those of the texts.
+    **dict.fromkeys(("sr", "az", "kk", "ky", "mn", "tg", "tt", "uz", "ku", "ps", "yi", "te", "ml", "kn", "gu"), ()),
+    **dict.fromkeys(("pa", "si", "km", "lo", "my", "am"), ()),
 }
 # The same languages by three letters (ISO 639-2 and 639-3), as files of OPUS and Tatoeba are named.
 THREE_LETTERS_OF = """
@@ -53,7 +57,9 @@ en eng, de deu/ger, fr fra/fre, es spa, it ita, pt por, nl nld/dut, sv swe, da d
 cs ces/cze, sk slk/slo, hu hun, ro ron/rum, hr hrv, sl slv, et est, lv lav, lt lit, tr tur, vi vie, id ind,
 ms msa/may, sw swa, ca cat, eo epo, ru rus, uk ukr, bg bul, be bel, mk mkd/mac, el ell/gre, hy hye/arm,
 he heb, th tha, ka kat/geo, ar ara, fa fas/per, ur urd, hi hin, mr mar, ne nep, bn ben, ta tam,
-zh zho/chi/cmn, ja jpn, ko kor
+zh zho/chi/cmn, ja jpn, ko kor, af afr, cy cym/wel, eu eus/baq, ga gle, gl glg, is isl/ice, la lat, lb ltz, mt mlt,
+sq sqi/alb, tl tgl, yo yor, zu zul, bs bos, sr srp, az aze, kk kaz, ky kir, mn mon, tg tgk, tt tat, uz uzb, ku kur,
+ps pus, yi yid, te tel, ml mal, kn kan, gu guj, pa pan, si sin, km khm, lo lao, my mya/bur, am amh
 """
 THREE_LETTERS = {
     three: two for two, threes in map(str.split, THREE_LETTERS_OF.split(",")) for three in threes.split("/")

@@ -4,7 +4,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from bigkeras.data.cleaning import LANGUAGES, SAMPLE, Pair, base, check_order, code, tidy
+from bigkeras.data.cleaning import LANGUAGES, SAMPLE, Pair, base, check_order, tidy
 from bigkeras.data.corpora import unpacked
 from bigkeras.data.encoding import decoded
 from bigkeras.data.files import expanded
@@ -44,7 +44,10 @@ def translation_pairs(
     """
     path = expanded(file)
     lines = _lines(path, encoding)
-    columns, languages, first = _columns(path, lines[0], source, target, (source_language, target_language))
+    blank = next(place for place, line in enumerate(lines) if line.strip())
+    top = lines[blank]
+    columns, languages, named = _columns(path, top, source, target, (source_language, target_language))
+    first = blank + named
     pairs, bad, ignored = [], [], []
     usual = _usual_columns(lines)
     for number, line in enumerate(lines[first:], first + 1):
@@ -62,7 +65,7 @@ def translation_pairs(
     if len(bad) > len(pairs):
         name, why = bad[0]
         raise DataError(f"{name}: {why}: a pair a line, source and target parted by a tab; {len(bad)} lines are so")
-    if lines[0].count("\t") > 1:  # of two columns, there is no other to name
+    if top.count("\t") > 1:  # of two columns, there is no other to name
         _check_letters(pairs, columns, path)
     advice = f"--set data.source={columns[1] + 1} --set data.target={columns[0] + 1}"
     if languages != (source_language, target_language):  # they would go with the columns
@@ -210,5 +213,5 @@ def _number(column: int | str) -> int | None:
 
 
 def _is_language(name: str) -> bool:
-    # Not a sentence that begins a file, such as "No", nor a word of a list, such as "cat": Catalan.
-    return (name.isupper() or name[:2] == name[:2].lower()) and code(name).partition("-")[0] in LANGUAGES
+    # Not a sentence that begins a file, such as "No"; a word of a list, such as "cat", stands beside one that is none.
+    return (name.isupper() or name[:2] == name[:2].lower()) and base(name) in LANGUAGES

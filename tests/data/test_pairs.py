@@ -241,6 +241,12 @@ def test_names_of_languages_in_each_others_place_are_told_with_what_mends_it(tmp
     assert len(every(DATASETS["aligned_files"](**files, **said))) == 40
 
 
+@pytest.mark.parametrize("head", ["en\tsr", "\n  \nen\tde", "\nsource\ttarget", "srp\tis"])
+def test_a_first_line_of_any_languages_names_the_columns_behind_blank_ones_too(tmp_path, head):
+    splits = DATASETS["translation_pairs"](file=table(tmp_path / "p.tsv", GOOD, head=f"{head}\n"))
+    assert sorted(every(splits)) == sorted(source for source, _ in GOOD) and not splits.bad
+
+
 @pytest.mark.parametrize("head", ["target\tsource", "Translation\tsrc", "译文\t原文"])
 def test_a_first_line_that_names_the_target_first_is_heeded(tmp_path, head):
     file = table(tmp_path / "p.tsv", [(t, s) for s, t in GOOD], head=f"{head}\n")
