@@ -287,6 +287,15 @@ def test_own_texts_are_scored_beside_a_linear_machine_on_the_same_split(tmp_path
     assert "\n".join(own_texts.markdown(written)) in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", ["imdb-endings", "waimai"])
+def test_a_sample_is_a_table_of_the_published_reviews(name, has_data, tmp_path, monkeypatch):
+    monkeypatch.setitem(own_texts.SAMPLES, name, (own_texts.SAMPLES[name][0], 50, *own_texts.SAMPLES[name][2:]))
+    found = own_texts.split(own_texts.sample(name, tmp_path), own_texts.PARTED[name])
+    assert sum(len(texts) for texts, _ in found.values()) == 50 and set(found["test"][1]) == {0, 1}
+    texts = [text for some, _ in found.values() for text in some]
+    assert not any("<br" in text for text in texts) and len(set(texts)) > 45
+
+
 @pytest.mark.parametrize(
     ("check", "text"),
     [
