@@ -4,6 +4,7 @@ import copy
 import csv
 import inspect
 import os
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from bigkeras.data.cleaning import other_languages
 from bigkeras.data.corpora import NOT_PINNED
 from bigkeras.data.files import expanded
 from bigkeras.data.fingerprint import DATA_FILE, fingerprints, other_data
+from bigkeras.data.pair_splits import all_pairs
 from bigkeras.data.source import ArraySource, DataError, Source, Splits, joined
 from bigkeras.data.text_table import whole_number
 from bigkeras.masked_evaluation import MaskedScores, score_hidden, write_masked_report
@@ -82,7 +84,7 @@ def evaluate(
     if elsewhere and recipe.learn_validation and not _is_known(path, splits):
         recipe = replace(recipe, learn_validation=False)
         splits = recipe_splits(recipe)
-    source = joined(splits) if split == "all" else getattr(splits, split)
+    source = _all(splits) if split == "all" else getattr(splits, split)
     if source is None and split == "validation" and recipe.learn_validation:
         raise RunError(f"{path}: has learned from its validation split, which says nothing of it; name another")
     if source is None or not len(source):
@@ -271,6 +273,11 @@ def absolute_data(recipe: Recipe) -> Recipe:
     return replace(recipe, data=Choice(recipe.data.name, {**args, **whole}))
 
 
+def _all(splits: Splits) -> Source:
+    pairs = isinstance(splits.train, ArraySource) and "target" in splits.train.columns
+    return all_pairs(splits) if pairs else joined(splits)
+
+
 def numbered(source: Source, names: tuple[str, ...], wanted: tuple[str, ...]) -> Source:
     """The source with its labels, places in `names`, as places in `wanted`.
 
@@ -281,7 +288,10 @@ def numbered(source: Source, names: tuple[str, ...], wanted: tuple[str, ...]) ->
     numbered_as = {name: number for number, name in enumerate(wanted)}
     # Another table may write 1 as 1.0.
     whole = {whole_number(name): number for number, name in enumerate(wanted)}
-    places = [numbered_as.get(name, whole.get(whole_number(name), -1)) for name in names]
+    # Or True as true, where only one class of the model's is written so.
+    small = Counter(name.casefold() for name in wanted)
+    folded = {name.casefold(): number for number, name in enumerate(wanted) if small[name.casefold()] == 1}
+    places = [numbered_as.get(name, whole.get(whole_number(name), folded.get(name.casefold(), -1))) for name in names]
     numbers = np.array(places, np.int32)[source.labels]
     if (numbers < 0).any():
         first = int((numbers < 0).argmax())

@@ -116,6 +116,9 @@ def _fit(
     )
 
 
+OF_ONE = "; --strategy one takes a single one"
+
+
 def _check_divides(recipe: Recipe, machine: runtime.Machine) -> None:
     """Raises RecipeError for batches that the devices cannot share evenly."""
     devices, parts = data_devices(machine), recipe.micro_batches
@@ -123,10 +126,12 @@ def _check_divides(recipe: Recipe, machine: runtime.Machine) -> None:
     # Of pairs, batch_size counts tokens; their number in a batch is a multiple of ROWS.
     if recipe.task.name == "translation":
         if ROWS % (devices * parts):
-            raise RecipeError(f"batches of {ROWS} pairs, or a multiple, do not divide over {over}")
+            raise RecipeError(f"batches of {ROWS} pairs, or a multiple, do not divide over {over}{OF_ONE}")
     elif recipe.batch_size % (devices * parts):
         near = max(1, recipe.batch_size // (devices * parts)) * devices * parts
-        raise RecipeError(f"batch_size={recipe.batch_size} does not divide over {over}: --set batch_size={near}")
+        raise RecipeError(
+            f"batch_size={recipe.batch_size} does not divide over {over}: --set batch_size={near}{OF_ONE}"
+        )
 
 
 def check_on_jax(recipe: Recipe) -> None:

@@ -127,7 +127,7 @@ def _run(options: argparse.Namespace, logs: Path, asked: list[int]) -> int:
             start = partial(
                 subprocess.Popen,
                 options.command,
-                env={**os.environ, **environment, **share(gpus, task, options.workers)},
+                env={**os.environ, **environment, **share(gpus, task, options.workers, options.servers)},
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -162,14 +162,16 @@ def visible_gpus(environment: Mapping[str, str]) -> list[str]:
     return list(itertools.takewhile(lambda name: name and not name.startswith("-"), names))
 
 
-def share(gpus: Sequence[str], task: Mapping[str, Any], workers: int) -> dict[str, str]:
+def share(gpus: Sequence[str], task: Mapping[str, Any], workers: int, servers: int) -> dict[str, str]:
     """The environment that gives a process its part of the GPUs, since each takes all memory that it sees.
 
-    Workers have the same number, as training in step needs; a chief, which validates, has what is left.
+    Workers have the same number, as training in step needs, and with parameter servers one at most; a chief, which
+    validates, has what is left.
     """
     if not gpus:
         return {}
     each, index = len(gpus) // workers, task["index"]
+    each = min(each, 1) if servers else each
     parts = {"worker": gpus[index * each : (index + 1) * each], "chief": gpus[workers * each :]}
     return {"CUDA_VISIBLE_DEVICES": ",".join(parts.get(task["type"], ())) or "-1"}
 

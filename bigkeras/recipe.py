@@ -34,10 +34,11 @@ class Recipe:
 
     `data` and `task` say what is read and made of it, `model`, `loss`, `augmentation`, `optimizer` and `schedule` name
     functions of DATASETS, TASKS, MODELS, LOSSES, AUGMENTATIONS, OPTIMIZERS and SCHEDULES with their arguments. `l1` and
-    `l2`: penalties of the weights' size in the loss, `clip_norm`: the longest gradient of all weights together, `ema`:
-    the share of the old average in the averaged weights, which are those that validation sees and that are kept (Polyak
-    and Juditsky 1992, here exponentially). `max_bad_fraction`: the run ends where more of the examples cannot be read.
-    `batch_size` is the global batch, whatever the number of replicas. `micro_batches` parts of it are accumulated
+    `l2`: l1 · Σ|w| + l2 · Σw² of kernels and embeddings is added to the loss. `clip_norm`: the longest gradient of all
+    weights together. `ema`: the share of the old average in the averaged weights, which are those that validation sees
+    and that are kept (Polyak and Juditsky 1992, here exponentially). `max_bad_fraction`: the run ends where more of the
+    examples cannot be read. `batch_size` is the global batch, whatever the number of replicas; of a translator it is a
+    budget of tokens: pairs times the padded length of the longer side. `micro_batches` parts of it are accumulated
     into one optimizer step. `monitor` is the validation metric that decides the best epoch; with a validation split
     of zero the last epoch is the best one. `start_from` gives the first weights (the folder of a run, of a shipped
     model or of published BERT weights, a weights file, "imagenet", "minilm" or a KerasHub preset of BERT) and

@@ -37,7 +37,7 @@ def load_splits(recipe: Recipe) -> Splits:
         where = next(filter(None, place(recipe).values()), f"data {recipe.data.name}")
         told = f"; {splits.found.removeprefix(f'{where}: ')}" if splits.found else ""
         left = f"; {len(splits.bad):,} left out, the first {splits.bad[0][0]}: {splits.bad[0][1]}" if splits.bad else ""
-        raise DataError(f"{where}: only one class, {splits.class_names[0]!r}: at least two are needed{told}{left}")
+        raise DataError(f"{where}: only one class, {splits.class_names[0][:60]!r}: at least two are needed{told}{left}")
     for name in splits.class_names:
         if not name.strip() or "\n" in name or "\r" in name:
             raise DataError(f"class {name!r}: the name of a class is one line of text: labels.txt has one a line")

@@ -387,7 +387,7 @@ def rows_once(gradient: Any) -> Any:
 
 
 def penalty(l1: float, l2: float) -> Callable[[list[Any]], Any] | None:
-    """The L1 and L2 norms of all kernels and embeddings, as a function of the trainable variables."""
+    """l1 · Σ|w| + l2 · Σw² over kernels and embeddings, as a function of the trainable variables; None for 0 and 0."""
     if not l1 and not l2:
         return None
 

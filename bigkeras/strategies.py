@@ -6,6 +6,9 @@ from typing import Any
 
 from bigkeras.runtime import Machine, MachineError, chosen, cluster, role
 
+# Where workers under Slurm listen: so many ports for each of so many jobs, below those that systems hand out.
+FIRST_PORT, JOBS, PORTS = 10_000, 200, 100
+
 
 def strategy(machine: Machine) -> Any:
     """The tf.distribute strategy of a Machine. Raises MachineError where it cannot be had."""
@@ -40,9 +43,15 @@ def _parameter_server() -> Any:
             "scripts/launch_workers N --servers M -- bigkeras train … starts a chief, N workers and M servers here"
         )
     try:
-        return tf.distribute.ParameterServerStrategy(tf.distribute.cluster_resolver.TFConfigClusterResolver())
+        made = tf.distribute.ParameterServerStrategy(tf.distribute.cluster_resolver.TFConfigClusterResolver())
     except (RuntimeError, ValueError, tf.errors.OpError) as error:
         raise MachineError(f"--strategy parameter_server: {str(error).splitlines()[0]}") from None
+    if made.num_replicas_in_sync > 1:
+        raise MachineError(
+            f"--strategy parameter_server: a worker takes one GPU, and these see {made.num_replicas_in_sync}: "
+            "CUDA_VISIBLE_DEVICES gives each its own; start a worker for each GPU"
+        )
+    return made
 
 
 @functools.cache
@@ -67,12 +76,38 @@ def worker_resolver() -> Any:
     if cluster():
         return resolvers.TFConfigClusterResolver()
     if "SLURM_STEP_NODELIST" in os.environ:
-        # Slurm itself gives every task its GPUs (--gpus-per-task): the resolver need not, and fails without GPUs.
-        tasks = int(os.environ.get("SLURM_STEP_NUM_TASKS", "1"))
-        return resolvers.SlurmClusterResolver(gpus_per_node=tasks, gpus_per_task=1, auto_set_gpu=False)
+        return _slurm_resolver()
     raise MachineError(
         "--strategy multiworker: TF_CONFIG is not set, and this is no step of Slurm; "
         "scripts/launch_workers N -- bigkeras train … starts N workers here"
+    )
+
+
+def _slurm_resolver() -> Any:
+    """The workers of this step of Slurm, a task each, with the GPUs that this one sees.
+
+    TensorFlow's own resolver sorts the nodes by name, where Slurm numbers the tasks in the order of its list (n9 before
+    n10); it takes the same ports for every job on a node, and has to be told of GPUs.
+    """
+    import tensorflow as tf
+    from tensorflow.python.distribute.cluster_resolver import slurm_cluster_resolver as slurm
+
+    said = {name: os.environ.get(f"SLURM_{name}", "") for name in ("STEP_NODELIST", "STEP_TASKS_PER_NODE", "PROCID")}
+    try:
+        hosts = slurm.expand_hostlist(said["STEP_NODELIST"])
+        tasks = slurm.expand_tasks_per_node(said["STEP_TASKS_PER_NODE"])
+        number = int(said["PROCID"])
+        port = FIRST_PORT + int(os.environ.get("SLURM_JOB_ID", "0")) % JOBS * PORTS
+        workers = [f"{host}:{port + i}" for host, count in zip(hosts, tasks, strict=True) for i in range(count)]
+    except ValueError as error:
+        told = ", ".join(f"SLURM_{name}={value!r}" for name, value in said.items())
+        raise MachineError(f"--strategy multiworker: {told}: {str(error).splitlines()[0]}; set TF_CONFIG") from None
+    return tf.distribute.cluster_resolver.SimpleClusterResolver(
+        tf.train.ClusterSpec({"worker": workers}),
+        task_type="worker",
+        task_id=number,
+        num_accelerators={"GPU": len(tf.config.get_visible_devices("GPU"))},
+        rpc_layer="grpc",
     )
 
 

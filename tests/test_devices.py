@@ -274,14 +274,20 @@ def test_auto_takes_the_parameter_servers_that_tf_config_names(monkeypatch):
     assert choose("auto") == ("parameter_server", "TF_CONFIG names parameter servers")
 
 
-def test_the_workers_of_a_slurm_step_are_found_without_gpus(monkeypatch):
-    names = {"PROCID": "2", "STEP_NUM_TASKS": "4", "STEP_NODELIST": "n[1-2]", "STEP_TASKS_PER_NODE": "2(x2)"}
+@pytest.mark.parametrize("gpus", [0, 8])
+def test_the_workers_of_a_slurm_step_stand_in_its_order_with_the_gpus_that_they_see(gpus, monkeypatch):
+    names = {"PROCID": "2", "JOB_ID": "4203", "STEP_NODELIST": "n[9-10]", "STEP_TASKS_PER_NODE": "2(x2)"}
     for name, value in names.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
     monkeypatch.delenv("TF_CONFIG", raising=False)
+    monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: [kind] * gpus)
     resolver = worker_resolver()
-    assert resolver.cluster_spec().as_dict() == {"worker": ["n1:8888", "n1:8889", "n2:8888", "n2:8889"]}
-    assert (resolver.task_type, resolver.task_id) == ("worker", 2)
+    assert resolver.cluster_spec().as_dict() == {"worker": ["n9:10300", "n9:10301", "n10:10300", "n10:10301"]}
+    assert (resolver.task_type, resolver.task_id, resolver.rpc_layer) == ("worker", 2, "grpc")
+    assert resolver.num_accelerators() == {"GPU": gpus}
+    monkeypatch.setenv("SLURM_STEP_NODELIST", "r[1-2]n[3-4]")
+    with pytest.raises(MachineError, match=r"SLURM_STEP_NODELIST='r\[1-2\]n\[3-4\]'.*; set TF_CONFIG$"):
+        worker_resolver()
 
 
 def test_replicas_draw_dropout_masks_of_their_own(two_replicas):

@@ -36,13 +36,16 @@ def test_labels_of_other_data_are_those_of_the_models_classes():
     source = ArraySource({"text": np.zeros(3)}, [1, 0, 1], ["a", "b", "c"])
     assert numbered(source, ("bad", "good"), ("awful", "bad", "good")).labels.tolist() == [2, 1, 2]
     assert source.labels.tolist() == [1, 0, 1]
-    with pytest.raises(DataError, match="a: class 'good' is none of the model's, 'bad', 'Good': 2 of 3 examples"):
-        numbered(source, ("bad", "good"), ("bad", "Good"))
+    with pytest.raises(DataError, match="a: class 'good' is none of the model's, 'bad', 'Great': 2 of 3 examples"):
+        numbered(source, ("bad", "good"), ("bad", "Great"))
 
 
 def test_another_table_may_write_whole_numbers_with_a_point():
     source = ArraySource({"text": np.zeros(3)}, [0, 1, 0], ["a", "b", "c"])
     assert numbered(source, ("0.0", "1.0"), ("0", "1", "1.50")).labels.tolist() == [0, 1, 0]
+    assert numbered(source, ("True", "false"), ("false", "true")).labels.tolist() == [1, 0, 1]
+    with pytest.raises(DataError, match="class 'yes' is none of the model's"):
+        numbered(source, ("yes", "no"), ("Yes", "YES"))
     with pytest.raises(DataError, match=r"class '1\.5' is none of the model's"):
         numbered(source, ("0", "1.5"), ("0", "1", "1.50"))
 

@@ -60,13 +60,15 @@ def test_workers_share_the_gpus_and_a_chief_has_those_that_are_left():
     gpus = visible_gpus({"CUDA_VISIBLE_DEVICES": "0, 2,GPU-5,3,-1,7"})
     assert gpus == ["0", "2", "GPU-5", "3"]
     tasks = [json.loads(values["TF_CONFIG"])["task"] for values in configurations(2, servers=1)]
-    shares = {task["type"] + str(task["index"]): share(gpus, task, 2) for task in tasks}
+    shares = {task["type"] + str(task["index"]): share(gpus, task, 2, 1) for task in tasks}
     assert shares == {
         name: {"CUDA_VISIBLE_DEVICES": seen}
-        for name, seen in {"chief0": "-1", "worker0": "0,2", "worker1": "GPU-5,3", "ps0": "-1"}.items()
+        for name, seen in {"chief0": "GPU-5,3", "worker0": "0", "worker1": "2", "ps0": "-1"}.items()
     }
-    assert [share(gpus[:3], task, 2)["CUDA_VISIBLE_DEVICES"] for task in tasks] == ["GPU-5", "0", "2", "-1"]
-    assert visible_gpus({"CUDA_VISIBLE_DEVICES": ""}) == [] and share([], tasks[0], 2) == {}
+    assert [share(gpus[:3], task, 2, 1)["CUDA_VISIBLE_DEVICES"] for task in tasks] == ["GPU-5", "0", "2", "-1"]
+    workers = [json.loads(values["TF_CONFIG"])["task"] for values in configurations(2)]
+    assert [share(gpus, task, 2, 0)["CUDA_VISIBLE_DEVICES"] for task in workers] == ["0,2", "GPU-5,3"]
+    assert visible_gpus({"CUDA_VISIBLE_DEVICES": ""}) == [] and share([], tasks[0], 2, 1) == {}
 
 
 def test_more_workers_than_gpus_are_refused(tmp_path, monkeypatch, capfd):

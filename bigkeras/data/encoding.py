@@ -17,7 +17,13 @@ MARKS = (
 ASCII = bytes(range(128))
 SAMPLE = 20_000  # bytes that tell an encoding
 # What people's tables are saved in, beside UTF-8; rarer ones can be named.
-LIKELY = ("gb18030", "big5", "cp932", "cp949", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "koi8_r")
+LIKELY = (
+    "gb18030", "big5", "cp932", "cp949", "cp874", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257",
+    "koi8_r",
+)  # fmt: skip
+
+
+EUROPEAN = ("cp1250", "cp1252", "cp1254", "cp1257")
 
 
 def decoded(data: bytes, origin: str, encoding: str | None = None) -> tuple[str, str]:
@@ -107,7 +113,16 @@ def _told_from(data: bytes) -> str:
             best = charset_normalizer.from_bytes(b"".join(whole), cp_isolation=list(LIKELY)).best()
             if best and best.encoding == encoding:
                 return encoding
+    # Hebrew's letters are small Cyrillic ones, but the last five, without which no text of Cyrillic does.
+    if (
+        high > 20
+        and not any(sample.count(byte) for byte in range(0xFB, 0x100))
+        and (sum(0xE0 <= byte <= 0xFA for byte in sample) > 0.97 * high)
+    ):
+        return "cp1255"
     best = charset_normalizer.from_bytes(sample, cp_isolation=list(LIKELY)).best()
+    if best and best.encoding in EUROPEAN and (told := _european(sample)) != "cp1252":
+        return told  # where many stand side by side, these are alike to it
     return best.encoding if best else "gb18030" if _reads(sample, "gb18030") else "cp1252"
 
 
@@ -126,6 +141,14 @@ def _european(sample: bytes) -> str:
         return "cp1250"
     if share("ő", "cp1250") > 0.02 and share("áé", "cp1250") > 0.2 and not share("ãç", "cp1252"):
         return "cp1250"
+    # Romanian ă is ã, and ţ is þ, which Portuguese has not.
+    if share("ă", "cp1250") > 0.1 and share("ţ", "cp1250") > 0.02:
+        return "cp1250"
+    # Lithuanian and Latvian: ë, ø and û, or â, ç and î, beside the ð and þ of Icelandic.
+    if min(share("ėųū", "cp1257"), share("šž", "cp1257")) > 0.1 or (
+        share("āēī", "cp1257") > 0.4 and share("šžņ", "cp1257") > 0.05
+    ):
+        return "cp1257"
     # Icelandic has ð and þ in their places, but hardly ý.
     if share("ışğ", "cp1254") > 0.2 and share("ı", "cp1254") > 0.1 and share("áíóæ", "cp1252") < 0.05:
         return "cp1254"

@@ -1,14 +1,16 @@
 """Own sentence pairs: a table with tabs, two aligned files, or a translation memory (TMX)."""
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bigkeras.data.cleaning import LANGUAGES, SAMPLE, Pair, base, check_order, tidy
+from bigkeras.data.cleaning import LANGUAGES, SAMPLE, Pair, base, can_tell, check_order, tidy
 from bigkeras.data.corpora import unpacked
 from bigkeras.data.encoding import decoded
 from bigkeras.data.files import expanded
 from bigkeras.data.pair_splits import pair_splits
+from bigkeras.data.rows import check_text
 from bigkeras.data.source import DataError, Splits
 from bigkeras.data.tmx import read_tmx
 
@@ -48,6 +50,10 @@ def translation_pairs(
     top = lines[blank]
     columns, languages, named = _columns(path, top, source, target, (source_language, target_language))
     first = blank + named
+    if named:
+        cells = [cell.strip() for cell in top.split("\t")]
+        advice = f"--set data.source={columns[1] + 1} --set data.target={columns[0] + 1} reads them the other way"
+        _check_said(f"{path}: line 1", languages, [cells[place] for place in columns if place < len(cells)], advice)
     pairs, bad, ignored = [], [], []
     usual = _usual_columns(lines)
     for number, line in enumerate(lines[first:], first + 1):
@@ -100,6 +106,7 @@ def aligned_files(
     endings = [path.name.removesuffix(".gz").rpartition(".")[2] for path in paths]
     codes = [ending if _is_code(base(ending)) and len(set(endings)) == 2 else "" for ending in endings]
     languages = (source_language or codes[0], target_language or codes[1])
+    _check_said(f"{paths[0]}: the files' names", languages, codes, "exchange file and target_file")
     pairs = [
         Pair(f"{paths[0]}:{number}", tidy(s), tidy(t)) for number, (s, t) in enumerate(zip(*sides, strict=True), 1)
     ]
@@ -109,6 +116,13 @@ def aligned_files(
     check_order(pairs, languages, str(paths[0]), advice)
     parts: dict[str, Any] = {"validation": validation, "test": test, "seed": seed, "limit_train": limit_train}
     return pair_splits(pairs, languages, origin=str(paths[0]), **parts)
+
+
+def _check_said(where: str, said: tuple[str, str], named: Sequence[str], advice: str) -> None:
+    """Raises DataError where a file names the languages the other way than was said, and no sentence could tell."""
+    there, asked = tuple(map(base, named)), tuple(map(base, said))
+    if all(map(_is_language, named)) and there == asked[::-1] != asked and not can_tell(*asked):
+        raise DataError(f"{where}: name {there[0]} and {there[1]}, said are {asked[0]} and {asked[1]}: {advice}")
 
 
 def _others_way(languages: tuple[str, str]) -> str:
@@ -149,7 +163,9 @@ def _lines(path: Path, encoding: str | None) -> list[str]:
         data = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    content, _ = decoded(unpacked(data, path) if path.suffix == ".gz" else data, str(path), encoding)
+    data = unpacked(data, path) if path.suffix == ".gz" else data
+    check_text(path, data, "lines of text, and a .gz of them,")
+    content, _ = decoded(data, str(path), encoding)
     if not content.strip():
         raise DataError(f"{path}: the file is empty: a sentence pair a line is needed")
     # Only these end a line: a sentence may hold signs that Unicode takes for ends of lines, too.

@@ -101,6 +101,19 @@ def with_references(rows: Sequence[int], pairs: Sequence[Pair], keys: Sequence[s
     return pair_source([pairs[group[0]] for group in groups.values()], references) if groups else None
 
 
+def all_pairs(splits: Splits) -> ArraySource:
+    """All sentences of a data set, each once with all its translations."""
+    pairs = []
+    for part in filter(None, (splits.train, splits.validation, splits.test)):
+        assert isinstance(part, ArraySource)
+        for i in range(len(part)):
+            known = part.columns.get("references", part.columns["target"])[i].decode().split("\n")
+            pairs += [Pair(part.name(i), part.columns["source"][i].decode(), target) for target in known]
+    whole = with_references(range(len(pairs)), pairs, [source_key(pair.source) for pair in pairs])
+    assert whole is not None
+    return whole
+
+
 def source_key(source: str) -> str:
     """What two sources have in common that count as the same sentence."""
     return " ".join(unicodedata.normalize("NFC", source.casefold()).split())

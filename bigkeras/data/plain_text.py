@@ -14,12 +14,13 @@ from bigkeras.data.files import expanded
 from bigkeras.data.folder import files_below
 from bigkeras.data.formats import read_bytes
 from bigkeras.data.reviews import imdb_parts, imdb_reviews, text_array
-from bigkeras.data.rows import bytes_of
+from bigkeras.data.rows import JSON_LINES, bytes_of, is_json
 from bigkeras.data.source import ArraySource, DataError, Splits, all_told
 from bigkeras.data.splits import check_fractions
 from bigkeras.data.text_folder import TEXT_EXTENSIONS, read_texts
 
 IMDB_ARCHIVES = ("aclImdb_unsup.tar.xz", "aclImdb_v1.tar.gz")
+TABLES = (".csv", ".tsv", ".tab", *JSON_LINES)
 READ = "a text file, a text in every line, and a folder of text files"
 BREAK = re.compile(rb"<br\s*/?>", re.IGNORECASE)
 
@@ -101,6 +102,8 @@ def _splits(named: Named, validation: float, seed: int, limit_train: int | None,
 
 def _lines(path: Path, encoding: str | None) -> tuple[Named, list[tuple[str, str]]]:
     text, _ = decoded(bytes_of(path, READ), str(path), encoding)
+    if path.suffix.lower() in TABLES or is_json(path, text):
+        raise DataError(f"{path}: a table, whose labels would be learned, too: write its texts into a .txt, one a line")
     # Not splitlines: it parts at signs that stand inside a text, too.
     lines = enumerate(re.split(r"\r\n|\n|\r", text), 1)
     return [(f"{path}:{number}", line.encode()) for number, line in lines if line.strip()], []

@@ -39,10 +39,15 @@ def bytes_of(path: Path, read: str = "CSV, TSV and JSON lines") -> bytes:
         data = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    check_text(path, data, read)
+    return data
+
+
+def check_text(path: Path, data: bytes, read: str) -> None:
+    """Raises DataError for bytes that are known to be no text, and says what is read."""
     kind = next((kind for start, kind in NO_TEXTS.items() if data.startswith(start)), None)
     if kind:
         raise DataError(f"{path}: is {kind}, no text: {read} are read")
-    return data
 
 
 def is_json(path: Path, content: str) -> bool:
@@ -56,11 +61,17 @@ def is_json(path: Path, content: str) -> bool:
     except (ValueError, RecursionError):
         value = None
     # One of all columns, as pandas writes it, or one over several lines.
-    columns = isinstance(value, dict) and len(value) > 1 and all(isinstance(of, dict) for of in value.values())
-    if path.suffix.lower() == ".json" and (first == "{" or (columns and content.strip().count("\n") == 0)):
+    columns = isinstance(value, dict) and len(value) > 1 and _are_columns(list(value.values()))
+    if (path.suffix.lower() == ".json" and first == "{") or (columns and content.strip().count("\n") == 0):
         told = 'JSON lines are read, an object a line, such as {"text": …, "label": …}'
         raise DataError(f"{path}: one JSON object; {told}: pandas writes them by to_json(orient='records', lines=True)")
     return named or isinstance(value, dict)
+
+
+def _are_columns(values: list[Any]) -> bool:
+    """Whether these are lists, or objects, of one length, longer than what a single row has."""
+    lists = all(isinstance(of, (list, dict)) and len(of) > 1 for of in values)
+    return lists and len({len(of) for of in values}) == 1
 
 
 def csv_rows(

@@ -1,5 +1,6 @@
 """Own texts in a table: CSV, TSV or JSON lines, whose columns, delimiter and encoding are found or said."""
 
+import json
 import math
 import re
 import unicodedata
@@ -75,6 +76,7 @@ def text_table(
         bad += [(f"{path}:{line}", "the names of the columns, once more") for line in again]
     place = None if split is None else split_place(path, names, str(split), "split")
     columns = _columns(path, names, rows, text, label, place)
+    rows = _filled(rows, names, columns, place)
     missing = {str(name).lower() for name in no_label}
     texts: list[bytes] = []
     labels: list[str] = []
@@ -82,7 +84,7 @@ def text_table(
     kept: list[str] = []
     for line, row in zip(lines, rows, strict=True):
         origin = f"{path}:{line}"
-        problem = _problem(row, names, columns, place, missing)
+        problem = _problem(row, names, columns, place, missing, listed=delimiter is None)
         if problem:
             bad.append((origin, problem))
             continue
@@ -100,8 +102,20 @@ def text_table(
     )  # fmt: skip
     parted = f", parted by {delimiter!r}" if delimiter else ""
     told = f"{path}: {len(kept):,} texts in {names[columns[0]]!r}, {len(class_names)} labels in {names[columns[1]]!r}"
-    told = "; ".join(filter(None, (f"{told}{parted}, read as {found}", splits.found)))
+    told = "; ".join(filter(None, (f"{told}{parted}, read as {found}", _alike(class_names), splits.found)))
     return all_told(replace(splits, bad=tuple(bad), read=len(kept) + len(bad), found=told))
+
+
+def _filled(rows: list[list[str]], names: list[str], columns: tuple[int, int], place: int | None) -> list[list[str]]:
+    """The rows with empty cells at their ends, which Excel leaves out: where text and a known label are there."""
+    known = {_tidy(row[columns[1]]) for row in rows if len(row) == len(names)}
+    last = max(*columns, place or 0)
+
+    def filled(row: list[str]) -> list[str]:
+        lacking = len(names) - len(row)
+        return row + [""] * lacking if lacking > 0 and len(row) > last and _tidy(row[columns[1]]) in known else row
+
+    return [filled(row) for row in rows]
 
 
 def _tidy(label: str) -> str:
@@ -146,8 +160,10 @@ def _has_header(rows: list[list[str]], wanted: Sequence[str | None]) -> bool:
     # Where tables were put one below the other, the names come again.
     below = [row for row in _sample(rows[1:]) if len(row) == len(first) and row != rows[0]]
 
-    def recurs(place: int) -> bool:  # as the label y does, or class
-        return first[place] in {row[place].strip().lower() for row in below}
+    alike = [row for row in rows[1:] if len(row) == len(first) and row != rows[0]]
+
+    def recurs(place: int) -> bool:  # as the label y does, or class; of many classes one is not in every sample
+        return any(row[place].strip().lower() == first[place] for row in alike)
 
     known = [place for place, cell in enumerate(first) if cell in (*TEXT_NAMES, *LABEL_NAMES)]
     if not below or not all(map(recurs, known)):
@@ -264,7 +280,15 @@ def _speaks_of(name: str, usual: Sequence[str]) -> bool:
     return any(known in words if known.isascii() else known in name for known in usual if len(known) > 1)
 
 
-def _problem(row: list[str], names: list[str], columns: tuple[int, int], place: int | None, no_label: set[str]) -> str:
+def _problem(
+    row: list[str],
+    names: list[str],
+    columns: tuple[int, int],
+    place: int | None,
+    no_label: set[str],
+    listed: bool = False,
+) -> str:
+    """Why a row cannot be learned from, or "". `listed`: a label may be a list or an object, as JSON has them."""
     if len(row) != len(names):
         return f"{len(row)} cells where there are {len(names)} columns"
     if says_nothing(row[columns[0]]):
@@ -273,10 +297,19 @@ def _problem(row: list[str], names: list[str], columns: tuple[int, int], place: 
     if not label or label.lower() in no_label:
         hint = "" if label.lower() in ("", "nan") else "; if it is a class: --set data.no_label=[]"
         return f"no label ({label!r}){hint}"
+    if listed and label.startswith(("[", "{")) and _is_json(row[columns[1]]):
+        return f"several labels, or none that is a word: {label[:60]}"
     if place is not None and row[place].strip() and row[place].strip().lower() not in SPLIT_NAMES:
         told = f"split {row[place].strip()!r} is not one of train, validation, test"
         return f"{told}; if the column tells something else: --set data.split=null"
     return ""
+
+
+def _is_json(cell: str) -> bool:
+    try:
+        return isinstance(json.loads(cell), (list, dict))
+    except (ValueError, RecursionError):
+        return False
 
 
 def whole_number(label: str) -> str:
@@ -294,6 +327,14 @@ def _one_spelling(labels: list[str]) -> list[str]:
         times.setdefault(whole_number(label), Counter())[label] += 1
     usual = {number: found.most_common(1)[0][0] for number, found in times.items()}
     return [usual[whole_number(label)] for label in labels]
+
+
+def _alike(names: Sequence[str]) -> str:
+    """What is said of classes whose names differ in capitals alone: "" where there are none."""
+    first: dict[str, str] = {}
+    twice = [(first.setdefault(name.casefold(), name), name) for name in names]
+    two = next(((one, other) for one, other in twice if one != other), None)
+    return f"{two[0]!r} and {two[1]!r} are two classes: write them alike if they are one" if two else ""
 
 
 def _are_numbers(labels: list[str]) -> bool:

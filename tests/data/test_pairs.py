@@ -1,6 +1,7 @@
 """Sentence pairs: own files, published ones, cleaning, splits by source sentence."""
 
 import gzip
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -239,6 +240,29 @@ def test_names_of_languages_in_each_others_place_are_told_with_what_mends_it(tmp
     with pytest.raises(DataError, match=f"if the files' names are exchanged, {advice}"):
         DATASETS["aligned_files"](**files)
     assert len(every(DATASETS["aligned_files"](**files, **said))) == 40
+
+
+def test_languages_that_no_sentence_tells_apart_are_not_read_the_other_way(tmp_path):
+    said = {"source_language": "fi", "target_language": "sv"}
+    rows = [(f"Hunden springer över ängen {i}.", f"Koira juoksee niityn yli {i}.") for i in range(40)]
+    file = table(tmp_path / "p.tsv", rows, head="sv\tfi\n")
+    told = (
+        "line 1: name sv and fi, said are fi and sv: --set data.source=2 --set data.target=1 reads them the other way"
+    )
+    with pytest.raises(DataError, match=told):
+        DATASETS["translation_pairs"](file=file, **said)
+    assert DATASETS["translation_pairs"](file=file, **said, source=2, target=1).languages == ("fi", "sv")
+    files = {"file": str(tmp_path / "x.sv"), "target_file": str(tmp_path / "x.fi")}
+    for path, side in zip(files.values(), zip(*rows, strict=True), strict=True):
+        Path(path).write_text("".join(f"{text}\n" for text in side))
+    with pytest.raises(DataError, match=r"the files' names: name sv and fi, .*: exchange file and target_file"):
+        DATASETS["aligned_files"](**files, **said)
+
+
+def test_a_sheet_or_an_archive_is_no_file_of_pairs(tmp_path):
+    (tmp_path / "p.xlsx").write_bytes(b"PK\x03\x04" + bytes(range(256)) * 9)
+    with pytest.raises(DataError, match="is a zip archive, such as an Excel sheet, no text"):
+        DATASETS["translation_pairs"](file=str(tmp_path / "p.xlsx"))
 
 
 @pytest.mark.parametrize("head", ["en\tsr", "\n  \nen\tde", "\nsource\ttarget", "srp\tis"])

@@ -240,6 +240,15 @@ def test_the_encoding_of_russian_is_found(encoding):
             "cp1254",
             "Yemekler çok lezzetliydi, servis hızlı, fiyatlar ise biraz yüksek. Şaşırdım",
         ),
+        ("cp1250", "Mâncarea a fost bună şi porţiile mari, dar aşteptarea a fost cam lungă. Vă mulţumim, ne întoarcem"),
+        (
+            "cp1257",
+            "Maistas labai skanus, žiedai gražūs, tačiau šaltibarščių reikėjo laukti, kainų sąrašą rašė",
+        ),
+        (
+            "cp1257",
+            "Ēdiens bija ļoti garšīgs, bet gaidīšana pārāk ilga, un kāpēc tik maz vietu? Nākšu vēlreiz, ņemšu",
+        ),
         ("cp1252", "Das Essen war köstlich, die Bedienung flink, nur die Plätze draußen zu eng. Für 30 m³ Saal, naja"),
         ("cp1252", "¿Qué tal la comida? Está muy rica; los niños volverán mañana. ¡Qué lástima que esté tan lejos!"),
         ("cp1252", "¿¿que tal el servicio?? hola¿que tal, ¡¿no volverán mañana?! Está muy rica"),
@@ -249,6 +258,24 @@ def test_the_encoding_of_russian_is_found(encoding):
     ],
 )
 def test_the_encodings_of_europe_are_told_apart(encoding, text):
+    assert decoded(f"{text}\n".encode(encoding) * 5, "t.csv") == (f"{text}\n" * 5, encoding)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("cp874", "อาหารอร่อยมาก บริการดี ราคาไม่แพง แต่รอนานไปหน่อย จะกลับมาอีกแน่นอน"),
+        ("cp1255", "האוכל היה טעים מאוד אבל חיכינו הרבה זמן"),
+        ("cp1251", "Еда была вкусной, но пришлось долго ждать."),
+        ("cp1251", "Храната беше вкусна, но чакахме дълго."),
+        ("koi8_r", "Еда была вкусной, но пришлось долго ждать."),
+        ("cp1253", "Το φαγητό ήταν πολύ νόστιμο αλλά περιμέναμε πολύ."),
+        ("cp1256", "كان الطعام لذيذا جدا ولكن انتظرنا طويلا"),
+        ("cp949", "음식은 맛있었지만 오래 기다렸어요."),
+        ("big5", "食物很好吃，但是等了很久。"),
+    ],
+)
+def test_the_encodings_of_other_scripts_are_told_apart(encoding, text):
     assert decoded(f"{text}\n".encode(encoding) * 5, "t.csv") == (f"{text}\n" * 5, encoding)
 
 
@@ -295,6 +322,50 @@ def test_quotes_of_a_tsv_are_told_from_the_whole_of_it(quoted, tmp_path):
     else:
         lines[300:310] = [f'"one {i}\nand two"\tneg' for i in range(10)]
         assert everything(table(tmp_path / "t.tsv", "\n".join(lines)))["one 7\nand two"] == "neg"
+
+
+def test_cells_that_excel_leaves_out_at_the_ends_of_rows_are_empty(tmp_path):
+    lines = [f"so {i},{('pos', 'neg')[i % 2]}" + (",a remark" if i % 3 == 0 else "") for i in range(40)]
+    splits = table(tmp_path / "t.csv", "\n".join(["review,stars,remark", *lines, "lonely", "no, label"]))
+    assert len(everything(splits)) == 40 and splits.class_names == ("neg", "pos")
+    assert [why for _, why in splits.bad] == ["1 cells where there are 3 columns", "2 cells where there are 3 columns"]
+
+
+def test_several_labels_of_a_row_are_no_class(tmp_path):
+    rows = [{"text": f"so {i}", "label": [["good"], ["bad"]][i % 2]} for i in range(20)]
+    rows += [{"text": "both", "label": ["good", "bad"]}, {"text": "none", "label": {"good": 1}}]
+    splits = table(tmp_path / "t.jsonl", "\n".join(map(json.dumps, rows)))
+    assert splits.class_names == ("bad", "good")
+    assert [why.partition(":")[0] for _, why in splits.bad] == ["several labels, or none that is a word"] * 2
+
+
+def test_labels_that_differ_in_capitals_alone_are_told(tmp_path):
+    lines = [f"so {i},{('Positive', 'positive', 'negative')[i % 3]}" for i in range(30)]
+    splits = table(tmp_path / "t.csv", "\n".join(["text,label", *lines]))
+    assert "'Positive' and 'positive' are two classes: write them alike if they are one" in splits.found
+
+
+def test_the_first_row_of_many_classes_without_names_names_no_columns(tmp_path):
+    lines = [f"what about {i},class {i % 500}" for i in range(1500)]
+    lines[0], lines[500], lines[1000] = "what is my balance,balance", "and this,balance", "then,class 0"
+    splits = table(tmp_path / "t.csv", "\n".join(lines))
+    assert len(everything(splits)) == 1500
+
+
+@pytest.mark.parametrize("value", [{"text": ["a", "b"] * 9, "label": ["x", "y"] * 9}])
+def test_an_object_of_columns_is_told_shortly(value, tmp_path):
+    for name in ("t.json", "t.jsonl"):
+        with pytest.raises(DataError, match="one JSON object; JSON lines are read") as told:
+            table(tmp_path / name, json.dumps(value))
+        assert len(str(told.value)) < 300
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.jsonl", "t.txt"])
+def test_a_table_is_no_plain_text(name, tmp_path):
+    text = '{"text": "so", "label": "good"}\n' * 3
+    (tmp_path / name).write_text("text,label\nso,good\n" if name == "t.csv" else text)
+    with pytest.raises(DataError, match="a table, whose labels would be learned, too"):
+        DATASETS["plain_text"](file=str(tmp_path / name))
 
 
 def test_a_first_row_with_a_number_for_a_label_names_no_columns(tmp_path):
