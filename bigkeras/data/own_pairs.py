@@ -1,5 +1,7 @@
 """Own sentence pairs: a table with tabs, two aligned files, or a translation memory (TMX)."""
 
+import csv
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +16,8 @@ from bigkeras.data.rows import check_text
 from bigkeras.data.source import DataError, Splits
 from bigkeras.data.tmx import read_tmx
 
+EXCELS = re.compile(r'"(?:[^"]|"")*"')  # a cell that is quoted whole, its own marks doubled
+FEWEST_QUOTED = 5  # cells
 NEARLY_ALL = 0.99  # of a table's lines have as many columns, so that one more is a mistake
 # What people call the columns of sentence pairs, beside the codes of languages.
 SOURCES, TARGETS = ("source", "src", "原文"), ("target", "tgt", "trg", "translation", "译文")
@@ -37,15 +41,15 @@ def translation_pairs(
 ) -> Splits:
     """Own sentence pairs in a table, a pair a line, the columns parted by tabs (TSV). All in memory.
 
-    There is no quoting: a quotation mark is a character. `source` and `target` are numbers of columns, or names that
-    stand in the first line; a first line such as "en, de" or "source, target" is taken for names in any case.
+    There is no quoting: a quotation mark is a character, but in what Excel has saved. `source` and `target` are numbers
+    of columns, or names that stand in the first line; one such as "en, de" or "source, target" is taken for names.
     Languages (en, zh-CN, …) are for the model's card, Chinese scores and the cleaning, which is `data/cleaning.py`'s.
     Lines with too few columns are left out and stand in `bad`; those with more than nearly all others, whose pair may
     be another, in `ignored`. The seed splits by source sentence. A .gz is unpacked.
     Raises DataError that names file and line.
     """
     path = expanded(file)
-    lines = _lines(path, encoding)
+    lines = _unquoted(_lines(path, encoding))
     blank = next(place for place, line in enumerate(lines) if line.strip())
     top = lines[blank]
     columns, languages, named = _columns(path, top, source, target, (source_language, target_language))
@@ -171,6 +175,26 @@ def _lines(path: Path, encoding: str | None) -> list[str]:
     # Only these end a line: a sentence may hold signs that Unicode takes for ends of lines, too.
     end = "\n" if "\n" in content else "\r"
     return content.replace("\r\n", "\n").removesuffix(end).split(end)
+
+
+def _unquoted(lines: list[str]) -> list[str]:
+    """The lines without the quotation marks of Excel, if these they are; those that a cell goes on in are empty.
+
+    Excel's "Text (tab delimited)" quotes the cells that hold a comma or a quotation mark, which it doubles: so all
+    such cells are quoted, and there are some.
+    """
+    cells = [cell for line in lines for cell in line.split("\t")]
+    marked = [cell for cell in cells if "," in cell or '"' in cell]
+    quoted = sum(EXCELS.fullmatch(cell) is not None for cell in marked)
+    # One in twenty may be half of a cell of several lines.
+    if len(marked) < FEWEST_QUOTED or quoted < 0.95 * len(marked):
+        return lines
+    found: list[str] = []
+    reader = csv.reader((f"{line}\n" for line in lines), delimiter="\t")
+    for row in reader:
+        found.append("\t".join(" ".join(cell.split()) for cell in row))
+        found += [""] * (reader.line_num - len(found))
+    return found
 
 
 def _columns(

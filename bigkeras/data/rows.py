@@ -93,6 +93,8 @@ def csv_rows(
     plain = delimiter == "\t" and not _has_quotes(content)
     quoting: dict[str, Any] = {"quoting": csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL}
     quoting["skipinitialspace"] = not plain and _has_spaced_quotes(content, delimiter)
+    if not plain and _has_escapes(content, delimiter):
+        quoting |= {"doublequote": False, "escapechar": "\\"}
     lines, rows, open_quotes = _parsed(path, physical, delimiter, quoting)
     bad = [(f"{path}:{line}", "a quotation mark that is never closed") for line in open_quotes]
     return lines, rows, bad, delimiter
@@ -165,7 +167,7 @@ def _parsed(
             spanned = physical[start - 1 : begin + reader.line_num]
             # The second mark may part a cell that it begins at the delimiters in it: more cells than a row has.
             cells = min(len(row), len(rows[0])) if rows else len(row)
-            stray = quoting["quoting"] != csv.QUOTE_NONE and _is_stray(spanned, cells, delimiter)
+            stray = quoting["quoting"] != csv.QUOTE_NONE and _is_stray(spanned, cells, delimiter, quoting)
             if row and (row[-1].endswith(END) or stray):
                 again = start
                 break
@@ -185,7 +187,7 @@ def _parsed(
     return lines, rows, unclosed
 
 
-def _is_stray(lines: list[str], cells: int, delimiter: str) -> bool:
+def _is_stray(lines: list[str], cells: int, delimiter: str, quoting: dict[str, Any]) -> bool:
     """Whether a row of several lines is made by two marks that quote nothing: text follows the second one.
 
     Each of the lines alone has a row's `cells` then, and those between are rows that would be lost.
@@ -195,7 +197,7 @@ def _is_stray(lines: list[str], cells: int, delimiter: str) -> bool:
     closed = re.compile(rf'" +(?={re.escape(delimiter)}|\r?\n|$)')  # a space after the mark is none of the cell's end
     lines = [closed.sub('"', line) for line in lines]
     try:
-        return not list(csv.reader(lines, delimiter=delimiter, strict=True))
+        return not list(csv.reader(lines, delimiter=delimiter, strict=True, **quoting))
     except csv.Error:
         return True
 
@@ -222,6 +224,23 @@ def _has_spaced_quotes(content: str, delimiter: str) -> bool:
     read = csv.reader(io.StringIO(content[:SAMPLE], newline=""), delimiter=delimiter)
     rows = list(itertools.islice(filter(None, read), LOOKED_AT))
     return 2 * sum(any(cell.startswith(' "') for cell in row[1:]) for row in rows) > len(rows)
+
+
+def _has_escapes(content: str, delimiter: str) -> bool:
+    """Whether quotation marks in cells stand behind a backslash, as Spark and MySQL write them, and are not doubled.
+
+    They do where so read more rows have as many cells as the first.
+    """
+    sample = content[:SAMPLE]
+    if '\\"' not in sample:
+        return False
+
+    def regular(**quoting: Any) -> int:
+        read = csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter, **quoting)
+        widths = [len(row) for row in read if row]
+        return widths.count(widths[0]) if widths else 0
+
+    return regular(doublequote=False, escapechar="\\") > regular()
 
 
 def _has_quotes(content: str) -> bool:

@@ -259,6 +259,19 @@ def test_languages_that_no_sentence_tells_apart_are_not_read_the_other_way(tmp_p
         DATASETS["aligned_files"](**files, **said)
 
 
+def test_the_quotation_marks_of_excel_are_taken_away_and_no_others(tmp_path):
+    rows = [(f'"Hello, world {i}."', f'"Er sagte ""ja"" {i}."') for i in range(20)]
+    rows += [("Plain.", "Einfach."), ('"Two,\nlines"', "Zwei Zeilen")]
+    splits = DATASETS["translation_pairs"](file=table(tmp_path / "p.tsv", rows))
+    found = every(splits)
+    assert {"Hello, world 3.", "Plain.", "Two, lines"} <= set(found) and len(found) == 22 and not splits.bad
+    assert 'Er sagte "ja" 3.' in texts(splits.train, "target") + texts(splits.test, "target") + texts(
+        splits.validation, "target"
+    )
+    spoken = [(f'"Hello, you {i}!"', f"„Hallo, du {i}!“") for i in range(20)]
+    assert '"Hello, you 3!"' in every(DATASETS["translation_pairs"](file=table(tmp_path / "q.tsv", spoken)))
+
+
 def test_a_sheet_or_an_archive_is_no_file_of_pairs(tmp_path):
     (tmp_path / "p.xlsx").write_bytes(b"PK\x03\x04" + bytes(range(256)) * 9)
     with pytest.raises(DataError, match="is a zip archive, such as an Excel sheet, no text"):

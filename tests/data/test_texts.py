@@ -578,6 +578,14 @@ def test_quotation_marks_behind_a_space_quote_where_most_rows_have_them(tmp_path
     assert everything(table(tmp_path / "u.csv", "\n".join(["review,label", *lines])))['so, "so" it is'] == "good"
 
 
+def test_marks_behind_a_backslash_are_characters_where_rows_are_whole_so(tmp_path):
+    lines = [f'"Great \\"food\\", loved it {i}",{("pos", "neg")[i % 2]}' for i in range(9)]
+    splits = table(tmp_path / "t.csv", "\n".join(["review,label", *lines, '"C:\\\\dir, new",neg', "plain,pos"]))
+    assert everything(splits)['Great "food", loved it 3'] == "neg" and len(everything(splits)) == 11 and not splits.bad
+    lines = [f'"a path, C:\\",{("pos", "neg")[i % 2]}' if i % 2 else f'"so ""{i}""",pos' for i in range(20)]
+    assert everything(table(tmp_path / "u.csv", "\n".join(["review,label", *lines])))['so "4"'] == "pos"
+
+
 @pytest.mark.parametrize("end", ['Really good." ', 'he said "wow" and left"'])
 def test_cells_of_several_lines_that_are_closed_carelessly_stay_whole(end, tmp_path):
     lines = [f'{("pos", "neg")[i % 2]},"Good, {i}.\n{end}' for i in range(30)]
