@@ -53,20 +53,25 @@ class BatchNorm(keras.layers.BatchNormalization):
     def call(self, inputs, training=None, mask=None):
         """Takes and gives `(batch, height, width, channels)`; a mask, or another rank, takes the stock way."""
         training = bool(training) and self.trainable
-        if mask is None and training and not self.renorm and _replicas() > 1:
-            return self._synchronised_fused(inputs) if self._fusible(inputs) else self._synchronised(inputs)
+        if training and not self.renorm and _replicas() > 1:  # the stock way with a mask would not be synchronised
+            fused = mask is None and self._fusible(inputs)
+            return self._synchronised_fused(inputs) if fused else self._synchronised(inputs, mask)
         if mask is not None or not self._fusible(inputs):
             return super().call(inputs, training=training, mask=mask)
         return self._fused(inputs, training)
 
-    def _synchronised(self, inputs):
+    def _synchronised(self, inputs, mask):
         import tensorflow as tf
 
-        wide = tf.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
+        wide = counted = tf.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
         channels, axis = inputs.shape[self.axis], self.axis % len(inputs.shape)
         rest = [i for i in range(len(inputs.shape)) if i != axis]
         count = tf.cast(tf.size(wide), wide.dtype) / channels
-        sums = [tf.reduce_sum(wide, rest), tf.reduce_sum(wide * wide, rest), count[None]]
+        if mask is not None:
+            kept = tf.broadcast_to(tf.cast(mask, "bool")[..., None], tf.shape(wide))
+            counted = tf.where(kept, wide, tf.zeros_like(wide))
+            count = tf.reduce_sum(tf.cast(kept, wide.dtype)) / channels
+        sums = [tf.reduce_sum(counted, rest), tf.reduce_sum(counted * counted, rest), count[None]]
         totals = tf.custom_gradient(lambda x: (_total(x), _total))(tf.concat(sums, 0))
         count = totals[-1]
         mean = totals[:channels] / count

@@ -125,6 +125,28 @@ def test_two_replicas_normalise_and_learn_by_the_whole_batch(rank, args):
     assert len(waits) == 2 * 2
 
 
+def test_two_replicas_normalise_what_a_mask_leaves_by_the_whole_batch():
+    random = np.random.default_rng(0)
+    texts, mask = random.normal(2, 3, (8, 5, 3)).astype(np.float32), np.arange(5) < random.integers(1, 6, (8, 1))
+    stock = keras.layers.BatchNormalization(momentum=0.9)
+    expected = stock(texts, training=True, mask=mask)
+    strategy = strategies.strategy(runtime.Machine(strategy="mirrored", replicas=2))
+    with strategy.scope():
+        layer = BatchNorm()
+        layer.build(texts.shape)
+
+    def parted(data):
+        return strategy.experimental_distribute_values_from_function(
+            lambda context: tf.constant(np.split(data, [3])[context.replica_id_in_sync_group])
+        )
+
+    run = tf.function(lambda x, kept: layer(x, training=True, mask=kept))
+    found = strategy.experimental_local_results(strategy.run(run, (parted(texts), parted(mask))))
+    np.testing.assert_allclose(np.concatenate(found), expected, rtol=1e-4, atol=1e-4)
+    for mine, theirs in zip(layer.get_weights(), stock.get_weights(), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-4)
+
+
 def test_config_round_trip():
     layer = BatchNorm(momentum=0.7, scale=False, name="bn")
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
