@@ -225,7 +225,10 @@ def _spoken(taken: dict[str, Any]) -> str:
     """What was asked of the devices, or left to them, for the terminal."""
     steps = taken["steps_per_call"]
     called = "a step" if steps == 1 else f"{steps} steps"
-    return f"strategy {taken['strategy']}: {called} in a call, {'compiled by XLA' if taken['xla'] else 'without XLA'}"
+    places = f"{taken['replicas']} replicas" + (f" of {taken['workers']} workers" if taken["workers"] > 1 else "")
+    where = f", {places}" if taken["replicas"] > 1 or taken["workers"] > 1 else ""
+    compiled = "compiled by XLA" if taken["xla"] else "without XLA"
+    return f"strategy {taken['strategy']}{where}: {called} in a call, {compiled}"
 
 
 def _finished(directory: Path) -> dict[str, Any] | None:

@@ -299,12 +299,13 @@ def test_scoring_an_unfinished_run_leaves_it_unfinished(tmp_path, monkeypatch):
     assert {"validation", "test"} <= set(json.loads((tmp_path / "run" / "metrics.json").read_text()))
 
 
-def test_a_whole_run_on_two_replicas_ends_in_the_weights_of_one_device(tmp_path):
+def test_a_whole_run_on_two_replicas_ends_in_the_weights_of_one_device(tmp_path, capsys):
     certain = TINY.override(
         **{"epochs": 2, "augmentation": (), "optimizer": Choice("sgd"), "model.dropout": 0.0, "micro_batches": 2}
     )
     fit(certain, tmp_path / "one", log=QUIET, machine=Machine(strategy="one"))
-    fit(certain, tmp_path / "two", log=QUIET, machine=Machine(strategy="mirrored", replicas=2))
+    fit(certain, tmp_path / "two", machine=Machine(strategy="mirrored", replicas=2))
+    assert "strategy mirrored, 2 replicas: a step in a call, without XLA\n" in capsys.readouterr().err
     for a, b in zip(weights(tmp_path / "one"), weights(tmp_path / "two"), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
     for a, b in zip(history(tmp_path / "one"), history(tmp_path / "two"), strict=True):
