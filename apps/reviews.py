@@ -25,8 +25,8 @@ from typing import Any, BinaryIO, TextIO
 
 from apps.console import complain
 from apps.streams import is_foreign, is_utf8, is_wide
-from apps.table_rows import DELIMITERS, has_quotes, has_spaced_quotes, regular_delimiter, rows_of
 from apps.table_rows import ReviewError as ReviewError  # for all that read reviews
+from apps.table_rows import has_escapes, has_quotes, has_spaced_quotes, named_delimiter, regular_delimiter, rows_of
 
 TABLES = {".csv": None, ".tsv": "\t", ".tab": "\t"}
 JSON_LINES = (".jsonl", ".ndjson", ".json")
@@ -186,19 +186,20 @@ class Table:
             delimiter = delimiter or told[4:] or "\t"
             self.before, first = first, self.end
         bare = re.sub('"[^"]*"', "", first)  # without quoted cells, which may hold any sign
-        signs = [sign for sign in DELIMITERS if sign in bare]
-        # Names may have several of them, or go on in the next line.
-        clear = named and len(signs) < 2 and '"' not in bare
         self.delimiter = (
             delimiter
             or TABLES[Path(path).suffix.lower()]
-            or ((signs or DELIMITERS)[0] if clear else regular_delimiter(start))
+            or (named_delimiter(bare, start) if named and '"' not in bare else regular_delimiter(start))
         )
         # A TSV has no quotes, but spreadsheets write some that have.
         self.plain = self.delimiter == "\t" and not has_quotes(start[len(self.before) :])
         self.named = named
-        spaced = not self.plain and has_spaced_quotes(start[len(self.before) :], self.delimiter)
-        self.rows = rows_of(itertools.chain(blank, [first], lines), path, self.delimiter, self.plain, spaced)
+        top = start[len(self.before) :]
+        quoting: dict[str, Any] = {"quoting": csv.QUOTE_NONE if self.plain else csv.QUOTE_MINIMAL}
+        quoting["skipinitialspace"] = not self.plain and has_spaced_quotes(top, self.delimiter)
+        if not self.plain and has_escapes(top, self.delimiter):
+            quoting |= {"doublequote": False, "escapechar": "\\"}
+        self.rows = rows_of(itertools.chain(blank, [first], lines), path, self.delimiter, quoting)
         begun = list(self._first_rows())
         top = begun[-1] if begun else None
         if top is None:
@@ -248,7 +249,12 @@ class Table:
             if chosen == "utf-8":
                 chosen = "utf-8-sig"  # which reads texts without its mark, too
             errors = "surrogateescape" if chosen.startswith("utf-8") else "replace"
-            newline = "" if table else _line_end(start.decode(chosen, "replace"))  # of a table's cells any may be part
+            newline = ""  # of a table's cells any may be part
+            if not table:
+                try:
+                    newline = _line_end(start.decode(chosen, "replace"))
+                except UnicodeError as error:  # idna and the like
+                    raise ReviewError(f"--encoding {encoding}: {path} cannot be read so: {error}") from None
             return kept.enter_context(io.TextIOWrapper(file, encoding=chosen, errors=errors, newline=newline))
         except OSError as error:
             raise ReviewError(f"{path}: cannot be read: {error.strerror}") from None

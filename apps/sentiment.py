@@ -180,7 +180,9 @@ def _decision(directory: Path) -> Callable[[Result], Result]:
     versions = [d for d in folder.glob("[0-9]*") if d.name.isdecimal() and (d / "saved_model.pb").is_file()]
     newest = max(versions, key=lambda place: int(place.name), default=version)
     own = version / "assets" / "labels.txt"
-    if newest.resolve() != version.resolve() or (own.is_file() and own.read_bytes() != _bytes(folder / "labels.txt")):
+    other = newest.resolve() != version.resolve()
+    other = other or (own.is_file() and own.read_bytes() != _bytes(folder / "labels.txt"))
+    if other and (folder / "metrics.json").is_file():
         raise ModelError(f"{version}: --tuned: the threshold in {folder}/metrics.json is that of another version")
     try:
         threshold = float(json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["threshold"])

@@ -21,14 +21,14 @@ class ReviewError(ValueError):
 
 
 def rows_of(
-    lines: Iterator[str], name: str, delimiter: str, plain: bool, spaced: bool = False
+    lines: Iterator[str], name: str, delimiter: str, quoting: dict[str, Any]
 ) -> Iterator[tuple[int, list[str], bool]]:
     """The line on which each row begins, its cells, and whether it has a quotation mark that is closed nowhere.
 
-    Such a mark would make the rest of the file one cell: it costs its line only, which is given as one cell. `plain`:
-    marks quote nothing; `spaced`: those behind a delimiter and a space do, too.
+    Such a mark would make the rest of the file one cell: it costs its line only, which is given as one cell. `quoting`:
+    how csv.reader takes the marks.
     """
-    quoting: Any = {"quoting": csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL, "skipinitialspace": spaced}
+    plain = quoting["quoting"] == csv.QUOTE_NONE
     again: collections.deque[str] = collections.deque()  # lines that are read once more
     number, width = 1, 0
     while True:
@@ -49,7 +49,7 @@ def rows_of(
             return
         # The second mark may part a cell that it begins at the delimiters in it: more cells than a row has.
         cells = min(len(row), width or len(row))
-        unclosed = bool(row) and (row[-1].endswith(END) or (not plain and _is_stray(taken, cells, delimiter)))
+        unclosed = bool(row) and (row[-1].endswith(END) or (not plain and _is_stray(taken, cells, delimiter, quoting)))
         if unclosed:
             again.extendleft(reversed(taken[1:]))
             taken, row = taken[:1], [taken[0].rstrip("\r\n")]
@@ -57,6 +57,22 @@ def rows_of(
             width = width or (len(row) if any(cell.strip() for cell in row) else 0)
         yield number, row, unclosed
         number += len(taken)
+
+
+def named_delimiter(names: str, start: str) -> str:
+    """The sign that parts the names of a table's columns: of several in them the one that parts the rows alike.
+
+    Where more than one does, it is that which parts the names into more.
+    """
+    lines = start.splitlines(keepends=True)
+    lines = lines[:-1] or lines  # the last one may be cut
+
+    def alike(sign: str) -> float:
+        counts = collections.Counter(len(row) for row in csv.reader(lines, delimiter=sign) if row)
+        return max(counts.values(), default=0) / max(counts.total(), 1)
+
+    signs = [sign for sign in DELIMITERS if sign in names] or [DELIMITERS[0]]
+    return max(signs, key=lambda sign: (len(signs) == 1 or alike(sign), names.count(sign)))
 
 
 def regular_delimiter(start: str) -> str:
@@ -76,7 +92,7 @@ def regular_delimiter(start: str) -> str:
     return max(DELIMITERS, key=regular)
 
 
-def _is_stray(lines: list[str], cells: int, delimiter: str) -> bool:
+def _is_stray(lines: list[str], cells: int, delimiter: str, quoting: dict[str, Any]) -> bool:
     """Whether a row of several lines is made by two marks that quote nothing: text follows the second one.
 
     Each of the lines alone has a row's `cells` then, and those between are rows that would be lost.
@@ -86,7 +102,7 @@ def _is_stray(lines: list[str], cells: int, delimiter: str) -> bool:
     closed = re.compile(rf'" +(?={re.escape(delimiter)}|\r?\n|$)')  # a space after the mark is none of the cell's end
     lines = [closed.sub('"', line) for line in lines]
     try:
-        return not list(csv.reader(lines, delimiter=delimiter, strict=True))
+        return not list(csv.reader(lines, delimiter=delimiter, strict=True, **quoting))
     except csv.Error:
         return True
 
@@ -96,6 +112,19 @@ def has_spaced_quotes(start: str, delimiter: str) -> bool:
     lines = start.splitlines(keepends=True)
     rows = [row for row in csv.reader(lines[:-1] or lines, delimiter=delimiter) if row]
     return 2 * sum(any(cell.startswith(' "') for cell in row[1:]) for row in rows) > len(rows)
+
+
+def has_escapes(start: str, delimiter: str) -> bool:
+    """Whether quotation marks in cells stand behind a backslash: so read, more rows have as many cells as the first."""
+    if '\\"' not in start:
+        return False
+
+    def regular(**quoting: Any) -> int:
+        read = csv.reader(io.StringIO(start, newline=""), delimiter=delimiter, **quoting)
+        widths = [len(row) for row in read if row]
+        return widths.count(widths[0]) if widths else 0
+
+    return regular(doublequote=False, escapechar="\\") > regular()
 
 
 def has_quotes(start: str) -> bool:

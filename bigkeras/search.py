@@ -14,7 +14,7 @@ import numpy as np
 from bigkeras.control import Diverged
 from bigkeras.data.source import Splits, Unsuited
 from bigkeras.models.pretrained import LITE0_MEAN, LITE0_STD, PACKAGE
-from bigkeras.recipe import Choice, Recipe, RecipeError
+from bigkeras.recipe import Choice, Recipe, RecipeError, load
 from bigkeras.report import tried
 from bigkeras.run import RunError, write_bytes, write_json, write_text
 from bigkeras.tasks.classification import survey
@@ -196,6 +196,8 @@ def fit_best(recipe: Recipe, directory: Path, splits: Splits, fit: Any, log: Any
     # First this: from now on it says whose run the directory is, and recipe.json what was kept.
     write_json(directory / "search.json", {"asked": asdict(recipe), "tried": summary, "kept": best})
     _promote(directory, directory / "candidates" / best)
+    # A candidate that was complete before the data moved says where it was.
+    replace(load(directory), data=recipe.data).save(directory / "recipe.json")
     told = ", ".join(f"{name} {s['accuracy']:.4f}" for name, s in scores.items())
     log.say(f"validation accuracy: {told}; kept {best}")
     write_text(directory / "report.md", _report(directory, best))

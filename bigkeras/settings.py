@@ -13,7 +13,7 @@ from bigkeras.checks import AUTO
 from bigkeras.data import DATASETS
 from bigkeras.models import MODELS
 from bigkeras.optimization import OPTIMIZERS, OURS, SCHEDULES
-from bigkeras.recipe import PRECISIONS, Choice, Recipe
+from bigkeras.recipe import PRECISIONS, Choice, Recipe, known
 from bigkeras.search import OPEN, name_a_model
 from bigkeras.tasks import LOSSES, MODEL_ARGUMENTS, MONITORS, TASKS, augmentation, text_classification
 
@@ -39,8 +39,9 @@ def settings(recipe: Recipe) -> list[Setting]:
     """All keys of a recipe and of the functions that it names, with its own values or their defaults.
 
     Of model auto those that it heeds. The value of an argument that has no default and that the recipe does not say is
-    None.
+    None. Raises RecipeError for names that are not there.
     """
+    known("task", recipe.task.name, TASKS)
     hints = typing.get_type_hints(Recipe)
     found: list[Setting] = []
     for field in dataclasses.fields(Recipe):
@@ -79,7 +80,10 @@ def _names(recipe: Recipe, field: str) -> Sequence[str]:
 
 def _of_choice(field: str, choice: Choice, functions: Mapping[str, Callable]) -> Iterator[Setting]:
     names = sorted([*functions, *([AUTO] if choice.name == AUTO else [])])
-    function = functions.get(choice.name)
+    if choice.name not in names and field == "model":  # one's own, given to `fit` in Python
+        yield Setting(field, choice.name, f"{', '.join(names)}; {choice.name} is one of your own")
+        return
+    function = functions.get(known(field, choice.name, names))
     if function is None:
         yield Setting(field, choice.name, ", ".join(names))
         return
@@ -87,12 +91,15 @@ def _of_choice(field: str, choice: Choice, functions: Mapping[str, Callable]) ->
     yield Setting(field, choice.name, ", ".join(names), about.partition("\nArgs:")[0].strip())
     given = {"task": ("splits", "augmentation"), "model": MODEL_ARGUMENTS, "optimizer": OURS}.get(field, ())
     hints = typing.get_type_hints(function if inspect.isroutine(function) else function.__init__)
-    for name, parameter in inspect.signature(function).parameters.items():
+    parameters = inspect.signature(function).parameters
+    for name in choice.args:
+        known(f"{field} {choice.name}: argument", name, [n for n in parameters if n not in given])
+    for name, parameter in parameters.items():
         if name in given or parameter.kind is parameter.VAR_KEYWORD:
             continue
         needed = parameter.default is parameter.empty
         default = None if needed else parameter.default
-        takes = spoken(hints[name] if name in hints else type(default))
+        takes = spoken(hints[name] if name in hints else Any if default is None else type(default))
         yield Setting(f"{field}.{name}", choice.args.get(name, default), takes + ("; needed" if needed else ""))
 
 

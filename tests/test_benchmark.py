@@ -289,6 +289,7 @@ def test_own_texts_are_scored_beside_a_linear_machine_on_the_same_split(tmp_path
 
 @pytest.mark.parametrize("name", ["imdb-endings", "waimai"])
 def test_a_sample_is_a_table_of_the_published_reviews(name, has_data, tmp_path, monkeypatch):
+    has_data(*{"imdb-endings": ("imdb",), "waimai": ("waimai-10k",)}[name])
     monkeypatch.setitem(own_texts.SAMPLES, name, (own_texts.SAMPLES[name][0], 50, *own_texts.SAMPLES[name][2:]))
     found = own_texts.split(own_texts.sample(name, tmp_path), own_texts.PARTED[name])
     assert sum(len(texts) for texts, _ in found.values()) == 50 and set(found["test"][1]) == {0, 1}

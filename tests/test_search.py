@@ -13,7 +13,7 @@ from bigkeras import search, text_search
 from bigkeras.checks import check_recipe
 from bigkeras.control import Diverged
 from bigkeras.data.source import ArraySource, Splits, Unsuited
-from bigkeras.recipe import Choice, RecipeError
+from bigkeras.recipe import Choice, RecipeError, load
 from bigkeras.recipes import RECIPES
 from bigkeras.signals import Log
 from bigkeras.train import fit
@@ -106,6 +106,7 @@ def finished(recipe, place: Path) -> dict:
         (place / name).write_text("# a run\n")
     for name in ("examples", "pictures"):
         (place / name).mkdir()
+    recipe.override(**{"data.directory": "/where/it/was/before"}).save(place / "recipe.json")
     scores = {"validation": {"examples": 9, "accuracy": 0.5, "loss": 1.0}}
     (place / "metrics.json").write_text(json.dumps(scores))
     return scores
@@ -133,6 +134,7 @@ def test_a_candidate_that_fails_is_left_out(error, failing, kept, tmp_path, monk
         return
     search.fit_best(FOLDER, tmp_path, splits(32, 32, 3), fit, Log())
     told = json.loads((tmp_path / "search.json").read_text())
+    assert load(tmp_path).data == FOLDER.data  # where it lies now
     left_out = {*failing, *(["tuned"] if "frozen" in failing else [])}
     assert {f"image-folder-{name}" for name in {"small", "frozen", "tuned"} - left_out} == set(told["tried"])
     assert f"candidate image-folder-{failing[0]} is left out: no {failing[0]} for these" in capsys.readouterr().err

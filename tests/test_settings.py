@@ -7,7 +7,7 @@ import pytest
 
 from bigkeras.__main__ import main
 from bigkeras.checks import check_recipe
-from bigkeras.recipe import Recipe, RecipeError
+from bigkeras.recipe import Recipe
 from bigkeras.recipes import RECIPES
 from bigkeras.settings import settings
 
@@ -44,5 +44,10 @@ def test_another_model_has_other_settings_and_json_has_them_all(capsys):
     out = capsys.readouterr().out
     assert 'model="lenet"' in out and "model.depth" not in out and "micro_batches" in out
     assert main(["settings", "nothing"]) == 1 and "is not one of" in capsys.readouterr().err
-    with pytest.raises(RecipeError, match="key 'depth' is not one of"):
-        RECIPES["mnist-lenet"].override(depth=3)
+    for wrong in ("task=foo", "model.dpeth=56", "optimizer=adma", "depth=3"):
+        assert main(["settings", "mnist-lenet", "--set", wrong]) == 1
+        assert "is not one of" in capsys.readouterr().err
+    told = {one.key: one.takes for one in settings(RECIPES["mnist-lenet"].override(optimizer="sgd"))}
+    assert told["optimizer.weight_decay"] == "any" and told["optimizer.nesterov"] == "true or false"
+    own = settings(RECIPES["mnist-lenet"].override(model="mine"))
+    assert "mine is one of your own" in next(one.takes for one in own if one.key == "model")

@@ -136,7 +136,8 @@ def check_order(pairs: Sequence[Pair], languages: tuple[str, str], origin: str, 
 def can_tell(first: str, second: str) -> bool:
     """Whether `check_order` sees that sentences of two languages are exchanged: by their script, or by their words."""
     scripts = [LANGUAGES.get(language, ()) for language in (first, second)]
-    return (all(scripts) and scripts[0] != scripts[1]) or first in FREQUENT or second in FREQUENT
+    apart = all(scripts) and set(scripts[0]).isdisjoint(scripts[1])
+    return apart or first in FREQUENT or second in FREQUENT
 
 
 def _swapped_scripts(wanted: Sequence[tuple[str, ...]], sources: tuple[str, ...], targets: tuple[str, ...]) -> bool:

@@ -113,12 +113,10 @@ def _told_from(data: bytes) -> str:
             best = charset_normalizer.from_bytes(b"".join(whole), cp_isolation=list(LIKELY)).best()
             if best and best.encoding == encoding:
                 return encoding
-    # Hebrew's letters are small Cyrillic ones, but the last five, without which no text of Cyrillic does.
-    if (
-        high > 20
-        and not any(sample.count(byte) for byte in range(0xFB, 0x100))
-        and (sum(0xE0 <= byte <= 0xFA for byte in sample) > 0.97 * high)
-    ):
+    # Hebrew's letters are small Cyrillic ones, but the last five, without which no text of Cyrillic does, or small
+    # Greek ones, of which a twentieth and more is ο.
+    fits = not any(sample.count(byte) for byte in range(0xFB, 0x100)) and sample.count(0xEF) < 0.05 * high
+    if high > 20 and fits and sum(0xE0 <= byte <= 0xFA for byte in sample) > 0.97 * high:
         return "cp1255"
     best = charset_normalizer.from_bytes(sample, cp_isolation=list(LIKELY)).best()
     if best and best.encoding in EUROPEAN and (told := _european(sample)) != "cp1252":
@@ -145,9 +143,8 @@ def _european(sample: bytes) -> str:
     if share("ă", "cp1250") > 0.1 and share("ţ", "cp1250") > 0.02:
         return "cp1250"
     # Lithuanian and Latvian: ë, ø and û, or â, ç and î, beside the ð and þ of Icelandic.
-    if min(share("ėųū", "cp1257"), share("šž", "cp1257")) > 0.1 or (
-        share("āēī", "cp1257") > 0.4 and share("šžņ", "cp1257") > 0.05
-    ):
+    lithuanian = min(share("ėųū", "cp1257"), share("šž", "cp1257")) > 0.1 and share("óý", "cp1252") < 0.05  # Faroese
+    if lithuanian or (share("āēī", "cp1257") > 0.4 and share("šžņ", "cp1257") > 0.05):
         return "cp1257"
     # Icelandic has ð and þ in their places, but hardly ý.
     if share("ışğ", "cp1254") > 0.2 and share("ı", "cp1254") > 0.1 and share("áíóæ", "cp1252") < 0.05:

@@ -1,6 +1,7 @@
 """Own sentence pairs: a table with tabs, two aligned files, or a translation memory (TMX)."""
 
 import csv
+import itertools
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from bigkeras.data.source import DataError, Splits
 from bigkeras.data.tmx import read_tmx
 
 EXCELS = re.compile(r'"(?:[^"]|"")*"')  # a cell that is quoted whole, its own marks doubled
-FEWEST_QUOTED = 5  # cells
+FEWEST_QUOTED, MOST_LINES = 5, 100  # cells that tell; of one cell
 NEARLY_ALL = 0.99  # of a table's lines have as many columns, so that one more is a mistake
 # What people call the columns of sentence pairs, beside the codes of languages.
 SOURCES, TARGETS = ("source", "src", "原文"), ("target", "tgt", "trg", "translation", "译文")
@@ -50,7 +51,9 @@ def translation_pairs(
     """
     path = expanded(file)
     lines = _unquoted(_lines(path, encoding))
-    blank = next(place for place, line in enumerate(lines) if line.strip())
+    blank = next((place for place, line in enumerate(lines) if line.strip()), None)
+    if blank is None:
+        raise DataError(f"{path}: no sentence pair in it")
     top = lines[blank]
     columns, languages, named = _columns(path, top, source, target, (source_language, target_language))
     first = blank + named
@@ -189,11 +192,21 @@ def _unquoted(lines: list[str]) -> list[str]:
     # One in twenty may be half of a cell of several lines.
     if len(marked) < FEWEST_QUOTED or quoted < 0.95 * len(marked):
         return lines
+    lines = [line.replace("\r", " ") for line in lines]
+    width = Counter(line.count("\t") for line in lines).most_common(1)[0][0] + 1
     found: list[str] = []
-    reader = csv.reader((f"{line}\n" for line in lines), delimiter="\t")
-    for row in reader:
+    while len(found) < len(lines):
+        rest = itertools.islice(lines, len(found), len(found) + MOST_LINES)
+        reader = csv.reader((f"{line}\n" for line in rest), delimiter="\t", strict=True)
+        try:
+            row = next(reader)
+        except csv.Error:  # a mark that quotes nothing, or is not closed
+            row = []
+        if (reader.line_num > 1 and len(row) != width) or not row:
+            found.append(lines[len(found)])
+            continue
         found.append("\t".join(" ".join(cell.split()) for cell in row))
-        found += [""] * (reader.line_num - len(found))
+        found += [""] * (reader.line_num - 1)
     return found
 
 

@@ -235,6 +235,22 @@ def test_a_row_of_several_lines_is_whole_with_a_space_after_its_mark_or_a_blank_
     assert [(text, problem) for _, text, problem in found] == [("two\nlines and more", ""), ("fine", "")]
 
 
+@pytest.mark.parametrize("names", ["Nr;Text, frei;Preis", "Nr;Text (a|b, c);Preis"])
+def test_numbers_with_the_sign_of_a_name_do_not_part_a_table(names, tmp_path):
+    (tmp_path / "t.csv").write_text(f"{names}\n1;Gut;12,50\n2;Schlecht;9,90\n")
+    with contextlib.ExitStack() as files:
+        table = Table(str(tmp_path / "t.csv"), None, None, names.split(";")[1], files)
+        assert [review.text for review in table] == ["Gut", "Schlecht"]
+
+
+def test_stray_marks_behind_spaces_and_marks_behind_a_backslash_cost_no_other_row(tmp_path):
+    found, _ = rows(tmp_path / "t.csv", '"id", "review"\n"1", "bad start\n"2", "fine"\n"3", "ok"\n')
+    assert [text for _, text, problem in found if not problem] == ["fine", "ok"] and len(found) == 3
+    found, copy = rows(tmp_path / "t.csv", 'review,stars\n"Great \\"food\\", loved it",5\nplain,4\n')
+    assert [text for _, text, _ in found] == ['Great "food", loved it', "plain"]
+    assert copy.splitlines()[1] == '"Great ""food"", loved it",5,x,1'
+
+
 @pytest.mark.parametrize(
     "content",
     [

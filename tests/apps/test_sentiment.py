@@ -136,6 +136,7 @@ def test_the_explanation_marks_the_words_that_carried_the_answer(app):
         (("--file", "header.csv"), 0, ""),
         (("--file", "none.txt"), 0, "none.txt: holds no text"),
         (("--file", "in.csv", "--column", "said", "--encoding", "idna"), 1, "--encoding idna: in.csv cannot be read"),
+        (("--file", "in.txt", "--encoding", "idna"), 1, "--encoding idna: in.txt cannot be read"),
         (("--file", "gone.csv"), 1, "gone.csv: cannot be read: No such file"),
         (("--file", "in.csv", "--column", "body"), 1, "in.csv: no column 'body': --column takes one of 'id', 'said'"),
         (("--file", "in.csv"), 1, "in.csv: which column holds the texts?"),
@@ -146,6 +147,7 @@ def test_the_explanation_marks_the_words_that_carried_the_answer(app):
 )
 def test_what_cannot_be_done_is_one_clear_line(app, arguments, status, message, tmp_path):
     (tmp_path / "in.csv").write_text("id,said\n1,good\n")
+    (tmp_path / "in.txt").write_text("good\n")
     (tmp_path / "empty.csv").touch()
     (tmp_path / "twice.csv").write_text("text,Text\ngood,bad\n")
     (tmp_path / "same.csv").write_text("text,text\ngood,bad\n")
@@ -194,6 +196,9 @@ def test_two_classes_can_be_decided_at_the_threshold_tuned_on_validation(app, mo
     told = "--tuned: the threshold in .*tuned/metrics.json is that of another version"
     done = app("good", "--tuned", model=tmp_path / "tuned" / "1")
     assert done.returncode == 1 and re.search(told, done.stderr.decode())
+    shutil.copytree(models / "words" / "1", models / "words" / "7")
+    assert "no threshold stands in its metrics.json" in app("good", "--tuned").stderr.decode()
+    shutil.rmtree(models / "words" / "7")
     (tmp_path / "tuned" / "labels.txt").write_text("one\nother\n")
     done = app("good", "--tuned", model=tmp_path / "tuned")
     assert done.returncode == 1 and re.search(told, done.stderr.decode())

@@ -260,14 +260,19 @@ def test_languages_that_no_sentence_tells_apart_are_not_read_the_other_way(tmp_p
 
 
 def test_the_quotation_marks_of_excel_are_taken_away_and_no_others(tmp_path):
-    rows = [(f'"Hello, world {i}."', f'"Er sagte ""ja"" {i}."') for i in range(20)]
+    rows = [(f'"Hello, world {i}."', f'"Er sagte ""ja"" {i}."') for i in range(40)]
     rows += [("Plain.", "Einfach."), ('"Two,\nlines"', "Zwei Zeilen")]
     splits = DATASETS["translation_pairs"](file=table(tmp_path / "p.tsv", rows))
     found = every(splits)
-    assert {"Hello, world 3.", "Plain.", "Two, lines"} <= set(found) and len(found) == 22 and not splits.bad
+    assert {"Hello, world 3.", "Plain.", "Two, lines"} <= set(found) and len(found) == 42 and not splits.bad
     assert 'Er sagte "ja" 3.' in texts(splits.train, "target") + texts(splits.test, "target") + texts(
         splits.validation, "target"
     )
+    rows[3:3] = [('"Open line', "Zeile"), ("foo\rbar", "baz")]
+    found = every(DATASETS["translation_pairs"](file=table(tmp_path / "r.tsv", rows)))
+    assert {"Hello, world 3.", '"Open line', "foo bar"} <= set(found) and len(found) == 44
+    with pytest.raises(DataError, match="no sentence pair in it"):
+        DATASETS["translation_pairs"](file=table(tmp_path / "s.tsv", [('""', '""')] * 9))
     spoken = [(f'"Hello, you {i}!"', f"„Hallo, du {i}!“") for i in range(20)]
     assert '"Hello, you 3!"' in every(DATASETS["translation_pairs"](file=table(tmp_path / "q.tsv", spoken)))
 
@@ -276,6 +281,14 @@ def test_a_sheet_or_an_archive_is_no_file_of_pairs(tmp_path):
     (tmp_path / "p.xlsx").write_bytes(b"PK\x03\x04" + bytes(range(256)) * 9)
     with pytest.raises(DataError, match="is a zip archive, such as an Excel sheet, no text"):
         DATASETS["translation_pairs"](file=str(tmp_path / "p.xlsx"))
+
+
+@pytest.mark.parametrize("said", [("zh", "ja"), ("ko", "ja")])
+def test_languages_of_shared_scripts_are_not_read_the_other_way(said, tmp_path):
+    rows = [(f"学生读第{i}本书", f"学生が本を読む{i}") for i in range(40)]
+    file = table(tmp_path / "p.tsv", rows, head=f"{said[1]}\t{said[0]}\n")
+    with pytest.raises(DataError, match=r"said are|should, and the other way"):
+        DATASETS["translation_pairs"](file=file, source_language=said[0], target_language=said[1])
 
 
 @pytest.mark.parametrize("head", ["en\tsr", "\n  \nen\tde", "\nsource\ttarget", "srp\tis"])

@@ -254,6 +254,7 @@ def test_the_encoding_of_russian_is_found(encoding):
         ("cp1252", "¿¿que tal el servicio?? hola¿que tal, ¡¿no volverán mañana?! Está muy rica"),
         ("cp1252", "A comida não é má, mas a espera foi longa demais; as porções são pequenas e não há opções"),
         ("cp1252", "Maturinn var góður og þjónustan fljót, en það var of dýrt. Við komum ekki aftur í bráð, því miður"),
+        ("cp1252", "Maturin var góður, men vit bíðaðu leingi og føroyska ølið var ov dýrt"),
         ("cp1252", "Maden var fin, men vi måtte vente længe på øllet. Den tøse-bløde bøf fik vi først efter en time"),
     ],
 )
@@ -270,6 +271,7 @@ def test_the_encodings_of_europe_are_told_apart(encoding, text):
         ("cp1251", "Храната беше вкусна, но чакахме дълго."),
         ("koi8_r", "Еда была вкусной, но пришлось долго ждать."),
         ("cp1253", "Το φαγητό ήταν πολύ νόστιμο αλλά περιμέναμε πολύ."),
+        ("cp1253", "το φαγητο ηταν πολυ νοστιμο αλλα περιμεναμε πολυ"),
         ("cp1256", "كان الطعام لذيذا جدا ولكن انتظرنا طويلا"),
         ("cp949", "음식은 맛있었지만 오래 기다렸어요."),
         ("big5", "食物很好吃，但是等了很久。"),
