@@ -2,10 +2,11 @@
 # One recipe on several nodes under Slurm: sbatch deploy/slurm.sh photos10 --set batch_size=512
 # Not yet run on a Slurm cluster; the lines that read Slurm's environment are tested with one that is made up.
 #
-# One task per node takes all GPUs of the node. Tasks find each other by Slurm's own variables: no TF_CONFIG is needed.
+# One task per node takes all GPUs that it sees. Tasks find each other by Slurm's own variables, on ports from 10,000 to
+# 29,999 by the job's number: no TF_CONFIG is needed, and where there is one it is taken.
 # The data must be at the same place on every node ($BIGKERAS_DATA); the run directory is written by task 0
-# alone, and must lie where all nodes see it: after a requeue task 0 may be on another one. batch_size must divide by all
-# GPUs, here 16; a translator takes 1, 2, 4 or 8 of them: sbatch --nodes=1 deploy/slurm.sh tatoeba-en-de
+# alone, and must lie where all nodes see it: after a requeue task 0 may be on another one. The number of all GPUs, here 16, must
+# divide batch_size; a translator takes 1, 2, 4 or 8 of them: sbatch --nodes=1 deploy/slurm.sh tatoeba-en-de
 #SBATCH --job-name=bigkeras
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=1
