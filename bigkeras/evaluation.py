@@ -98,15 +98,19 @@ def evaluate(
     if splits.found and log is not None:
         log.say(splits.found)
     task = load_task(path, read_labels(path))
+    language = None
     if task.kind == "pairs":
-        _check_languages(path, recipe, task.preprocessor.languages, splits.languages)
+        own = task.preprocessor.languages
+        _check_languages(path, recipe, own, splits.languages)
+        # One of both ways, asked for the other one, writes what is its source's language.
+        language = own[0] if other_languages(own, splits.languages) else own[1]
     if average != "none" and task.kind != "image":
         raise RecipeError(f"average {average}: is for images, not for {task.kind}")
     if task.kind in ("image", "text"):
         source = numbered(source, splits.class_names, task.class_names)
     # metrics.json says that a run is complete: where it is not there yet, the run itself has still to write it.
     complete = _finished(path)
-    predictions = _answered(path, task, source, scored_at_once(recipe), artifact, average)
+    predictions = _answered(path, task, source, scored_at_once(recipe), artifact, average, language)
     if isinstance(predictions, Predictions):
         if predictions.bad and log is not None:
             name, why = next(iter(predictions.bad.items()))
@@ -144,14 +148,24 @@ def _check_languages(path: Path, recipe: Recipe, own: tuple[str, str], found: tu
 
 
 def _answered(
-    path: Path, task: Task, source: Source, batch: int, artifact: bool = False, average: str = "none"
+    path: Path,
+    task: Task,
+    source: Source,
+    batch: int,
+    artifact: bool = False,
+    average: str = "none",
+    language: str | None = None,
 ) -> Predictions | Translations | MaskedScores:
-    """What a run's best model, or an artifact, says of a source; of a classifier, `batch` examples at a time."""
+    """What a run's best model, or an artifact, says of a source; of a classifier, `batch` examples at a time.
+
+    `language`: in which a translator is to write, by default its own.
+    """
     model = path / "best.keras"
     if task.kind == "masked_text":
         return score_hidden(model, source, task)
     if task.kind == "pairs":
-        return translate_source(artifact_translator(path) if artifact else run_translator(model, task), source, task)
+        translate = artifact_translator(path) if artifact else run_translator(model, task)
+        return translate_source(translate, source, task, language)
     predict = artifact_predictor(path, task) if artifact else run_predictor(model, task)
     return predict_source(AVERAGES[average](predict), source, task, batch=batch)
 

@@ -31,7 +31,7 @@ FINE_TUNED = Recipe(
 )
 
 # Arguments of models that no weight's shape shows.
-WIRING = ("norm", "positions", "activation", "num_heads", "depth")
+WIRING = ("norm", "positions", "activation", "num_heads", "depth", "pooling")
 OF_VOCABULARIES = ("vocabulary_size", "min_count", "proper_names", "algorithm", "joint")  # how one is learned
 OF_TEXTS = ("tokens", "ngrams", "lower", "truncation")
 PREPARED = ("height", "width", "channels", "resize")  # of pictures

@@ -32,12 +32,16 @@ class Translations:
     metrics: dict[str, Any]
 
 
-def translate_source(translate: Translate, source: Source, task: Task) -> Translations:
-    """The translations of every sentence of a source of pairs, scored against all that are known."""
+def translate_source(translate: Translate, source: Source, task: Task, language: str | None = None) -> Translations:
+    """The translations of every sentence of a source of pairs, scored against all that are known.
+
+    `language`: that of the translations, by default the one that the task translates to.
+    """
     texts, references = texts_of(source).columns["source"], references_of(source)
     translations = translate(texts)
     sources = [text.decode("utf-8", "replace") for text in texts]
-    metrics = translation_metrics(translations, references, task.preprocessor.languages[1])
+    language = task.preprocessor.languages[1] if language is None else language
+    metrics = translation_metrics(translations, references, language)
     # In one form of Unicode, as references and translations are.
     metrics["names"] = kept_names([unicodedata.normalize("NFC", text) for text in sources], references, translations)
     return Translations(sources, references, translations, sentence_scores(translations, references), metrics)

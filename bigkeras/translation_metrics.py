@@ -10,6 +10,7 @@ import numpy as np
 LENGTHS = (5, 10, 15, 20, 30, 50)
 UNSPACED = ("zh", "ja", "th", "lo", "my", "km")
 TOKENISERS = {"zh": "zh", "ja": "char", "th": "char", "lo": "char", "my": "char", "km": "char", "ko": "char"}
+TOKENISERS["kor"] = TOKENISERS["ko"]  # others of three letters are known by their script
 # What is copied: a word with a capital, of some letters, or a number.
 # Words of scripts without spaces are none, and end at a name that stands between them.
 COPIED = re.compile(r"[^\W\d_\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]{3,}|\d+")

@@ -161,6 +161,7 @@ def alike(folder: Path) -> dict[str, tuple]:
         "ratios": (texts.override(model=Choice("nb_ngrams")), None),
         "latent": (texts.override(model=Choice("nb_ngrams", {"latent": 3})), None),
         "updates": (texts.override(model=Choice("fixed"), lora=2), encoder),
+        "half heads": (texts.override(model=Choice("fixed"), precision="mixed_float16"), encoder),
         "pairs": (pairs, translator),
     }
 

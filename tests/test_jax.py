@@ -131,6 +131,7 @@ def on_both(tmp_path_factory) -> tuple[Path, dict, Path]:
 
 
 ALIKE = ["plain", "penalised", "in parts", "half", "whitened", "twice", "ratios", "latent", "updates", "pairs"]
+ALIKE += ["half heads"]
 
 
 @needs_jax
@@ -139,7 +140,7 @@ ALIKE = ["plain", "penalised", "in parts", "half", "whitened", "twice", "ratios"
 @pytest.mark.parametrize("name", ALIKE)
 def test_a_training_on_jax_equals_tensorflows(name, on_both):
     there, told, here = on_both
-    close = {"half": 3e-3, "pairs": 1e-4}.get(name, 1e-5)
+    close = {"half": 3e-3, "half heads": 2e-2, "pairs": 1e-4}.get(name, 1e-5)
     for row, other in zip(history(here / name), told[name], strict=True):
         row = {key: float(value) for key, value in drop_rates(row).items() if value}
         assert set(row) == set(other)

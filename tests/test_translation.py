@@ -31,6 +31,7 @@ from bigkeras.inheritance import inherited, wired_alike
 from bigkeras.progress import counted
 from bigkeras.recipe import Choice, Recipe, RecipeError
 from bigkeras.recipe_data import ready
+from bigkeras.recipes import RECIPES
 from bigkeras.signals import Interrupted, Log
 from bigkeras.tasks import TASKS, load_preprocessor, load_task
 from bigkeras.tasks.pairs import clean, pieces
@@ -388,6 +389,12 @@ def test_data_of_other_languages_than_the_runs_are_not_scored(run, tmp_path):
     recipe["task"]["args"] |= {"both_directions": recipe["epochs"], "joint": True}
     (tmp_path / "run" / "recipe.json").write_text(json.dumps(recipe))
     assert evaluate(tmp_path / "run", split="all", data=str(tmp_path / "new.tsv"))
+    # It is scored as what it writes then: English by words, not by characters as what it usually writes.
+    (tmp_path / "run" / "preprocessor.json").write_text(json.dumps({**preprocessor, "languages": ["en", "ja"]}))
+    rows = [f"これは{i}番の猫ではありません。\tThis is number {i} and not the cat.\n" for i in range(9)]
+    (tmp_path / "new.tsv").write_text("ja\ten\n" + "".join(rows), encoding="utf-8")
+    found = evaluate(tmp_path / "run", split="all", data=str(tmp_path / "new.tsv"))
+    assert "tok:13a" in found["all"]["signatures"]["bleu"]
 
 
 def test_all_that_was_left_out_of_one_name_is_listed(pairs, tmp_path):
@@ -573,6 +580,13 @@ def test_what_no_shape_shows_of_a_model_is_taken_from_the_one_that_a_run_starts_
     assert wired_alike(rnn) == rnn
 
 
+def test_how_texts_are_pooled_is_taken_from_the_run_that_one_starts_from(tmp_path):
+    earlier = RECIPES["imdb-transformer"].override(**{"model.pooling": "max"})
+    earlier.save(tmp_path / "recipe.json")
+    asked = RECIPES["imdb-transformer"].override(start_from=str(tmp_path))
+    assert wired_alike(asked).model == earlier.model and wired_alike(asked, said=("pooling",)).model == asked.model
+
+
 def test_several_references_and_lower_case_raise_the_score():
     references = [["The cat sat on the mat today."], ["A dog ran home late.", "A hound ran home very late."]]
     translations = ["the cat sat on the mat today.", "A hound ran home very late."]
@@ -635,6 +649,8 @@ def test_a_glossary_that_is_all_right_has_all_points_and_the_signature_says_how(
         ("jp", "この犬が好きです。", "char", "6 to 10"),
         ("tha", "ฉันชอบสุนัข", "char", "11 to 15"),
         ("deu", "Ich mag Hunde.", "13a", "1 to 5"),
+        ("kor", "나는 개를 좋아한다.", "char", "1 to 5"),
+        ("ko-KR", "나는 개를 좋아한다.", "char", "1 to 5"),
         ("zh", "Ich mag Hunde.", "zh", "11 to 15"),
     ],
 )

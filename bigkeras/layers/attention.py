@@ -284,12 +284,19 @@ def attend(query, key, value, bias, dropout: keras.layers.Dropout | None = None,
 
     That is two matmuls on TensorFlow, where Keras' own kernel took twice their time, and the kernel on JAX.
     """
-    if keras.backend.backend() == "jax" and not (dropout and dropout.rate and training):
+    if keras.backend.backend() == "jax" and not (dropout and dropout.rate and training) and _has_kernel(query):
         return _fused(query, key, value, bias)
     weights = attention_weights(query, key, bias)
     if dropout is not None:
         weights = dropout(weights, training=training)
     return merge_heads(ops.matmul(weights, value))
+
+
+def _has_kernel(query) -> bool:
+    """Whether JAX has the products of its attention in this type here: on CPUs none of float16 with float32 sums."""
+    import jax
+
+    return jax.default_backend() != "cpu" or keras.backend.standardize_dtype(query.dtype) != "float16"
 
 
 def _fused(query, key, value, bias):

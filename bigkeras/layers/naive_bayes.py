@@ -74,10 +74,13 @@ class NaiveBayesEmbedding(keras.layers.Layer):
         self.ratios.assign(ratios[:, -self.columns :])
 
     def continue_from(self, other: "NaiveBayesEmbedding") -> None:
-        """Takes over another's tables; a token that its texts did not have keeps the ratio counted here."""
+        """Takes over another's tables; a token that its texts did not have keeps the ratio counted here.
+
+        So that a token says as much as it did there, weights follow the rates by which products are multiplied.
+        """
         ratios, theirs = np.asarray(self.ratios), np.asarray(other.ratios)
         self.ratios.assign(np.where(theirs == 0, ratios, theirs))
-        self.embeddings.assign(np.asarray(other.embeddings))
+        self.embeddings.assign(np.asarray(other.embeddings) * (other.rate / self.rate))
 
     def get_config(self) -> dict:
         """The constructor's arguments."""

@@ -48,3 +48,8 @@ def test_tokens_that_an_earlier_run_did_not_see_keep_the_ratios_of_the_new_one()
     np.testing.assert_array_equal(np.asarray(new.ratios)[seen], np.asarray(old.ratios)[seen])
     assert np.asarray(new.ratios)[5] == counted[5] != 0
     np.testing.assert_array_equal(new.embeddings, old.embeddings)
+    faster = NaiveBayesEmbedding(7, 2, rate=15.0)
+    faster.build((None, None))
+    faster.ratios.assign(np.zeros((7, 1)))
+    faster.continue_from(old)
+    np.testing.assert_allclose(faster(TOKENS), old(TOKENS), rtol=1e-6)
