@@ -202,7 +202,8 @@ def test_what_goes_wrong_on_jax_is_told_as_on_tensorflow(tmp_path, digits_folder
     assert told["some bad"] == told["go on"] == ""
     assert 0 < (tmp_path / "some bad" / "bad_samples.csv").read_text().count("00.png,") <= 10
     assert told["wild"].startswith("Diverged: ") and "no weights had been saved before" in told["wild"]
-    assert told["uneven"] == "RecipeError: batch_size=30 does not divide over 4 devices: --set batch_size=28"
+    told_how = "--set batch_size=28; --strategy one takes a single one"
+    assert told["uneven"] == f"RecipeError: batch_size=30 does not divide over 4 devices: {told_how}"
     assert told["stop"].startswith("CheckpointError: ") and "No space left on device" in told["stop"]
 
 
