@@ -100,10 +100,10 @@ def evaluate(
     task = load_task(path, read_labels(path))
     language = None
     if task.kind == "pairs":
-        own = task.preprocessor.languages
-        _check_languages(path, recipe, own, splits.languages)
+        ways = task.preprocessor.languages
+        _check_languages(path, recipe, ways, splits.languages)
         # One of both ways, asked for the other one, writes what is its source's language.
-        language = own[0] if other_languages(own, splits.languages) else own[1]
+        language = ways[0] if other_languages(ways, splits.languages) else ways[1]
     if average != "none" and task.kind != "image":
         raise RecipeError(f"average {average}: is for images, not for {task.kind}")
     if task.kind in ("image", "text"):
