@@ -174,13 +174,16 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _settings(options: argparse.Namespace) -> int:
-    from bigkeras.recipe import parse_setting
+    from bigkeras.recipe import known, parse_setting
 
     asked = dict(sorted(map(parse_setting, options.set), key=lambda item: "." in item[0]))
     recipe = _recipe(options.recipe, goes_on=True).override(**asked)
     _start_tensorflow()
-    from bigkeras.settings import as_json, as_text
+    from bigkeras.models import MODELS
+    from bigkeras.settings import AUTO, as_json, as_text
 
+    if "model" in asked:  # that of a run may be one of one's own
+        known("model", recipe.model.name, (*MODELS, AUTO))
     print(as_json(recipe) if options.json else as_text(recipe))
     return 0
 

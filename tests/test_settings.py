@@ -44,7 +44,7 @@ def test_another_model_has_other_settings_and_json_has_them_all(capsys):
     out = capsys.readouterr().out
     assert 'model="lenet"' in out and "model.depth" not in out and "micro_batches" in out
     assert main(["settings", "nothing"]) == 1 and "is not one of" in capsys.readouterr().err
-    for wrong in ("task=foo", "model.dpeth=56", "optimizer=adma", "depth=3"):
+    for wrong in ("task=foo", "model.dpeth=56", "optimizer=adma", "depth=3", "model=resent"):
         assert main(["settings", "mnist-lenet", "--set", wrong]) == 1
         assert "is not one of" in capsys.readouterr().err
     told = {one.key: one.takes for one in settings(RECIPES["mnist-lenet"].override(optimizer="sgd"))}
