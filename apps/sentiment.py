@@ -20,7 +20,8 @@ if __package__ in (None, ""):  # run as `python apps/sentiment.py`
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from apps.console import complain, finish, json_line, leave, model_options, padded, printable, threads_option, width
-from apps.reviews import JSON_LINES, Review, ReviewError, Table, lines_of, objects_of, standard_input, written
+from apps.outputs import written
+from apps.reviews import JSON_LINES, Review, ReviewError, Table, lines_of, objects_of, standard_input
 from apps.streams import groups, is_live, side_by_side
 
 if TYPE_CHECKING:
@@ -249,7 +250,7 @@ def _report(results: Results, table: Table | None, options: argparse.Namespace) 
     """Writes each result as it comes; the exit status."""
     status, columns = 0, 0
     review, live = None, is_live(options.texts, options.file)
-    with written(options.output, table, plain=not options.json and table is None) as out:
+    with written(options.output, plain=not options.json and table is None, table=table is not None) as out:
         rows = table.writer(out) if table is not None and not options.json else None
         for review, result in results:
             if isinstance(result, str):

@@ -19,7 +19,8 @@ if __package__ in (None, ""):  # run as `python apps/translation.py`
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from apps.console import complain, finish, json_line, leave, model_options, positive, threads_option
-from apps.reviews import Review, ReviewError, Table, lines_of, standard_input, written
+from apps.outputs import written
+from apps.reviews import Review, ReviewError, Table, lines_of, standard_input
 from apps.sentences import LONGEST, Sentence, joined, sentences
 from apps.streams import groups, is_live, side_by_side
 
@@ -296,7 +297,7 @@ def _report(results: Results, options: argparse.Namespace) -> int:
     live = is_live(options.texts, options.file)
     # A terminal shows its own encoding; what is piped or kept is UTF-8.
     shown = options.output is None and sys.stdout is not None and sys.stdout.isatty()
-    with written(options.output, None, plain=shown and not options.json) as out:
+    with written(options.output, plain=shown and not options.json) as out:
         for number, (line, result) in enumerate(results, 1):
             if isinstance(result, str):
                 status = 1

@@ -79,16 +79,7 @@ def evaluate(
     begun = absolute_data(load(path))
     recipe = _scored(begun, data, settings or {})
     known("split", split, ("train", "validation", "test", "all"))
-    elsewhere = not same_place(recipe, begun)
-    splits = recipe_splits(recipe)
-    if elsewhere and recipe.learn_validation and not _is_known(path, splits):
-        recipe = replace(recipe, learn_validation=False)
-        splits = recipe_splits(recipe)
-    source = _all(splits) if split == "all" else getattr(splits, split)
-    if source is None and split == "validation" and recipe.learn_validation:
-        raise RunError(f"{path}: has learned from its validation split, which says nothing of it; name another")
-    if source is None or not len(source):
-        raise RunError(f"data {recipe.data.name} has no {split} split")
+    recipe, splits, source = _chosen(path, recipe, split, elsewhere=not same_place(recipe, begun))
     # An exported model is scored on other machines, too: what is published may stand there in another order.
     compared = not artifact or any(place(recipe).values()) or recipe.data.name == NOT_PINNED
     # What a link leads to, say, may be others by now: whoever names it so asks for these.
@@ -98,12 +89,7 @@ def evaluate(
     if splits.found and log is not None:
         log.say(splits.found)
     task = load_task(path, read_labels(path))
-    language = None
-    if task.kind == "pairs":
-        ways = task.preprocessor.languages
-        _check_languages(path, recipe, ways, splits.languages)
-        # One of both ways, asked for the other one, writes what is its source's language.
-        language = ways[0] if other_languages(ways, splits.languages) else ways[1]
+    language = _written(path, recipe, task.preprocessor.languages, splits.languages) if task.kind == "pairs" else None
     if average != "none" and task.kind != "image":
         raise RecipeError(f"average {average}: is for images, not for {task.kind}")
     if task.kind in ("image", "text"):
@@ -132,10 +118,28 @@ def evaluate(
     return metrics
 
 
-def _check_languages(path: Path, recipe: Recipe, own: tuple[str, str], found: tuple[str, str]) -> None:
-    """Raises DataError where a translator's languages are not those of the data, as far as both are known.
+def _chosen(path: Path, recipe: Recipe, split: str, elsewhere: bool) -> tuple[Recipe, Splits, Source]:
+    """The recipe, its splits and what of them is scored. `elsewhere`: at another place than the run's own data.
 
-    One that has learned both ways to its end translates the other way, too.
+    Such data is split as if validation had not been learned, unless it is known. Raises RunError for no such split.
+    """
+    splits = recipe_splits(recipe)
+    if elsewhere and recipe.learn_validation and not _is_known(path, splits):
+        recipe = replace(recipe, learn_validation=False)
+        splits = recipe_splits(recipe)
+    source = _all(splits) if split == "all" else getattr(splits, split)
+    if source is None and split == "validation" and recipe.learn_validation:
+        raise RunError(f"{path}: has learned from its validation split, which says nothing of it; name another")
+    if source is None or not len(source):
+        raise RunError(f"data {recipe.data.name} has no {split} split")
+    return recipe, splits, source
+
+
+def _written(path: Path, recipe: Recipe, own: tuple[str, str], found: tuple[str, str]) -> str:
+    """The language that a translator from `own[0]` to `own[1]` writes on data of the languages `found`.
+
+    One that has learned both ways to its end translates the other way, too. Raises DataError where the data is of other
+    languages, as far as both are known.
     """
     back = recipe.task.args.get("both_directions", 0) >= recipe.epochs and not other_languages(own, found[::-1])
     if other_languages(own, found) and not back:
@@ -145,6 +149,7 @@ def _check_languages(path: Path, recipe: Recipe, own: tuple[str, str], found: tu
             "--set data.source=… --set data.target=… name a table's columns, "
             "--set data.source_language=… --set data.target_language=… the languages"
         )
+    return own[0] if other_languages(own, found) else own[1]
 
 
 def _answered(

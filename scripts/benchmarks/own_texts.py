@@ -31,7 +31,7 @@ NGRAMS = {
 }
 COSTS = (0.1, 0.3, 1.0, 3.0)
 FOLDS = 5
-# Published reviews as a table such as people have: data set, rows, delimiter, encoding; how they are parted.
+# Published reviews as a table such as people have: data set, rows, delimiter, encoding; and how it is parted.
 SAMPLES = {
     "imdb-endings": ("imdb_reviews", 9000, ",", "utf-8"),
     "waimai": ("waimai", 8596, ";", "gb18030"),

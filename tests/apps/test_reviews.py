@@ -15,7 +15,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from apps.reviews import Review, ReviewError, Table, lines_of, objects_of, replaced, standard_input, written
+from apps.outputs import replaced, written
+from apps.reviews import Review, ReviewError, Table, lines_of, objects_of, standard_input
 from bigkeras.data.encoding import says_nothing
 
 TEXT = "".join(f"line {i}\n" for i in range(20_000))
@@ -75,11 +76,11 @@ def test_broken_bytes_of_utf_8_pass(tmp_path):
 def test_a_link_stays_a_link_and_a_pipe_a_pipe(tmp_path):
     (tmp_path / "kept.txt").write_text("before")
     (tmp_path / "link").symlink_to(tmp_path / "kept.txt")
-    with written(str(tmp_path / "link"), None, plain=False) as out:
+    with written(str(tmp_path / "link"), plain=False) as out:
         out.write("after")
     assert (tmp_path / "link").is_symlink() and (tmp_path / "kept.txt").read_text() == "after"
     reading, writing = os.pipe()
-    with written(f"/dev/fd/{writing}", None, plain=False) as out:
+    with written(f"/dev/fd/{writing}", plain=False) as out:
         out.write("all")
     assert os.read(reading, 9) == b"all"
 
@@ -162,7 +163,7 @@ def test_a_file_in_a_folder_that_takes_no_other_is_written(tmp_path, monkeypatch
 def test_a_file_is_replaced_and_none_beside_it_and_others_may_read_it_as_ever(tmp_path):
     beside = tmp_path / "kept.txt.part"
     beside.write_text("in")
-    with written(str(tmp_path / "kept.txt"), None, plain=False) as out:
+    with written(str(tmp_path / "kept.txt"), plain=False) as out:
         out.write(beside.read_text())
     assert (beside.read_text(), (tmp_path / "kept.txt").read_text()) == ("in", "in")
     assert (tmp_path / "kept.txt").stat().st_mode == beside.stat().st_mode
@@ -184,7 +185,7 @@ def test_what_cannot_be_written_is_named(tmp_path, monkeypatch, name):
     (tmp_path / "folder").mkdir()
     with (
         pytest.raises(ReviewError, match=f"{name[:20]}.*: cannot be written: "),
-        written(name, None, plain=False) as out,
+        written(name, plain=False) as out,
     ):
         out.write("text")
 
@@ -282,7 +283,7 @@ def test_a_copy_has_the_mark_by_which_excel_knows_it(tmp_path, encoding):
 
 def test_half_a_character_is_copied_as_a_question_mark(tmp_path):
     (tmp_path / "t.csv").write_bytes(b"id,review\n1,the +2AA- cat\n")
-    with contextlib.ExitStack() as files, written(str(tmp_path / "out.csv"), None, plain=False) as out:
+    with contextlib.ExitStack() as files, written(str(tmp_path / "out.csv"), plain=False) as out:
         table = Table(str(tmp_path / "t.csv"), "utf-7", None, None, files)
         writer = table.writer(out)
         for review in table:
@@ -303,9 +304,7 @@ def test_a_key_that_comes_twice_is_a_defect():
 
 
 def test_what_stands_in_a_file_behind_standard_output_stays(tmp_path):
-    code = (
-        "from apps.reviews import written\nwith written('/dev/stdout', None, plain=False) as out: out.write('new\\n')"
-    )
+    code = "from apps.outputs import written\nwith written('/dev/stdout', plain=False) as out: out.write('new\\n')"
     with open(tmp_path / "all.txt", "w") as out:
         for _ in range(2):
             subprocess.run([sys.executable, "-c", code], stdout=out, check=True, timeout=300)
@@ -384,7 +383,7 @@ def test_an_object_without_any_text_does_not_decide_where_the_texts_are(tmp_path
 
 def test_a_link_to_itself_cannot_be_written(tmp_path):
     (tmp_path / "loop").symlink_to("loop")
-    with pytest.raises(ReviewError, match="loop: cannot be written"), written(str(tmp_path / "loop"), None, False):
+    with pytest.raises(ReviewError, match="loop: cannot be written"), written(str(tmp_path / "loop"), False):
         pass
 
 
