@@ -30,7 +30,7 @@ from bigkeras.predictions import (
     run_predictor,
     scored_at_once,
 )  # fmt: skip
-from bigkeras.recipe import Choice, Recipe, RecipeError, check, known, load
+from bigkeras.recipe import HELD_OUT, Choice, Recipe, RecipeError, check, known, load
 from bigkeras.recipe_data import place, recipe_splits
 from bigkeras.report import write_report
 from bigkeras.run import (
@@ -182,6 +182,9 @@ def _scored(recipe: Recipe, data: str | None, settings: Mapping[str, Any]) -> Re
             raise RecipeError(f"--set {key}: of a trained model, arguments of the data alone, such as data.label=stars")
     if data is not None and "target_file" in recipe.data.args and "data.target_file" not in settings:
         raise RecipeError(f"--data {data}: of two aligned files; say --set data.target_file=FILE, too")
+    if data is not None:  # the files of what was held out belong to the place before
+        args = {name: value for name, value in recipe.data.args.items() if name not in HELD_OUT}
+        recipe = replace(recipe, data=replace(recipe.data, args=args))
     asked = absolute_data(with_data(recipe, data).override(**settings))
     check("data", asked.data, DATASETS)
     if not same_place(asked, recipe) and "limit_train" in asked.data.args and "data.limit_train" not in settings:
@@ -277,7 +280,8 @@ def with_data(recipe: Recipe, data: str | None) -> Recipe:
         raise RecipeError(f"--data {data}: data {recipe.data.name} is built in and takes no place")
     args = {**recipe.data.args, places[0]: data}
     # So that the recipe.json of the run finds them from any folder.
-    found = {n: os.path.abspath(expanded(args[n])) for n in (places[0], "target_file") if isinstance(args.get(n), str)}
+    named = (places[0], "target_file", *HELD_OUT)
+    found = {n: os.path.abspath(expanded(args[n])) for n in named if isinstance(args.get(n), str)}
     return replace(recipe, data=Choice(recipe.data.name, {**args, **found}))
 
 

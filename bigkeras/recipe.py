@@ -12,7 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-PLACES = ("directory", "file", "target_file")  # the arguments of data that say where it lies
+# The arguments of data that say where it lies, and of pairs where those that are held out do.
+HELD_OUT = ("validation_file", "test_file", "validation_target_file", "test_target_file")
+PLACES = ("directory", "file", "target_file", *HELD_OUT)
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16", "auto")
 
 

@@ -368,6 +368,18 @@ def test_other_files_than_those_of_the_run_are_named_both(run, tmp_path):
     found = evaluate(tmp_path / "run", split="all", data=str(tmp_path / "new.en"), settings=files)
     assert found["all"]["sentences"] == 2
     assert "all" not in json.loads((tmp_path / "run" / "metrics.json").read_text())
+    # What was held out at the place before is not that of the new one.
+    told["data"] = {"name": "aligned_files", "args": {**args, "test_file": "no.en", "test_target_file": "no.de"}}
+    (tmp_path / "run" / "recipe.json").write_text(json.dumps(told))
+    found = evaluate(tmp_path / "run", split="all", data=str(tmp_path / "new.en"), settings=files)
+    assert found["all"]["sentences"] == 2
+    args |= {"file": str(tmp_path / "new.en"), "target_file": str(tmp_path / "new.de")}
+    told["data"]["args"] = args
+    (tmp_path / "run" / "recipe.json").write_text(json.dumps(told))
+    for language, text in new.items():
+        (tmp_path / f"held.{language}").write_text(text.splitlines()[0] + "\n", encoding="utf-8")
+    files = {"data.test_file": str(tmp_path / "held.en"), "data.test_target_file": str(tmp_path / "held.de")}
+    assert evaluate(tmp_path / "run", settings=files)["test"]["sentences"] == 1
     with pytest.raises(RecipeError, match=r"--set epochs: of a trained model, arguments of the data alone"):
         evaluate(run, settings={"epochs": 3})
 

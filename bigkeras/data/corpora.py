@@ -7,14 +7,12 @@ import gzip
 import io
 import zipfile
 import zlib
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from bigkeras.data.arrays import data_directory
 from bigkeras.data.cleaning import Pair, tidy
 from bigkeras.data.formats import read_bytes
-from bigkeras.data.pair_splits import pair_splits
+from bigkeras.data.pair_splits import pair_splits, parted_splits
 from bigkeras.data.source import DataError, Splits
 from bigkeras.data.tfds import prepared
 
@@ -129,12 +127,10 @@ def tfds_translation(
         for i, row in enumerate(builder.as_dataset(split=part).as_numpy_iterator()):
             source, target = (tidy(row[name].decode("utf-8", "replace")) for name in languages)
             pairs.append(Pair(f"{part}[{i}]", source, target, part if part != "train" or len(own) == 2 else ""))
-    asked: dict[str, Any] = {"validation": validation, "test": test}
-    shares = {**asked, **dict.fromkeys(own, 0.0)}
-    splits = pair_splits(pairs, languages, origin=dataset, seed=seed, limit_train=limit_train, **shares)
-    overruled = [f"data.{name}={asked[name]:g}" for name in own if asked[name] != USUAL_SHARE]
-    told = f"{' and '.join(overruled)}: not heeded, since {dataset} has its own parts" if overruled else ""
-    return replace(splits, found="; ".join(filter(None, (splits.found, told))))
+    return parted_splits(
+        pairs, languages, own, usual=USUAL_SHARE, validation=validation, test=test, origin=dataset, seed=seed,
+        limit_train=limit_train,
+    )  # fmt: skip
 
 
 def _present(path: Path) -> bool:

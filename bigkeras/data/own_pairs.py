@@ -1,28 +1,17 @@
 """Own sentence pairs: a table with tabs, two aligned files, or a translation memory (TMX)."""
 
-import csv
-import itertools
-import re
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bigkeras.data.cleaning import LANGUAGES, SAMPLE, Pair, base, can_tell, check_order, tidy
-from bigkeras.data.corpora import unpacked
-from bigkeras.data.encoding import decoded
+from bigkeras.data.cleaning import Pair, base, check_order, tidy
 from bigkeras.data.files import expanded
-from bigkeras.data.pair_splits import pair_splits
-from bigkeras.data.rows import check_text
+from bigkeras.data.pair_splits import parted_splits
+from bigkeras.data.pair_table import PairFile, check_said, others_way, read_lines, read_table
 from bigkeras.data.source import DataError, Splits
 from bigkeras.data.tmx import read_tmx
 
-EXCELS = re.compile(r'"(?:[^"]|"")*"')  # a cell that is quoted whole, its own marks doubled
-FEWEST_QUOTED, MOST_LINES = 5, 100  # cells that tell; of one cell
-NEARLY_ALL = 0.99  # of a table's lines have as many columns, so that one more is a mistake
-# What people call the columns of sentence pairs, beside the codes of languages.
-SOURCES, TARGETS = ("source", "src", "原文"), ("target", "tgt", "trg", "translation", "译文")
-SIDES = (*SOURCES, *TARGETS, "english", "german", "deutsch", "french", "spanish", "chinese")
+USUAL_SHARE = 0.03  # of validation and of testing, where no file holds them
 # Endings of aligned files that are as long as a language's code.
 NO_LANGUAGES = ("txt", "tsv", "csv", "tok", "doc", "raw", "src", "tgt", "trg", "ref", "hyp")
 
@@ -30,13 +19,15 @@ NO_LANGUAGES = ("txt", "tsv", "csv", "tok", "doc", "raw", "src", "tgt", "trg", "
 def translation_pairs(
     *,
     file: str,
+    validation_file: str | None = None,
+    test_file: str | None = None,
     source: int | str = 1,
     target: int | str = 2,
     source_language: str = "",
     target_language: str = "",
     encoding: str | None = None,
-    validation: float = 0.03,
-    test: float = 0.03,
+    validation: float = USUAL_SHARE,
+    test: float = USUAL_SHARE,
     seed: int = 0,
     limit_train: int | None = None,
 ) -> Splits:
@@ -46,107 +37,68 @@ def translation_pairs(
     of columns, or names that stand in the first line; one such as "en, de" or "source, target" is taken for names.
     Languages (en, zh-CN, …) are for the model's card, Chinese scores and the cleaning, which is `data/cleaning.py`'s.
     Lines with too few columns are left out and stand in `bad`; those with more than nearly all others, whose pair may
-    be another, in `ignored`. The seed splits by source sentence. A .gz is unpacked.
-    Raises DataError that names file and line.
+    be another, in `ignored`. The seed splits by source sentence, but for what `validation_file` and `test_file`, tables
+    of the same form, hold. A .gz is unpacked. Raises DataError that names file and line.
     """
-    path = expanded(file)
-    lines = _unquoted(_lines(path, encoding))
-    blank = next((place for place, line in enumerate(lines) if line.strip()), None)
-    if blank is None:
-        raise DataError(f"{path}: no sentence pair in it")
-    top = lines[blank]
-    columns, languages, named = _columns(path, top, source, target, (source_language, target_language))
-    first = blank + named
-    if named:
-        cells = [cell.strip() for cell in top.split("\t")]
-        advice = f"--set data.source={columns[1] + 1} --set data.target={columns[0] + 1} reads them the other way"
-        _check_said(f"{path}: line 1", languages, [cells[place] for place in columns if place < len(cells)], advice)
-    pairs, bad, ignored = [], [], []
-    usual = _usual_columns(lines)
-    for number, line in enumerate(lines[first:], first + 1):
-        if not line.strip():
-            continue
-        cells = line.split("\t")
-        if usual and any(map(str.strip, cells[usual:])):
-            told = f"{len(cells)} columns where others have {usual}: a tab in a sentence?"
-            ignored.append((f"{path}:{number}", told))
-        elif len(cells) <= max(columns):
-            found = f"{len(cells)} column{'s' if len(cells) > 1 else ''}"
-            bad.append((f"{path}:{number}", f"{found} where columns {columns[0] + 1} and {columns[1] + 1} are read"))
-        else:
-            pairs.append(Pair(f"{path}:{number}", *(tidy(cells[place]) for place in columns)))
-    if len(bad) > len(pairs):
-        name, why = bad[0]
-        raise DataError(f"{name}: {why}: a pair a line, source and target parted by a tab; {len(bad)} lines are so")
-    if top.count("\t") > 1:  # of two columns, there is no other to name
-        _check_letters(pairs, columns, path)
-    advice = f"--set data.source={columns[1] + 1} --set data.target={columns[0] + 1}"
-    if languages != (source_language, target_language):  # they would go with the columns
-        advice = f"if line 1 names them so by mistake, {_others_way(languages)}"
-    check_order(pairs, languages, str(path), advice)
-    parts: dict[str, Any] = {"validation": validation, "test": test, "seed": seed, "limit_train": limit_train}
-    return pair_splits(pairs, languages, origin=str(path), **parts, bad=bad, ignored=ignored)
+
+    def read(path: str) -> PairFile:
+        return read_table(expanded(path), source, target, (source_language, target_language), encoding)
+
+    files = {"": file, "validation": validation_file, "test": test_file}
+    return _splits(read, files, validation=validation, test=test, seed=seed, limit_train=limit_train)
 
 
 def aligned_files(
     *,
     file: str,
     target_file: str,
+    validation_file: str | None = None,
+    validation_target_file: str | None = None,
+    test_file: str | None = None,
+    test_target_file: str | None = None,
     source_language: str = "",
     target_language: str = "",
     encoding: str | None = None,
-    validation: float = 0.03,
-    test: float = 0.03,
+    validation: float = USUAL_SHARE,
+    test: float = USUAL_SHARE,
     seed: int = 0,
     limit_train: int | None = None,
 ) -> Splits:
     """Own sentence pairs in two files, line by line: `file` holds the sources, `target_file` their translations.
 
-    A language that is not said is the file's ending, as in news.en and news.de. A tab is a character as any other.
+    A language that is not said is the file's ending, as in news.en and news.de. A tab is a character as any other. The
+    seed splits by source sentence, but for what the files for validation and test hold, two each.
     Raises DataError where the numbers of lines differ.
     """
-    paths = (expanded(file), expanded(target_file))
-    sides = [_lines(path, encoding) for path in paths]
-    if len(sides[0]) != len(sides[1]):
-        counts = " and ".join(f"{path} {len(lines)}" for path, lines in zip(paths, sides, strict=True))
-        raise DataError(f"aligned files have the same number of lines, these have: {counts}")
-    endings = [path.name.removesuffix(".gz").rpartition(".")[2] for path in paths]
-    codes = [ending if _is_code(base(ending)) and len(set(endings)) == 2 else "" for ending in endings]
-    languages = (source_language or codes[0], target_language or codes[1])
-    _check_said(f"{paths[0]}: the files' names", languages, codes, "exchange file and target_file")
-    pairs = [
-        Pair(f"{paths[0]}:{number}", tidy(s), tidy(t)) for number, (s, t) in enumerate(zip(*sides, strict=True), 1)
-    ]
-    advice = "exchange file and target_file"
-    if languages != (source_language, target_language):  # they would go with the files
-        advice = f"if the files' names are exchanged, {_others_way(languages)}"
-    check_order(pairs, languages, str(paths[0]), advice)
-    parts: dict[str, Any] = {"validation": validation, "test": test, "seed": seed, "limit_train": limit_train}
-    return pair_splits(pairs, languages, origin=str(paths[0]), **parts)
+    sides = {
+        "": (file, target_file),
+        "validation": (validation_file, validation_target_file),
+        "test": (test_file, test_target_file),
+    }
+    for part, (one, other) in sides.items():
+        if (one is None) != (other is None):
+            names = (f"{part}_file", f"{part}_target_file")
+            there, lacking = names if other is None else names[::-1]
+            raise DataError(
+                f"data.{there}={one or other}: one of two aligned files; --set data.{lacking}=FILE is the other"
+            )
 
+    def read(paths: tuple[str, str]) -> PairFile:
+        return _aligned((expanded(paths[0]), expanded(paths[1])), (source_language, target_language), encoding)
 
-def _check_said(where: str, said: tuple[str, str], named: Sequence[str], advice: str) -> None:
-    """Raises DataError where a file names the languages the other way than was said, and no sentence could tell."""
-    there, asked = tuple(map(base, named)), tuple(map(base, said))
-    if all(map(_is_language, named)) and there == asked[::-1] != asked and not can_tell(*asked):
-        raise DataError(f"{where}: name {there[0]} and {there[1]}, said are {asked[0]} and {asked[1]}: {advice}")
-
-
-def _others_way(languages: tuple[str, str]) -> str:
-    return f"--set data.source_language={languages[1]} --set data.target_language={languages[0]}"
-
-
-def _is_code(ending: str) -> bool:
-    return 2 <= len(ending) <= 3 and ending.isalpha() and ending not in NO_LANGUAGES
+    files = {part: paths if paths[0] else None for part, paths in sides.items()}
+    return _splits(read, files, validation=validation, test=test, seed=seed, limit_train=limit_train)
 
 
 def tmx(
     *,
     file: str,
+    validation_file: str | None = None,
+    test_file: str | None = None,
     source_language: str = "",
     target_language: str = "",
-    validation: float = 0.03,
-    test: float = 0.03,
+    validation: float = USUAL_SHARE,
+    test: float = USUAL_SHARE,
     seed: int = 0,
     limit_train: int | None = None,
 ) -> Splits:
@@ -154,117 +106,66 @@ def tmx(
 
     Languages that are not said are the file's source language and the one other language in it. Codes of markup inside
     segments are left out, highlighted text is kept. A unit of several translations is a pair with each. Units without
-    one of the languages stand in `ignored`. Entities of one's own are refused. Raises DataError.
+    one of the languages stand in `ignored`. Entities of one's own are refused. The seed splits by source sentence, but
+    for what `validation_file` and `test_file`, two more memories, hold. Raises DataError.
     """
-    path = expanded(file)
+
+    def read(path: str) -> PairFile:
+        return _memory(expanded(path), source_language, target_language)
+
+    files = {"": file, "validation": validation_file, "test": test_file}
+    return _splits(read, files, validation=validation, test=test, seed=seed, limit_train=limit_train)
+
+
+def _splits(read: Callable, files: dict[str, Any], **asked: Any) -> Splits:
+    """Splits of the pairs that `read` finds in each part's file; the part "" has what the seed splits."""
+    there = {part: place for part, place in files.items() if place is not None}
+    found = {part: read(place) for part, place in there.items()}
+    origins = {part: str(place if isinstance(place, str) else place[0]) for part, place in there.items()}
+    languages = found[""].languages
+    for part, other in found.items():
+        given, theirs = (tuple(map(base, some)) for some in (languages, other.languages))
+        if any(one and two and one != two for one, two in zip(given, theirs, strict=True)):
+            told = f"{' to '.join(theirs)}, {origins['']} from {' to '.join(given)}"
+            raise DataError(f"{origins[part]}: translates from {told}: they are to be of the same languages")
+        languages = (languages[0] or other.languages[0], languages[1] or other.languages[1])
+    return parted_splits(
+        [pair._replace(part=part) for part, one in found.items() for pair in one.pairs],
+        languages,
+        [part for part in found if part],
+        origin=origins[""],
+        usual=USUAL_SHARE,
+        **asked,
+        bad=[line for one in found.values() for line in one.bad],
+        ignored=[line for one in found.values() for line in one.ignored],
+    )
+
+
+def _aligned(paths: tuple[Path, Path], said: tuple[str, str], encoding: str | None) -> PairFile:
+    sides = [read_lines(path, encoding) for path in paths]
+    if len(sides[0]) != len(sides[1]):
+        counts = " and ".join(f"{path} {len(lines)}" for path, lines in zip(paths, sides, strict=True))
+        raise DataError(f"aligned files have the same number of lines, these have: {counts}")
+    endings = [path.name.removesuffix(".gz").rpartition(".")[2] for path in paths]
+    codes = [ending if _is_code(base(ending)) and len(set(endings)) == 2 else "" for ending in endings]
+    languages = (said[0] or codes[0], said[1] or codes[1])
+    check_said(f"{paths[0]}: the files' names", languages, codes, "exchange file and target_file")
+    pairs = [
+        Pair(f"{paths[0]}:{number}", tidy(s), tidy(t)) for number, (s, t) in enumerate(zip(*sides, strict=True), 1)
+    ]
+    advice = "exchange file and target_file"
+    if languages != said:  # they would go with the files
+        advice = f"if the files' names are exchanged, {others_way(languages)}"
+    check_order(pairs, languages, str(paths[0]), advice)
+    return PairFile(pairs, languages, [], [])
+
+
+def _is_code(ending: str) -> bool:
+    return 2 <= len(ending) <= 3 and ending.isalpha() and ending not in NO_LANGUAGES
+
+
+def _memory(path: Path, source_language: str, target_language: str) -> PairFile:
     units, lacking, languages = read_tmx(path, source_language, target_language)
     pairs = [Pair(f"{path}:{place}", tidy(source), tidy(target)) for place, source, target in units]
     check_order(pairs, languages, str(path), "correct its xml:lang, by which each sentence is of the other language")
-    ignored = [(f"{path}:{place}", why) for place, why in lacking]
-    parts: dict[str, Any] = {"validation": validation, "test": test, "seed": seed, "limit_train": limit_train}
-    return pair_splits(pairs, languages, origin=str(path), **parts, ignored=ignored)
-
-
-def _lines(path: Path, encoding: str | None) -> list[str]:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    data = unpacked(data, path) if path.suffix == ".gz" else data
-    check_text(path, data, "lines of text, and a .gz of them,")
-    content, _ = decoded(data, str(path), encoding)
-    if not content.strip():
-        raise DataError(f"{path}: the file is empty: a sentence pair a line is needed")
-    # Only these end a line: a sentence may hold signs that Unicode takes for ends of lines, too.
-    end = "\n" if "\n" in content else "\r"
-    return content.replace("\r\n", "\n").removesuffix(end).split(end)
-
-
-def _unquoted(lines: list[str]) -> list[str]:
-    """The lines without the quotation marks of Excel, if these they are; those that a cell goes on in are empty.
-
-    Excel's "Text (tab delimited)" quotes the cells that hold a comma or a quotation mark, which it doubles: so all
-    such cells are quoted, and there are some.
-    """
-    cells = [cell for line in lines for cell in line.split("\t")]
-    marked = [cell for cell in cells if "," in cell or '"' in cell]
-    quoted = sum(EXCELS.fullmatch(cell) is not None for cell in marked)
-    # One in twenty may be half of a cell of several lines.
-    if len(marked) < FEWEST_QUOTED or quoted < 0.95 * len(marked):
-        return lines
-    lines = [line.replace("\r", " ") for line in lines]
-    width = Counter(line.count("\t") for line in lines).most_common(1)[0][0] + 1
-    found: list[str] = []
-    while len(found) < len(lines):
-        rest = itertools.islice(lines, len(found), len(found) + MOST_LINES)
-        reader = csv.reader((f"{line}\n" for line in rest), delimiter="\t", strict=True)
-        try:
-            row = next(reader)
-        except csv.Error:  # a mark that quotes nothing, or is not closed
-            row = []
-        if (reader.line_num > 1 and len(row) != width) or not row:
-            found.append(lines[len(found)])
-            continue
-        found.append("\t".join(" ".join(cell.split()) for cell in row))
-        found += [""] * (reader.line_num - 1)
-    return found
-
-
-def _columns(
-    path: Path, line: str, source: int | str, target: int | str, languages: tuple[str, str]
-) -> tuple[tuple[int, int], tuple[str, str], int]:
-    """Places of source and target, their languages, and how many lines the names of columns take."""
-    names = [cell.strip() for cell in line.split("\t")]
-    places, numbers = [], [_number(source), _number(target)]
-    for key, wanted, number in zip(("source", "target"), (source, target), numbers, strict=True):
-        if number is not None:
-            places.append(number - 1)
-        elif names.count(str(wanted)) == 1:
-            places.append(names.index(str(wanted)))
-        else:
-            raise DataError(
-                f"{path}, line 1: no column {wanted!r} among {', '.join(map(repr, names))}: "
-                f"data.{key} is a column's number from 1, or its name"
-            )
-    if numbers == [1, 2] and len(names) > 1 and names[0].lower() in TARGETS and names[1].lower() in SOURCES:
-        places = [1, 0]  # as the first line names them
-    if places[0] == places[1]:
-        raise DataError(f"data.source={source} and data.target={target} are one column; they are two")
-    told = [names[place] if place < len(names) else "" for place in places]
-    codes = [name if _is_language(name) else "" for name in told]
-    named = None in numbers
-    # Numbers of sentences beside them are named so.
-    indexed = len(names) > 2 and "id" in map(str.lower, names)
-    header = named or indexed or all(name.lower() in SIDES or code for name, code in zip(told, codes, strict=True))
-    if not header:
-        codes = ["", ""]
-    return (places[0], places[1]), (languages[0] or codes[0], languages[1] or codes[1]), int(header)
-
-
-def _usual_columns(lines: list[str]) -> int | None:
-    """How many columns nearly all lines have; None where they differ, as where some have remarks."""
-    counts = Counter(line.count("\t") + 1 for line in lines if line.strip())
-    usual, number = counts.most_common(1)[0]
-    return usual if number >= NEARLY_ALL * counts.total() else None
-
-
-def _check_letters(pairs: list[Pair], columns: tuple[int, int], path: Path) -> None:
-    """Raises DataError for a column of numbers, as sentences have in Tatoeba's own tables."""
-    sample = pairs[:: max(1, len(pairs) // SAMPLE)]
-    for column, texts in zip(columns, ([p.source for p in sample], [p.target for p in sample]), strict=True):
-        filled = [text for text in texts if text]
-        without = [text for text in filled if not any(map(str.isalpha, text))]
-        if len(without) > 0.9 * len(filled):
-            told = f"column {column + 1} holds no sentences, such as {without[0]!r}"
-            raise DataError(f"{path}: {told}: --set data.source=… --set data.target=… name others")
-
-
-def _number(column: int | str) -> int | None:
-    """A column's number, from 1; None for a name."""
-    text = str(column)
-    return int(text) if text.isdecimal() and len(text) < 7 and int(text) else None
-
-
-def _is_language(name: str) -> bool:
-    # Not a sentence that begins a file, such as "No"; a word of a list, such as "cat", stands beside one that is none.
-    return (name.isupper() or name[:2] == name[:2].lower()) and base(name) in LANGUAGES
+    return PairFile(pairs, languages, [], [(f"{path}:{place}", why) for place, why in lacking])

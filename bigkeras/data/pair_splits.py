@@ -2,6 +2,8 @@
 
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -68,6 +70,28 @@ def pair_splits(
         train, held_out, tested, (), bad=tuple(bad), ignored=tuple(ignored), languages=languages,
         found=told(ignored, total), read=total + len(bad),
     )  # fmt: skip
+
+
+def parted_splits(
+    pairs: Sequence[Pair],
+    languages: tuple[str, str],
+    own: Sequence[str],
+    *,
+    usual: float,
+    validation: float,
+    test: float,
+    **rest: Any,
+) -> Splits:
+    """As `pair_splits`, of pairs that have parts of their `own`: the seed takes none of the others for these.
+
+    `found` says where a share other than the `usual` one is not heeded for that.
+    """
+    asked = {"validation": validation, "test": test}
+    shares: dict[str, Any] = {**asked, **dict.fromkeys(own, 0.0)}
+    splits = pair_splits(pairs, languages, **shares, **rest)
+    overruled = [f"data.{part}={asked[part]:g}" for part in own if asked[part] != usual]
+    told = f"{' and '.join(overruled)}: not heeded, since the data has such a part of its own" if overruled else ""
+    return replace(splits, found="; ".join(filter(None, (splits.found, told))))
 
 
 def told(ignored: Sequence[tuple[str, str]], total: int) -> str:

@@ -422,6 +422,34 @@ def test_aligned_files_of_different_lengths_are_refused(tmp_path):
         DATASETS["aligned_files"](file=str(tmp_path / "x.en"), target_file=str(tmp_path / "x.de"))
 
 
+def test_files_of_ones_own_hold_what_is_for_validation_and_testing(tmp_path):
+    known, held = GOOD[:30], [*GOOD[28:32], ("Yes.", "Yes.")]  # two of them stand among those to train on
+    train, test = table(tmp_path / "t.tsv", known, "en\tde\n"), table(tmp_path / "h.tsv", held)
+    splits = DATASETS["translation_pairs"](file=train, test_file=test, validation=0.1)
+    assert texts(splits.test) == [source for source, _ in held]  # a published test set is not cleaned
+    assert len(splits.validation) == 3 and len(splits.train) == 25 and splits.languages == ("en", "de")
+    assert [why for _, why in splits.ignored] == ["its source sentence stands in another split"] * 2
+    splits = DATASETS["translation_pairs"](file=train, validation_file=test, test=0)
+    assert len(splits.validation) == 5 and len(splits.train) == 28 and splits.test is None
+    splits = DATASETS["translation_pairs"](file=train, validation_file=test, test_file=test, test=0.5)
+    assert splits.validation is None and len(splits.test) == 5  # of one file for both the test has all
+    assert splits.found.endswith("data.test=0.5: not heeded, since the data has such a part of its own")
+
+
+def test_aligned_files_of_ones_own_hold_what_is_for_testing(tmp_path):
+    for name, rows in (("t", GOOD[:30]), ("h", GOOD[30:])):
+        for code, side in (("en", 0), ("de", 1), ("fr", 1)):
+            (tmp_path / f"{name}.{code}").write_text("".join(f"{row[side]}\n" for row in rows))
+    t, h = (tmp_path / f"{name}.en" for name in "th")
+    there = {"file": str(t), "target_file": str(t.with_suffix(".de")), "test_file": str(h)}
+    splits = DATASETS["aligned_files"](**there, test_target_file=str(h.with_suffix(".de")))
+    assert texts(splits.test) == [source for source, _ in GOOD[30:]] and len(splits.train) == 29
+    with pytest.raises(DataError, match=r"data\.test_file=.*h\.en: .*--set data\.test_target_file=FILE is the other"):
+        DATASETS["aligned_files"](**there)
+    with pytest.raises(DataError, match=r"h\.en: translates from en to fr, .*t\.en from en to de"):
+        DATASETS["aligned_files"](**there, test_target_file=str(h.with_suffix(".fr")))
+
+
 TMX = """<?xml version="1.0" encoding="UTF-8"?>
 {doctype}<tmx version="1.4"><header srclang="en-US"/><body>
 {units}</body></tmx>
