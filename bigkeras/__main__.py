@@ -184,7 +184,9 @@ def _settings(options: argparse.Namespace) -> int:
 
     if "model" in asked:  # that of a run may be one of one's own
         known("model", recipe.model.name, (*MODELS, AUTO))
-    print(as_json(recipe) if options.json else as_text(recipe))
+    from bigkeras.signals import shown
+
+    print(as_json(recipe) if options.json else "\n".join(map(shown, as_text(recipe).split("\n"))))
     return 0
 
 

@@ -152,7 +152,7 @@ def keras_backend(environment: Mapping[str, str]) -> str:
     """The backend that Keras would take: KERAS_BACKEND, else that of keras.json, else TensorFlow."""
     if environment.get("KERAS_BACKEND"):
         return environment["KERAS_BACKEND"]
-    home = Path(environment.get("KERAS_HOME") or Path.home() / ".keras")
+    home = Path(environment.get("KERAS_HOME") or os.path.expanduser("~/.keras"))
     try:
         return str(json.loads((home / "keras.json").read_text(encoding="utf-8")).get("backend", "tensorflow"))
     except (OSError, ValueError, AttributeError):

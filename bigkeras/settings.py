@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import json
+import re
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -119,7 +120,9 @@ def spoken(hint: Any) -> str:
 
 def as_json(recipe: Recipe) -> str:
     """The settings for programs: a list of objects with key, value, takes and about."""
-    return json.dumps([dataclasses.asdict(one) for one in settings(recipe)], ensure_ascii=False, default=str)
+    line = json.dumps([dataclasses.asdict(one) for one in settings(recipe)], ensure_ascii=False, default=str)
+    # The controls that JSON leaves as they are would steer a terminal.
+    return re.sub("[\x7f-\x9f]", lambda sign: f"\\u{ord(sign[0]):04x}", line)
 
 
 def as_text(recipe: Recipe) -> str:

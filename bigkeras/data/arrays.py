@@ -81,7 +81,7 @@ def digits(*, validation: float = 0.15, test: float = 0.15, seed: int = 0) -> Sp
 
 def data_directory(directory: str | None = None) -> Path:
     """Where data sets lie: `directory`, else $BIGKERAS_DATA, else ~/.cache/bigkeras."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bigkeras"
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or expanded("~/.cache")) / "bigkeras"
     return expanded(directory or os.environ.get("BIGKERAS_DATA") or cache)
 
 

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -84,6 +85,11 @@ def class_files(directory: str, extensions: tuple[str, ...], what: str) -> Files
         roots = [(root / name, part) for name, part in layout.items()]
     elif len(folders) == 1 and "train" in layout.values():
         roots = [(root / folders[0], "train")]
+    elif len(folders) > 1 and all(parts := [_part_in(name) for name in folders]) and "train" in parts:
+        raise DataError(
+            f"{root}: {', '.join(map(printable, folders))} look like parts of the data: call them train, validation "
+            "and test, or, if they are classes, put them into one folder called train"
+        )
     elif "train" in layout.values() and len(layout) > 1:
         others = ", ".join(printable(name) for name in folders if name not in layout)
         raise DataError(
@@ -94,6 +100,11 @@ def class_files(directory: str, extensions: tuple[str, ...], what: str) -> Files
         roots = [(root, "")]
     paths, classes, parts, ignored = _listed(roots, extensions, what)
     return paths, classes, parts, _class_names(root, roots, paths, classes, what), ignored
+
+
+def _part_in(name: str) -> str | None:
+    """The part of the data that a word in a folder's name speaks of, as in training_set and test1."""
+    return next((SPLIT_NAMES[word] for word in re.findall("[a-z]+", name.lower()) if word in SPLIT_NAMES), None)
 
 
 def _listed(

@@ -166,6 +166,9 @@ def _bytes(source: Source, index: int) -> bytes:
         return source.fetch(tf.constant(index, tf.int64))["image"].numpy()
     except (tf.errors.OpError, ValueError) as error:
         # A file that is not the picture it should be is packed as it is: training marks it bad, as it would the file.
+        # But not what a link points at: it may be anything, and packs are passed on.
+        if Path(source.name(index)).is_symlink():
+            return b""
         if Path(source.name(index)).is_file() and os.access(source.name(index), os.R_OK):
             return Path(source.name(index)).read_bytes()
         from bigkeras.data.bad import short

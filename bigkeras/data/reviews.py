@@ -20,6 +20,7 @@ from bigkeras.data.tfds import tfds_arrays
 SENTIMENT = ("negative", "positive")
 NEUTRAL = 2  # of SST's five labels, from 0 for very bad to 4 for very good
 IMDB_ARCHIVES = ("aclImdb_labelled.tar.xz", "aclImdb_v1.tar.gz")
+IMDB_SIZE = 25_000  # reviews for training, and as many for testing
 IMDB_FOLDERS = {"neg": 0, "pos": 1}
 Texts = tuple[np.ndarray, np.ndarray, list[str]]  # bytes (n,), labels (n,), names
 
@@ -137,10 +138,6 @@ def _source(part: Texts) -> ArraySource:
 
 def _imdb_parts(folder: Path) -> dict[str, Texts] | None:
     """The texts of a folder in the aclImdb layout, or of an archive of it; None where there is neither."""
-    for root in (folder, folder / "aclImdb"):
-        if (root / "train" / "pos").is_dir() and (root / "test" / "pos").is_dir():
-            paths = [p for label in IMDB_FOLDERS for p in root.glob(f"*/{label}/*.txt")]
-            return _by_part({p.relative_to(root).as_posix(): p.read_bytes() for p in paths})
     for name in IMDB_ARCHIVES:
         if (folder / name).is_file():
             data = read_bytes(folder / name, "imdb")
@@ -151,6 +148,15 @@ def _imdb_parts(folder: Path) -> dict[str, Texts] | None:
                     if place.endswith(".txt") and place.split("/")[0] in IMDB_FOLDERS:
                         texts[f"{folder_of}/{place}"] = archive.extractfile(member).read()  # type: ignore[union-attr]
             return _by_part(texts)
+    for root in (folder, folder / "aclImdb"):
+        if (root / "train" / "pos").is_dir() and (root / "test" / "pos").is_dir():
+            paths = [p for label in IMDB_FOLDERS for p in root.glob(f"*/{label}/*.txt")]
+            parts = _by_part({p.relative_to(root).as_posix(): p.read_bytes() for p in paths})
+            for part, (texts, _, _) in parts.items():
+                if len(texts) != IMDB_SIZE:
+                    told = f"{len(texts):,} reviews in neg and pos, published are {IMDB_SIZE:,}"
+                    raise DataError(f"{root / part}: {told}: unpack the archive once more, or place it in {folder}")
+            return parts
     return None
 
 

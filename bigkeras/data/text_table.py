@@ -24,7 +24,7 @@ TEXT_NAMES = (
 )  # fmt: skip
 LABEL_NAMES = (
     "label", "sentiment", "class", "category", "target", "rating", "stars",
-    "score", "polarity", "y", "标签", "类别", "情感",
+    "score", "overall", "polarity", "y", "标签", "类别", "情感",
 )  # fmt: skip
 NO_LABEL = ("nan", "null", "none", "n/a", "na", "<na>")
 FILLED = 0.9  # of the rows, at least, have a label

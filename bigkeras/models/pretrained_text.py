@@ -108,17 +108,20 @@ def preset_tensors(backbone: Any) -> dict[str, np.ndarray]:
 def lower_case(folder: Path) -> bool:
     """Whether the tokenizer of published weights makes lower case and takes accents away, as the uncased ones do.
 
-    Without a tokenizer_config.json, whether no word of vocab.txt has a capital letter. Raises ValueError for a
-    tokenizer that does otherwise than BERT's.
+    Without a tokenizer_config.json, or in one of a tokenizer of no kind that does not say it, whether no word of
+    vocab.txt has a capital letter. Raises ValueError for a tokenizer that does otherwise than BERT's.
     """
     path = folder / "tokenizer_config.json"
+    words = (folder / "vocab.txt").read_text(encoding="utf-8").split("\n")
+    plain = not any(w != w.lower() for w in words if not w.startswith("["))
     if not path.is_file():
-        words = (folder / "vocab.txt").read_text(encoding="utf-8").split("\n")
-        return not any(w != w.lower() for w in words if not w.startswith("["))
+        return plain
     config = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(config, dict):
         raise ValueError(f"{path}: not a JSON object")
-    lower = bool(config.get("do_lower_case", True))
+    # BERT's own makes lower case where nothing is said; this class does as its tokenizer.json has it.
+    usual = plain if config.get("tokenizer_class") == "PreTrainedTokenizerFast" else True
+    lower = bool(config.get("do_lower_case", usual))
     known = {
         "strip_accents": (None, lower), "tokenize_chinese_chars": (True,), "tokenizer_class": (None, *TOKENIZERS),
     }  # fmt: skip

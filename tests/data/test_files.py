@@ -130,6 +130,21 @@ def test_a_folder_beside_the_parts_is_named(animals, tmp_path_factory):
         image_folder(directory=str(root))
 
 
+@pytest.mark.parametrize(
+    "names", [("training_set", "test_set"), ("seg_train", "seg_val", "seg_test"), ("train", "test1")]
+)
+def test_parts_by_other_names_are_no_classes(animals, tmp_path_factory, names):
+    root = tmp_path_factory.mktemp("parts")
+    for name in names:
+        (root / name).symlink_to(animals)
+    with pytest.raises(
+        DataError, match=f"{names[0]}.* look like parts of the data: call them train, validation and test"
+    ):
+        image_folder(directory=str(root))
+    (root / names[1]).rename(root / "bus")  # a class, beside one called train
+    assert "bus" in image_folder(directory=str(root)).class_names
+
+
 def test_a_class_with_one_picture_is_trained_on(animals):
     picture(animals / "emu" / "1.png")
     splits = image_folder(directory=str(animals), validation=0.3, test=0.3)

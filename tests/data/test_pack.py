@@ -44,6 +44,17 @@ def test_packed_examples_names_and_labels_equal_the_folders(splits, tmp_path):
         np.testing.assert_array_equal(part.labels, original.labels)
 
 
+def test_what_a_link_points_at_is_packed_as_a_picture_or_not_at_all(splits, tmp_path):
+    (tmp_path / "secret").write_text("a key")
+    for name in ("cat", "dog"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        (tmp_path / "photos" / name / "a.png").symlink_to(tmp_path / "in" / "dog" / "0.png")
+        (tmp_path / "photos" / name / "b.jpg").symlink_to(tmp_path / "secret")
+    linked = image_folder(directory=str(tmp_path / "photos"), validation=0, test=0)
+    found = fetched(packed(directory=str(pack(linked, tmp_path / "out"))).train)
+    assert found == [(tmp_path / "in" / "dog" / "0.png").read_bytes(), b""] * 2
+
+
 def test_several_shards_read_as_one(splits, tmp_path):
     out = pack(splits, tmp_path / "out", shard_megabytes=0)
     assert len(list(out.glob("*.array_record"))) == 20

@@ -282,6 +282,12 @@ def test_without_its_description_the_case_is_the_vocabularys(tmp_path):
     for words, lower in ((WORDS, False), ([w for w in WORDS if w != "Film"], True)):
         (tmp_path / "vocab.txt").write_text("".join(f"{word}\n" for word in words), encoding="utf-8")
         assert lower_case(tmp_path) is lower
+        described = {"tokenizer_class": "PreTrainedTokenizerFast"}
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(described), encoding="utf-8")
+        assert lower_case(tmp_path) is lower
+        (tmp_path / "tokenizer_config.json").write_text("{}", encoding="utf-8")
+        assert lower_case(tmp_path)
+        (tmp_path / "tokenizer_config.json").unlink()
 
 
 @pytest.mark.parametrize(
