@@ -12,6 +12,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from bigkeras.tasks.augmentation import unread_replaced
+
 
 class JaxStep(keras.Model):
     """A functional model under Keras' own fit, with what `Control` asks of a step.
@@ -72,7 +74,7 @@ class JaxStep(keras.Model):
         """Keras' own step on JAX, of micro-batches where there are several, then the averages of the weights."""
         if self.augment is not None:
             x, y, weight = data
-            data = *self.augment(x, y, self._count(state[2])), weight
+            data = *self.augment(*unread_replaced(x, y, weight), self._count(state[2])), weight
         make = self._accumulated if self.micro_batches > 1 else super().train_step
         logs, (trainable, others, optimizer, metrics) = make(state, data)
         if not self.decay:

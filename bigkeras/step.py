@@ -18,6 +18,7 @@ import tensorflow as tf
 from bigkeras.layers import noted_waits
 from bigkeras.optimization import build_optimizer
 from bigkeras.replicas import own_randomness, sum_over_replicas
+from bigkeras.tasks.augmentation import unread_replaced
 from bigkeras.tasks.cross_entropy import divergence, token_nats
 from bigkeras.trackers import ConfusionMatrix, Perplexity
 
@@ -52,7 +53,7 @@ class Step(keras.Model):
         steps_per_call: int = 1,
         xla: bool | None = False,
     ):
-        super().__init__(name="step")
+        super().__init__(name="step", dtype="float32")  # pixels are not rounded before they are normalised
         self.network = network
         self.augmentation = list(augmentation)
         self.normalise, self.loss_function, self.penalty = normalise, loss, penalty
@@ -164,7 +165,7 @@ class Step(keras.Model):
         """Loss and gradients of a part of a batch; `number`, if it has one, is its own among the parts of all steps."""
         with tf.GradientTape() as tape:
             with own_randomness([self.network, *self.augmentation], number) as updates:
-                x, targets = self._augment(x, self._targets(labels))
+                x, targets = self._augment(x, self._targets(labels), weights)
                 logits = self(twice(x) if self.consistency else x, training=True)
             updates()
             logits, *again = tf.split(logits, 2) if self.consistency else [logits]
@@ -236,10 +237,10 @@ class Step(keras.Model):
     def _targets(self, labels: Any) -> Any:
         return labels if self.num_classes is None else tf.one_hot(labels, self.num_classes)
 
-    def _augment(self, x: Any, targets: Any) -> tuple[Any, Any]:
+    def _augment(self, x: Any, targets: Any, weights: Any) -> tuple[Any, Any]:
         if not self.augmentation:
             return x, targets
-        pixels = tf.cast(x, tf.float32)
+        pixels, targets = unread_replaced(tf.cast(x, tf.float32), targets, weights)
         for layer in self.augmentation:
             if type(layer).__name__ in ("MixUp", "CutMix"):
                 mixed = layer({"images": pixels, "labels": targets}, training=True)

@@ -93,7 +93,7 @@ def fit(
         if done:
             log.say(f"{directory}: this run is complete; for other data or settings take another --run-dir")
             return done
-        splits = _opened(recipe, log)
+        splits = _opened(recipe, directory, workers.by_chief, log)
         found = fingerprints(splits)
         workers.by_chief(lambda: check_data(directory, recipe, found))
         workers.by_chief(lambda: note_places(directory, recipe))
@@ -128,7 +128,7 @@ def _fit_on_jax(
         if done:
             log.say(f"{directory}: this run is complete; for other data or settings take another --run-dir")
             return done
-        splits = _opened(recipe, log)
+        splits = _opened(recipe, directory, lambda look: look(), log)
         found = fingerprints(splits)
         check_data(directory, recipe, found)
         note_places(directory, recipe)
@@ -195,12 +195,12 @@ def _decided(recipe: Recipe, directory: Path, strategy: str, by_chief: Callable,
     return replace(recipe, precision=precision)
 
 
-def _opened(recipe: Recipe, log: Log) -> Splits:
+def _opened(recipe: Recipe, directory: Path, by_chief: Callable, log: Log) -> Splits:
     """The recipe's data, with what its teacher answers; says what is left out. Raises RecipeError and DataError."""
     splits = load_splits(recipe)
     if recipe.teacher and recipe.task.name != "translation":
         log.say(f"{recipe.teacher} answers what has no labels")
-        splits = taught(recipe, splits)
+        splits = taught(recipe, splits, directory, by_chief)
     _tell(splits, log)
     check_monitor(recipe, splits)
     return splits

@@ -59,11 +59,29 @@ installed() {
   tail -n +2 "$stamp"
 }
 
+is_whole() {
+  "$python" -m pip --version >/dev/null 2>&1 && [ ! -e "$unfinished" ]
+}
+
+is_current() {
+  is_whole && [ -e "$stamp" ] && [ "$(installed)" = "$(wanted)" ]
+}
+
 set_up() {
-  if "$python" -m pip --version >/dev/null 2>&1 && [ ! -e "$unfinished" ]; then
-    if [ -e "$stamp" ] && [ "$(installed)" = "$(wanted)" ]; then
-      return
-    fi
+  if is_current; then return; fi
+  # Two that install at once, as a demo and a test, would break each other's .venv: the second one waits.
+  if command -v flock >/dev/null; then
+    exec 9>.venv.lock
+    flock --nonblock 9 || { echo "Another script installs the packages; waiting for it …"; flock 9; }
+    if ! is_current; then install_packages; fi
+    exec 9>&-
+  else
+    install_packages
+  fi
+}
+
+install_packages() {
+  if is_whole; then
     local whole=yes
   else
     local whole=no base

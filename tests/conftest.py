@@ -17,7 +17,7 @@ NO_DATA = "BIGKERAS_DATA is not set and ../shared/data is not there: this test r
 # Before TensorFlow, Keras or matplotlib is imported; processes that tests start inherit it.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")  # what is equal on two devices is tried on CPUs
+os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # what is equal on two devices is tried on CPUs; Slurm says others
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ["MPLBACKEND"] = "Agg"
 if "BIGKERAS_DATA" not in os.environ and (ROOT.parent / "shared" / "data").is_dir():

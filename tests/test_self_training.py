@@ -44,6 +44,17 @@ def test_what_the_teacher_is_sure_of_is_learned_as_it_answers(teacher):
     assert more.validation is splits.validation and more.labelled is splits.train
 
 
+def test_a_run_goes_on_with_the_answers_that_it_began_with(teacher, tmp_path):
+    recipe, splits = teacher
+    first = taught(recipe, splits, tmp_path)
+    (tmp_path / "best.keras").touch()  # it has learned
+    again = taught(recipe.override(teacher="moved", teacher_sure=0.99999), splits, tmp_path)
+    assert again.train.labels.tolist() == first.train.labels.tolist() and len(again.train) == len(splits.train) + 2
+    other = replace(splits, unlabelled=splits.unlabelled.take([0, 2]))
+    assert len(taught(recipe, other, tmp_path).train) == len(splits.train) + 1
+    assert len(taught(recipe, splits, tmp_path).train) == len(first.train)
+
+
 def test_a_teacher_that_cannot_teach_is_one_line(teacher):
     recipe, splits = teacher
     with pytest.raises(RecipeError, match="no unlabelled examples"):

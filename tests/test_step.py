@@ -248,3 +248,31 @@ def test_rows_that_stand_there_several_times_are_learned_from_once_by_their_sum(
         weights.append(table.numpy())
     np.testing.assert_allclose(weights[1], weights[0], rtol=1e-6)
     assert (weights[0][1:3] != 1).all()
+
+
+def test_a_picture_that_could_not_be_read_is_mixed_into_no_other():
+    step = Step(
+        network(),
+        normalise=lambda x: x,
+        loss=LOSSES["image_classification"]["cross_entropy"](),
+        num_classes=3,
+        augmentation=[keras.layers.MixUp(alpha=5.0, seed=0)],
+    )
+    pixels, targets = tf.fill((6, 6, 6, 1), 9.0), tf.one_hot([0] * 6, 3)
+    bad = tf.reshape([1.0, 0, 1, 0, 0, 1], (6, 1, 1, 1))
+    weights = tf.constant([1.0, 0, 1, 0, 0, 1])
+    labels = tf.where(weights[:, None] > 0, targets, tf.one_hot([2] * 6, 3))
+    mixed, learned = step._augment(pixels * bad, labels, weights)
+    np.testing.assert_allclose(mixed, pixels)
+    np.testing.assert_allclose(learned, targets)
+
+
+def test_pixels_are_not_rounded_before_they_are_normalised():
+    seen = []
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        step = Step(network(), normalise=lambda x: seen.append(x) or x, loss=lambda *_: 0.0, num_classes=3)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    step(tf.fill((2, 6, 6, 1), 200.3), training=True)
+    assert seen[-1].dtype == tf.float32 and step.network.get_layer("stem").compute_dtype == "bfloat16"

@@ -27,7 +27,8 @@ class SelfAttention(keras.layers.Layer):
     def __init__(self, num_heads: int, *, causal: bool = False, rotary: bool = False, dropout: float = 0.0, **kwargs):
         super().__init__(**kwargs)
         self.num_heads, self.causal, self.rotary, self.dropout = num_heads, causal, rotary, dropout
-        self.weights_dropout = keras.layers.Dropout(dropout, name="dropout")
+        # Its type is said: one that is loaded later would have that of its day, and attend in float32.
+        self.weights_dropout = keras.layers.Dropout(dropout, name="dropout", dtype=self.dtype_policy)
 
     def build(self, input_shape) -> None:
         """Refuses a width that the heads cannot share."""
@@ -146,7 +147,7 @@ class CrossAttention(keras.layers.Layer):
     def __init__(self, num_heads: int, *, dropout: float = 0.0, **kwargs):
         super().__init__(**kwargs)
         self.num_heads, self.dropout = num_heads, dropout
-        self.weights_dropout = keras.layers.Dropout(dropout, name="dropout")
+        self.weights_dropout = keras.layers.Dropout(dropout, name="dropout", dtype=self.dtype_policy)
 
     def build(self, input_shape) -> None:
         """Refuses a width that the heads cannot share."""

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import keras
 import tensorflow as tf
+from keras import ops
 
 from bigkeras.recipe import Choice, RecipeError, check
 from bigkeras.tasks.images import to_uint8
@@ -98,6 +99,17 @@ LAYERS: dict[str, Callable] = {
     "random_sharpness": keras.layers.RandomSharpness,
 }
 AUGMENTATIONS = {**BATCH, **EXAMPLE, **LAYERS}
+
+
+def unread_replaced(pixels: Any, targets: Any, weights: Any) -> tuple[Any, Any]:
+    """The batch with its first row that counts in the place of those of weight 0.
+
+    A picture that could not be read is black and keeps its label: mixed into others, it would count in them.
+    """
+    counts = ops.greater(weights, 0)
+    rows = ops.arange(ops.shape(weights)[0], dtype="int32")
+    rows = ops.where(counts, rows, ops.cast(ops.argmax(counts), "int32"))
+    return ops.take(pixels, rows, axis=0), ops.take(targets, rows, axis=0)
 
 
 def check_augmentation(choices: Sequence[Choice]) -> None:

@@ -204,3 +204,11 @@ def test_config_round_trip():
     for layer in (SelfAttention(2, causal=True, rotary=True, dropout=0.1), CachedSelfAttention(2, rotary=True)):
         again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
         assert again.get_config() == layer.get_config()
+
+
+@pytest.mark.parametrize("kind", [SelfAttention, CrossAttention])
+def test_a_layer_that_is_loaded_attends_in_its_own_type(kind):
+    config = kind(2, dropout=0.1, dtype="mixed_bfloat16").get_config()
+    layer = kind.from_config(config)
+    inputs = (X,) if kind is SelfAttention else (X, *(np.ones((3, 2, 7, 12), "float32"),) * 2)
+    assert layer(*inputs, training=True).dtype == "bfloat16" and layer.weights_dropout.compute_dtype == "bfloat16"

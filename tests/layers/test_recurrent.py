@@ -101,6 +101,9 @@ def test_training_takes_the_written_gradient_and_inference_the_stock_way(monkeyp
     assert len(calls) == 1
 
 
-def test_dropout_takes_the_stock_way():
-    ours, _ = pair(dropout=0.5)
-    assert ours(X, training=True).shape == (3, 4)
+@pytest.mark.parametrize("rate", ["dropout", "recurrent_dropout"])
+def test_dropout_takes_the_stock_way(rate, monkeypatch):
+    calls = []
+    monkeypatch.setattr(recurrent, "_lstm", lambda *args: calls.append(args))
+    ours, _ = pair(**{rate: 0.5})
+    assert ours(X, training=True).shape == (3, 4) and not calls
