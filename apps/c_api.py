@@ -75,6 +75,8 @@ class CModel:
     def run(self, signature: str, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """The outputs of a signature by name; see `load`. May be called from several threads."""
         c, chosen = self._c, signature_named(self.signatures, signature)
+        if not self.close.alive:
+            raise ModelError("the model is closed")
         if self._only and signature not in self._only:
             raise ModelError(f"signature {signature!r} was left out when the model was loaded")
         arrays = fitting_arrays(signature, chosen, inputs)

@@ -64,8 +64,13 @@ def complain(message: str) -> None:
 
 
 def printable(text: str) -> str:
-    """`text` in one line: control characters and broken file names are escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+    """`text` in one line: what steers a terminal and broken file names are escaped."""
+
+    def shown(sign: str) -> bool:
+        # Spaces of any kind, signs that this Python does not know yet, and what joins letters and signs.
+        return sign.isprintable() or sign in "\u200c\u200d" or unicodedata.category(sign) in ("Zs", "Co", "Cn")
+
+    return "".join(c if shown(c) else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
 def json_line(value: Any) -> str:
@@ -135,7 +140,10 @@ def _leave(number: int, frame: object) -> None:
 
 def _finished(main: Callable[[], int]) -> int:
     try:
-        status = main()
+        try:
+            status = main()
+        except SystemExit as end:  # argparse's: what --help has written is yet to come
+            status = int(end.code or 0)
         sys.stdout.flush()
     except KeyboardInterrupt:
         # The answers that are there already; whoever interrupts again does not wait for them.

@@ -29,7 +29,7 @@ Answers = list[tuple[str, float]]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Answers on standard output, complaints on standard error; 0, 1 (something was skipped) or 2 (usage)."""
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_intermixed_args(arguments)
     # Below the parser, for --help shall not wait for NumPy.
     from apps import savedmodel
 

@@ -99,7 +99,8 @@ def standard_input() -> Iterator[Review]:
     if not is_wide(start) and (not is_utf8(start) or is_foreign(start)):
         raise ReviewError("standard input: not UTF-8 text: as a file, --encoding says what it is")
     if _line_end(start.decode("utf-8", "replace")) == "\r":
-        stream = io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8-sig", errors="surrogateescape", newline="\r")
+        # Any end of a line is one: what comes later may have others.
+        stream = io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8-sig", errors="surrogateescape", newline=None)
         return lines_of(stream, "standard input")
     return lines_of(sys.stdin.buffer, "standard input")
 
@@ -247,10 +248,10 @@ class Table:
             if chosen == "utf-8":
                 chosen = "utf-8-sig"  # which reads texts without its mark, too
             errors = "surrogateescape" if chosen.startswith("utf-8") else "replace"
-            newline = ""  # of a table's cells any may be part
+            newline: str | None = ""  # of a table's cells any may be part
             if not table:
                 try:
-                    newline = _line_end(start.decode(chosen, "replace"))
+                    newline = "\n" if _line_end(start.decode(chosen, "replace")) == "\n" else None
                 except UnicodeError as error:  # idna and the like
                     raise ReviewError(f"--encoding {encoding}: {path} cannot be read so: {error}") from None
             return kept.enter_context(io.TextIOWrapper(file, encoding=chosen, errors=errors, newline=newline))
@@ -282,9 +283,12 @@ class Table:
         else:
             rows = csv.writer(out, **form)
         out.write(self.mark + self.before)
+        quoted = rows if self.plain else csv.writer(out, **form, quoting=csv.QUOTE_ALL)
         if self.named:
-            rows.writerow(map(_whole, [*self.header, *names]))
-        return Rows(rows, rows if self.plain else csv.writer(out, **form, quoting=csv.QUOTE_ALL), len(self.header))
+            (quoted if any("\r" in cell for cell in self.header) else rows).writerow(
+                map(_whole, [*self.header, *names])
+            )
+        return Rows(rows, quoted, len(self.header))
 
     def _column(self, name: str | None) -> int:
         told = ", ".join(map(repr, self.header))

@@ -49,7 +49,7 @@ Results = Iterator[Result]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Answers on standard output, complaints on standard error; 0, 1 (something was skipped) or 2 (usage)."""
     parser = _parser()
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     _check_usage(parser, options)
     # Below the parser, for --help shall not wait for NumPy.
     from apps import savedmodel
@@ -95,10 +95,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--file", metavar="FILE",
                         help=".csv, .tsv: a table whose first line names its columns, copied with two more; "
                         ".jsonl: an object a line; others: a text a line")  # fmt: skip
-    parser.add_argument("--column", metavar="NAME", help="the table's column of texts (default: text, review, …)")
+    parser.add_argument("--column", metavar="NAME", help="the table's column of texts (default: text, review, ...)")
     parser.add_argument("--delimiter", metavar="C", help="what parts the table's columns (default: found)")
     parser.add_argument("--no-header", action="store_true",
-                        help="the table's first line holds a text, too; --column takes a number: 1, 2 …")  # fmt: skip
+                        help="the table's first line holds a text, too; --column takes a number: 1, 2 ...")  # fmt: skip
     parser.add_argument("--encoding", metavar="NAME", help="of --file (default: UTF-8, or UTF-16 that says so)")
     parser.add_argument("--output", metavar="FILE", help="written instead of standard output, whole or not at all")
     model_options(parser, DEFAULT_MODEL, "texts", 32)

@@ -29,6 +29,7 @@ def rows_of(
     how csv.reader takes the marks.
     """
     plain = quoting["quoting"] == csv.QUOTE_NONE
+    whole = kept_backslashes if quoting.get("escapechar") else str
     again: collections.deque[str] = collections.deque()  # lines that are read once more
     number, width = 1, 0
     while True:
@@ -37,7 +38,7 @@ def rows_of(
         def following(taken: list[str] = taken) -> Iterator[str]:
             while len(taken) < LONGEST_CELL and (line := again.popleft() if again else next(lines, None)) is not None:
                 taken.append(line)
-                yield line
+                yield whole(line)
             if taken:
                 yield from ("\n", END)  # a last line without its end must not run into it
 
@@ -49,7 +50,9 @@ def rows_of(
             return
         # The second mark may part a cell that it begins at the delimiters in it: more cells than a row has.
         cells = min(len(row), width or len(row))
-        unclosed = bool(row) and (row[-1].endswith(END) or (not plain and _is_stray(taken, cells, delimiter, quoting)))
+        unclosed = bool(row) and (
+            row[-1].endswith(END) or (not plain and _is_stray([*map(whole, taken)], cells, delimiter, quoting))
+        )
         if unclosed:
             again.extendleft(reversed(taken[1:]))
             taken, row = taken[:1], [taken[0].rstrip("\r\n")]
@@ -114,17 +117,22 @@ def has_spaced_quotes(start: str, delimiter: str) -> bool:
     return 2 * sum(any(cell.startswith(' "') for cell in row[1:]) for row in rows) > len(rows)
 
 
+def kept_backslashes(text: str) -> str:
+    """The text for csv.reader with an escape: backslashes doubled that escape no mark and not themselves."""
+    return re.sub(r'\\(["\\])|\\', lambda found: found[0] if found[1] else r"\\", text)
+
+
 def has_escapes(start: str, delimiter: str) -> bool:
     """Whether quotation marks in cells stand behind a backslash: so read, more rows have as many cells as the first."""
     if '\\"' not in start:
         return False
 
-    def regular(**quoting: Any) -> int:
-        read = csv.reader(io.StringIO(start, newline=""), delimiter=delimiter, **quoting)
+    def regular(text: str, **quoting: Any) -> int:
+        read = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, **quoting)
         widths = [len(row) for row in read if row]
         return widths.count(widths[0]) if widths else 0
 
-    return regular(doublequote=False, escapechar="\\") > regular()
+    return regular(kept_backslashes(start), doublequote=False, escapechar="\\") > regular(start)
 
 
 def has_quotes(start: str) -> bool:
@@ -134,7 +142,10 @@ def has_quotes(start: str) -> bool:
     """
     cells = [cell for line in start.split("\n")[:-1] for cell in line.rstrip("\r").split("\t")]
     quoted = [cell for cell in cells if cell.startswith('"')]
-    if 2 * sum(len(cell) > 1 and cell.endswith('"') for cell in quoted) > len(quoted):  # a row may be spoilt
+    whole = [
+        cell for cell in quoted if len(cell) > 1 and cell.endswith('"') and '"' not in cell[1:-1].replace('""', "")
+    ]
+    if 2 * len(whole) > len(quoted):  # a row may be spoilt
         return True
 
     def regular(quoting: Literal[0, 3]) -> tuple[int, int]:

@@ -48,7 +48,7 @@ Results = Iterator[tuple[Review, Answer | str]]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Translations on standard output, complaints on standard error; 0, 1 (a line could not be done) or 2 (usage)."""
     parser = _parser()
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     _check_usage(parser, options)
     # Below the parser, for --help shall not wait for NumPy.
     from apps import savedmodel

@@ -46,7 +46,8 @@ def readable(directory: Path) -> Iterator[Path]:
     if not set("[\\") & set(whole) and whole.isprintable():
         yield directory
         return
-    with tempfile.TemporaryDirectory(prefix="bigkeras-") as folder:
+    place = tempfile.gettempdir()  # a batch system may name it so, too
+    with tempfile.TemporaryDirectory(prefix="bigkeras-", dir="/tmp" if set("[\\") & set(place) else place) as folder:
         link = Path(folder, "link")
         link.symlink_to(whole, target_is_directory=True)
         yield link

@@ -95,6 +95,7 @@ def csv_rows(
     quoting["skipinitialspace"] = not plain and _has_spaced_quotes(content, delimiter)
     if not plain and _has_escapes(content, delimiter):
         quoting |= {"doublequote": False, "escapechar": "\\"}
+        physical = [_kept_backslashes(line) for line in physical]
     lines, rows, open_quotes = _parsed(path, physical, delimiter, quoting)
     bad = [(f"{path}:{line}", "a quotation mark that is never closed") for line in open_quotes]
     return lines, rows, bad, delimiter
@@ -226,6 +227,11 @@ def _has_spaced_quotes(content: str, delimiter: str) -> bool:
     return 2 * sum(any(cell.startswith(' "') for cell in row[1:]) for row in rows) > len(rows)
 
 
+def _kept_backslashes(text: str) -> str:
+    """The text for csv.reader with an escape: backslashes doubled that escape no mark and not themselves."""
+    return re.sub(r'\\(["\\])|\\', lambda found: found[0] if found[1] else r"\\", text)
+
+
 def _has_escapes(content: str, delimiter: str) -> bool:
     """Whether quotation marks in cells stand behind a backslash, as Spark and MySQL write them, and are not doubled.
 
@@ -235,12 +241,12 @@ def _has_escapes(content: str, delimiter: str) -> bool:
     if '\\"' not in sample:
         return False
 
-    def regular(**quoting: Any) -> int:
-        read = csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter, **quoting)
+    def regular(text: str, **quoting: Any) -> int:
+        read = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, **quoting)
         widths = [len(row) for row in read if row]
         return widths.count(widths[0]) if widths else 0
 
-    return regular(doublequote=False, escapechar="\\") > regular()
+    return regular(_kept_backslashes(sample), doublequote=False, escapechar="\\") > regular(sample)
 
 
 def _has_quotes(content: str) -> bool:
@@ -251,8 +257,9 @@ def _has_quotes(content: str) -> bool:
     quoted = whole = 0
     for line in io.StringIO(content, newline="\n"):
         for cell in line.rstrip("\r\n").split("\t"):
-            quoted += cell.startswith('"')
-            whole += len(cell) > 1 and cell.startswith('"') and cell.endswith('"')
+            if cell.startswith('"'):
+                quoted += 1
+                whole += len(cell) > 1 and cell.endswith('"') and '"' not in cell[1:-1].replace('""', "")
     if whole * 2 > quoted:  # a row may be spoilt
         return True
 

@@ -3,6 +3,7 @@
 import argparse
 import errno
 import io
+import os
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from apps.console import complain, finish, positive
+from apps.console import complain, finish, positive, printable
 
 
 class Output(io.StringIO):
@@ -76,6 +77,35 @@ def test_answers_go_on_where_complaints_cannot_be_written(monkeypatch):
     monkeypatch.setattr("sys.stderr", Full())
     assert finish(lambda: complain("line 3: an empty text") or print("positive") or 1) == 1
     assert output.getvalue() == "positive\n"
+
+
+def test_signs_of_all_languages_are_shown_and_what_steers_a_terminal_is_not():
+    for text in (
+        "Génial\u00a0!",
+        "很\u3000好",
+        "👨\u200d👩\u200d👧",
+        "می\u200cخواهم",
+        "3.45.00\u202fPM.png",
+        "\U0001fae8",
+    ):
+        assert printable(text) == text
+    assert printable("a\x1b[2J\u202eb\u2028\x9b\udcff") == "a\\x1b[2J\\u202eb\\u2028\\x9b\\udcff"
+
+
+@pytest.mark.parametrize("app", ["image_classification", "sentiment", "translation"])
+def test_help_is_written_in_any_encoding(app):
+    command = [sys.executable, "-m", f"apps.{app}", "--help"]
+    where = {"cwd": Path(__file__).resolve().parents[2], "stderr": subprocess.PIPE, "text": True, "timeout": 300}
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, **where, env=environment, stdout=subprocess.PIPE)
+    assert done.returncode == 0 and "usage" in done.stdout and not done.stderr
+
+
+def test_what_help_has_written_is_flushed_before_the_end(monkeypatch):
+    output = Output(gone=True)
+    monkeypatch.setattr("sys.stdout", output)
+    monkeypatch.setattr("apps.console._drop_output", lambda: None)
+    assert finish(lambda: argparse.ArgumentParser().parse_args(["--help"])) == 141 and output.flushed == 1
 
 
 def test_a_whole_number_is_one_that_a_computer_counts_to():

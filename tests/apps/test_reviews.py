@@ -363,6 +363,39 @@ def test_a_delimiter_at_the_end_of_rows_makes_no_column(tmp_path):
     assert copy.splitlines()[1:] == ["1,good,x,1", "2,bad,,x"]
 
 
+def test_backslashes_that_escape_no_mark_stay(tmp_path):
+    lines = ['1,"\\"Great\\", she said"', "2,shrug \\_(so)_/", "3,ends in \\", '4,"C:\\new, old"']
+    found, copy = rows(tmp_path / "t.csv", "\n".join(["id,review", *lines]) + "\n")
+    assert [text for _, text, _ in found] == ['"Great", she said', "shrug \\_(so)_/", "ends in \\", "C:\\new, old"]
+    assert copy.splitlines()[2] == "2,shrug \\_(so)_/,x,1"
+
+
+def test_a_cell_of_a_tsv_with_marks_inside_is_not_quoted(tmp_path):
+    found, copy = rows(tmp_path / "t.tsv", 'id\treview\n2\t"Must see", they said, and I say "yes"\n3\t"Bare start\n')
+    assert [text for _, text, _ in found] == ['"Must see", they said, and I say "yes"', '"Bare start']
+    assert copy.splitlines()[1] == '2\t"Must see", they said, and I say "yes"\tx\t1'
+
+
+def test_a_carriage_return_at_the_beginning_does_not_join_later_lines(tmp_path, monkeypatch):
+    (tmp_path / "t.txt").write_bytes(b"a\rb" + b" " * 2**16 + b"\nc\nd\n")
+    assert [text.strip() for text in texts(tmp_path / "t.txt")] == ["a", "b", "c", "d"]
+    reading, writing = os.pipe()
+    os.write(writing, b"a\rb")
+
+    def more():
+        os.write(writing, b"\nc\r\nd\n")
+        os.close(writing)
+
+    with open(reading, "rb") as file:
+        monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=file))
+        lines = standard_input()
+        later = threading.Timer(0.0, more)
+        file.peek(1)  # what is there before the rest comes
+        later.start()
+        assert [review.text for review in lines] == ["a", "b", "c", "d"]
+        later.join()
+
+
 def test_a_copied_cell_keeps_its_ends_of_lines(tmp_path):
     cells = ["fine\rfood", "fine\nfood", "fine\r\nfood", "plain"]
     out = io.StringIO(newline="")

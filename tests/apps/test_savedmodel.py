@@ -258,6 +258,14 @@ def test_a_folder_without_a_model_says_so(tmp_path):
 
 
 @needs_library
+def test_a_model_that_is_closed_says_so(everything):
+    model = savedmodel.load(everything, "c")
+    model.close()
+    with pytest.raises(ModelError, match="the model is closed"):
+        model.run(next(iter(model.signatures)), {})
+
+
+@needs_library
 def test_the_c_runtime_imports_no_tensorflow(models):
     code = (
         "import sys; from apps import savedmodel; "

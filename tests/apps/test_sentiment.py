@@ -68,6 +68,11 @@ def test_both_runtimes_answer_with_the_operations_of_tensorflow_text(app, runtim
     assert (done.returncode, done.stderr.decode()) == (0, f"runtime: {runtime}\n")
 
 
+def test_options_may_stand_between_texts(app):
+    lines = app("fine food", "--json", "--", "-so so").stdout.splitlines()
+    assert [json.loads(line)["text"] for line in lines] == ["fine food", "-so so"]
+
+
 def test_standard_input_is_a_text_a_line_whatever_is_in_it(app):
     lines = [b"good", b"", b"\xff bad \x00", "好 😀 e\u0301 مرحبا".encode(), b"good " * 200_000]
     done = app("-", "--json", input=b"\n".join(lines))

@@ -588,6 +588,18 @@ def test_marks_behind_a_backslash_are_characters_where_rows_are_whole_so(tmp_pat
     assert everything(table(tmp_path / "u.csv", "\n".join(["review,label", *lines])))['so "4"'] == "pos"
 
 
+def test_backslashes_that_escape_no_mark_stay(tmp_path):
+    lines = [f'"Great \\"food\\", loved it {i}",{("pos", "neg")[i % 2]}' for i in range(9)]
+    lines += ["shrug \\_(so)_/,neg", '"C:\\new, old",pos', "ends in \\,neg", "and more,pos"]
+    found = everything(table(tmp_path / "t.csv", "\n".join(["review,label", *lines])))
+    assert {"shrug \\_(so)_/", "C:\\new, old", "ends in \\", "and more"} < set(found)
+
+
+def test_a_cell_of_a_tsv_with_marks_inside_is_not_quoted(tmp_path):
+    lines = ["review\tlabel", '"Must see", they said, and I say "yes"\tgood', "dull\tbad", "fine\tgood", "sad\tbad"]
+    assert '"Must see", they said, and I say "yes"' in everything(table(tmp_path / "t.tsv", "\n".join(lines)))
+
+
 @pytest.mark.parametrize("end", ['Really good." ', 'he said "wow" and left"'])
 def test_cells_of_several_lines_that_are_closed_carelessly_stay_whole(end, tmp_path):
     lines = [f'{("pos", "neg")[i % 2]},"Good, {i}.\n{end}' for i in range(30)]
