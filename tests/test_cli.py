@@ -19,6 +19,7 @@ from bigkeras.__main__ import main
 from bigkeras.control import Control
 from bigkeras.recipes import RECIPES
 from bigkeras.run import RunError, unfinished
+from bigkeras.runtime import Machine
 from bigkeras.signals import shown
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,6 +52,21 @@ def folder_recipe(tmp_path: Path, folder: Path, **values) -> Path:
         }
     ).save(path)
     return path
+
+
+def test_options_of_a_machine_and_the_run_directory_are_handed_on(tiny, tmp_path, capsys, monkeypatch):
+    seen = []
+    monkeypatch.setattr("bigkeras.train.fit", lambda recipe, run_dir, machine: seen.append((run_dir, machine)) or {})
+    monkeypatch.setattr("bigkeras.__main__._summary", lambda metrics: "")
+    told = "--strategy mirrored --replicas 3 --tpu t --shards 4 --steps-per-call 5 --xla --checkpoint-seconds 6"
+    assert run(capsys, "train", tiny, *told.split(), "--patience-seconds", 7, "--profile")[0] == 0
+    asked = Machine(
+        strategy="mirrored", replicas=3, tpu="t", shards=4, steps_per_call=5, xla=True, checkpoint_seconds=6,
+        patience_seconds=7, profile=True,
+    )  # fmt: skip
+    assert seen == [(Path("runs/digits"), asked)]
+    run(capsys, "train", "mnist-cnn", "--run-dir", tmp_path / "here")
+    assert seen[1] == (tmp_path / "here", Machine())
 
 
 def test_list_names_every_recipe(capsys):

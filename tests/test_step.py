@@ -276,3 +276,14 @@ def test_pixels_are_not_rounded_before_they_are_normalised():
         keras.config.set_dtype_policy("float32")
     step(tf.fill((2, 6, 6, 1), 200.3), training=True)
     assert seen[-1].dtype == tf.float32 and step.network.get_layer("stem").compute_dtype == "bfloat16"
+
+
+def test_an_answer_among_the_five_best_counts_for_top5():
+    inputs = keras.Input((7,), name="image")
+    step = Step(keras.Model(inputs, keras.layers.Identity()(inputs)), normalise=lambda x: x, loss=max, num_classes=7)
+    logits = np.random.default_rng(0).permuted(np.tile(np.arange(7.0), (40, 1)), axis=1)
+    labels = np.random.default_rng(1).integers(0, 7, 40)
+    places = 6 - logits[np.arange(40), labels]  # the label's, from the best
+    measured = step._measured(tf.zeros(40), tf.constant(labels), tf.constant(logits, tf.float32))
+    np.testing.assert_array_equal(measured["top5_accuracy"], places < 5)
+    np.testing.assert_array_equal(measured["accuracy"], places < 1)
