@@ -104,11 +104,19 @@ def load(
         # The C++ loader takes this for a model without variables, and fails at the first answer only.
         raise ModelError(f"{directory}: cannot be loaded: lacks variables/variables.index; was it copied in part?")
     op_libraries = [*op_libraries, *text_libraries(directory)]
+    _speak_no_turkish()
     python = runtime == "python" or (runtime == "auto" and library_path() is None)
     with without_remarks():
         if python:
             return PythonModel(directory, op_libraries, threads, optimise)
         return CModel(directory, op_libraries, threads, optimise, only)
+
+
+def _speak_no_turkish() -> None:
+    """Has TensorFlow make the same small letters everywhere: by these languages' rules it makes "ı" of "I"."""
+    language = next(filter(None, map(os.environ.get, ("LC_ALL", "LC_MESSAGES", "LANG"))), "")
+    if language[:2].lower() in ("tr", "az", "lt"):
+        os.environ["LC_ALL"] = "C.UTF-8"
 
 
 def text_libraries(directory: Path) -> list[Path]:

@@ -204,8 +204,8 @@ def _train(options: argparse.Namespace) -> int:
 
     _start_tensorflow(or_jax=on_jax())
     from bigkeras.checks import AUTO
-    from bigkeras.evaluation import with_data
     from bigkeras.inheritance import absolute, continued, wired_alike
+    from bigkeras.recipe_data import with_data
     from bigkeras.search import check_auto
     from bigkeras.train import fit
 

@@ -84,7 +84,7 @@ def make_step(
     )
     if step.augmentation:
         # Keras' augmentation layers make their random state when they first see a batch.
-        batch = tf.zeros((2, *task.preprocessor.shape)), tf.one_hot([0, 1], num_classes)
+        batch = tf.zeros((2, *task.preprocessor.shape)), tf.one_hot([0, 1], num_classes), tf.ones(2)
         named("augmentation", lambda: step._augment(*batch))
     lengths = task.lengths(splits.train)
     steps = steps_per_epoch(splits.train.labels, recipe.batch_size, recipe.balance, lengths)

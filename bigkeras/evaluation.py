@@ -2,8 +2,6 @@
 
 import copy
 import csv
-import inspect
-import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,7 +13,6 @@ import numpy as np
 from bigkeras.data import DATASETS
 from bigkeras.data.cleaning import other_languages
 from bigkeras.data.corpora import NOT_PINNED
-from bigkeras.data.files import expanded
 from bigkeras.data.fingerprint import DATA_FILE, fingerprints, other_data
 from bigkeras.data.pair_splits import all_pairs
 from bigkeras.data.source import ArraySource, DataError, Source, Splits, joined
@@ -30,8 +27,8 @@ from bigkeras.predictions import (
     run_predictor,
     scored_at_once,
 )  # fmt: skip
-from bigkeras.recipe import HELD_OUT, Choice, Recipe, RecipeError, check, known, load
-from bigkeras.recipe_data import place, recipe_splits
+from bigkeras.recipe import HELD_OUT, Recipe, RecipeError, check, known, load
+from bigkeras.recipe_data import absolute_data, place, recipe_splits, with_data
 from bigkeras.report import write_report
 from bigkeras.run import (
     RunError,
@@ -268,32 +265,6 @@ def _threshold(directory: Path) -> float | None:
 def is_artifact(path: Path) -> bool:
     """Whether the folder holds an exported model: versions with a SavedModel."""
     return saved_version(path) is not None
-
-
-def with_data(recipe: Recipe, data: str | None) -> Recipe:
-    """The recipe with its data at another place (the data function's `directory` or `file`)."""
-    if data is None:
-        return absolute_data(recipe)
-    function = DATASETS[known("data", recipe.data.name, DATASETS)]
-    places = [n for n in ("directory", "file") if n in inspect.signature(function).parameters]
-    if not places:
-        raise RecipeError(f"--data {data}: data {recipe.data.name} is built in and takes no place")
-    args = {**recipe.data.args, places[0]: data}
-    # So that the recipe.json of the run finds them from any folder.
-    named = (places[0], "target_file", *HELD_OUT)
-    found = {n: os.path.abspath(expanded(args[n])) for n in named if isinstance(args.get(n), str)}
-    return replace(recipe, data=Choice(recipe.data.name, {**args, **found}))
-
-
-def absolute_data(recipe: Recipe) -> Recipe:
-    """The recipe with whole paths of its data, where there are such: so that it is repeated from any folder.
-
-    A link stays one: the pictures of a table lie beside it.
-    """
-    args = recipe.data.args
-    there = [name for name, value in place(recipe).items() if isinstance(value, str) and expanded(value).exists()]
-    whole = {name: os.path.abspath(expanded(args[name])) for name in there}
-    return replace(recipe, data=Choice(recipe.data.name, {**args, **whole}))
 
 
 def _all(splits: Splits) -> Source:

@@ -16,6 +16,10 @@ from typing import Any
 HELD_OUT = ("validation_file", "test_file", "validation_target_file", "test_target_file")
 PLACES = ("directory", "file", "target_file", *HELD_OUT)
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16", "auto")
+BALANCES = ("none", "class_weights", "oversample", "undersample")
+ON_CHECKPOINT_ERROR = ("stop", "go on")
+# Types of values, for people.
+SPOKEN = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null"}
 
 
 class RecipeError(ValueError):
@@ -129,8 +133,8 @@ class Recipe:
         if self.batch_size % self.micro_batches:
             raise RecipeError(f"batch_size={self.batch_size} does not divide into micro_batches={self.micro_batches}")
         known("precision", self.precision, PRECISIONS)
-        known("on_checkpoint_error", self.on_checkpoint_error, ("stop", "go on"))
-        known("balance", self.balance, ("none", "class_weights", "oversample", "undersample"))
+        known("on_checkpoint_error", self.on_checkpoint_error, ON_CHECKPOINT_ERROR)
+        known("balance", self.balance, BALANCES)
 
     def override(self, /, **values: Any) -> "Recipe":
         """A copy with other values; `model__depth=56` and `{"model.depth": 56}` reach into a Choice."""
@@ -301,5 +305,4 @@ def _choice(name: str, value: Any) -> Choice:
 
 
 def _spoken(hint: Any) -> str:
-    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null"}
-    return names.get(hint, getattr(hint, "__name__", str(hint)))
+    return SPOKEN.get(hint, getattr(hint, "__name__", str(hint)))

@@ -1,7 +1,10 @@
 """A recipe's examples: its splits, made ready for its task, and their batches from any step on."""
 
 import functools
+import inspect
+import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,10 +12,11 @@ import tensorflow as tf
 
 from bigkeras import checkpoint
 from bigkeras.data import DATASETS
+from bigkeras.data.files import expanded
 from bigkeras.data.pipeline import distributed, ordered_plan, plan_rows
 from bigkeras.data.plan import epoch_plan
 from bigkeras.data.source import DataError, Splits, all_learned
-from bigkeras.recipe import PLACES, Recipe
+from bigkeras.recipe import HELD_OUT, PLACES, Choice, Recipe, RecipeError, known
 from bigkeras.signals import Log
 from bigkeras.tasks.task import Task
 
@@ -20,6 +24,32 @@ from bigkeras.tasks.task import Task
 def place(recipe: Recipe) -> dict[str, Any]:
     """Where a recipe's data lies, as far as it says."""
     return {name: recipe.data.args.get(name) for name in PLACES}
+
+
+def with_data(recipe: Recipe, data: str | None) -> Recipe:
+    """The recipe with its data at another place (the data function's `directory` or `file`)."""
+    if data is None:
+        return absolute_data(recipe)
+    function = DATASETS[known("data", recipe.data.name, DATASETS)]
+    places = [n for n in ("directory", "file") if n in inspect.signature(function).parameters]
+    if not places:
+        raise RecipeError(f"--data {data}: data {recipe.data.name} is built in and takes no place")
+    args = {**recipe.data.args, places[0]: data}
+    # So that the recipe.json of the run finds them from any folder.
+    named = (places[0], "target_file", *HELD_OUT)
+    found = {n: os.path.abspath(expanded(args[n])) for n in named if isinstance(args.get(n), str)}
+    return replace(recipe, data=Choice(recipe.data.name, {**args, **found}))
+
+
+def absolute_data(recipe: Recipe) -> Recipe:
+    """The recipe with whole paths of its data, where there are such: so that it is repeated from any folder.
+
+    A link stays one: the pictures of a table lie beside it.
+    """
+    args = recipe.data.args
+    there = [name for name, value in place(recipe).items() if isinstance(value, str) and expanded(value).exists()]
+    whole = {name: os.path.abspath(expanded(args[name])) for name in there}
+    return replace(recipe, data=Choice(recipe.data.name, {**args, **whole}))
 
 
 def recipe_splits(recipe: Recipe) -> Splits:

@@ -164,6 +164,10 @@ def import_tensorflow() -> None:
 
     They are written below Python, before TensorFlow heeds TF_CPP_MIN_LOG_LEVEL; they are shown if it fails.
     """
+    # By these languages' rules exported models of text would make "ı" of "I", as they do in no other.
+    language = next(filter(None, map(os.environ.get, ("LC_ALL", "LC_MESSAGES", "LANG"))), "")
+    if language[:2].lower() in ("tr", "az", "lt"):
+        os.environ["LC_ALL"] = "C.UTF-8"
     sys.stderr.flush()
     shown = os.dup(2)
     with tempfile.TemporaryFile() as hidden:

@@ -18,7 +18,7 @@ from bigkeras.recipe import Choice, Recipe, RecipeError, load
 from bigkeras.report import tried
 from bigkeras.run import RunError, write_bytes, write_json, write_text
 from bigkeras.tasks.classification import survey
-from bigkeras.text_search import text_candidates
+from bigkeras.text_search import epochs_for, text_candidates
 
 # A picture whose shorter side has at least so many pixels, in colour, is taken for a photograph.
 PHOTOGRAPH = 96
@@ -101,7 +101,7 @@ def candidates(recipe: Recipe, splits: Splits) -> list[Recipe]:
 
 def _small(recipe: Recipe, splits: Splits, size: tuple[int, int], channels: int, looks: float) -> Recipe:
     height, width = size
-    epochs = _epochs(looks * 32**2 / (height * width), len(splits.train), 15, 120)
+    epochs = epochs_for(looks * 32**2 / (height * width), len(splits.train), 15, 120)
     turned = (Choice("flip"),) if channels == 3 else ()  # a mirrored letter is another one, a mirrored cat is a cat
     return replace(
         recipe,
@@ -132,7 +132,7 @@ def _frozen(recipe: Recipe, splits: Splits, size: tuple[int, int]) -> Recipe:
         freeze_until="features",
         augmentation=(Choice("flip"),),
         optimizer=Choice("adamw", {"learning_rate": 5e-3, "weight_decay": 0.05}),
-        epochs=_epochs(looks, len(splits.train), 4, 40),
+        epochs=epochs_for(looks, len(splits.train), 4, 40),
         batch_size=min(32, _power(len(splits.train) // 8)),
     )
 
@@ -148,7 +148,7 @@ def _tuned(frozen: Recipe, examples: int) -> Recipe:
         augmentation=(Choice("flip"), _crop(frozen)),
         optimizer=Choice("adamw", {"learning_rate": 3e-4, "weight_decay": 0.05}),
         schedule=Choice("cosine", {"warmup_epochs": 1.0}),
-        epochs=_epochs(TUNED_LOOKS * 224**2 / pixels, examples, 2, 15),
+        epochs=epochs_for(TUNED_LOOKS * 224**2 / pixels, examples, 2, 15),
     )
 
 
@@ -246,10 +246,6 @@ def _report(directory: Path, best: str) -> str:
     text = (directory / "candidates" / best / "report.md").read_text(encoding="utf-8")
     head, _, rest = text.replace("--logdir tensorboard", f"--logdir candidates/{best}/tensorboard").partition("\n")
     return f"{head}\n\n{tried(directory)}\n{rest}"
-
-
-def _epochs(looks: float, examples: int, fewest: int, most: int) -> int:
-    return int(np.clip(round(looks / examples), fewest, most))
 
 
 def _power(number: int) -> int:

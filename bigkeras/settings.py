@@ -14,7 +14,7 @@ from bigkeras.checks import AUTO
 from bigkeras.data import DATASETS
 from bigkeras.models import MODELS
 from bigkeras.optimization import OPTIMIZERS, OURS, SCHEDULES
-from bigkeras.recipe import PRECISIONS, Choice, Recipe, known
+from bigkeras.recipe import BALANCES, ON_CHECKPOINT_ERROR, PRECISIONS, SPOKEN, Choice, Recipe, known
 from bigkeras.search import OPEN, name_a_model
 from bigkeras.tasks import LOSSES, MODEL_ARGUMENTS, MONITORS, TASKS, augmentation, text_classification
 
@@ -22,8 +22,6 @@ AUGMENTATIONS: Mapping[str, Mapping[str, Callable]] = {
     "image_classification": augmentation.AUGMENTATIONS,
     "text_classification": text_classification.AUGMENTATIONS,
 }
-BALANCES = ("none", "class_weights", "oversample", "undersample")
-SPOKEN = {int: "a whole number", float: "a number", str: "text", bool: "true or false", type(None): "null", Any: "any"}
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ def _functions(recipe: Recipe, field: str) -> Mapping[str, Callable]:
 def _names(recipe: Recipe, field: str) -> Sequence[str]:
     """The values of a field that has few."""
     few = {"precision": PRECISIONS, "balance": BALANCES, "monitor": MONITORS[recipe.task.name]}
-    return {**few, "on_checkpoint_error": ("stop", "go on")}.get(field, ())
+    return {**few, "on_checkpoint_error": ON_CHECKPOINT_ERROR}.get(field, ())
 
 
 def _of_choice(field: str, choice: Choice, functions: Mapping[str, Callable]) -> Iterator[Setting]:
@@ -115,7 +113,7 @@ def spoken(hint: Any) -> str:
         return "a list"
     if origin in (dict, Mapping) or hint is dict:
         return "an object"
-    return SPOKEN.get(hint, getattr(hint, "__name__", str(hint)))
+    return {**SPOKEN, Any: "any"}.get(hint, getattr(hint, "__name__", str(hint)))
 
 
 def as_json(recipe: Recipe) -> str:

@@ -110,7 +110,7 @@ class Step(keras.Model):
         return alone and sum(math.prod(v.shape) for v in trained) >= MANY
 
     def call(self, x: Any, training: bool = False) -> Any:
-        """Raw batch to float32 logits `(batch, classes)`."""
+        """Raw batch to float32 logits `(batch, classes)`, of sequences `(batch, length, vocabulary)`."""
         return self.network(self.normalise(x), training=training)
 
     @property

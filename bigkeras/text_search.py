@@ -69,7 +69,7 @@ def _convolutions(recipe: Recipe, splits: Splits, size: float) -> Recipe:
         task=Choice(recipe.task.name, _triples(splits)),
         model=Choice("nb_cnn", {"known_words": 10_000, "filters": 100}),
         optimizer=Choice("adam", {"learning_rate": 1e-3}),
-        epochs=_epochs(CONVOLUTION_LOOKS * 1000 / max(size, 100), len(splits.train), 3, 8),
+        epochs=epochs_for(CONVOLUTION_LOOKS * 1000 / max(size, 100), len(splits.train), 3, 8),
         batch_size=_batch(len(splits.train)),
     )
 
@@ -91,7 +91,7 @@ def _ngrams(recipe: Recipe, splits: Splits, size: float, tokens: str, ngrams: in
         model=Choice("bag_of_ngrams", {"width": 16, "dropout": 0.3}),
         optimizer=Choice("adamw", {"learning_rate": 5e-3, "weight_decay": 0.0}),
         augmentation=(Choice("word_dropout", {"rate": 0.1}),),
-        epochs=_epochs(NGRAM_LOOKS * 1000 / max(size, 100), len(splits.train), 6, 20),
+        epochs=epochs_for(NGRAM_LOOKS * 1000 / max(size, 100), len(splits.train), 6, 20),
         batch_size=_batch(len(splits.train)),
     )
 
@@ -108,12 +108,13 @@ def _encoder(recipe: Recipe, splits: Splits, size: float) -> Recipe:
         schedule=Choice("cosine", {"warmup_epochs": 1.0}),
         augmentation=(Choice("word_dropout", {"rate": 0.15}),),
         clip_norm=1.0,
-        epochs=_epochs(ENCODER_LOOKS * 300 / max(size, 100), len(splits.train), 3, 12),
+        epochs=epochs_for(ENCODER_LOOKS * 300 / max(size, 100), len(splits.train), 3, 12),
         batch_size=_batch(len(splits.train)),
     )
 
 
-def _epochs(looks: float, examples: int, fewest: int, most: int) -> int:
+def epochs_for(looks: float, examples: int, fewest: int, most: int) -> int:
+    """Epochs in which so many examples are looked at about so often in all."""
     return int(np.clip(round(looks / examples), fewest, most))
 
 

@@ -52,6 +52,7 @@ ALLOWED: dict[str, set[str]] = {
         "search",
         "checks",
         "inheritance",
+        "recipe_data",
         "models",
         "settings",
         "__init__",

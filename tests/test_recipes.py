@@ -6,8 +6,8 @@ import pytest
 
 from bigkeras.checks import check_recipe
 from bigkeras.data import DATASETS
-from bigkeras.evaluation import with_data
 from bigkeras.recipe import RecipeError, load
+from bigkeras.recipe_data import with_data
 from bigkeras.recipes import RECIPES
 
 

@@ -152,7 +152,7 @@ def test_a_value_that_no_candidate_would_heed_is_refused(values, message):
 
 def test_the_best_candidate_becomes_the_run_and_a_second_call_finds_it_done(digits_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(search, "SMALL_LOOKS", 10)
-    monkeypatch.setattr(search, "_epochs", lambda *_: 1)
+    monkeypatch.setattr(search, "epochs_for", lambda *_: 1)
     recipe = FOLDER.override(**{"data.directory": str(digits_folder)})
     metrics = fit(recipe, tmp_path / "run", log=QUIET)
     told = json.loads((tmp_path / "run" / "search.json").read_text())

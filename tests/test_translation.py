@@ -26,11 +26,11 @@ from bigkeras.data.pair_splits import all_pairs, pair_source
 from bigkeras.data.pipeline import ordered_plan, plan_rows
 from bigkeras.data.plan import ROWS, epoch_plan, steps_per_epoch, token_plan
 from bigkeras.data.source import ArraySource, DataError
-from bigkeras.evaluation import evaluate, with_data
+from bigkeras.evaluation import evaluate
 from bigkeras.inheritance import inherited, wired_alike
 from bigkeras.progress import counted
 from bigkeras.recipe import Choice, Recipe, RecipeError
-from bigkeras.recipe_data import ready
+from bigkeras.recipe_data import ready, with_data
 from bigkeras.recipes import RECIPES
 from bigkeras.signals import Interrupted, Log
 from bigkeras.tasks import TASKS, load_preprocessor, load_task

@@ -152,9 +152,9 @@ def _imdb_parts(folder: Path) -> dict[str, Texts] | None:
         if (root / "train" / "pos").is_dir() and (root / "test" / "pos").is_dir():
             paths = [p for label in IMDB_FOLDERS for p in root.glob(f"*/{label}/*.txt")]
             parts = _by_part({p.relative_to(root).as_posix(): p.read_bytes() for p in paths})
-            for part, (texts, _, _) in parts.items():
-                if len(texts) != IMDB_SIZE:
-                    told = f"{len(texts):,} reviews in neg and pos, published are {IMDB_SIZE:,}"
+            for part, (found, _, _) in parts.items():
+                if len(found) != IMDB_SIZE:
+                    told = f"{len(found):,} reviews in neg and pos, published are {IMDB_SIZE:,}"
                     raise DataError(f"{root / part}: {told}: unpack the archive once more, or place it in {folder}")
             return parts
     return None

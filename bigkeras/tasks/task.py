@@ -11,7 +11,7 @@ from bigkeras.data.source import Source, Splits
 
 
 class Task(Protocol):
-    """A task fitted on a training split. `kind` is the preprocessor's: "image", "text" or "pairs"."""
+    """A task fitted on a training split. `kind` is the preprocessor's: "image", "text", "masked_text" or "pairs"."""
 
     kind: str
 
@@ -32,7 +32,7 @@ class Task(Protocol):
         """The source as `dataset` reads it."""
 
     def lengths(self, source: Source) -> np.ndarray | None:
-        """How long each example of an opened source is, int `(n,)`, to batch equal ones; None if all are."""
+        """How long each example of an opened source is, int `(n,)`, of pairs `(n, 2)`; None if all are equally long."""
 
     def dataset(
         self, source: Source, rows: tf.data.Dataset, batch_size: int, training: bool, on_bad: Callable[[int], None]

@@ -74,7 +74,7 @@ class TextPreprocessor:
         texts = tf.strings.regex_replace(texts, r"\p{Cf}+", "")
         texts = tf.strings.strip(tf.strings.regex_replace(texts, r"[\p{Cc}\p{Z}]+", " "))
         # WordPiece's own normaliser, below, makes lower case and takes accents away.
-        return tf.strings.lower(texts, "utf-8") if self.lower and self.tokens != "wordpiece" else texts
+        return lower(texts) if self.lower and self.tokens != "wordpiece" else texts
 
     def pieces(self, texts: tf.Tensor) -> tf.RaggedTensor:
         """Words or characters of strings `(batch,)`, as ragged strings; the kinds without subwords only."""
@@ -229,6 +229,16 @@ def sentencepiece_tokenizer(model: bytes) -> Any:
 
     name = f"sentencepiece_{hashlib.sha256(model).hexdigest()[:16]}"
     return tensorflow_text.SentencepieceTokenizer(model=model, out_type=tf.int32, name=name)
+
+
+def lower(texts: tf.Tensor) -> tf.Tensor:
+    """UTF-8 strings in small letters, the same ones wherever the graph runs.
+
+    TensorFlow asks the environment for a language: in Turkish and Azeri it makes "ı" of "I".
+    """
+    for capital, small in (("I", "i"), ("İ", "i\u0307")):
+        texts = tf.strings.regex_replace(texts, capital, small)
+    return tf.strings.lower(texts, "utf-8")
 
 
 def sentencepiece_fields(model: bytes) -> dict[str, Any]:

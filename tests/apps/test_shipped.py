@@ -45,6 +45,14 @@ def test_apps_answer_where_no_model_is_named():
     assert told["translation"] == "Guten Morgen!"
 
 
+@pytest.mark.parametrize("runtime", ["c", "python"])
+def test_answers_are_the_same_where_turkish_is_spoken(runtime, monkeypatch):
+    said = "sentiment", "I LIKE IT", "--model", "sentiment-en", "--runtime", runtime
+    here = answers(*said)
+    monkeypatch.setenv("LC_ALL", "tr_TR.UTF-8")
+    assert answers(*said) == here
+
+
 @pytest.mark.parametrize(("model", "letters"), [("translate-en-de", "äöüß"), ("translate-en-zh", "的我你")])
 def test_a_shipped_translator_answers_every_line(model, letters):
     file = SAMPLES / model / "sentences.txt"

@@ -2,6 +2,9 @@
 
 import itertools
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -34,6 +37,17 @@ def ids(preprocessor, *values):
     found = tokenize(tf.constant(list(texts(*values)))).to_list()
     del held
     return found
+
+
+def test_small_letters_are_the_same_in_every_language_of_the_machine():
+    code = (
+        "import tensorflow as tf; from bigkeras.tasks.text import lower; print(lower(tf.constant(['İI ÀẞΣ'])).numpy())"
+    )
+    told = []
+    for language in ("C.UTF-8", "tr_TR.UTF-8"):
+        environment = {**os.environ, "LC_ALL": language}
+        told.append(subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True).stdout)
+    assert told[0] == told[1] == f"{['i̇i àßς'.encode()]}\n".encode()
 
 
 def pieces(preprocessor, text):
