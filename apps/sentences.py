@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+DOTTED = ("tr", "az", "tur", "aze")  # languages whose capital of i is İ, and whose small letter of I is ı
 LONGEST = 320  # columns of a sentence; of longer ones a model would not read the end
 # Capitals, numbers, addresses: a vocabulary of subwords spells them sign by sign, and three letters are a subword.
 SPELT = re.compile(r"[\dA-ZÀ-ÖØ-ÞΑ-ΩА-ЯЁ_@/#%&=+*~^|\\<>-]{2,}|\d")
@@ -13,15 +14,20 @@ SPELT = re.compile(r"[\dA-ZÀ-ÖØ-ÞΑ-ΩА-ЯЁ_@/#%&=+*~^|\\<>-]{2,}|\d")
 # Nothing here goes back over what it has read, however long a row of dots may be.
 # The marks of Hindi and Bengali, Urdu, Arabic and Armenian follow the Latin ones.
 STOPS = ".!?…।॥۔؟։"
-END = rf"(?<![{STOPS}])[{STOPS}]++[\"'’”»)\]]*+"
-WIDE_END = r"[。！？]++[」』”’）]*+"
+# Quotation marks of German, which closes by what English opens with, and of French, which has a space before its.
+END = rf"(?<![{STOPS}])[{STOPS}]++[\"'‘’“”«»‹›)\]]*+(?:\s[»›](?=\s|$))?+"
+WIDE_END = r"[。！？]++[」』》〉】〕”’）)]*+"
 # After a full stop that ends an abbreviation, an initial, a day or a century the sentence goes on; not after a year.
 GOES_ON = re.compile(
-    r"(?<![^\s(])(?:[^\W\d_]|\d{1,3}|[A-Z]\.[A-Z]|Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|vs|etc|e\.g|i\.e|cf|Fig|bzw|usw|ca|vgl"
+    r"(?<![^\s(])(?:(?:[^\W\d_]\.)*[^\W\d_]|\d{1,3}|Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|vs|etc|e\.g|i\.e|cf|Fig|bzw|usw|ca|vgl"
     r"|Nr|Hr|Fr|z\.\s?B|d\.\s?h|u\.\s?a)\.$"
 )
 GOES_ON_IN_CAPITALS = re.compile(GOES_ON.pattern, re.IGNORECASE)
-NUMBER = re.compile(r"(?:^|[\s(])No\.$", re.IGNORECASE)  # before a digit; else it is the word
+ENDS_A_NUMBER = re.compile(r"\S\s+\(?\d{1,3}\.$")  # not that of a list
+# Before a digit; else some are words.
+NUMBER = re.compile(
+    r"(?:^|[\s(])(?:No|Art|Abs|Kap|Bd|pp|vol|ch|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Okt|Nov|Dec|Dez|\w*str)\.$", re.I
+)
 BREAKS = re.compile(rf"{WIDE_END}\s*+|{END}\s++(?=[^\W_]|[\"'‘’“”„«»(\[¿¡])")
 ABBREVIATION = 40  # letters of one, or of a number, at most
 # Han, Kana and their punctuation. Wide signs with spaces, Hangul and emoji, are not among them; nor is Thai, whose
@@ -51,17 +57,29 @@ def sentences(text: str, longest: int = LONGEST, language: str = "en") -> list[S
     is given in small letters, since models have hardly seen any. `language`: the text's.
     """
     capitals = _in_capitals(text)
-    parts = [part.strip() for part in _parted(text, BREAKS, GOES_ON_IN_CAPITALS if capitals else GOES_ON)]
+    goes_on, english = GOES_ON_IN_CAPITALS if capitals else GOES_ON, _is(language, "en")
+    parts = [part.strip() for part in _parted(text, BREAKS, goes_on, ENDS_A_NUMBER if english else None)]
     read = [
         Sentence(_small(part, language), True) if capitals or _in_capitals(part) else Sentence(part) for part in parts
     ]
-    return [Sentence(piece, one.capitals) for one in read for piece in _shortened(one.text, longest)]
+    return [Sentence(piece, one.capitals) for one in read for piece in _shortened(one.text, longest, english)]
+
+
+def capital_letters(text: str, language: str) -> str:
+    """The text in capitals, as its language has them."""
+    return (text.replace("i", "İ") if _is(language, *DOTTED) else text).upper()
 
 
 def _small(part: str, language: str) -> str:
-    small = FIRST_LETTER.sub(lambda letter: letter[0].upper(), part.lower(), count=1)
+    dotted = _is(language, *DOTTED)
+    small = (part.replace("I", "ı").replace("İ", "i") if dotted else part).lower()
+    small = FIRST_LETTER.sub(lambda letter: capital_letters(letter[0], language), small, count=1)
     # English writes it so in the midst of a sentence.
-    return re.sub(r"\bi\b(?!\.)", "I", small) if language.lower()[:2] == "en" else small
+    return re.sub(r"\bi\b(?!\.)", "I", small) if _is(language, "en") else small
+
+
+def _is(language: str, *codes: str) -> bool:
+    return re.split("[-_]", language.lower())[0] in codes
 
 
 def _in_capitals(text: str) -> bool:
@@ -82,7 +100,8 @@ def columns(text: str, script: str | None = None) -> int:
     """How long a text is, three columns a subword at most: signs that are subwords by themselves count three times.
 
     These are those of Chinese and the like, and of capitals, numbers and addresses. Each byte counts so of what a
-    vocabulary may not have: pictograms, and letters of another script than `script`, by default the text's usual one.
+    vocabulary may not have: pictograms, and letters of another script than `script`, by default the text's usual one;
+    of "ASCII" all but the letters that English has.
     """
     spelt = SPELT.findall(text)
     # Before what is spelt there may be a subword of the space alone.
@@ -111,32 +130,45 @@ def _is_strange(sign: str, script: str) -> bool:
     return unicodedata.category(sign) in ("So", "Sk", "Cf", "Co", "Cn", "Cs") or "\ufe00" <= sign <= "\ufe0f"
 
 
-def _parted(text: str, breaks: re.Pattern[str], goes_on: re.Pattern[str] | None = None) -> list[str]:
-    """The parts between breaks, but where `goes_on` ends; the spaces of a break stand at the end of the part before."""
+def _parted(
+    text: str,
+    breaks: re.Pattern[str],
+    goes_on: re.Pattern[str] | None = None,
+    ends: re.Pattern[str] | None = None,
+) -> list[str]:
+    """The parts between breaks, but where `goes_on` ends and not `ends`; a break's spaces end the part before it."""
     parts, start = [], 0
     for found in breaks.finditer(text):
         end = found.start() + len(found[0].rstrip())
-        if goes_on and (goes_on.search(text, max(start, end - ABBREVIATION), end) or _continues(text, found)):
+        near = max(start, end - ABBREVIATION)
+        abbreviated = goes_on and goes_on.search(text, near, end) and not (ends and ends.search(text, near, end))
+        if goes_on and (abbreviated or _continues(text, found)):
             continue
-        parts.append(text[start : found.end()])
-        start = found.end()
+        after = found.end()
+        # A mark that opens and closes alike closes where there is one before it.
+        if found[0][0] in "。！？" and text[after : after + 1] == '"' and text.count('"', start, after) % 2:
+            after += 1
+        parts.append(text[start:after])
+        start = after
     return [part for part in (*parts, text[start:]) if part.strip()]
 
 
 def _continues(text: str, found: re.Match[str]) -> bool:
     """Whether a small letter follows the mark and its spaces: 20 коп. в день. One of Georgian begins a sentence.
 
-    Or a digit, after "No.".
+    Or a digit, after "No.", "Jan." and the like.
     """
     following, mark = text[found.end() : found.end() + 1], found.start()
     if following.isdecimal():
-        return NUMBER.search(text[max(0, mark - 3) : mark + 1]) is not None
+        return NUMBER.search(text[max(0, mark - ABBREVIATION) : mark + 1]) is not None
     return found[0][0] in STOPS and following.islower() and following.title() != following
 
 
-def _shortened(sentence: str, longest: int) -> list[str]:
+def _shortened(sentence: str, longest: int, english: bool) -> list[str]:
     """A sentence of more than `longest` columns at its clauses, else at its spaces, else anywhere."""
     script = usual_script(sentence)
+    # A vocabulary of English may have no other Latin letters, such as those of names.
+    script = "ASCII" if english and script == "LATIN" else script
     if columns(sentence, script) <= longest:
         return [sentence]
     # Clauses and parts of words come together as they stood, with the spaces that were there and no others.

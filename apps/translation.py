@@ -21,7 +21,7 @@ if __package__ in (None, ""):  # run as `python apps/translation.py`
 from apps.console import complain, finish, json_line, leave, model_options, positive, threads_option
 from apps.outputs import written
 from apps.reviews import Review, ReviewError, Table, lines_of, standard_input
-from apps.sentences import LONGEST, Sentence, joined, sentences
+from apps.sentences import LONGEST, Sentence, capital_letters, joined, sentences
 from apps.streams import groups, is_live, side_by_side
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def _signature(options: argparse.Namespace) -> str:
 
 def _settled(options: argparse.Namespace, directory: Path) -> argparse.Namespace:
     """The options, and what the model says of itself: `longest`, `own_beam` (None: unknown), its length penalty, and
-    the `language` that it reads.
+    the `language` that it reads and that in which it is `written`.
 
     `longest`: columns of a sentence that it reads to its end, as far as it says how many subwords it reads.
     """
@@ -150,10 +150,17 @@ def _settled(options: argparse.Namespace, directory: Path) -> argparse.Namespace
                 "own_beam": int(told["beam"]),
                 "length_penalty": float(told["length_penalty"]),
                 "language": str(told.get("languages", ["en"])[0]) or "en",
+                "written": str(told.get("languages", ["", ""])[1]),
             }
             break
         except (OSError, ValueError, LookupError, TypeError):
-            own = {"longest": LONGEST, "own_beam": None, "length_penalty": LENGTH_PENALTY, "language": "en"}
+            own = {
+                "longest": LONGEST,
+                "own_beam": None,
+                "length_penalty": LENGTH_PENALTY,
+                "language": "en",
+                "written": "",
+            }
     if options.length_penalty is not None:
         own["length_penalty"] = options.length_penalty
     return argparse.Namespace(**{**vars(options), **own})
@@ -209,10 +216,10 @@ def _answers(model: "CModel | PythonModel", lines: Iterator[Review], options: ar
                 yield line, _together(list(islice(found, len(some))))
 
 
-def _capitals(answer: Answer) -> Answer:
+def _capitals(answer: Answer, language: str) -> Answer:
     best: dict[str, float | None] = {}  # two may differ in nothing else
     for text, score in answer.translations:
-        best.setdefault(text.upper(), score)
+        best.setdefault(capital_letters(text, language), score)
     return Answer([*best.items()])
 
 
@@ -253,7 +260,8 @@ def _translated(
     found = side_by_side(lambda batch: _run(model, batch, options), encoded, options.batch, options.threads, pool)
     answers: list[Answer | str] = [""] * len(parts)
     for place, answer in zip(order, found, strict=True):
-        answers[place] = _capitals(answer) if isinstance(answer, Answer) and parts[place].capitals else answer
+        capitals = isinstance(answer, Answer) and parts[place].capitals
+        answers[place] = _capitals(answer, options.written) if capitals else answer
     return answers
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from apps.sentences import LONGEST, Sentence, columns, joined, sentences, usual_script
+from apps.sentences import LONGEST, Sentence, capital_letters, columns, joined, sentences, usual_script
 
 
 def texts_of(*args, **named):
@@ -18,7 +18,11 @@ def test_a_short_text_is_parted_too():
     "rest",
     [
         ["He came.", "“Why?”", "Nobody knew …", "It rained."],
-        ["Dr. Smith and J. Doe pay 3.50 on the 3. May.", "They left, e.g. by train."],
+        ["Dr. Smith and J. Doe pay 3.50 in May.", "They left, e.g. by train."],
+        ["J.R.R. Tolkien wrote it on Jan. 5, 2024.", "She is 25.", "He is 30."],
+        ["А.С. Пушкин родился в Москве.", "Он писал."],
+        ["„Ich komme.“", "Dann ging er.", "»Gut.«", "Er blieb."],
+        ["« Bonjour. »", "Il partit.", "«Non !»", "Elle resta."],
         ["Ärger gab es z. B. gestern.", "Das war alles."],
         ["Is he there?", "No.", "He left No. 7 in 1999.", "(No. 8, too.)", "She stayed."],
         ["Это стоит 100 руб. и 20 коп. в день.", "Дорого!"],
@@ -33,6 +37,32 @@ def test_a_short_text_is_parted_too():
 )
 def test_a_paragraph_is_parted_at_the_ends_of_its_texts_of(rest):
     assert texts_of(" ".join(rest)) == rest
+
+
+def test_a_day_is_no_end_and_the_number_of_a_list_is_none_in_english():
+    assert texts_of("Am 3. Mai kam er. Siehe Art. 5 GG, Hauptstr. 7.", language="de") == [
+        "Am 3. Mai kam er.", "Siehe Art. 5 GG, Hauptstr. 7.",
+    ]  # fmt: skip
+    assert texts_of("1. He came.") == ["1. He came."]
+
+
+def test_what_closes_in_chinese_stays_with_what_it_closes():
+    assert texts_of("《你好，李焕英！》是一部电影。") == ["《你好，李焕英！》", "是一部电影。"]
+    assert texts_of('他说:"你好。"然后走了。"好！"她说。') == ['他说:"你好。"', "然后走了。", '"好！"', "她说。"]
+
+
+def test_names_with_letters_that_english_lacks_are_long():
+    text = (
+        "The delegation included Nguyễn Thị Phương Thảo, Trần Đình Long, Phạm Nhật Vượng, Hồ Hùng Anh, Nguyễn Đăng "
+        "Quang, Trần Bá Dương, Đỗ Quang Hiển and Trịnh Văn Quyết, who all came."
+    )
+    assert len(texts_of(text)) > 1 and " ".join(texts_of(text)) == text
+    assert texts_of(text, language="vi") == [text]
+
+
+def test_turkish_has_an_i_with_a_dot_and_one_without():
+    assert texts_of("IŞIKLAR SÖNDÜ. İYİ GECELER.", language="tr") == ["Işıklar söndü.", "İyi geceler."]
+    assert capital_letters("iyi ışık", "tr-TR") == "İYİ IŞIK" and capital_letters("iyi", "en") == "IYI"
 
 
 def test_chinese_sentences_end_without_spaces_and_are_joined_without():
