@@ -17,6 +17,7 @@ SUFFIXES = (
 )
 FORMATS = ("JPEG", "PNG", "GIF", "WebP", "plain BMP")
 LARGEST_FILE = 256 << 20  # bytes; also ends the reading of /dev/zero
+HEIF = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")  # kinds of the files that iPhones write
 LARGEST_PICTURE = 64_000_000  # pixels, as the artifacts' own check
 
 
@@ -74,6 +75,8 @@ def _in_folder(folder: str) -> Iterator[Picture]:
             if name.lower().endswith(SUFFIXES) and not name.startswith("."):
                 some = True
                 yield Picture(os.path.join(root, name))
+            elif name.lower().endswith((".heic", ".heif")):
+                problems.append(Picture(os.path.join(root, name), "a HEIC picture, which is not read"))
     yield from problems
     if not some and not problems:
         yield Picture(folder, "no pictures in this folder")
@@ -133,6 +136,8 @@ def to_png(data: bytes) -> bytes:
             upright = _eight_bits(ImageOps.exif_transpose(image))
             upright.convert("RGBA" if upright.has_transparency_data else "RGB").save(png, "PNG", compress_level=1)
     except UnidentifiedImageError:
+        if data[4:8] == b"ftyp" and data[8:12] in HEIF:
+            raise PictureError("a HEIC picture, which is not read: heif-convert makes a JPEG of it") from None
         raise PictureError("not a picture in any known format") from None
     except PictureError:
         raise

@@ -158,6 +158,8 @@ def find_model(name: str) -> Path:
         return models[name]
     if name and _is_model(Path(name)):
         return Path(name)
+    if name and os.path.isfile(Path(name, "recipe.json")):
+        raise ModelError(f"{name}: the directory of a run: bigkeras export {name} DIR makes a model of it, in DIR")
     if models:
         raise ModelError(f"{name}: neither a SavedModel's folder nor one of {', '.join(sorted(models))}")
     places = ", ".join(dict.fromkeys(map(str, folders)))

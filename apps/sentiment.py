@@ -51,6 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_intermixed_args(arguments)
     _check_usage(parser, options)
+    for text in filter(os.path.isfile, options.texts):
+        complain(f"{text}: taken for a text, though a file is called so: --file {text} reads it")
     # Below the parser, for --help shall not wait for NumPy.
     from apps import savedmodel
 
@@ -122,7 +124,7 @@ def _check_usage(parser: argparse.ArgumentParser, options: argparse.Namespace) -
     if "-" in options.texts and len(options.texts) > 1:
         parser.error("- stands alone, for standard input")
     if options.delimiter and (len(options.delimiter) != 1 or options.delimiter in '"\r\n\0'):
-        parser.error(f"--delimiter {options.delimiter!r}: one character, such as , or ;")
+        parser.error(f"--delimiter {options.delimiter!r}: one character, such as , or ; ($'\\t' is a tab)")
     if not options.file and (options.column or options.delimiter or options.encoding):
         parser.error("--column, --delimiter and --encoding go with --file")
     if options.column and not Table.is_one(options.file) and not options.file.lower().endswith(JSON_LINES):

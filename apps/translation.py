@@ -7,6 +7,7 @@ the contract of docs/artifact.md for translation will do. It uses nothing but th
 import argparse
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -50,6 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_intermixed_args(arguments)
     _check_usage(parser, options)
+    for text in filter(os.path.isfile, options.texts):
+        complain(f"{text}: taken for a text, though a file is called so: --file {text} reads it")
     # Below the parser, for --help shall not wait for NumPy.
     from apps import savedmodel
 

@@ -341,6 +341,9 @@ def _recipe(name: str, goes_on: bool) -> Any:
         return RECIPES[name]
     if goes_on and _is_run(name):
         return asked_for(Path(name))
+    if Path(name).is_dir() and not Path(name, "recipe.json").exists():
+        told = "a name of `bigkeras list` comes first, and where the data is by --data"
+        raise RecipeError(f"{name}: no directory of a run: it has no recipe.json; {told}")
     if name.endswith(".json") or Path(name).is_dir():
         return load(name)
     raise RecipeError(f"recipe {name!r} is not one of {', '.join(RECIPES)}, nor a recipe.json or a run directory")
@@ -386,7 +389,7 @@ def _summary(metrics: dict[str, Any]) -> str:
             )
             if names := values.get("names"):
                 lines[-1] += f"; names and numbers kept: {names['kept']} of {names['shared']}"
-    return "\n".join(lines) or "trained on all examples; bigkeras evaluate scores the test split"
+    return "\n".join(lines) or "trained on all examples: there are no scores of validation"
 
 
 if __name__ == "__main__":

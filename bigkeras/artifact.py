@@ -56,6 +56,8 @@ def export(run_dir: str | Path, directory: str | Path, examples: Sequence[bytes]
 
     run_dir, directory = Path(run_dir), Path(directory)
     new_place(directory)  # said before the work
+    if (run_dir / "recipe.json").is_file() and not any(run_dir.glob("*.keras")):
+        raise ExportError(f"{run_dir}: no model yet: bigkeras train {run_dir} goes on with it")
     texts: dict[str, str] = {n: _text(run_dir / n) for n in ("recipe.json", "labels.txt", "preprocessor.json")}
     texts |= {name: _text(run_dir / name) for name in ("metrics.json", DATA_FILE) if (run_dir / name).is_file()}
     labels = texts["labels.txt"].removesuffix("\n").split("\n")

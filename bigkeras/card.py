@@ -34,7 +34,7 @@ def card(
     does, command, limits = use
     parts = [
         f"# {plain(name)}",
-        recipe.get("claim", ""),
+        f"The recipe's claim: {plain(recipe['claim'])}" if recipe.get("claim") else "",
         f"It says which of {len(labels)} classes {does}" if labels else does,
         _classes(labels),
         "## Use",
@@ -144,7 +144,7 @@ def _table(title: str, values: Mapping[str, Any]) -> str:
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """`{"a": {"b": 1}}` → ("a.b", "1"); lists of more than plain values are left to the JSON files."""
+    """`{"a": {"b": 1}}` → ("a.b", "1"); lists of anything but plain values are left to the JSON files."""
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key}.")
@@ -152,3 +152,5 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, st
             yield prefix + key, f"{value:.6g}"
         elif isinstance(value, str | int):
             yield prefix + key, plain(str(value))
+        elif isinstance(value, list) and value and all(isinstance(one, str | int) for one in value):
+            yield prefix + key, plain(", ".join(map(str, value)))

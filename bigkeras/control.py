@@ -326,7 +326,7 @@ class Control(keras.callbacks.Callback):
             at = f"one of the steps {self.first} to {self.position.step}"
         return Diverged(
             f"{what} at {at} of epoch {self.position.epoch + 1}; {good}; try a lower "
-            "--set optimizer.learning_rate or --set clip_norm=1"
+            "--set optimizer.learning_rate or --set clip_norm=1, in a new --run-dir"
         )
 
     # ------------------------------------------------------------------ what the workers agree on

@@ -47,6 +47,14 @@ from bigkeras.tasks.task import Task
 from bigkeras.translation_evaluation import Translations, artifact_translator, run_translator, translate_source
 from bigkeras.translation_report import write_translation_report
 
+# Data of one's own that a model of a task can be scored on, whatever it was trained on.
+OWN: dict[str, tuple[str, ...]] = {
+    "image_classification": ("image_folder", "image_table", "packed"),
+    "text_classification": ("text_table", "text_folder"),
+    "translation": ("translation_pairs", "aligned_files", "tmx"),
+    "masked_language_model": ("plain_text",),
+}
+
 
 def evaluate(
     path: str | Path,
@@ -80,7 +88,7 @@ def evaluate(
     # An exported model is scored on other machines, too: what is published may stand there in another order.
     compared = not artifact or any(place(recipe).values()) or recipe.data.name == NOT_PINNED
     # What a link leads to, say, may be others by now: whoever names it so asks for these.
-    own = compared and _is_own(path, splits, split, other=place(recipe) != place(begun)) and not artifact
+    own = compared and _is_own(path, splits, split, place(recipe) != place(begun), bool(settings)) and not artifact
     if splits.bad and log is not None:
         log.say(f"{len(splits.bad):,} of the data are left out, the first {splits.bad[0][0]}: {splits.bad[0][1]}")
     if splits.found and log is not None:
@@ -128,7 +136,9 @@ def _chosen(path: Path, recipe: Recipe, split: str, elsewhere: bool) -> tuple[Re
     if source is None and split == "validation" and recipe.learn_validation:
         raise RunError(f"{path}: has learned from its validation split, which says nothing of it; name another")
     if source is None or not len(source):
-        raise RunError(f"data {recipe.data.name} has no {split} split")
+        there = [part for part in ("test", "validation", "train") if getattr(splits, part) is not None]
+        told = f"--split {' or '.join(there)} scores, or --data OTHER --split all"
+        raise RunError(f"{path}: its data, {recipe.data.name}, has no {split} split: {told}")
     return recipe, splits, source
 
 
@@ -175,11 +185,19 @@ def _answered(
 def _scored(recipe: Recipe, data: str | None, settings: Mapping[str, Any]) -> Recipe:
     """The recipe on the data that is to be scored. Raises RecipeError for what is not said right."""
     for key in settings:
-        if not key.startswith("data."):
+        if key != "data" and not key.startswith("data."):
             raise RecipeError(f"--set {key}: of a trained model, arguments of the data alone, such as data.label=stars")
-    if data is not None and "target_file" in recipe.data.args and "data.target_file" not in settings:
-        raise RecipeError(f"--data {data}: of two aligned files; say --set data.target_file=FILE, too")
-    if data is not None:  # the files of what was held out belong to the place before
+    if "data" in settings:
+        asked = recipe.override(data=settings["data"])
+        if recipe.data.name != asked.data.name and asked.data.name not in OWN[recipe.task.name]:
+            told = f"a model of {recipe.task.name} can be scored on {', '.join(OWN[recipe.task.name])}"
+            raise RecipeError(f"--set data={asked.data.name}: {told}, or its own data")
+        recipe = asked
+        settings = {key: value for key, value in settings.items() if key != "data"}
+    elsewhere = data or settings.get("data.file") or settings.get("data.directory")
+    if elsewhere and "target_file" in recipe.data.args and "data.target_file" not in settings:
+        raise RecipeError(f"--data {elsewhere}: of two aligned files; say --set data.target_file=FILE, too")
+    if elsewhere:  # the files of what was held out belong to the place before
         args = {name: value for name, value in recipe.data.args.items() if name not in HELD_OUT}
         recipe = replace(recipe, data=replace(recipe.data, args=args))
     asked = absolute_data(with_data(recipe, data).override(**settings))
@@ -199,8 +217,11 @@ def _is_known(path: Path, splits: Splits) -> bool:
     return any(before.get(part) == values for part, values in fingerprints(splits, "train", "test").items())
 
 
-def _is_own(path: Path, splits: Splits, split: str, other: bool) -> bool:
-    """Whether a split's examples are those of when the run began. Raises RunError if not, unless `other` may be."""
+def _is_own(path: Path, splits: Splits, split: str, other: bool, said: bool) -> bool:
+    """Whether a split's examples are those of when the run began. Raises RunError if not, unless `other` may be.
+
+    `said`: whether settings of the data were.
+    """
     if not (path / DATA_FILE).is_file():
         return not other
     before = read_json(path / DATA_FILE)
@@ -208,9 +229,10 @@ def _is_own(path: Path, splits: Splits, split: str, other: bool) -> bool:
     found = fingerprints(splits, *(() if split == "all" or split not in before else (split,)))
     changed = other_data(before, found)
     if changed and not other:
+        why = "with these settings its data is other" if said else "its data has changed since it was trained"
         raise RunError(
-            f"{path}: its data has changed since it was trained ({changed}), so that it may know what it would be "
-            "tested on; --data PLACE scores it on other data"
+            f"{path}: {why} ({changed}), so that it may know what it would be tested on; --data PLACE scores it on "
+            "other data"
         )
     # Of files the names alone are compared: under the same ones another place may have others.
     sure = isinstance(splits.train, ArraySource) and found.keys() <= before.keys()

@@ -15,6 +15,7 @@ from bigkeras.markdown import plain, table
 from bigkeras.predictions import loaded_model
 from bigkeras.recipe import Recipe
 from bigkeras.report import picture_section, write_sections
+from bigkeras.run import RunError
 from bigkeras.tasks.cross_entropy import token_nats
 from bigkeras.tasks.masked_language_model import mask_id
 from bigkeras.tasks.task import Task
@@ -71,6 +72,8 @@ def score_hidden(path: Path, source: Source, task: Task) -> MaskedScores:
             guesses.append(_guess(task.preprocessor, inputs, labels, chances, tokens, rows[one], places[one]))
     nats, right, count = sums
     loss = float(nats / max(count, 1))
+    if not np.isfinite(loss):
+        raise RunError(f"{path}: its answers are no numbers (NaN or infinite)")
     metrics = {
         "loss": loss,
         "perplexity": float(np.exp(loss)),
@@ -91,7 +94,7 @@ def write_masked_report(
     predictions: MaskedScores | None,
 ) -> Path:
     """Writes report.md and pictures/curves.png into a run directory; gives the report's path."""
-    scored = {split: metrics[split] for split in SPLITS if split in metrics}
+    scored = {split: metrics[split] for split in (*SPLITS, "all") if split in metrics}
     if history:
         pictures.save(pictures.curves(history), directory / "pictures" / "curves.png")
     sections = [_head(recipe, scored), *([_some(predictions)] if predictions else [])]
@@ -111,7 +114,7 @@ def _head(recipe: Recipe, scored: Mapping[str, Mapping[str, Any]]) -> str:
         ]
     lines.append("A classifier starts from this run with `--set start_from=THIS_DIRECTORY`.")
     if recipe.claim:
-        lines += ["", f"The recipe's claim: {recipe.claim}"]
+        lines += ["", f"The recipe's claim: {plain(recipe.claim)}"]
     return "\n".join(lines)
 
 

@@ -153,6 +153,8 @@ def artifact_predictor(directory: Path, task: Task) -> Predict:
 
     def predict(x: tf.Tensor) -> tf.Tensor:
         answer = signature(**{key: tf.cast(x, tf.uint8) if task.kind == "image" else x})
+        if len(answer["label"]) and set(answer["label"][0].numpy()) != set(names.tolist()):
+            raise RunError(f"{directory}: its labels.txt has other names than the model gives")
         places = order[np.searchsorted(names[order], answer["label"].numpy().astype(names.dtype))]
         probabilities = np.empty(places.shape, np.float32)
         np.put_along_axis(probabilities, places, answer["probability"].numpy(), 1)

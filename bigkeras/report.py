@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from bigkeras import pictures
 from bigkeras.data.cleaning import reasons
+from bigkeras.data.fingerprint import DATA_FILE
 from bigkeras.markdown import plain, table
 from bigkeras.metrics import NO_SCORE, epoch_score
 from bigkeras.recipe import Recipe
@@ -133,7 +134,7 @@ def _head(recipe: Recipe, scored: Mapping[str, Mapping[str, Any]], main: str | N
         if "at_threshold" in values:
             lines += ["", _decision(values)]
     if recipe.claim:
-        lines += ["", f"The recipe's claim: {recipe.claim}"]
+        lines += ["", f"The recipe's claim: {plain(recipe.claim)}"]
     return "\n".join(lines)
 
 
@@ -264,6 +265,13 @@ def tried(directory: Path) -> str:
     return f"Model auto tried several candidates and kept **{search['kept']}**; validation accuracy: {told}."
 
 
+def _split(directory: Path) -> str:
+    """What `evaluate` needs to be told of a run whose data has no test split."""
+    path = directory / DATA_FILE
+    there = read_json(path) if path.is_file() else {"test": {}}
+    return "" if "test" in there else " --split validation" if "validation" in there else " --split train"
+
+
 def again(recipe: Recipe, directory: Path) -> str:
     """The commands; TensorBoard's where there are files for it: on JAX none, of model auto those of what was kept."""
     search = directory / "search.json"
@@ -271,7 +279,7 @@ def again(recipe: Recipe, directory: Path) -> str:
     lines = [
         "## Do it again",
         "From this directory, with the versions below:",
-        "    bigkeras train recipe.json --run-dir again\n    bigkeras evaluate again",
+        f"    bigkeras train recipe.json --run-dir again\n    bigkeras evaluate again{_split(directory)}",
         f"The whole recipe (seed {recipe.seed}, precision {recipe.precision}): recipe.json."
         + (f" The curves: `tensorboard --logdir {curves}`." if (directory / curves).is_dir() else ""),
     ]

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shlex
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -275,7 +276,7 @@ def unfinished(directory: str | Path) -> str:
     with open(directory / "log.csv", encoding="utf-8", newline="") as file:
         done = sum(1 for _ in csv.DictReader(file))
     told = f"{directory}: not complete: {done} of {load(directory).epochs} epochs"
-    return f"{told}; bigkeras train {directory} goes on with it"
+    return f"{told}; the command that began it, or bigkeras train {shlex.quote(str(directory))}, goes on with it"
 
 
 def check_run(run_dir: str | Path) -> Path:

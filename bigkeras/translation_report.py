@@ -80,7 +80,7 @@ def _head(recipe: Recipe, scored: Mapping[str, Mapping[str, Any]], main: str | N
         lines += ["", table(header, rows), "", "By sacrebleu:", ""]
         lines += [f"- {name}: `{signature}`" for name, signature in values["signatures"].items()]
     if recipe.claim:
-        lines += ["", f"The recipe's claim: {recipe.claim}"]
+        lines += ["", f"The recipe's claim: {plain(recipe.claim)}"]
     return "\n".join(lines)
 
 

@@ -158,7 +158,7 @@ def test_a_run_is_trained_scored_exported_and_asked(tiny, tmp_path, capsys):
     assert not unfinished(run_dir)
     shutil.copytree(run_dir, tmp_path / "left")
     (tmp_path / "left" / "metrics.json").unlink()
-    assert unfinished(tmp_path / "left").startswith(f"{tmp_path / 'left'}: not complete: 1 of 1 epochs; bigkeras train")
+    assert unfinished(tmp_path / "left").startswith(f"{tmp_path / 'left'}: not complete: 1 of 1 epochs; the command")
     status, out, _ = run(capsys, "export", run_dir, tmp_path / "model")
     assert status == 0
     assert "both of TensorFlow's loaders" in out
@@ -449,3 +449,27 @@ def test_jax_that_is_not_there_is_a_line(monkeypatch, tiny, tmp_path, capsys):
     monkeypatch.setattr("bigkeras.runtime.find_spec", lambda name: None)
     status, _, err = run(capsys, "train", tiny, "--run-dir", tmp_path / "run")
     assert status == 1 and "KERAS_BACKEND=jax: not installed: pip install jax" in err
+
+
+def test_a_model_of_published_data_is_scored_on_a_folder_where_that_is_said(digits_folder, capsys, monkeypatch):
+    model = ROOT / "saved_models" / "digits"
+    status, _, err = run(capsys, "evaluate", model, "--data", digits_folder, "--split", "all")
+    assert status == 1 and f"{digits_folder}: is no place of mnist" in err and "--set data=image_folder" in err
+    asked = ("--data", digits_folder, "--split", "all", "--json")
+    status, out, _ = run(capsys, "evaluate", model, "--set", "data=image_folder", *asked)
+    assert status == 0 and json.loads(out)["all"]["examples"] == 200
+    status, _, err = run(capsys, "evaluate", model, "--set", "data=text_table", *asked)
+    assert status == 1 and "a model of image_classification can be scored on image_folder" in err
+
+
+def test_what_a_data_set_lacks_is_told_with_what_can_be_scored(digits_folder, tmp_path, capsys):
+    path = folder_recipe(tmp_path, digits_folder, **{"data.test": 0.0})
+    assert run(capsys, "train", path, "--run-dir", tmp_path / "run")[0] == 0
+    status, _, err = run(capsys, "evaluate", tmp_path / "run")
+    assert status == 1 and "has no test split: --split validation or train scores" in err
+    assert "bigkeras evaluate again --split validation" in (tmp_path / "run" / "report.md").read_text()
+    run(capsys, "export", tmp_path / "run", tmp_path / "model")
+    assert "The recipe's claim: " in (tmp_path / "model" / "README.md").read_text()
+    (tmp_path / "model" / "labels.txt").write_text("".join(f"n{i}\n" for i in range(10)))
+    status, _, err = run(capsys, "evaluate", tmp_path / "model", "--split", "validation")
+    assert status == 1 and err.count("\n") == 1 and "class" in err

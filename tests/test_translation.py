@@ -543,6 +543,13 @@ def test_what_is_written_in_another_script_is_not_the_earlier_runs_language(run,
     splits = DATASETS["translation_pairs"](file=str(tmp_path / "zh.tsv"))
     with pytest.raises(DataError, match=r"the target is written in .*, not in de, .*: say data\.target_language"):
         TASKS["translation"](splits, vocabulary=str(run))
+    lines = [
+        f"the dog runs {'far ' * i}\tle chien que les enfants cherchent est {'si ' * i}loin\n" for i in range(1, 30)
+    ]
+    (tmp_path / "fr.tsv").write_text("".join(lines), encoding="utf-8")
+    splits = DATASETS["translation_pairs"](file=str(tmp_path / "fr.tsv"))
+    with pytest.raises(DataError, match=r"the target seems to be fr, not de, .*: say data\.target_language"):
+        TASKS["translation"](splits, vocabulary=str(run))
 
 
 def test_a_file_of_weights_has_the_vocabulary_beside_it(pairs, run, tmp_path):

@@ -4,6 +4,7 @@ The files are looked for in `directory`, else in $BIGKERAS_DATA, else in ~/.cach
 there, TensorFlow Datasets prepares the data set below that directory.
 """
 
+import itertools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -85,6 +86,25 @@ def data_directory(directory: str | None = None) -> Path:
     return expanded(directory or os.environ.get("BIGKERAS_DATA") or cache)
 
 
+PUBLISHED = ("mnist", "fashion-mnist", "cifar10", "imdb", "tfds")  # folders of published sets, beside which lie others
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+MOST_LOOKED_AT = 1000  # files
+
+
+def check_not_own(directory: str | None, dataset: str) -> None:
+    """Raises DataError for a place of one's own files, which a published data set would not read."""
+    root = expanded(directory or "")
+    if directory is None or not root.exists() or any((root / name).is_dir() for name in PUBLISHED):
+        return
+    some = itertools.islice(itertools.chain(root.glob("*"), root.glob("*/*")), MOST_LOOKED_AT)
+    if root.is_file() or any(path.suffix.lower() in PICTURES for path in some):
+        own = "text_table" if root.is_file() else "image_folder"
+        raise DataError(
+            f"{root}: is no place of {dataset}, which is what would be read: --set data={own} reads one's own files; "
+            "to train on them: text-csv, image-folder and the like of `bigkeras list`"
+        )
+
+
 def _read(
     dataset: str, names: tuple[str, ...], directory: str | None, readers: tuple[Reader, ...], wanted: str
 ) -> tuple[formats.Arrays, formats.Arrays]:
@@ -98,6 +118,7 @@ def _read(
                 return train, test
             if train or test:
                 raise DataError(f"{folder}: has only one of the training and test files; both are needed: {wanted}")
+    check_not_own(directory, dataset)
     try:
         train, test = tfds_arrays(dataset, root)
         return train, test

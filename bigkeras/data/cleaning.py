@@ -16,8 +16,8 @@ WILD = 4.0  # times longer or shorter than the pairs of this data usually are
 SAMPLE = 2000  # pairs that tell how long and in which scripts they usually are
 SMALL_SHARE = 0.1  # of the letters: a script with less is not one of a language's
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
-# Marks without width, as the soft hyphen, stand inside words.
-MARKS = re.compile("[\ufeff\u200b\xad]+")
+# Marks without width, as the soft hyphen, stand inside words; those of direction before and behind them.
+MARKS = re.compile("[\ufeff\u200b\xad\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069]+")
 
 # Unicode's blocks of the scripts whose languages are known here.
 SCRIPTS = {
@@ -43,18 +43,28 @@ LANGUAGES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("hu", "ro", "hr", "sl", "et", "lv", "lt", "tr", "vi", "id", "ms", "sw", "ca", "eo"), ("Latin",)),
     **dict.fromkeys(("ru", "uk", "bg", "be", "mk"), ("Cyrillic",)),
     **{"el": ("Greek",), "hy": ("Armenian",), "he": ("Hebrew",), "th": ("Thai",), "ka": ("Georgian",)},
-    **dict.fromkeys(("ar", "fa", "ur"), ("Arabic",)),
+    **dict.fromkeys(("ar", "fa", "ur", "ckb"), ("Arabic",)),
     **dict.fromkeys(("hi", "mr", "ne"), ("Devanagari",)),
-    **{"bn": ("Bengali",), "ta": ("Tamil",), "zh": ("Han",), "ja": ("Han", "Kana"), "ko": ("Hangul", "Han")},
-    **dict.fromkeys(("af", "cy", "eu", "ga", "gl", "is", "la", "lb", "mt", "sq", "tl", "yo", "zu", "bs"), ("Latin",)),
+    **{
+        "bn": ("Bengali",),
+        "ta": ("Tamil",),
+        "zh": ("Han",),
+        "yue": ("Han",),
+        "ja": ("Han", "Kana"),
+        "ko": ("Hangul", "Han"),
+    },
+    **dict.fromkeys(
+        ("af", "cy", "eu", "ga", "gl", "is", "la", "lb", "mt", "sq", "tl", "yo", "zu", "bs", "fil", "jv"), ("Latin",)
+    ),
     # Of several scripts, or of one that is not counted here: those of the texts.
     **dict.fromkeys(("sr", "az", "kk", "ky", "mn", "tg", "tt", "uz", "ku", "ps", "yi", "te", "ml", "kn", "gu"), ()),
     **dict.fromkeys(("pa", "si", "km", "lo", "my", "am"), ()),
 }
-# The same languages by three letters (ISO 639-2 and 639-3), as files of OPUS and Tatoeba are named.
+# The same languages by three letters (ISO 639-2 and 639-3), as files of OPUS and Tatoeba are named; Norwegian by
+# the forms it is written in, too.
 THREE_LETTERS_OF = """
-en eng, de deu/ger, fr fra/fre, es spa, it ita, pt por, nl nld/dut, sv swe, da dan, no nor, fi fin, pl pol,
-cs ces/cze, sk slk/slo, hu hun, ro ron/rum, hr hrv, sl slv, et est, lv lav, lt lit, tr tur, vi vie, id ind,
+en eng, de deu/ger, fr fra/fre, es spa, it ita, pt por, nl nld/dut, sv swe, da dan, no nor/nob/nno/nb/nn, fi fin,
+pl pol, cs ces/cze, sk slk/slo, hu hun, ro ron/rum, hr hrv, sl slv, et est, lv lav, lt lit, tr tur, vi vie, id ind,
 ms msa/may, sw swa, ca cat, eo epo, ru rus, uk ukr, bg bul, be bel, mk mkd/mac, el ell/gre, hy hye/arm,
 he heb, th tha, ka kat/geo, ar ara, fa fas/per, ur urd, hi hin, mr mar, ne nep, bn ben, ta tam,
 zh zho/chi/cmn, ja jpn, ko kor, af afr, cy cym/wel, eu eus/baq, ga gle, gl glg, is isl/ice, la lat, lb ltz, mt mlt,
@@ -140,6 +150,16 @@ def can_tell(first: str, second: str) -> bool:
     return apart or first in FREQUENT or second in FREQUENT
 
 
+def spoken(texts: Sequence[str], supposed: str) -> str:
+    """Another language whose frequent words say that texts are in it and not in the supposed one; "" without."""
+    own = _frequent(supposed, texts).total() if supposed in FREQUENT else 0
+    counts = {language: _frequent(language, texts) for language in FREQUENT if language != supposed}
+    # Several words: one may be frequent in both.
+    told = {language: words.total() for language, words in counts.items() if len(words) > 2}
+    best = max(told, key=lambda language: told[language], default="")
+    return best if best and supposed in FREQUENT and told[best] > max(3 * (own + 1), len(texts) // 10) else ""
+
+
 def _swapped_scripts(wanted: Sequence[tuple[str, ...]], sources: tuple[str, ...], targets: tuple[str, ...]) -> bool:
     first, second = map(set, wanted)
     if not sources or not targets or first == second:
@@ -150,8 +170,14 @@ def _swapped_scripts(wanted: Sequence[tuple[str, ...]], sources: tuple[str, ...]
 
 
 def _swapped_words(first: str, second: str, sources: Sequence[str], targets: Sequence[str]) -> bool:
+    # Where one of them tells alone: a word or two may be frequent in the other, too, as "en" is in Dutch and Swedish.
+    fewest = 1 if {first, second} <= set(FREQUENT) else 3
+
     def on_the_other_side(language: str, own: Sequence[str], other: Sequence[str]) -> bool:
-        return _frequent(language, other) > max(3 * _frequent(language, own), len(other) // 10)
+        there = _frequent(language, other)
+        return len(there) >= fewest and there.total() + 1 > max(
+            3 * (_frequent(language, own).total() + 1), len(other) // 10
+        )
 
     sides = ((first, sources, targets), (second, targets, sources))
     told = [on_the_other_side(*side) for side in sides if side[0] in FREQUENT]
@@ -232,6 +258,6 @@ def _ratio(pair: Pair) -> float:
     return (len(pair.target) + 10) / (len(pair.source) + 10)
 
 
-def _frequent(language: str, texts: Sequence[str]) -> int:
+def _frequent(language: str, texts: Sequence[str]) -> Counter[str]:
     words = set(FREQUENT[language].split())
-    return 1 + sum(word in words for text in texts for word in text.lower().split())
+    return Counter(word for text in texts for word in text.lower().split() if word in words)

@@ -26,11 +26,13 @@ USUAL_SHARE = 0.1  # of validation and of testing
 SPLIT = "split"  # what a table's column of them is called by default
 
 
-def split_place(path: Path, names: list[str], split: str, setting: str) -> int | None:
-    """Where a table's rows say to which split they belong; None where no column does.
+def split_place(path: Path, names: list[str], split: str | None, setting: str) -> int | None:
+    """Where a table's rows say to which split they belong; None where no column does, or none is to (`split` None).
 
     Raises DataError where a column of another name was asked for, by the argument `setting`, and none is called so.
     """
+    if split is None:
+        return None
     lower = [name.lower() for name in names]
     if split.lower() in lower:
         return names.index(split) if split in names else lower.index(split.lower())

@@ -137,6 +137,8 @@ def _class_names(
 ) -> tuple[str, ...]:
     if not paths:
         wanted = f"a sub-folder for every class, such as {root / 'cat'} and {root / 'dog'}"
+        if (root / "index.json").is_file():
+            wanted += "; what `bigkeras pack` has written is read by --set data=packed"
         raise DataError(f"{roots[0][0]}: no sub-folder with {what}s: wanted is {wanted}")
     return tuple(sorted(set(classes)))
 

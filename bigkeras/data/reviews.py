@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bigkeras.data.arrays import data_directory
+from bigkeras.data.arrays import check_not_own, data_directory
 from bigkeras.data.files import part_splits
 from bigkeras.data.formats import read_bytes
 from bigkeras.data.source import ArraySource, DataError, Splits
@@ -81,7 +81,7 @@ def waimai(
     name = "waimai_10k.csv"
     path = root / name if directory and (root / name).is_file() else root / "waimai-10k" / name
     if not path.is_file():
-        raise DataError(f"waimai: {path} is not there: place waimai_10k.csv (label,review) in it, or say --data DIR")
+        raise DataError(f"waimai: {path} is not there: place it (label,review) in {path.parent}, or say --data DIR")
     rows = list(csv.reader(io.StringIO(read_bytes(path, "waimai-10k").decode("utf-8-sig"), newline="")))[1:]
     whole = ArraySource(
         {"text": text_array([review.encode() for _, review in rows])}, [int(label) for label, _ in rows], "waimai"
@@ -98,6 +98,7 @@ def imdb_parts(directory: str | None) -> dict[str, Texts]:
     folders = [root / "imdb", *([root] if directory else [])]
     found = next((f for f in map(_imdb_parts, folders) if f), None)
     if found is None:
+        check_not_own(directory, "imdb_reviews")
         try:
             arrays = tfds_arrays("imdb_reviews", root, "text")
         except DataError as error:
@@ -194,7 +195,7 @@ def _sst2_trees(path: Path) -> dict[str, Texts]:
 def _sst2_part(path: Path, part: str) -> Texts:
     if not path.is_file():
         wanted = f"{SST2_TREES} of https://nlp.stanford.edu/sentiment, or train.tsv, dev.tsv and test.tsv"
-        raise DataError(f"sst2: {path} is not there: place there {wanted}, or say --data DIR")
+        raise DataError(f"sst2: {path} is not there: place in {path.parent} {wanted}, or say --data DIR")
     lines = read_bytes(path, "sst2").decode().split("\n")
     pairs = [line.rsplit("\t", 1) for line in lines if line]
     texts = text_array([sentence.encode() for sentence, _ in pairs])

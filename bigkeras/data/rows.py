@@ -80,7 +80,7 @@ def csv_rows(
     """The line on which each row begins, the rows that are not empty, (place, reason) of lines that are no rows, and
     the delimiter."""
     if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n\0'):
-        raise DataError(f"delimiter={delimiter!r}: one character, such as , or ;")
+        raise DataError(f"delimiter={delimiter!r}: one character, such as , or ; ($'\\t' is a tab)")
     physical = list(io.StringIO(content, newline=""))
     told = physical[0].strip().lower() if physical else ""
     if told.startswith("sep=") and len(told) <= 5:  # what Excel writes, or wants to read, in front of a table

@@ -18,7 +18,7 @@ def image_table(
     file: str,
     path_column: str = "path",
     label_column: str = "label",
-    split_column: str = SPLIT,
+    split_column: str | None = SPLIT,
     validation: float = 0.1,
     test: float = 0.1,
     seed: int = 0,
@@ -39,10 +39,12 @@ def image_table(
         if wanted not in header:
             raise DataError(
                 f"{path}: no column {wanted!r} among {', '.join(map(repr, header))}: "
-                f"name it in the first line, or set {argument}"
+                f"name it in the first line, or --set data.{argument}=NAME says another"
             )
         if header.count(wanted) > 1:
-            raise DataError(f"{path}: two columns are called {wanted!r}: rename one, or set {argument}")
+            raise DataError(
+                f"{path}: two columns are called {wanted!r}: rename one, or --set data.{argument}=NAME says another"
+            )
         columns[argument] = header.index(wanted)
     place = split_place(path, header, split_column, "split_column")
     paths, names, parts = [], [], []
@@ -132,5 +134,8 @@ def _label(table: Path, line: int, cell: str) -> str:
 def _part(table: Path, line: int, cell: str) -> str:
     name = cell.strip().lower()
     if name and name not in SPLIT_NAMES:
-        raise DataError(f"{table}, line {line}: split {cell!r} is not one of train, validation, test")
+        raise DataError(
+            f"{table}, line {line}: split {cell!r} is not one of train, validation, test: if the column tells "
+            "something else: --set data.split_column=null"
+        )
     return SPLIT_NAMES[name] if name else ""

@@ -1,6 +1,8 @@
 """TensorFlow Datasets, wrapped: without network it fails within seconds where `tfds.load` blocks for minutes."""
 
+import contextlib
 import os
+import sys
 import threading
 import urllib.error
 import urllib.request
@@ -80,7 +82,8 @@ def _prepare(dataset: str, directory: Path) -> Any:
     try:
         builder = tensorflow_datasets.builder(dataset, data_dir=str(directory))
         settings = tensorflow_datasets.download.DownloadConfig(try_download_gcs=False)
-        builder.download_and_prepare(download_config=settings)
+        with contextlib.redirect_stdout(sys.stderr):  # what it tells is no answer of the command's
+            builder.download_and_prepare(download_config=settings)
     except Exception as error:
         text = " ".join(str(error).split())[:200]
         raise DataError(f"TensorFlow Datasets could not prepare it: {type(error).__name__}: {text}") from None

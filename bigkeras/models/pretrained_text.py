@@ -85,7 +85,7 @@ def keras_hub_preset(kind: str, name: str, **args: Any) -> Any:
     try:
         import keras_hub
     except ImportError:
-        raise ImportError(f"the preset {name!r} needs KerasHub: pip install keras-hub") from None
+        raise ImportError(f"nothing is there, and a preset {name!r} needs KerasHub: pip install keras-hub") from None
     try:
         return getattr(keras_hub.models, kind).from_preset(name, **args)
     except (OSError, ValueError) as error:

@@ -69,9 +69,12 @@ class TextPreprocessor:
         if self.nfkc:
             import tensorflow_text
 
+            # NFKC would make a space and an accent of an apostrophe's mark (don´t), and one number of 4½.
+            texts = tf.strings.regex_replace(texts, r"(\p{L})[´`](\p{L})", r"\1'\2")
+            texts = tf.strings.regex_replace(texts, r"(\p{N})([¼½¾])", r"\1 \2")
             texts = tensorflow_text.normalize_utf8(texts, "NFKC")
         texts = tf.strings.regex_replace(texts, r"(?i)<br\s*/?>", " ")
-        texts = tf.strings.regex_replace(texts, r"\p{Cf}+", "")
+        texts = tf.strings.regex_replace(texts, r"[\p{Cf}\x{FE00}-\x{FE0F}]+", "")
         texts = tf.strings.strip(tf.strings.regex_replace(texts, r"[\p{Cc}\p{Z}]+", " "))
         # WordPiece's own normaliser, below, makes lower case and takes accents away.
         return lower(texts) if self.lower and self.tokens != "wordpiece" else texts

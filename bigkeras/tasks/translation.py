@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bigkeras.data.cleaning import LANGUAGES, SAMPLE, Pair, base, check_order, found_scripts
+from bigkeras.data.cleaning import LANGUAGES, SAMPLE, Pair, base, check_order, found_scripts, spoken
 from bigkeras.data.files import expanded
 from bigkeras.data.pair_splits import source_key
 from bigkeras.data.pipeline import Batch, options
@@ -247,6 +247,11 @@ def _filled(splits: Splits, theirs: tuple[str, str]) -> tuple[str, str]:
                 raise DataError(
                     f"the {side} is written in {' and '.join(found)}, not in {language}, a language of task.vocabulary "
                     f"or start_from: say data.{side}_language"
+                )
+            if not own and (other := spoken(some, base(language))):
+                raise DataError(
+                    f"the {side} seems to be {other}, not {language}, a language of task.vocabulary or start_from: say "
+                    f"data.{side}_language"
                 )
         pairs = [Pair("", *row) for row in zip(*columns, strict=True)]
         advice = "say data.source_language and data.target_language"

@@ -257,6 +257,12 @@ def test_a_folder_without_a_model_says_so(tmp_path):
         savedmodel.load(tmp_path, "rust")
 
 
+def test_the_directory_of_a_run_is_told_from_a_model(tmp_path):
+    (tmp_path / "recipe.json").touch()
+    with pytest.raises(ModelError, match=f"the directory of a run: bigkeras export {tmp_path} DIR"):
+        savedmodel.find_model(str(tmp_path))
+
+
 @needs_library
 def test_a_model_that_is_closed_says_so(everything):
     model = savedmodel.load(everything, "c")

@@ -347,7 +347,7 @@ def test_a_class_that_is_not_one_line_is_refused_before_a_run(name, animals):
     [
         ("", "the file is empty"),
         ("file,label\n" + ROWS, "no column 'path' among 'file', 'label'"),
-        ("path,label,label\n" + ROWS, "two columns are called 'label': rename one, or set label_column"),
+        ("path,label,label\n" + ROWS, "two columns are called 'label': rename one, or --set data.label_column=NAME"),
         ("path,label\n" + ROWS + "cat/1.png,\n", "line 22: no label"),
         ("path,label\n\n" + ROWS + ",cat\n", "line 23: no path"),
         ("path,label\n" + ROWS + "cat/1.png\n", "line 22: 1 columns where the first line names 2"),

@@ -242,6 +242,23 @@ def test_names_of_languages_in_each_others_place_are_told_with_what_mends_it(tmp
     assert len(every(DATASETS["aligned_files"](**files, **said))) == 40
 
 
+def test_a_word_that_is_frequent_in_both_languages_tells_nothing(tmp_path):
+    rows = [(f"hond{i}", f"en hund{i}") for i in range(40)]
+    assert len(every(DATASETS["translation_pairs"](file=table(tmp_path / "p.tsv", rows, head="nl\tsv\n")))) == 40
+    rows = [("Ik zie het niet en hij is van hier.", "Jag ser det inte.")] * 40
+    with pytest.raises(DataError, match="the other way"):
+        DATASETS["translation_pairs"](file=table(tmp_path / "q.tsv", rows, head="sv\tnl\n"))
+
+
+def test_marks_of_direction_make_no_other_sentence(tmp_path):
+    rows = [(f"شكرا {i}", f"Thanks {i}.") for i in range(20)] + [(f"\u200fشكرا {i}", f"Thanks {i}.") for i in range(20)]
+    splits = DATASETS["translation_pairs"](file=table(tmp_path / "p.tsv", rows, head="ar\ten\n"))
+    assert sorted(every(splits)) == sorted(source for source, _ in rows[:20])
+    assert base("nb") == base("nno") == base("no") and DATASETS["translation_pairs"](
+        file=table(tmp_path / "q.tsv", [(t, s) for s, t in GOOD], head="en\tnb\n")
+    ).languages == ("en", "nb")
+
+
 def test_languages_that_no_sentence_tells_apart_are_not_read_the_other_way(tmp_path):
     said = {"source_language": "fi", "target_language": "sv"}
     rows = [(f"Hunden springer över ängen {i}.", f"Koira juoksee niityn yli {i}.") for i in range(40)]

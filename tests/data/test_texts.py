@@ -785,7 +785,7 @@ def test_sst2_is_read_from_its_trees(tmp_path):
     (tmp_path / "trainDevTestTrees_PTB.zip").write_bytes(b"PK")
     with pytest.raises(DataError, match=r"trainDevTestTrees_PTB\.zip: not the published trees"):
         DATASETS["sst2"](directory=str(tmp_path))
-    with pytest.raises(DataError, match=r"place there trainDevTestTrees_PTB\.zip of https://nlp\.stanford\.edu"):
+    with pytest.raises(DataError, match=r"/sst2 trainDevTestTrees_PTB\.zip of https://nlp\.stanford\.edu"):
         DATASETS["sst2"](directory=str(tmp_path / "none"))
 
 

@@ -337,3 +337,9 @@ def test_subwords_are_learned_from_the_whole_of_long_texts():
 def test_a_share_of_dropped_words_is_a_share(choice, told):
     with pytest.raises(RecipeError, match=told):
         check_augmentation([Choice("word_dropout", choice)])
+
+
+def test_marks_that_unicode_would_part_stay_with_their_words():
+    whole = replace(WORDS, nfkc=True)
+    assert pieces(whole, "don´t wait") == ["don't", "wait"] and pieces(whole, "❤\ufe0flove it")[:2] == ["❤", "love"]
+    assert pieces(whole, "4½ stars")[0] == "4"
