@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 ENDING = (signal.SIGTERM, signal.SIGHUP)
@@ -24,6 +24,15 @@ def positive(text: str) -> int:
     if number > sys.maxsize:
         raise argparse.ArgumentTypeError(f"{text} is too large")
     return number
+
+
+def parsed(parser: argparse.ArgumentParser, arguments: Sequence[str] | None, things: str) -> argparse.Namespace:
+    """The options; `things` are what stands between them, and all behind a "--"."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    cut = given.index("--") if "--" in given else len(given)
+    options = parser.parse_intermixed_args(given[:cut])
+    setattr(options, things, [*getattr(options, things), *given[cut + 1 :]])
+    return options
 
 
 def model_options(parser: argparse.ArgumentParser, default: str, things: str, batch: int) -> None:

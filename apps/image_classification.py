@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 if __package__ in (None, ""):  # run as `python apps/image_classification.py`
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from apps.console import complain, finish, json_line, leave, model_options, padded, positive, printable, width
+from apps.console import complain, finish, json_line, leave, model_options, padded, parsed, positive, printable, width
 from apps.pictures import Picture, PictureError, find, read
 
 if TYPE_CHECKING:
@@ -29,7 +29,10 @@ Answers = list[tuple[str, float]]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Answers on standard output, complaints on standard error; 0, 1 (something was skipped) or 2 (usage)."""
-    options = _parser().parse_intermixed_args(arguments)
+    parser = _parser()
+    options = parsed(parser, arguments, "paths")
+    if not options.paths:
+        parser.error("at least one PICTURE, or - for standard input")
     # Below the parser, for --help shall not wait for NumPy.
     from apps import savedmodel
 
@@ -59,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="image_classification", description="Say what pictures show.",
         epilog="exit status: 0 all answered, 1 something was skipped (named on standard error), 2 wrong usage",
     )  # fmt: skip
-    parser.add_argument("paths", nargs="+", metavar="PATH", help="a file, a folder, a pattern, or - for standard input")
+    parser.add_argument("paths", nargs="*", metavar="PATH", help="a file, a folder, a pattern, or - for standard input")
     model_options(parser, DEFAULT_MODEL, "pictures", 16)
     parser.add_argument("--top", type=positive, default=5, metavar="N", help="answers a picture (default: 5)")
     return parser

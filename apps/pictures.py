@@ -75,7 +75,7 @@ def _in_folder(folder: str) -> Iterator[Picture]:
             if name.lower().endswith(SUFFIXES) and not name.startswith("."):
                 some = True
                 yield Picture(os.path.join(root, name))
-            elif name.lower().endswith((".heic", ".heif")):
+            elif name.lower().endswith((".heic", ".heif")) and not name.startswith("."):
                 problems.append(Picture(os.path.join(root, name), "a HEIC picture, which is not read"))
     yield from problems
     if not some and not problems:

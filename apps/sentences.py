@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+ENGLISH = ("en", "eng")
 DOTTED = ("tr", "az", "tur", "aze")  # languages whose capital of i is İ, and whose small letter of I is ı
 LONGEST = 320  # columns of a sentence; of longer ones a model would not read the end
 # Capitals, numbers, addresses: a vocabulary of subwords spells them sign by sign, and three letters are a subword.
@@ -19,11 +20,12 @@ END = rf"(?<![{STOPS}])[{STOPS}]++[\"'‘’“”«»‹›)\]]*+(?:\s[»›](?
 WIDE_END = r"[。！？]++[」』》〉】〕”’）)]*+"
 # After a full stop that ends an abbreviation, an initial, a day or a century the sentence goes on; not after a year.
 GOES_ON = re.compile(
-    r"(?<![^\s(])(?:(?:[^\W\d_]\.)*[^\W\d_]|\d{1,3}|Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|vs|etc|e\.g|i\.e|cf|Fig|bzw|usw|ca|vgl"
+    r"(?<![^\s(])(?:(?:[A-ZÀ-ÖØ-ÞΑ-ΩА-ЯЁ]\.)*[^\W\d_]|\d{1,3}|Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|vs|etc|e\.g|i\.e|cf|Fig|bzw|usw|ca|vgl"
     r"|Nr|Hr|Fr|z\.\s?B|d\.\s?h|u\.\s?a)\.$"
 )
 GOES_ON_IN_CAPITALS = re.compile(GOES_ON.pattern, re.IGNORECASE)
-ENDS_A_NUMBER = re.compile(r"\S\s+\(?\d{1,3}\.$")  # not that of a list
+ENDS_A_NUMBER = re.compile(r"[^\s:;]\s+\(?\d{1,3}\.$")  # not that of a list, nor that of a day
+MONTH = re.compile("Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec")
 # Before a digit; else some are words.
 NUMBER = re.compile(
     r"(?:^|[\s(])(?:No|Art|Abs|Kap|Bd|pp|vol|ch|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Okt|Nov|Dec|Dez|\w*str)\.$", re.I
@@ -57,7 +59,7 @@ def sentences(text: str, longest: int = LONGEST, language: str = "en") -> list[S
     is given in small letters, since models have hardly seen any. `language`: the text's.
     """
     capitals = _in_capitals(text)
-    goes_on, english = GOES_ON_IN_CAPITALS if capitals else GOES_ON, _is(language, "en")
+    goes_on, english = GOES_ON_IN_CAPITALS if capitals else GOES_ON, _is(language, *ENGLISH)
     parts = [part.strip() for part in _parted(text, BREAKS, goes_on, ENDS_A_NUMBER if english else None)]
     read = [
         Sentence(_small(part, language), True) if capitals or _in_capitals(part) else Sentence(part) for part in parts
@@ -75,7 +77,7 @@ def _small(part: str, language: str) -> str:
     small = (part.replace("I", "ı").replace("İ", "i") if dotted else part).lower()
     small = FIRST_LETTER.sub(lambda letter: capital_letters(letter[0], language), small, count=1)
     # English writes it so in the midst of a sentence.
-    return re.sub(r"\bi\b(?!\.)", "I", small) if _is(language, "en") else small
+    return re.sub(r"\bi\b(?!\.)", "I", small) if _is(language, *ENGLISH) else small
 
 
 def _is(language: str, *codes: str) -> bool:
@@ -141,8 +143,8 @@ def _parted(
     for found in breaks.finditer(text):
         end = found.start() + len(found[0].rstrip())
         near = max(start, end - ABBREVIATION)
-        abbreviated = goes_on and goes_on.search(text, near, end) and not (ends and ends.search(text, near, end))
-        if goes_on and (abbreviated or _continues(text, found)):
+        is_end = ends and ends.search(text, near, end) and not MONTH.match(text, found.end())
+        if goes_on and ((goes_on.search(text, near, end) and not is_end) or _continues(text, found)):
             continue
         after = found.end()
         # A mark that opens and closes alike closes where there is one before it.

@@ -19,7 +19,18 @@ from typing import TYPE_CHECKING, Any, TextIO
 if __package__ in (None, ""):  # run as `python apps/sentiment.py`
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from apps.console import complain, finish, json_line, leave, model_options, padded, printable, threads_option, width
+from apps.console import (
+    complain,
+    finish,
+    json_line,
+    leave,
+    model_options,
+    padded,
+    parsed,
+    printable,
+    threads_option,
+    width,
+)
 from apps.outputs import written
 from apps.reviews import JSON_LINES, Review, ReviewError, Table, lines_of, objects_of, standard_input
 from apps.streams import groups, is_live, side_by_side
@@ -49,9 +60,9 @@ Results = Iterator[Result]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Answers on standard output, complaints on standard error; 0, 1 (something was skipped) or 2 (usage)."""
     parser = _parser()
-    options = parser.parse_intermixed_args(arguments)
+    options = parsed(parser, arguments, "texts")
     _check_usage(parser, options)
-    for text in filter(os.path.isfile, options.texts):
+    for text in (text for text in options.texts if text != "-" and os.path.isfile(text)):
         complain(f"{text}: taken for a text, though a file is called so: --file {text} reads it")
     # Below the parser, for --help shall not wait for NumPy.
     from apps import savedmodel

@@ -29,7 +29,11 @@ def rows_of(
     how csv.reader takes the marks.
     """
     plain = quoting["quoting"] == csv.QUOTE_NONE
-    whole = kept_backslashes if quoting.get("escapechar") else str
+    escaped = quoting.get("escapechar") is not None
+
+    def whole(line: str) -> str:
+        return kept_backslashes(line, delimiter) if escaped else line
+
     again: collections.deque[str] = collections.deque()  # lines that are read once more
     number, width = 1, 0
     while True:
@@ -117,9 +121,10 @@ def has_spaced_quotes(start: str, delimiter: str) -> bool:
     return 2 * sum(any(cell.startswith(' "') for cell in row[1:]) for row in rows) > len(rows)
 
 
-def kept_backslashes(text: str) -> str:
-    """The text for csv.reader with an escape: backslashes doubled that escape no mark and not themselves."""
-    return re.sub(r'\\(["\\])|\\', lambda found: found[0] if found[1] else r"\\", text)
+def kept_backslashes(text: str, delimiter: str) -> str:
+    """The text for csv.reader with an escape: backslashes doubled but where they escape a mark or a delimiter."""
+    signs = rf'\\(["\\]|{re.escape(delimiter)})|\\'
+    return re.sub(signs, lambda found: found[0] if found[1] else r"\\", text)
 
 
 def has_escapes(start: str, delimiter: str) -> bool:
@@ -132,7 +137,7 @@ def has_escapes(start: str, delimiter: str) -> bool:
         widths = [len(row) for row in read if row]
         return widths.count(widths[0]) if widths else 0
 
-    return regular(kept_backslashes(start), doublequote=False, escapechar="\\") > regular(start)
+    return regular(kept_backslashes(start, delimiter), doublequote=False, escapechar="\\") > regular(start)
 
 
 def has_quotes(start: str) -> bool:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 if __package__ in (None, ""):  # run as `python apps/translation.py`
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from apps.console import complain, finish, json_line, leave, model_options, positive, threads_option
+from apps.console import complain, finish, json_line, leave, model_options, parsed, positive, threads_option
 from apps.outputs import written
 from apps.reviews import Review, ReviewError, Table, lines_of, standard_input
 from apps.sentences import LONGEST, Sentence, capital_letters, joined, sentences
@@ -49,9 +49,9 @@ Results = Iterator[tuple[Review, Answer | str]]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Translations on standard output, complaints on standard error; 0, 1 (a line could not be done) or 2 (usage)."""
     parser = _parser()
-    options = parser.parse_intermixed_args(arguments)
+    options = parsed(parser, arguments, "texts")
     _check_usage(parser, options)
-    for text in filter(os.path.isfile, options.texts):
+    for text in (text for text in options.texts if text != "-" and os.path.isfile(text)):
         complain(f"{text}: taken for a text, though a file is called so: --file {text} reads it")
     # Below the parser, for --help shall not wait for NumPy.
     from apps import savedmodel

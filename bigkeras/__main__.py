@@ -339,11 +339,11 @@ def _recipe(name: str, goes_on: bool) -> Any:
 
     if name in RECIPES:
         return RECIPES[name]
-    if goes_on and _is_run(name):
-        return asked_for(Path(name))
-    if Path(name).is_dir() and not Path(name, "recipe.json").exists():
+    if Path(name).is_dir() and not any(Path(name, file).exists() for file in ("recipe.json", "search.json")):
         told = "a name of `bigkeras list` comes first, and where the data is by --data"
         raise RecipeError(f"{name}: no directory of a run: it has no recipe.json; {told}")
+    if goes_on and _is_run(name):
+        return asked_for(Path(name))
     if name.endswith(".json") or Path(name).is_dir():
         return load(name)
     raise RecipeError(f"recipe {name!r} is not one of {', '.join(RECIPES)}, nor a recipe.json or a run directory")

@@ -22,7 +22,7 @@ from bigkeras.models.pretrained import renew_constants
 from bigkeras.parity import ExportError, difference, gate, quiet, softmax
 from bigkeras.predictions import loaded_model
 from bigkeras.recipe import from_json
-from bigkeras.run import RunError, readable
+from bigkeras.run import RunError, readable, saved_version
 from bigkeras.serving import Inputs, explanation, image_inputs, text_inputs
 from bigkeras.tasks.pairs import PairPreprocessor
 from bigkeras.tasks.text import TextPreprocessor
@@ -57,7 +57,11 @@ def export(run_dir: str | Path, directory: str | Path, examples: Sequence[bytes]
     run_dir, directory = Path(run_dir), Path(directory)
     new_place(directory)  # said before the work
     if (run_dir / "recipe.json").is_file() and not any(run_dir.glob("*.keras")):
-        raise ExportError(f"{run_dir}: no model yet: bigkeras train {run_dir} goes on with it")
+        told = "an exported model: the directory of the run that made it is needed"
+        if saved_version(run_dir) is None:
+            whole = (run_dir / "metrics.json").is_file()
+            told = "its best.keras is gone" if whole else f"no model yet: bigkeras train {run_dir} goes on with it"
+        raise ExportError(f"{run_dir}: {told}")
     texts: dict[str, str] = {n: _text(run_dir / n) for n in ("recipe.json", "labels.txt", "preprocessor.json")}
     texts |= {name: _text(run_dir / name) for name in ("metrics.json", DATA_FILE) if (run_dir / name).is_file()}
     labels = texts["labels.txt"].removesuffix("\n").split("\n")

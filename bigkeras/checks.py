@@ -16,7 +16,7 @@ from bigkeras.data.source import DataError, Source, Splits
 from bigkeras.models import MODELS
 from bigkeras.optimization import OPTIMIZERS, OURS, SCHEDULES
 from bigkeras.origin import origin_folder
-from bigkeras.recipe import PLACES, Recipe, RecipeError, check, known, load
+from bigkeras.recipe import HELD_OUT, PLACES, Recipe, RecipeError, check, known, load
 from bigkeras.run import EARLIER_RUNS, RunError, has_learned, read_json, same_data, whole_data, write_json
 from bigkeras.search import check_auto
 from bigkeras.tasks import LOSSES, MODEL_ARGUMENTS, MONITORS, TASKS, check_augmentation
@@ -24,7 +24,7 @@ from bigkeras.tasks.task import Task
 from bigkeras.workers import Workers, addresses
 
 AUTO = "auto"
-PARTING = ("seed", "validation", "test", "limit_train")  # arguments of data
+PARTING = ("seed", "validation", "test", "limit_train", *HELD_OUT)  # arguments of data
 
 
 def check_recipe(recipe: Recipe, model: Callable | None = None) -> None:

@@ -82,8 +82,8 @@ def evaluate(
     if not artifact:
         check_run(path)
     begun = absolute_data(load(path))
-    recipe = _scored(begun, data, settings or {})
     known("split", split, ("train", "validation", "test", "all"))
+    recipe = _scored(begun, data, settings or {}, split)
     recipe, splits, source = _chosen(path, recipe, split, elsewhere=not same_place(recipe, begun))
     # An exported model is scored on other machines, too: what is published may stand there in another order.
     compared = not artifact or any(place(recipe).values()) or recipe.data.name == NOT_PINNED
@@ -182,7 +182,7 @@ def _answered(
     return predict_source(AVERAGES[average](predict), source, task, batch=batch)
 
 
-def _scored(recipe: Recipe, data: str | None, settings: Mapping[str, Any]) -> Recipe:
+def _scored(recipe: Recipe, data: str | None, settings: Mapping[str, Any], split: str) -> Recipe:
     """The recipe on the data that is to be scored. Raises RecipeError for what is not said right."""
     for key in settings:
         if key != "data" and not key.startswith("data."):
@@ -197,6 +197,9 @@ def _scored(recipe: Recipe, data: str | None, settings: Mapping[str, Any]) -> Re
     elsewhere = data or settings.get("data.file") or settings.get("data.directory")
     if elsewhere and "target_file" in recipe.data.args and "data.target_file" not in settings:
         raise RecipeError(f"--data {elsewhere}: of two aligned files; say --set data.target_file=FILE, too")
+    if elsewhere and f"{split}_file" in recipe.data.args and f"data.{split}_file" not in settings:
+        told = f"the run's {split} pairs lie in a file of their own; say --set data.{split}_file=FILE, or --split all"
+        raise RecipeError(f"--data {elsewhere}: {told}")
     if elsewhere:  # the files of what was held out belong to the place before
         args = {name: value for name, value in recipe.data.args.items() if name not in HELD_OUT}
         recipe = replace(recipe, data=replace(recipe.data, args=args))

@@ -72,7 +72,13 @@ set_up() {
   # Two that install at once, as a demo and a test, would break each other's .venv: the second one waits.
   if command -v flock >/dev/null; then
     exec 9>.venv.lock
-    flock --nonblock 9 || { echo "Another script installs the packages; waiting for it …"; flock 9; }
+    # 1: another has it; else the file system knows no locks.
+    local status=0
+    flock --nonblock 9 || status=$?
+    if [ "$status" = 1 ]; then
+      echo "Another script installs the packages; waiting for it …"
+      flock 9 || true
+    fi
     if ! is_current; then install_packages; fi
     exec 9>&-
   else

@@ -283,11 +283,20 @@ def test_a_run_becomes_an_artifact_with_its_card(run_dir, tmp_path):
 @pytest.mark.parametrize("missing", ["labels.txt", "best.keras", "preprocessor.json", "examples"])
 def test_a_run_that_lacks_something_is_named(run_dir, tmp_path, missing):
     (run_dir / missing).rename(tmp_path / "gone")
-    with pytest.raises(
-        ExportError, match="no model yet: bigkeras train .* goes on" if missing == "best.keras" else missing
-    ):
+    with pytest.raises(ExportError, match=missing):
         export(run_dir, tmp_path / "tiny")
     assert not (tmp_path / "tiny").exists()
+
+
+def test_a_run_without_a_model_yet_goes_on_and_an_artifact_is_none(run_dir, tmp_path):
+    (run_dir / "best.keras").rename(tmp_path / "gone")
+    (run_dir / "metrics.json").rename(tmp_path / "metrics.json")
+    with pytest.raises(ExportError, match=f"{run_dir}: no model yet: bigkeras train {run_dir} goes on with it"):
+        export(run_dir, tmp_path / "tiny")
+    (run_dir / "1").mkdir()
+    (run_dir / "1" / "saved_model.pb").touch()
+    with pytest.raises(ExportError, match="an exported model"):
+        export(run_dir, tmp_path / "tiny")
 
 
 def test_recurrent_layers_are_exported_without_the_kernels_of_one_maker(monkeypatch):

@@ -140,7 +140,7 @@ def test_a_run_that_has_learned_nothing_takes_mended_data(reviews, tmp_path):
 
 
 def test_a_split_that_is_not_there_or_is_drawn_anew_is_none_of_the_run(run, reviews, tmp_path):
-    with pytest.raises(RunError, match="its data has changed"):
+    with pytest.raises(RunError, match="with these settings its data is other"):
         evaluate(run, settings={"data.seed": 1})
     (tmp_path / "t.csv").write_text("review,label,split\nvery good,good,test\nvery bad,bad,test\n", "utf-8")
     with pytest.raises(RunError, match="has no train split"):
@@ -150,7 +150,7 @@ def test_a_split_that_is_not_there_or_is_drawn_anew_is_none_of_the_run(run, revi
     assert evaluate(tmp_path / "run", data=str(tmp_path / "t.csv"))["test"]["examples"] == 2
     assert "test" not in json.loads((tmp_path / "run" / "metrics.json").read_text())
     # What it has learned, or some of it, is no test split.
-    with pytest.raises(RunError, match=r"its data has changed since it was trained \(train"):
+    with pytest.raises(RunError, match=r"with these settings its data is other \(train"):
         evaluate(tmp_path / "run", settings={"data.test": 0.2})
 
 

@@ -373,6 +373,10 @@ def test_other_files_than_those_of_the_run_are_named_both(run, tmp_path):
     (tmp_path / "run" / "recipe.json").write_text(json.dumps(told))
     found = evaluate(tmp_path / "run", split="all", data=str(tmp_path / "new.en"), settings=files)
     assert found["all"]["sentences"] == 2
+    with pytest.raises(
+        RecipeError, match=r"the run's test pairs lie in a file of their own; say --set data\.test_file"
+    ):
+        evaluate(tmp_path / "run", data=str(tmp_path / "new.en"), settings=files)
     args |= {"file": str(tmp_path / "new.en"), "target_file": str(tmp_path / "new.de")}
     told["data"]["args"] = args
     (tmp_path / "run" / "recipe.json").write_text(json.dumps(told))

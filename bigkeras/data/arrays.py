@@ -87,18 +87,22 @@ def data_directory(directory: str | None = None) -> Path:
 
 
 PUBLISHED = ("mnist", "fashion-mnist", "cifar10", "imdb", "tfds")  # folders of published sets, beside which lie others
-PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+ENDINGS = {"image": (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"), "text": (".txt",)}
 MOST_LOOKED_AT = 1000  # files
 
 
-def check_not_own(directory: str | None, dataset: str) -> None:
-    """Raises DataError for a place of one's own files, which a published data set would not read."""
+def check_not_own(directory: str | None, dataset: str, kind: str) -> None:
+    """Raises DataError for a place of one's own files, which a published data set would not read.
+
+    `kind`: image or text.
+    """
     root = expanded(directory or "")
-    if directory is None or not root.exists() or any((root / name).is_dir() for name in PUBLISHED):
+    known = (*PUBLISHED, dataset)
+    if directory is None or not root.exists() or any((root / name).is_dir() for name in known):
         return
     some = itertools.islice(itertools.chain(root.glob("*"), root.glob("*/*")), MOST_LOOKED_AT)
-    if root.is_file() or any(path.suffix.lower() in PICTURES for path in some):
-        own = "text_table" if root.is_file() else "image_folder"
+    if root.is_file() or any(path.suffix.lower() in ENDINGS[kind] for path in some):
+        own = f"{kind}_table" if root.is_file() else f"{kind}_folder"
         raise DataError(
             f"{root}: is no place of {dataset}, which is what would be read: --set data={own} reads one's own files; "
             "to train on them: text-csv, image-folder and the like of `bigkeras list`"
@@ -118,7 +122,7 @@ def _read(
                 return train, test
             if train or test:
                 raise DataError(f"{folder}: has only one of the training and test files; both are needed: {wanted}")
-    check_not_own(directory, dataset)
+    check_not_own(directory, dataset, "image")
     try:
         train, test = tfds_arrays(dataset, root)
         return train, test

@@ -85,7 +85,7 @@ def class_files(directory: str, extensions: tuple[str, ...], what: str) -> Files
         roots = [(root / name, part) for name, part in layout.items()]
     elif len(folders) == 1 and "train" in layout.values():
         roots = [(root / folders[0], "train")]
-    elif len(folders) > 1 and all(spoken := [_part_in(name) for name in folders]) and "train" in spoken:
+    elif len(folders) > 1 and all(spoken := [_part_in(name) for name in folders]) and {"train"} < set(spoken):
         raise DataError(
             f"{root}: {', '.join(map(printable, folders))} look like parts of the data: call them train, validation "
             "and test, or, if they are classes, put them into one folder called train"

@@ -89,7 +89,7 @@ def parted_splits(
     asked = {"validation": validation, "test": test}
     shares: dict[str, Any] = {**asked, **dict.fromkeys(own, 0.0)}
     splits = pair_splits(pairs, languages, **shares, **rest)
-    overruled = [f"data.{part}={asked[part]:g}" for part in own if asked[part] != usual]
+    overruled = [f"data.{part}={asked[part]:g}" for part in own if asked[part] not in (usual, 0)]
     told = f"{' and '.join(overruled)}: not heeded, since the data has such a part of its own" if overruled else ""
     return replace(splits, found="; ".join(filter(None, (splits.found, told))))
 

@@ -98,7 +98,7 @@ def imdb_parts(directory: str | None) -> dict[str, Texts]:
     folders = [root / "imdb", *([root] if directory else [])]
     found = next((f for f in map(_imdb_parts, folders) if f), None)
     if found is None:
-        check_not_own(directory, "imdb_reviews")
+        check_not_own(directory, "imdb_reviews", "text")
         try:
             arrays = tfds_arrays("imdb_reviews", root, "text")
         except DataError as error:

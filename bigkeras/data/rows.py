@@ -95,7 +95,7 @@ def csv_rows(
     quoting["skipinitialspace"] = not plain and _has_spaced_quotes(content, delimiter)
     if not plain and _has_escapes(content, delimiter):
         quoting |= {"doublequote": False, "escapechar": "\\"}
-        physical = [_kept_backslashes(line) for line in physical]
+        physical = [_kept_backslashes(line, delimiter) for line in physical]
     lines, rows, open_quotes = _parsed(path, physical, delimiter, quoting)
     bad = [(f"{path}:{line}", "a quotation mark that is never closed") for line in open_quotes]
     return lines, rows, bad, delimiter
@@ -227,9 +227,10 @@ def _has_spaced_quotes(content: str, delimiter: str) -> bool:
     return 2 * sum(any(cell.startswith(' "') for cell in row[1:]) for row in rows) > len(rows)
 
 
-def _kept_backslashes(text: str) -> str:
-    """The text for csv.reader with an escape: backslashes doubled that escape no mark and not themselves."""
-    return re.sub(r'\\(["\\])|\\', lambda found: found[0] if found[1] else r"\\", text)
+def _kept_backslashes(text: str, delimiter: str) -> str:
+    """The text for csv.reader with an escape: backslashes doubled but where they escape a mark or a delimiter."""
+    signs = rf'\\(["\\]|{re.escape(delimiter)})|\\'
+    return re.sub(signs, lambda found: found[0] if found[1] else r"\\", text)
 
 
 def _has_escapes(content: str, delimiter: str) -> bool:
@@ -246,7 +247,7 @@ def _has_escapes(content: str, delimiter: str) -> bool:
         widths = [len(row) for row in read if row]
         return widths.count(widths[0]) if widths else 0
 
-    return regular(_kept_backslashes(sample), doublequote=False, escapechar="\\") > regular(sample)
+    return regular(_kept_backslashes(sample, delimiter), doublequote=False, escapechar="\\") > regular(sample)
 
 
 def _has_quotes(content: str) -> bool:

@@ -70,7 +70,8 @@ class TextPreprocessor:
             import tensorflow_text
 
             # NFKC would make a space and an accent of an apostrophe's mark (don´t), and one number of 4½.
-            texts = tf.strings.regex_replace(texts, r"(\p{L})[´`](\p{L})", r"\1'\2")
+            for _ in range(2):  # of one letter between two marks the first match takes both ends
+                texts = tf.strings.regex_replace(texts, r"(\p{L})[´`](\p{L})", r"\1'\2")
             texts = tf.strings.regex_replace(texts, r"(\p{N})([¼½¾])", r"\1 \2")
             texts = tensorflow_text.normalize_utf8(texts, "NFKC")
         texts = tf.strings.regex_replace(texts, r"(?i)<br\s*/?>", " ")

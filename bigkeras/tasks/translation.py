@@ -248,14 +248,15 @@ def _filled(splits: Splits, theirs: tuple[str, str]) -> tuple[str, str]:
                     f"the {side} is written in {' and '.join(found)}, not in {language}, a language of task.vocabulary "
                     f"or start_from: say data.{side}_language"
                 )
+        pairs = [Pair("", *row) for row in zip(*columns, strict=True)]
+        advice = "say data.source_language and data.target_language"
+        check_order(pairs, (source, target), "the languages of task.vocabulary or start_from", advice)
+        for side, own, language, some in zip(sides, splits.languages, (source, target), columns, strict=True):
             if not own and (other := spoken(some, base(language))):
                 raise DataError(
                     f"the {side} seems to be {other}, not {language}, a language of task.vocabulary or start_from: say "
                     f"data.{side}_language"
                 )
-        pairs = [Pair("", *row) for row in zip(*columns, strict=True)]
-        advice = "say data.source_language and data.target_language"
-        check_order(pairs, (source, target), "the languages of task.vocabulary or start_from", advice)
     return source, target
 
 

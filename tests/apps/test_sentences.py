@@ -19,7 +19,9 @@ def test_a_short_text_is_parted_too():
     [
         ["He came.", "“Why?”", "Nobody knew …", "It rained."],
         ["Dr. Smith and J. Doe pay 3.50 in May.", "They left, e.g. by train."],
-        ["J.R.R. Tolkien wrote it on Jan. 5, 2024.", "She is 25.", "He is 30."],
+        ["J.R.R. Tolkien wrote it on Jan. 5, 2024, not on the 3. May.", "She is 25.", "He is 30."],
+        ["The train leaves at 5 p.m.", "We should hurry.", "To do: 1. Buy milk."],
+        ["Хлеб, соль и т.д.", "Потом чай."],
         ["А.С. Пушкин родился в Москве.", "Он писал."],
         ["„Ich komme.“", "Dann ging er.", "»Gut.«", "Er blieb."],
         ["« Bonjour. »", "Il partit.", "«Non !»", "Elle resta."],
@@ -43,7 +45,7 @@ def test_a_day_is_no_end_and_the_number_of_a_list_is_none_in_english():
     assert texts_of("Am 3. Mai kam er. Siehe Art. 5 GG, Hauptstr. 7.", language="de") == [
         "Am 3. Mai kam er.", "Siehe Art. 5 GG, Hauptstr. 7.",
     ]  # fmt: skip
-    assert texts_of("1. He came.") == ["1. He came."]
+    assert texts_of("1. He came.", language="eng") == ["1. He came."]
 
 
 def test_what_closes_in_chinese_stays_with_what_it_closes():

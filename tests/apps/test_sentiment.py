@@ -69,8 +69,9 @@ def test_both_runtimes_answer_with_the_operations_of_tensorflow_text(app, runtim
 
 
 def test_options_may_stand_between_texts(app):
-    lines = app("fine food", "--json", "--", "-so so").stdout.splitlines()
-    assert [json.loads(line)["text"] for line in lines] == ["fine food", "-so so"]
+    for said, texts in ((("fine food", "--json", "--", "-so"), ["fine food", "-so"]), (("--json", "--", "-x"), ["-x"])):
+        lines = app(*said).stdout.splitlines()
+        assert [json.loads(line)["text"] for line in lines] == texts
 
 
 def test_standard_input_is_a_text_a_line_whatever_is_in_it(app):
