@@ -26,12 +26,15 @@ from benchmarks import (
     translate,
     translator_contenders,
     unseen_names,
+    unseen_sentences,
 )
 from benchmarks.comparison import markdown, parse, summary
 from benchmarks.contenders import CLASSES, WORKLOADS, examples, stock_model
 from benchmarks.interleave import Worker, WorkerError, ratio_interval, rounds
 from benchmarks.translation_artifacts import batches as sentence_batches
 from benchmarks.translators import up_to_end
+
+from bigkeras.data import DATASETS
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -323,6 +326,23 @@ def test_names_never_seen_are_put_in_the_place_of_tom(tmp_path, capsys):
     assert pairs and names == unseen[: len(pairs)] == [source.split()[0] for source, _ in pairs]
     assert all(target.split()[0] == source.split()[0] for source, target in pairs)
     assert unseen_names.main(["--data", str(tmp_path / "none")]) == 1
+    assert "tatoeba is not in" in capsys.readouterr().err
+
+
+def test_held_out_sentences_are_parted_by_what_another_model_has_seen(tmp_path, capsys):
+    english = [f"Go there {i} times" for i in range(200)]
+    for folder, code, some in (("deu", "deu", english[:150]), ("cmn", "cmn", english)):
+        (tmp_path / f"tatoeba-{folder}-eng").mkdir()
+        lines = [f"{text}\t{'去' * (i % 3 + 1)}{i}\tauthors\n" for i, text in enumerate(some)]
+        if folder == "deu":
+            lines = [f"{text}\tGeh {i} mal\tauthors\n" for i, text in enumerate(some)]
+        (tmp_path / f"tatoeba-{folder}-eng" / f"{code}.txt").write_text("".join(lines), encoding="utf-8")
+    parts = unseen_sentences.parted("test", str(tmp_path))
+    german = DATASETS["tatoeba"](target_language="de", directory=str(tmp_path)).train.columns["source"].tolist()
+    assert sum(map(len, parts.values())) == 4
+    for name, source in parts.items():
+        assert all((text in german) is (name == "seen") for text in source.columns["source"].tolist())
+    assert unseen_sentences.main(["--data", str(tmp_path / "none")]) == 1
     assert "tatoeba is not in" in capsys.readouterr().err
 
 

@@ -101,6 +101,14 @@ def test_training_takes_the_written_gradient_and_inference_the_stock_way(monkeyp
     assert len(calls) == 1
 
 
+def test_a_gpu_takes_the_stock_way(monkeypatch):
+    calls = []
+    monkeypatch.setattr(recurrent, "_lstm", lambda *args: calls.append(args))
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: ["a GPU"] if kind == "GPU" else [])
+    ours, _ = pair()
+    assert ours(X, training=True).shape == (3, 4) and not calls
+
+
 @pytest.mark.parametrize("rate", ["dropout", "recurrent_dropout"])
 def test_dropout_takes_the_stock_way(rate, monkeypatch):
     calls = []
