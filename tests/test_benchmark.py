@@ -27,6 +27,7 @@ from benchmarks import (
     translator_contenders,
     unseen_names,
     unseen_sentences,
+    waimai_splits,
 )
 from benchmarks.comparison import markdown, parse, summary
 from benchmarks.contenders import CLASSES, WORKLOADS, examples, stock_model
@@ -35,6 +36,7 @@ from benchmarks.translation_artifacts import batches as sentence_batches
 from benchmarks.translators import up_to_end
 
 from bigkeras.data import DATASETS
+from bigkeras.data.source import ArraySource, Splits
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -344,6 +346,18 @@ def test_held_out_sentences_are_parted_by_what_another_model_has_seen(tmp_path, 
         assert all((text in german) is (name == "seen") for text in source.columns["source"].tolist())
     assert unseen_sentences.main(["--data", str(tmp_path / "none")]) == 1
     assert "tatoeba is not in" in capsys.readouterr().err
+
+
+def test_a_baseline_is_scored_on_what_it_has_not_learned():
+    words = np.array(["很好吃", "太难吃了", "还可以吧"])
+    rows = np.random.default_rng(0).integers(0, 3, 90)
+    texts = np.array([words[row].encode() for row in rows], object)
+    whole = ArraySource({"text": texts}, rows == 1, "reviews")
+    parts = [whole.take(range(start, start + 30)) for start in (0, 30, 60)]
+    assert waimai_splits.baseline(Splits(*parts, ("positive", "negative"))) == {"accuracy": 1.0, "rare_f1": 1.0}
+    assert waimai_splits.rare_f1(np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1])) == pytest.approx(2 / 3)
+    found = {"one": [{"accuracy": 0.5, "rare_f1": 0.25}, {"accuracy": 1.0, "rare_f1": 0.75}]}
+    assert waimai_splits.markdown(found)[-1] == "| one | 50.00%, 100.00% | 75.00% | 0.250, 0.750 | 0.500 |"
 
 
 def test_own_texts_that_cannot_be_used_are_one_line(tmp_path, capsys):
