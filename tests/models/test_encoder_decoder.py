@@ -104,12 +104,13 @@ def test_a_compiled_step_equals_the_full_pass_at_every_position(key):
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 @pytest.mark.parametrize("key", TINY)
-def test_a_step_equals_the_full_pass_in_16_bits_to_a_twentieth_of_the_largest_logit(key, precision, compiled):
+def test_a_step_equals_the_full_pass_in_16_bits_within_their_precision(key, precision, compiled):
     model = build(key, precision)
     full = model([SOURCE, TARGET]).numpy()
     steps = stepwise(model, compiled=compiled)
     assert steps.dtype == np.float32
-    np.testing.assert_allclose(steps[:, 0], full, atol=0.05 * np.abs(full).max())
+    share = 0.05 if precision == "mixed_bfloat16" else 0.01  # 8 bits of the numbers' digits, and 11
+    np.testing.assert_allclose(steps[:, 0], full, atol=share * np.abs(full).max())
 
 
 @pytest.mark.parametrize("key", TINY)
