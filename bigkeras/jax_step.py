@@ -12,8 +12,6 @@ import keras
 import numpy as np
 from keras import ops
 
-from bigkeras.tasks.augmentation import unread_replaced
-
 
 class JaxStep(keras.Model):
     """A functional model under Keras' own fit, with what `Control` asks of a step.
@@ -27,7 +25,7 @@ class JaxStep(keras.Model):
     steps_left = 0  # of the epoch
     plain: Callable[[], keras.Model]  # a function, since Keras would count the network's weights twice
     micro_batches = 1
-    augment: Callable | None = None  # of pixels, labels and the number of steps before (jax_augmentation.py)
+    augment: Callable | None = None  # of pixels, labels, weights and the number of steps before (jax_augmentation.py)
     consistency = 0.0
     decay = 0.0
     # Of the averages among the optimizer's variables; kept here themselves, they would be weights of the model.
@@ -74,7 +72,7 @@ class JaxStep(keras.Model):
         """Keras' own step on JAX, of micro-batches where there are several, then the averages of the weights."""
         if self.augment is not None:
             x, y, weight = data
-            data = *self.augment(*unread_replaced(x, y, weight), self._count(state[2])), weight
+            data = *self.augment(x, y, weight, self._count(state[2])), weight
         make = self._accumulated if self.micro_batches > 1 else super().train_step
         logs, (trainable, others, optimizer, metrics) = make(state, data)
         if not self.decay:

@@ -18,7 +18,7 @@ import tensorflow as tf
 from bigkeras.layers import noted_waits
 from bigkeras.optimization import build_optimizer
 from bigkeras.replicas import own_randomness, sum_over_replicas
-from bigkeras.tasks.augmentation import unread_replaced
+from bigkeras.tasks.augmentation import applied
 from bigkeras.tasks.cross_entropy import divergence, token_nats
 from bigkeras.trackers import ConfusionMatrix, Perplexity
 
@@ -240,13 +240,7 @@ class Step(keras.Model):
     def _augment(self, x: Any, targets: Any, weights: Any) -> tuple[Any, Any]:
         if not self.augmentation:
             return x, targets
-        pixels, targets = unread_replaced(tf.cast(x, tf.float32), targets, weights)
-        for layer in self.augmentation:
-            if type(layer).__name__ in ("MixUp", "CutMix"):
-                mixed = layer({"images": pixels, "labels": targets}, training=True)
-                pixels, targets = mixed["images"], mixed["labels"]
-            else:
-                pixels = layer(pixels, training=True)
+        pixels, targets = applied(self.augmentation, tf.cast(x, tf.float32), targets, weights)
         return tf.ensure_shape(tf.cast(pixels, tf.float32), x.shape), targets
 
     def _scale(self, loss: Any) -> Any:

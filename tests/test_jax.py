@@ -391,11 +391,12 @@ def test_augmentation_on_jax_is_a_function_of_the_step_and_normalises_as_the_pre
 
     preprocessor = ImagePreprocessor(height=8, width=8, channels=3, mean=(0.1, 0.2, 0.3), std=(0.2, 0.3, 0.4))
     pixels = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3)).astype("uint8")
-    labels, normalised = np.eye(4, dtype="float32"), preprocessor.normalise(pixels)
-    np.testing.assert_allclose(augmenter([], preprocessor, 4)(pixels, labels, 0)[0], normalised, rtol=1e-5, atol=1e-6)
+    labels, weights, normalised = np.eye(4, dtype="float32"), np.ones(4, "float32"), preprocessor.normalise(pixels)
+    plain, _ = augmenter([], preprocessor, 4)(pixels, labels, weights, 0)
+    np.testing.assert_allclose(plain, normalised, rtol=1e-5, atol=1e-6)
     choices = [Choice("random_erasing", {"factor": 1.0}), Choice("rand_augment"), Choice("cut_mix")]
     augment = augmenter(in_step(choices, seed=3), preprocessor, 4)
-    one, again, two = (augment(pixels, labels, step) for step in (1, 1, 2))
+    one, again, two = (augment(pixels, labels, weights, step) for step in (1, 1, 2))
     for a, b, c in zip(one, again, two, strict=True):
         np.testing.assert_array_equal(a, b)
         assert np.shape(a) == np.shape(c) and not np.array_equal(a, c)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from bigkeras.data import formats
-from bigkeras.data.files import expanded
+from bigkeras.data.files import EXTENSIONS, expanded
 from bigkeras.data.source import ArraySource, DataError, Splits
 from bigkeras.data.splits import check_fractions, stratified_sample, stratified_split
 from bigkeras.data.tfds import tfds_arrays
@@ -87,7 +87,7 @@ def data_directory(directory: str | None = None) -> Path:
 
 
 PUBLISHED = ("mnist", "fashion-mnist", "cifar10", "imdb", "tfds")  # folders of published sets, beside which lie others
-ENDINGS = {"image": (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"), "text": (".txt",)}
+ENDINGS = {"image": EXTENSIONS, "text": (".txt",)}  # not .md, in which a data set is described
 MOST_LOOKED_AT = 1000  # files
 
 

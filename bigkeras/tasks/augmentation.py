@@ -101,15 +101,25 @@ LAYERS: dict[str, Callable] = {
 AUGMENTATIONS = {**BATCH, **EXAMPLE, **LAYERS}
 
 
-def unread_replaced(pixels: Any, targets: Any, weights: Any) -> tuple[Any, Any]:
-    """The batch with its first row that counts in the place of those of weight 0.
+MIXING = ("MixUp", "CutMix")  # the layers that change labels, too
 
-    A picture that could not be read is black and keeps its label: mixed into others, it would count in them.
+
+def applied(layers: Sequence[keras.layers.Layer], pixels: Any, targets: Any, weights: Any) -> tuple[Any, Any]:
+    """Pixels `(batch, height, width, channels)` and one-hot labels after Keras' layers, one after the other.
+
+    `weights`: `(batch,)`. A picture that could not be read has none, is black and keeps its label: before it would be
+    mixed into others, the first picture that counts takes its place.
     """
-    counts = ops.greater(weights, 0)
-    rows = ops.arange(ops.shape(weights)[0], dtype="int32")
-    rows = ops.where(counts, rows, ops.cast(ops.argmax(counts), "int32"))
-    return ops.take(pixels, rows, axis=0), ops.take(targets, rows, axis=0)
+    for layer in layers:
+        if type(layer).__name__ in MIXING:
+            counts = ops.greater(weights, 0)
+            rows = ops.where(counts, ops.arange(ops.shape(weights)[0]), ops.cast(ops.argmax(counts), "int32"))
+            batch = {"images": ops.take(pixels, rows, axis=0), "labels": ops.take(targets, rows, axis=0)}
+            mixed = layer(batch, training=True)
+            pixels, targets = mixed["images"], mixed["labels"]
+        else:
+            pixels = layer(pixels, training=True)
+    return pixels, targets
 
 
 def check_augmentation(choices: Sequence[Choice]) -> None:
