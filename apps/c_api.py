@@ -6,15 +6,15 @@ tensorflow/c/c_api.h, tf_tensor.h and tf_tstring.h say what each function does a
 
 import contextlib
 import ctypes
-import importlib.util
 import os
 import weakref
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from apps.feeds import fitting_arrays
 from apps.pruning import pruned
 from apps.remarks import FirstRuns
 from apps.signatures import (
@@ -22,14 +22,12 @@ from apps.signatures import (
     NUMBERS,
     ModelError,
     Tensor,
-    fitting_arrays,
     one_line,
     read_signatures,
     readable,
     signature_named,
 )
 
-LIBRARIES = ("libtensorflow_cc.so.2", "libtensorflow_cc.2.dylib")
 STRING_BYTES = 24  # sizeof(TF_TString)
 
 
@@ -47,26 +45,24 @@ class CModel:
     def __init__(
         self,
         directory: Path,
+        library: Callable[[], ctypes.CDLL],
         op_libraries: Sequence[str | Path],
         threads: int | None,
         optimise: bool,
         only: Collection[str] = (),
     ):
-        if not optimise:
-            # oneDNN's pass over the graph is a sixth of the time to a first answer. Read when the library loads.
-            os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-        self._c = c = _library()
         self.signatures = read_signatures(directory)
-        for library in op_libraries:
-            with _status(c, f"{library}: ") as status:
-                c.TF_LoadLibrary(os.fsencode(library), status)
         config = _session_config(threads, optimise)
-        try:
-            with pruned(directory, self.signatures, only) as folder:
+        with pruned(directory, self.signatures, only) as folder:
+            self._c = c = _typed(library())
+            for operations in op_libraries:
+                with _status(c, f"{operations}: ") as status:
+                    c.TF_LoadLibrary(os.fsencode(operations), status)
+            try:
                 session, graph = _load(c, folder, config)
-        except ModelError:
-            # What is wrong with the file, or something in the graph that was cut out and is needed all the same.
-            session, graph = _load(c, directory, config)
+            except ModelError:
+                # What is wrong with the file, or something in the graph that was cut out and is needed all the same.
+                session, graph = _load(c, directory, config)
         self._graph, self._session, self._first_runs, self._only = graph, session, FirstRuns(), only
         self.close = weakref.finalize(self, _close, c, session, graph)
         # At exit the system takes everything back, and faster.
@@ -122,19 +118,8 @@ def _load(c: ctypes.CDLL, directory: Path, config: bytes) -> tuple[Any, Any]:
         c.TF_DeleteSessionOptions(options)
 
 
-def library_path() -> Path | None:
-    """TensorFlow's native library in the installed wheel, found without importing TensorFlow; None if there is none."""
-    spec = importlib.util.find_spec("tensorflow")
-    folders = list(spec.submodule_search_locations or ()) if spec else []
-    return next((p for folder in folders for name in LIBRARIES if (p := Path(folder, name)).is_file()), None)
-
-
-def _library() -> ctypes.CDLL:
+def _typed(c: ctypes.CDLL) -> ctypes.CDLL:
     """TensorFlow's C API, with the types of the functions used here."""
-    path = library_path()
-    if path is None:
-        raise ModelError("the C runtime needs TensorFlow's native library, which is not here: use --runtime python")
-    c = _open_lazily(path)
     pointer, text, size, number = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int
     types = {
         "TF_NewStatus": (pointer, []),
@@ -169,17 +154,6 @@ def _library() -> ctypes.CDLL:
         function = getattr(c, name)
         function.restype, function.argtypes = result, arguments
     return c
-
-
-def _open_lazily(path: Path) -> ctypes.CDLL:
-    """The library, its symbols looked up when they are called; ctypes itself looks them all up first (0.3 s more)."""
-    own = ctypes.CDLL(None)
-    own.dlopen.restype, own.dlopen.argtypes = ctypes.c_void_p, [ctypes.c_char_p, ctypes.c_int]
-    own.dlerror.restype = ctypes.c_char_p
-    handle = own.dlopen(os.fsencode(path), os.RTLD_LAZY | os.RTLD_LOCAL)
-    if not handle:
-        raise ModelError(f"{path}: cannot be loaded: {own.dlerror().decode('utf-8', 'replace')}")
-    return ctypes.CDLL(str(path), handle=handle)
 
 
 @contextlib.contextmanager

@@ -108,6 +108,8 @@ def finish(main: Callable[[], int]) -> int:
     if sys.stdout is None:
         complain("standard output is closed")
         return 1
+    # Of NumPy no app asks for algebra, whose threads spin when they start, and TensorFlow starts beside them.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     asked = [number for number in ENDING if signal.getsignal(number) is signal.SIG_DFL]
     if threading.current_thread() is not threading.main_thread():  # which alone may set them
         asked = []

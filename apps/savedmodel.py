@@ -4,18 +4,19 @@ Two runtimes give the same answers: "c" calls TensorFlow's native library direct
 is TensorFlow itself (5 to 10 seconds to import), for platforms whose wheel has no such library.
 """
 
-import contextlib
 import importlib.util
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import numpy as np
+from apps.native import library_path, opening
+from apps.remarks import without_remarks
+from apps.signatures import ModelError, read_graph
 
-from apps.c_api import CModel, library_path
-from apps.remarks import FirstRuns, without_remarks
-from apps.signatures import ModelError, fitting_arrays, one_line, read_graph, read_signatures, readable, signature_named
+if TYPE_CHECKING:
+    from apps.c_api import CModel
+    from apps.python_model import PythonModel
 
 RUNTIMES = ("auto", "c", "python")
 # Operations of TensorFlow Text that artifacts use, and the library of its wheel that has each.
@@ -27,51 +28,6 @@ TEXT_LIBRARIES = {
 }
 
 
-class PythonModel:
-    """A SavedModel run by Python TensorFlow."""
-
-    runtime = "python"
-
-    def __init__(self, directory: Path, op_libraries: Sequence[str | Path], threads: int | None, optimise: bool):
-        try:
-            import tensorflow as tf
-        except ImportError as error:
-            raise ModelError(f"TensorFlow cannot be imported ({error}): pip install tensorflow") from None
-        self._tf, self._first_runs = tf, FirstRuns()
-        del optimise  # this runtime optimises in any case
-        self.signatures = read_signatures(directory)
-        if threads:
-            # Too late once TensorFlow has run something in this process: then its own setting stays.
-            with contextlib.suppress(RuntimeError):
-                tf.config.threading.set_intra_op_parallelism_threads(threads)
-                if threads > 1:
-                    tf.config.threading.set_inter_op_parallelism_threads(threads)
-        try:
-            for library in op_libraries:
-                tf.load_op_library(str(library))
-            # The loaded object must live as long as its functions.
-            with readable(directory) as place:
-                self._loaded = tf.saved_model.load(str(place))
-        except (tf.errors.OpError, OSError, ValueError) as error:
-            raise ModelError(f"{directory}: cannot be loaded: {one_line(str(error))}") from None
-
-    def run(self, signature: str, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """The outputs of a signature by name; see `load`."""
-        chosen = signature_named(self.signatures, signature)
-        arrays = fitting_arrays(signature, chosen, inputs)
-        tf = self._tf
-        tensors = {
-            key: tf.constant(array.tolist() if array.dtype == object else array, chosen.inputs[key].dtype, array.shape)
-            for key, array in arrays.items()
-        }
-        try:
-            with self._first_runs.of(signature):
-                outputs = self._loaded.signatures[signature](**tensors)
-        except tf.errors.OpError as error:
-            raise ModelError(one_line(error.message)) from None
-        return {key: np.asarray(value.numpy()) for key, value in outputs.items()}
-
-
 def load(
     directory: str | Path,
     runtime: str = "auto",
@@ -80,7 +36,7 @@ def load(
     threads: int | None = None,
     optimise: bool = True,
     only: Collection[str] = (),
-) -> CModel | PythonModel:
+) -> "CModel | PythonModel":
     """The SavedModel in `directory`, ready to run.
 
     `directory` is a version (`…/1`) or the folder of versions, of which the highest number is taken. `runtime` is "c",
@@ -108,8 +64,16 @@ def load(
     python = runtime == "python" or (runtime == "auto" and library_path() is None)
     with without_remarks():
         if python:
+            from apps.python_model import PythonModel
+
             return PythonModel(directory, op_libraries, threads, optimise)
-        return CModel(directory, op_libraries, threads, optimise, only)
+        if not optimise:
+            # oneDNN's pass over the graph is a sixth of the time to a first answer. Read when the library opens.
+            os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+        with opening() as library:
+            from apps.c_api import CModel  # and with it NumPy, while the library opens
+
+            return CModel(directory, library, op_libraries, threads, optimise, only)
 
 
 def _speak_no_turkish() -> None:

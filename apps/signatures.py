@@ -1,4 +1,4 @@
-"""The signatures of a SavedModel, read from its protobuf file without TensorFlow, and what fits them."""
+"""The signatures of a SavedModel, read from its protobuf file without TensorFlow and NumPy."""
 
 import contextlib
 import os
@@ -8,8 +8,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 # The numbers of tensorflow/core/framework/types.proto that artifacts use.
 DTYPES = {1: "float32", 2: "float64", 3: "int32", 4: "uint8", 7: "string", 9: "int64", 10: "bool"}
@@ -147,36 +145,6 @@ def signature_named(signatures: Mapping[str, Signature], name: str) -> Signature
     return signatures[name]
 
 
-def fitting_arrays(name: str, signature: Signature, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The inputs as arrays of the signature's dtypes; raises ModelError that names what does not fit."""
-    if set(inputs) != set(signature.inputs):
-        wanted, given = (", ".join(sorted(names)) for names in (signature.inputs, inputs))
-        raise ModelError(f"{name} takes {wanted}, not {given or 'nothing'}")
-    arrays = {}
-    for key, value in inputs.items():
-        expected = signature.inputs[key]
-        if expected.dtype not in NUMBERS:
-            raise ModelError(f"{name}: {key} is of {expected.dtype}, which this module does not feed")
-        if expected.dtype == "string":
-            array = _strings(f"{name}: {key}", value)
-        else:
-            array = np.asarray(value)
-            if array.size and not np.can_cast(array.dtype, expected.dtype, "same_kind"):
-                raise ModelError(f"{name}: {key} must be {expected.dtype}, not {array.dtype}")
-            cast = np.ascontiguousarray(array, dtype=expected.dtype).reshape(array.shape)
-            if cast.dtype.kind in "iu" and not np.array_equal(cast, array):
-                raise ModelError(f"{name}: {key} has numbers that {expected.dtype} does not hold")
-            array = cast
-        shape = expected.shape
-        if shape is not None and (
-            len(shape) != array.ndim or any(s not in (None, n) for s, n in zip(shape, array.shape, strict=True))
-        ):
-            sizes = ", ".join("any" if s is None else str(s) for s in shape)
-            raise ModelError(f"{name}: {key} must have the shape ({sizes}), not {array.shape}")
-        arrays[key] = array
-    return arrays
-
-
 def one_line(message: str) -> str:
     """What went wrong, without the names of graph nodes and without a second line."""
     roots = re.search(r"root error\(s\) found\.\s*\(0\)\s*(?:[A-Z_]+: )?(.*)", message, re.DOTALL)
@@ -186,14 +154,3 @@ def one_line(message: str) -> str:
     lines = [line for line in text.split("\n") if line.strip() and not line.startswith(place)]
     line = " ".join(lines[0].split("[[")[0].split()) if lines else "no reason given"
     return re.sub(r"^assertion failed: \[([^]]*)\].*$", r"\1", line)
-
-
-def _strings(name: str, value: Any) -> np.ndarray:
-    """An object array of bytes, from bytes, str (as UTF-8) or nested lists or arrays of them."""
-    array = np.array(value, dtype=object)
-    for index, item in np.ndenumerate(array):
-        if isinstance(item, str):
-            array[index] = item.encode()
-        elif not isinstance(item, bytes):
-            raise ModelError(f"{name} holds bytes or str, not {type(item).__name__}")
-    return array

@@ -319,6 +319,14 @@ def test_a_stepper_for_compiling_gives_the_same_and_the_plain_one_holds_no_xla_o
     assert not [operation for operation in operations if operation.startswith("Xla")]
 
 
+def test_a_step_transposes_no_table_of_embeddings(taken):
+    decode = tf.function(lambda source: beams(taken[1], source, most=4))
+    library = decode.get_concrete_function(tf.constant(SOURCE)).graph.as_graph_def().library
+    nodes = [node for function in library.function for node in function.node_def]
+    assert [node for node in nodes if node.op == "ReadVariableOp"]
+    assert not [node for node in nodes if node.op == "Transpose" and "ReadVariableOp" in node.input[0]]
+
+
 @pytest.mark.parametrize(("size", "count"), [(1, 1), (5, 5), (30, 4), (101, 8)])
 def test_the_best_of_parts_are_the_best_of_all(size, count):
     values = np.random.default_rng(0).permutation(6 * size).reshape(2, 3, size).astype("float32")

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from apps import savedmodel, sentiment
-from apps.c_api import library_path
+from apps.native import library_path
 from bigkeras import control, serving
 from bigkeras.__main__ import main
 from bigkeras.artifact import export, export_classifier

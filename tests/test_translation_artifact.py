@@ -11,7 +11,7 @@ import sentencepiece
 import tensorflow as tf
 
 from apps import translation
-from apps.c_api import library_path
+from apps.native import library_path
 from apps.sentences import joined
 from apps.signatures import ModelError, Signature, Tensor
 from bigkeras import translation_artifact

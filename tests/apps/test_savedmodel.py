@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 from apps import savedmodel
-from apps.c_api import library_path
+from apps.native import library_path
 from apps.pruning import pruned
 from apps.signatures import ModelError, one_line, read_signatures
 
@@ -269,6 +269,24 @@ def test_a_model_that_is_closed_says_so(everything):
     model.close()
     with pytest.raises(ModelError, match="the model is closed"):
         model.run(next(iter(model.signatures)), {})
+
+
+def test_numpy_is_imported_only_when_a_model_is_loaded():
+    code = "import sys; from apps import savedmodel; print('numpy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+@needs_library
+def test_a_library_that_cannot_be_opened_is_named(everything, tmp_path, monkeypatch):
+    broken = tmp_path / "libtensorflow_cc.so.2"
+    broken.write_bytes(b"not a library")
+    monkeypatch.setattr("apps.native.library_path", lambda: broken)
+    with pytest.raises(ModelError, match=f"^{broken}: cannot be loaded: "):
+        savedmodel.load(everything, "c")
+    monkeypatch.setattr("apps.native.library_path", lambda: None)
+    with pytest.raises(ModelError, match="native library, which is not here: use --runtime python"):
+        savedmodel.load(everything, "c")
 
 
 @needs_library

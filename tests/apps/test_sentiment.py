@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import pytest
 
-from apps.c_api import library_path
+from apps.native import library_path
 from apps.sentiment import GREEN, PLAIN, RED, _marked
 from bigkeras.artifact import export_classifier
 from bigkeras.tasks import TextPreprocessor

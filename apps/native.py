@@ -1,0 +1,57 @@
+"""TensorFlow's native library: where the installed wheel has it, and opening it while something else is done."""
+
+import contextlib
+import ctypes
+import importlib.util
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from apps.signatures import ModelError
+
+LIBRARIES = ("libtensorflow_cc.so.2", "libtensorflow_cc.2.dylib")
+
+
+def library_path() -> Path | None:
+    """TensorFlow's native library in the installed wheel, found without importing TensorFlow; None if there is none."""
+    spec = importlib.util.find_spec("tensorflow")
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    return next((p for folder in folders for name in LIBRARIES if (p := Path(folder, name)).is_file()), None)
+
+
+@contextlib.contextmanager
+def opening() -> Iterator[Callable[[], ctypes.CDLL]]:
+    """Opens the library in a thread; what it gives waits for it and returns it, or raises ModelError.
+
+    It takes a quarter of a second, mostly the linker's, in which NumPy can be imported and a graph be cut. The context
+    does not end before the thread, for what the library says meanwhile belongs to it.
+    """
+    path = library_path()
+    if path is None:
+        raise ModelError("the C runtime needs TensorFlow's native library, which is not here: use --runtime python")
+    found: list[ctypes.CDLL | ModelError] = []
+    thread = threading.Thread(target=lambda: found.append(_opened(path)))
+    thread.start()
+
+    def library() -> ctypes.CDLL:
+        thread.join()
+        if isinstance(found[0], ModelError):
+            raise found[0]
+        return found[0]
+
+    try:
+        yield library
+    finally:
+        thread.join()
+
+
+def _opened(path: Path) -> ctypes.CDLL | ModelError:
+    """The library, its symbols looked up when they are called; ctypes itself looks them all up first (0.3 s more)."""
+    own = ctypes.CDLL(None)
+    own.dlopen.restype, own.dlopen.argtypes = ctypes.c_void_p, [ctypes.c_char_p, ctypes.c_int]
+    own.dlerror.restype = ctypes.c_char_p
+    handle = own.dlopen(os.fsencode(path), os.RTLD_LAZY | os.RTLD_LOCAL)
+    if not handle:
+        return ModelError(f"{path}: cannot be loaded: {own.dlerror().decode('utf-8', 'replace')}")
+    return ctypes.CDLL(str(path), handle=handle)
