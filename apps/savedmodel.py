@@ -6,7 +6,7 @@ is TensorFlow itself (5 to 10 seconds to import), for platforms whose wheel has 
 
 import importlib.util
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,7 +32,6 @@ def load(
     directory: str | Path,
     runtime: str = "auto",
     *,
-    op_libraries: Sequence[str | Path] = (),
     threads: int | None = None,
     optimise: bool = True,
     only: Collection[str] = (),
@@ -40,13 +39,12 @@ def load(
     """The SavedModel in `directory`, ready to run.
 
     `directory` is a version (`…/1`) or the folder of versions, of which the highest number is taken. `runtime` is "c",
-    "python", or "auto": C where the wheel has the library, else Python. `op_libraries` are `.so` files of further
-    operations; those of TensorFlow Text are found. `threads` limits the threads of one operation, in a process' first
-    model; with one, on a CPU and by the C runtime, the calling thread does all of it but what XLA has compiled, and
-    several may call `run` at once, which is faster where operations are small. Without `optimise` the C runtime leaves
-    the graph alone: the first answer comes seconds sooner, and many take up to three times as long (no oneDNN in this
-    process either). `only` are the signatures that will be run, none for all: the C runtime leaves the others' part of
-    the graph out, and starts so much the sooner.
+    "python", or "auto": C where the wheel has the library, else Python. The operations of TensorFlow Text are found.
+    `threads` limits the threads of one operation, in a process' first model; with one, on a CPU and by the C runtime,
+    the calling thread does all of it but what XLA has compiled, and several may call `run` at once, which is faster
+    where operations are small. Without `optimise` the C runtime leaves the graph alone: the first answer comes seconds
+    sooner, and many take up to three times as long (no oneDNN in this process either). `only` are the signatures that
+    will be run, none for all: the C runtime leaves the others' part of the graph out, and starts so much the sooner.
 
     The result has `runtime` ("c" or "python"), `signatures` (name → Signature) and `run(signature, inputs)`, which
     takes `{name: array, or list of bytes}` and gives `{name: array}`; strings come as object arrays of bytes.
@@ -59,7 +57,7 @@ def load(
     if not (directory / "variables" / "variables.index").is_file():
         # The C++ loader takes this for a model without variables, and fails at the first answer only.
         raise ModelError(f"{directory}: cannot be loaded: lacks variables/variables.index; was it copied in part?")
-    op_libraries = [*op_libraries, *text_libraries(directory)]
+    op_libraries = text_libraries(directory)
     _speak_no_turkish()
     python = runtime == "python" or (runtime == "auto" and library_path() is None)
     with without_remarks():

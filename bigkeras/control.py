@@ -83,7 +83,7 @@ class Control(keras.callbacks.Callback):
         self.samples = ""  # some translations of the last validation, as Markdown
         self.shown: list[keras.callbacks.Callback] = []
 
-    def callbacks(self, train: Any) -> list[keras.callbacks.Callback]:
+    def callbacks(self) -> list[keras.callbacks.Callback]:
         """This one and those that only show; this one first, since it completes the logs."""
         self.shown = tensorboard_callbacks(self) if self.workers.chief else []
         if self.recipe.on_checkpoint_error == "go on":

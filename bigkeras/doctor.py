@@ -1,5 +1,6 @@
 """bigkeras doctor: what this machine has, what is wrong with it, and what a run would take here."""
 
+import contextlib
 import json as json_module
 import os
 import platform
@@ -17,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES: tuple[str, ...] = ("tensorflow", "keras", "numpy", "h5py", "protobuf", "tensorboard", "tensorflow-datasets")
 PACKAGES += ("pillow", "scikit-learn", "matplotlib", "safetensors", "tensorflow-text", "sentencepiece", "sacrebleu")
 PACKAGES += ("array_record", "charset-normalizer")
+TWINS = {"tensorflow": ("tensorflow-tpu", "tensorflow-cpu")}
 PYTHON = ((3, 11), (3, 13))
 LOW_DISK, LOW_MEMORY = 5.0, 4.0
 FLAGS = ("avx", "avx2", "avx512f", "avx512_bf16", "amx_bf16", "avx512_fp16")
@@ -101,7 +103,7 @@ def check_packages(packages: Mapping[str, Mapping[str, str | None]]) -> Iterator
     for name, values in packages.items():
         installed, tested = values["installed"], values["tested"]
         if installed is None:
-            yield check(name, "fail", f"not installed; tested with {tested}: pip install bigkeras")
+            yield check(name, "fail", f"not installed; tested with {tested}: pip install . in the checkout")
         elif tested and installed not in SpecifierSet(tested, prereleases=True):
             yield check(name, "warn", f"{installed}; tested with {tested}")
         else:
@@ -115,7 +117,8 @@ def check_backend(backend: str) -> dict[str, str]:
     if backend == "tensorflow":
         return check("Keras backend", "ok", backend)
     if backend == "jax" and find_spec("jax") is None:
-        return check("Keras backend", "fail", "jax: not installed: pip install jax, or set KERAS_BACKEND=tensorflow")
+        say = "jax: not installed: pip install '.[jax]', or set KERAS_BACKEND=tensorflow"
+        return check("Keras backend", "fail", say)
     if backend == "jax":
         say = "jax: trains; evaluation and export need tensorflow: set KERAS_BACKEND=tensorflow for them"
         return check("Keras backend", "warn", say)
@@ -223,10 +226,11 @@ def _cpu_flags(path: Path = Path("/proc/cpuinfo")) -> list[str] | None:
 
 
 def _installed(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
+    """The version of a package, or of one that brings the same module under another name."""
+    for package in (name, *TWINS.get(name, ())):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            return metadata.version(package)
+    return None
 
 
 def _pinned(constraints: Path) -> dict[str, str]:

@@ -61,7 +61,8 @@ def reasons(gpus: Sequence[Gpu], build: Build, missing: Sequence[str], environme
     if visible is not None and (not visible.strip() or visible.strip().startswith("-")):
         found.append(f'CUDA_VISIBLE_DEVICES="{visible}" hides them: unset it')
     if not build.with_cuda:
-        found.append("this TensorFlow was built without CUDA: pip install 'bigkeras[gpu]' (on Windows, inside WSL 2)")
+        brings = "pip install '.[gpu]' in the checkout (on Windows, inside WSL 2)"
+        found.append(f"this TensorFlow was built without CUDA: {brings}")
         return found
     first = FIRST_DRIVER.get(_number(build.cuda))
     drivers = [gpu.driver for gpu in gpus if gpu.driver]
@@ -69,7 +70,7 @@ def reasons(gpus: Sequence[Gpu], build: Build, missing: Sequence[str], environme
         wanted = ".".join(map(str, first))
         found.append(f"the driver {drivers[0]} is too old for CUDA {build.cuda}: {wanted} or newer")
     if missing:
-        found.append(f"CUDA libraries are missing ({', '.join(missing)}): pip install 'bigkeras[gpu]'")
+        found.append(f"CUDA libraries are missing ({', '.join(missing)}): pip install '.[gpu]' in the checkout")
     oldest = min((_capability(c) for c in build.capabilities), default=0)
     for gpu in gpus:
         if gpu.capability and _capability(gpu.capability) < oldest:

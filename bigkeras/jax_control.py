@@ -19,7 +19,7 @@ class JaxControl(Control):
 
     scores: TranslationScores | None = None
 
-    def callbacks(self, train: Any) -> list[keras.callbacks.Callback]:
+    def callbacks(self) -> list[keras.callbacks.Callback]:
         """This one and a progress bar; what TensorBoard shows rests on TensorFlow's step."""
         if not self.log.quiet:
             self.shown = [self._bar()]

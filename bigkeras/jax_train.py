@@ -94,7 +94,7 @@ def _fit(
 ) -> None:
     """The rest of an epoch that was left, or all epochs that remain."""
     epoch, done = control.position.epoch, control.position.step
-    callbacks = control.callbacks(train)
+    callbacks = control.callbacks()
     if done == control.steps:  # it was left in its validation, or after its last step
         called = keras.callbacks.CallbackList(callbacks, model=step)
         logs = dict(step.get_metrics_result())

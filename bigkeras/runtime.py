@@ -145,7 +145,7 @@ def check_limits(epochs: int | None, steps: int | None) -> None:
 def check_jax() -> None:
     """Raises MachineError if JAX, on which Keras would run, is not installed."""
     if find_spec("jax") is None:
-        raise MachineError("KERAS_BACKEND=jax: not installed: pip install jax, or set KERAS_BACKEND=tensorflow")
+        raise MachineError("KERAS_BACKEND=jax: not installed: pip install '.[jax]', or set KERAS_BACKEND=tensorflow")
 
 
 def keras_backend(environment: Mapping[str, str]) -> str:

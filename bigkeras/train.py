@@ -283,7 +283,7 @@ def _train(
                 "initial_epoch": position.epoch,
                 "validation_data": validation,
                 "validation_steps": step.validation_steps or None,
-                "callbacks": control.callbacks(train),
+                "callbacks": control.callbacks(),
                 "shuffle": False,  # the plan has shuffled
                 "verbose": 0,
             }

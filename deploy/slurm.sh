@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
-# One recipe on several nodes under Slurm: sbatch deploy/slurm.sh photos10 --set batch_size=512
+# One recipe on several nodes under Slurm: sbatch deploy/slurm.sh photos10
 # Not yet run on a Slurm cluster; the lines that read Slurm's environment are tested with one that is made up.
 #
+# Activate the environment that has bigkeras before sbatch. RECIPE is a name of `bigkeras list`; --run-dir after it says
+# another place than runs/RECIPE.
 # One task per node takes all GPUs that it sees. Tasks find each other by Slurm's own variables, on ports from 10,000 to
-# 29,999 by the job's number: no TF_CONFIG is needed, and where there is one it is taken.
+# 29,999 by the job's number: no TF_CONFIG is needed, and where there is one it is taken. Each listens on a free port
+# besides, by which slow ones are named.
 # The data must be at the same place on every node ($BIGKERAS_DATA); the run directory is written by task 0
 # alone, and must lie where all nodes see it: after a requeue task 0 may be on another one. The number of all GPUs, here 16, must
 # divide batch_size; a translator takes 1, 2, 4 or 8 of them: sbatch --nodes=1 deploy/slurm.sh tatoeba-en-de

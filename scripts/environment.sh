@@ -36,12 +36,12 @@ find_python() {
   if [ -n "$without_venv" ]; then
     fail "No venv module in $without_venv: on Debian or Ubuntu, apt install python3-venv; then run this again."
   fi
-  fail "Python 3.11, 3.12 or 3.13 is needed, and none was found (${found:-no python3 at all; }looked on PATH)."
+  fail "Python 3.11, 3.12 or 3.13 is needed, and none was found (${found:-no python3 at all; }looked on PATH; a newer Python does not do, TensorFlow has no packages for it)."
 }
 
 need_disk() {
   local free
-  free="$(df -Pk "$root" | awk 'NR == 2 { print int($4 / 1048576) }')"
+  free="$(df -Pk "$root" | awk 'NR == 2 { for (i = NF; $i !~ /^[0-9]+%$/ && i > 2;) i--; print int($(i - 1) / 1048576) }')"
   if [ "$free" -lt "$disk_gigabytes" ]; then
     fail "Not enough disk: the packages need $disk_gigabytes GB in $root/.venv, and $free GB are free there."
   fi
@@ -103,7 +103,7 @@ install_packages() {
   if ! "$python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,imagenet]"; then
     # What was whole before stays: pip takes back what it could not finish.
     if [ "$whole" = yes ]; then rm -f "$unfinished"; fi
-    fail "The packages could not be installed (pip's reason is above). Is there a network connection? Then run this again."
+    fail "The packages could not be installed (pip's reason is above). Is there a network connection, and room in ${TMPDIR:-/tmp}? Then run this again."
   fi
   # Carries a small published BERT that tests compare with. Its own dependencies, PyTorch among them, are not wanted;
   # without it, these tests are skipped.

@@ -172,7 +172,7 @@ def trained(
     """Weights and history of a run on one device, with other callbacks."""
     histories: list = []
     callbacks = JaxControl.callbacks
-    JaxControl.callbacks = lambda self, train: [*callbacks(self, train), *extra]
+    JaxControl.callbacks = lambda self: [*callbacks(self), *extra]
     jax_scores.finished = lambda directory, position: histories.append(position.history) or {}  # tested by itself
     try:
         fit(recipe, folder / name, model=model, machine=Machine(**{"strategy": "one", **arguments}), log=QUIET)

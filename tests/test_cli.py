@@ -449,7 +449,7 @@ def test_jax_that_is_not_there_is_a_line(monkeypatch, tiny, tmp_path, capsys):
     monkeypatch.setattr("bigkeras.runtime.on_jax", lambda: True)
     monkeypatch.setattr("bigkeras.runtime.find_spec", lambda name: None)
     status, _, err = run(capsys, "train", tiny, "--run-dir", tmp_path / "run")
-    assert status == 1 and "KERAS_BACKEND=jax: not installed: pip install jax" in err
+    assert status == 1 and "KERAS_BACKEND=jax: not installed: pip install '.[jax]'" in err
 
 
 def test_a_model_of_published_data_is_scored_on_a_folder_where_that_is_said(digits_folder, capsys, monkeypatch):

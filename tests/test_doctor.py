@@ -56,10 +56,10 @@ def test_the_backend_of_keras_json_counts_where_no_variable_is_set(tmp_path):
 @pytest.mark.parametrize(
     ("build", "missing", "environment", "words"),
     [
-        (Build(False), [], {}, ("without CUDA", "bigkeras[gpu]")),
+        (Build(False), [], {}, ("without CUDA", "pip install '.[gpu]'")),
         (CUDA, [], {"CUDA_VISIBLE_DEVICES": ""}, ('CUDA_VISIBLE_DEVICES=""', "unset")),
         (CUDA, [], {"CUDA_VISIBLE_DEVICES": "-1"}, ("hides them",)),
-        (CUDA, ["libcudnn.so.9"], {}, ("libcudnn.so.9", "bigkeras[gpu]")),
+        (CUDA, ["libcudnn.so.9"], {}, ("libcudnn.so.9", "pip install '.[gpu]'")),
         (CUDA, [], {"CUDA_VISIBLE_DEVICES": "7"}, ("CUDA_VISIBLE_DEVICES=7",)),
         (CUDA, [], {}, ("TF_CPP_MIN_LOG_LEVEL=0",)),
     ],
@@ -124,6 +124,17 @@ def test_without_a_checkout_the_metadata_tells_the_tested_versions(tmp_path, mon
     lines = ["keras<3.16,>=3.15", "tensorflow[and-cuda]<2.22; extra == 'gpu'"]
     monkeypatch.setattr(doctor.metadata, "requires", lambda name: lines)
     assert doctor.look_at_packages(tmp_path / "none.txt")["keras"]["tested"] == "<3.16,>=3.15"
+
+
+def test_tensorflow_by_another_package_is_tensorflow(monkeypatch):
+    def version(name):
+        if name != "tensorflow-tpu":
+            raise doctor.metadata.PackageNotFoundError(name)
+        return "2.20.0"
+
+    monkeypatch.setattr(doctor.metadata, "version", version)
+    found = {name: values["installed"] for name, values in doctor.look_at_packages().items()}
+    assert found.pop("tensorflow") == "2.20.0" and set(found.values()) == {None}
 
 
 @pytest.mark.parametrize(("version", "mark"), [((3, 10), "fail"), ((3, 11), "ok"), ((3, 13), "ok"), ((3, 14), "fail")])

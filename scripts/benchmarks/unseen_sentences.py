@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.comparison import cores, environment, new_file, tell
+from benchmarks.interleave import ROOT
 from bigkeras.data import DATASETS
 from bigkeras.data.pair_splits import source_key
 from bigkeras.data.source import ArraySource, DataError
@@ -22,7 +23,8 @@ from bigkeras.translation_evaluation import artifact_translator, translate_sourc
 def main(arguments: Sequence[str] | None = None) -> int:
     """Translates both kinds of a held-out split and prints their scores; gives 1 where something is not there."""
     parser = argparse.ArgumentParser(prog="scripts/benchmark unseen-sentences", description=__doc__)
-    parser.add_argument("--model", default="saved_models/translate-en-zh", help="the folder of an exported translator")
+    parser.add_argument("--model", metavar="DIR", default=str(ROOT / "saved_models" / "translate-en-zh"),
+                        help="an exported translator (default: the shipped translate-en-zh)")  # fmt: skip
     parser.add_argument("--split", default="test", choices=("test", "validation"))
     parser.add_argument("--data", metavar="DIR", help="where Tatoeba's folders lie (default: BIGKERAS_DATA)")
     parser.add_argument("--json", type=new_file, metavar="FILE", help="where to write what was measured")

