@@ -267,6 +267,8 @@ class Table:
             row = row or [""]  # of one column, an empty text
             if not any(row[len(self.header) :]):
                 row = row[: len(self.header)]  # a delimiter at the end of rows makes no column
+            if self.place < len(row) - 1:  # behind the text stands something: it is not cut off
+                row += [""] * (len(self.header) - len(row))  # Excel leaves empty cells at the ends of rows out
             name, cells = f"{self.path}, line {number}", len(row)
             told = "names" if self.named else "has"
             wrong = "" if cells == len(self.header) else f"{cells} cells where the first line {told} {len(self.header)}"

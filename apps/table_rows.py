@@ -76,7 +76,8 @@ def named_delimiter(names: str, start: str) -> str:
 
     def alike(sign: str) -> float:
         counts = collections.Counter(len(row) for row in csv.reader(lines, delimiter=sign) if row)
-        return max(counts.values(), default=0) / max(counts.total(), 1)
+        most = max((times for cells, times in counts.items() if cells > 1), default=0)
+        return most / max(counts.total(), 1)
 
     signs = [sign for sign in DELIMITERS if sign in names] or [DELIMITERS[0]]
     return max(signs, key=lambda sign: (len(signs) == 1 or alike(sign), names.count(sign)))
@@ -137,7 +138,11 @@ def has_escapes(start: str, delimiter: str) -> bool:
         widths = [len(row) for row in read if row]
         return widths.count(widths[0]) if widths else 0
 
-    return regular(kept_backslashes(start, delimiter), doublequote=False, escapechar="\\") > regular(start)
+    kept = kept_backslashes(start, delimiter)
+    escaped, doubled = regular(kept, doublequote=False, escapechar="\\"), regular(start)
+    # Where no mark stands before a delimiter both read as many; then the other way to write one tells.
+    empty = rf'(^|[\n{re.escape(delimiter)}])""(?=[\r\n{re.escape(delimiter)}]|$)'
+    return escaped > doubled or (escaped == doubled and '""' not in re.sub(empty, r"\1", start.replace('\\"', "")))
 
 
 def has_quotes(start: str) -> bool:

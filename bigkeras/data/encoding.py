@@ -57,11 +57,6 @@ def decoded_as(data: bytes, origin: str, encoding: str) -> tuple[str, str]:
     return text, encoding
 
 
-def is_clear(data: bytes) -> bool:
-    """Whether the bytes are valid UTF-8, or say by their beginning what they are."""
-    return data.startswith(tuple(mark for mark, _ in MARKS)) or _reads(data, "utf-8")
-
-
 def says_nothing(text: str) -> bool:
     """Whether a text holds only what preprocessing takes for spaces: spaces, controls and what joins signs."""
     return all(unicodedata.category(sign) in ("Zs", "Zl", "Zp", "Cc", "Cf") for sign in text)
@@ -69,6 +64,11 @@ def says_nothing(text: str) -> bool:
 
 def found_encoding(data: bytes) -> str:
     """The encoding that the bytes are most likely in; never fails."""
+    return unicode_encoding(data) or _told_from(data)
+
+
+def unicode_encoding(data: bytes) -> str | None:
+    """The encoding of bytes that are Unicode, be some of them broken; None for others, of which a language tells."""
     for mark, name in MARKS:
         if data.startswith(mark):
             return name
@@ -87,7 +87,7 @@ def found_encoding(data: bytes) -> str:
     high = len(data.translate(None, ASCII))
     if broken * 4 < high:
         return "utf-8"  # with broken bytes among them; of another encoding's half or more would be
-    return _told_from(data)
+    return None
 
 
 def _told_from(data: bytes) -> str:

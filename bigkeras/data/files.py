@@ -118,6 +118,10 @@ def part_splits(
     names = ("train", "validation", "test")
     for name, members in zip(names, stratified_split(labels[free], shares, seed), strict=True):
         parts[free[members]] = name
+    for part in sorted(given - {"train"}) if "train" in given else ():
+        lacking = np.setdiff1d(labels[parts == "train"], labels[parts == part])
+        if len(lacking):
+            told.append(f"no {class_names[lacking[0]]!r} in the {part} part")
     if keys is not None:
         first: dict[str, int] = {}
         for place in free.tolist():

@@ -107,13 +107,12 @@ def _unquoted(lines: list[str]) -> list[str]:
     """The lines without the quotation marks of Excel, if these they are; those that a cell goes on in are empty.
 
     Excel's "Text (tab delimited)" quotes the cells that hold a comma or a quotation mark, which it doubles: so all
-    such cells are quoted, and there are some.
+    such cells are quoted, and there are some. pandas and LibreOffice quote those with a quotation mark alone.
     """
-    cells = [cell for line in lines for cell in line.split("\t")]
-    marked = [cell for cell in cells if "," in cell or '"' in cell]
-    quoted = sum(EXCELS.fullmatch(cell) is not None for cell in marked)
-    # One in twenty may be half of a cell of several lines.
-    if len(marked) < FEWEST_QUOTED or quoted < 0.95 * len(marked):
+    cells = [cell for line in lines for cell in line.split("\t") if "," in cell or '"' in cell]
+    marked = [cell for cell in cells if '"' in cell]
+    doubled = [cell for cell in marked if '""' in cell[1:-1]]
+    if not (_are_quoted(cells) or (_are_quoted(marked) and len(doubled) >= 0.95 * len(marked))):
         return lines
     lines = [line.replace("\r", " ") for line in lines]
     width = Counter(line.count("\t") for line in lines).most_common(1)[0][0] + 1
@@ -131,6 +130,11 @@ def _unquoted(lines: list[str]) -> list[str]:
         found.append("\t".join(" ".join(cell.split()) for cell in row))
         found += [""] * (reader.line_num - 1)
     return found
+
+
+def _are_quoted(cells: Sequence[str]) -> bool:
+    """Whether there are some cells, and nearly all quoted whole: one in twenty may be half of one of several lines."""
+    return len(cells) >= FEWEST_QUOTED and sum(map(bool, map(EXCELS.fullmatch, cells))) >= 0.95 * len(cells)
 
 
 def _columns(

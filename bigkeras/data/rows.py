@@ -247,7 +247,11 @@ def _has_escapes(content: str, delimiter: str) -> bool:
         widths = [len(row) for row in read if row]
         return widths.count(widths[0]) if widths else 0
 
-    return regular(_kept_backslashes(sample, delimiter), doublequote=False, escapechar="\\") > regular(sample)
+    kept = _kept_backslashes(sample, delimiter)
+    escaped, doubled = regular(kept, doublequote=False, escapechar="\\"), regular(sample)
+    # Where no mark stands before a delimiter both read as many; then the other way to write one tells.
+    empty = rf'(^|[\n{re.escape(delimiter)}])""(?=[\r\n{re.escape(delimiter)}]|$)'
+    return escaped > doubled or (escaped == doubled and '""' not in re.sub(empty, r"\1", sample.replace('\\"', "")))
 
 
 def _has_quotes(content: str) -> bool:

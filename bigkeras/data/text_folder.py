@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bigkeras.data.encoding import SAMPLE, decoded, decoded_as, found_encoding, is_clear, says_nothing
+from bigkeras.data.encoding import SAMPLE, decoded, decoded_as, found_encoding, says_nothing, unicode_encoding
 from bigkeras.data.files import part_splits
 from bigkeras.data.folder import class_files, printable
 from bigkeras.data.pair_splits import source_key
@@ -62,7 +62,7 @@ def read_texts(paths: list[str], encoding: str | None) -> Iterator[tuple[str, by
     for path in paths:
         try:
             data = bytes_of(Path(path), "texts")
-            clear = encoding or is_clear(data) or found_encoding(data).startswith("utf")
+            clear = encoding or unicode_encoding(data)
             text, _ = decoded(data, path, encoding) if clear else decoded_as(data, path, other)
         except DataError as error:
             yield printable(path), b"", str(error).removeprefix(f"{path}: ")
@@ -78,7 +78,7 @@ def _common_encoding(paths: list[str]) -> str:
             data = Path(path).read_bytes()
         except OSError:
             continue
-        if not is_clear(data) and not found_encoding(data).startswith("utf"):
+        if unicode_encoding(data) is None:
             sample += data + b"\n"
         if len(sample) > SAMPLE:
             break

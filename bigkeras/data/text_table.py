@@ -5,33 +5,24 @@ import math
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from bigkeras.data.columns import found_columns, has_header
 from bigkeras.data.encoding import decoded, says_nothing
 from bigkeras.data.files import SPLIT, SPLIT_NAMES, expanded, part_splits, split_place
 from bigkeras.data.pair_splits import source_key
 from bigkeras.data.reviews import text_array
-from bigkeras.data.rows import LOOKED_AT, bytes_of, csv_rows, is_json, json_rows
+from bigkeras.data.rows import bytes_of, csv_rows, is_json, json_rows
 from bigkeras.data.source import ArraySource, DataError, Splits, all_told
 
-TEXT_NAMES = (
-    "text", "review", "sentence", "comment", "content", "body", "message",
-    "tweet", "reviewtext", "评论", "内容", "文本",
-)  # fmt: skip
-LABEL_NAMES = (
-    "label", "sentiment", "class", "category", "target", "rating", "stars",
-    "score", "overall", "polarity", "y", "标签", "类别", "情感",
-)  # fmt: skip
 NO_LABEL = ("nan", "null", "none", "n/a", "na", "<na>")
-FILLED = 0.9  # of the rows, at least, have a label
 MOST_NUMBERS = 50  # of classes that are numbers, in a column that nobody named
 # Marks of order, breaks and bytes; not what joins letters, as in Persian, or signs.
 UNSEEN = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]")
-CODE = re.compile(r"(?=\S*[\d_/@])[!-~]+")  # no words: a link, an identifier, a time, an address
 WHOLE = re.compile(r"(-?(?:0|[1-9]\d*))(?:\.0*)?")
 
 
@@ -69,13 +60,15 @@ def text_table(
                 told = "JSON lines have no delimiter, and names in each line"
                 raise DataError(f"{path}: data.{key}={value!r}: {told}: data.{key}=null")
         names, lines, rows, bad = json_rows(path, content)
-        delimiter = None
+        delimiter, ignored = None, []
     else:
         lines, rows, bad, delimiter = csv_rows(path, content, delimiter)
         names, lines, rows, again = _named(path, lines, rows, header, (text, label))
         bad += [(f"{path}:{line}", "the names of the columns, once more") for line in again]
+        told, lines, rows = _below_imports(lines, rows)
+        ignored = [(f"{path}:{line}", "a survey's header, not an answer") for line in told]
     place = None if split is None else split_place(path, names, str(split), "split")
-    columns = _columns(path, names, rows, text, label, place)
+    columns = found_columns(path, names, rows, text, label, place)
     rows = _filled(rows, names, columns, place)
     missing = {str(name).lower() for name in no_label}
     texts: list[bytes] = []
@@ -103,13 +96,16 @@ def text_table(
     parted = f", parted by {delimiter!r}" if delimiter else ""
     told = f"{path}: {len(kept):,} texts in {names[columns[0]]!r}, {len(class_names)} labels in {names[columns[1]]!r}"
     told = "; ".join(filter(None, (f"{told}{parted}, read as {found}", _alike(class_names), splits.found)))
-    return all_told(replace(splits, bad=tuple(bad), read=len(kept) + len(bad), found=told))
+    ignored += splits.ignored
+    return all_told(replace(splits, bad=tuple(bad), ignored=tuple(ignored), read=len(kept) + len(bad), found=told))
 
 
 def _filled(rows: list[list[str]], names: list[str], columns: tuple[int, int], place: int | None) -> list[list[str]]:
     """The rows with empty cells at their ends, which Excel leaves out: where text and a known label are there."""
-    known = {_tidy(row[columns[1]]) for row in rows if len(row) == len(names)}
     last = max(*columns, place or 0)
+    known = {_tidy(row[columns[1]]) for row in rows if len(row) == len(names)}
+    short = Counter(_tidy(row[columns[1]]) for row in rows if last < len(row) < len(names))
+    known.update(label for label, times in short.items() if times > 1)  # which only rows without a last cell have
 
     def filled(row: list[str]) -> list[str]:
         lacking = len(names) - len(row)
@@ -125,6 +121,18 @@ def _tidy(label: str) -> str:
     return name.encode("utf-8", "replace").decode()  # JSON may hold half a character
 
 
+def _below_imports(lines: list[int], rows: list[list[str]]) -> tuple[list[int], list[int], list[list[str]]]:
+    """The lines of Qualtrics' second and third header, and the other lines and rows.
+
+    Below the columns' names it writes their questions, and below these a row of {"ImportId": …}.
+    """
+    for place, row in enumerate(rows[:2]):
+        filled = [cell for cell in row if cell.strip()]
+        if filled and all(cell.startswith('{"ImportId"') for cell in filled):
+            return lines[: place + 1], lines[place + 1 :], rows[place + 1 :]
+    return [], lines, rows
+
+
 def _named(
     path: Path, lines: list[int], rows: list[list[str]], header: bool | None, wanted: Sequence[str | None]
 ) -> tuple[list[str], list[int], list[list[str]], list[int]]:
@@ -135,7 +143,7 @@ def _named(
     if not rows:
         raise DataError(f"{path}: no rows: the file is empty")
     if header is None:
-        header = _has_header(rows, wanted)
+        header = has_header(rows, wanted)
     if not header:
         return [str(i + 1) for i in range(len(rows[0]))], lines, rows, []
     names = [name.strip() for name in rows[0]]
@@ -150,134 +158,6 @@ def _named(
     kept = [(line, row) for line, row, same in zip(lines[1:], cut, again, strict=True) if not same]
     repeated = [line for line, same in zip(lines[1:], again, strict=True) if same]
     return names, [line for line, _ in kept], [row for _, row in kept], repeated
-
-
-def _has_header(rows: list[list[str]], wanted: Sequence[str | None]) -> bool:
-    """Whether the first row names columns: by well-known names, or by cells that no other row is like."""
-    first = [cell.strip().lower() for cell in rows[0]]
-    if any(name is not None and not name.isdigit() for name in wanted):
-        return True
-    # Where tables were put one below the other, the names come again.
-    below = [row for row in _sample(rows[1:]) if len(row) == len(first) and row != rows[0]]
-
-    alike = [row for row in rows[1:] if len(row) == len(first) and row != rows[0]]
-
-    def recurs(place: int) -> bool:  # as the label y does, or class; of many classes one is not in every sample
-        return any(row[place].strip().lower() == first[place] for row in alike)
-
-    known = [place for place, cell in enumerate(first) if cell in (*TEXT_NAMES, *LABEL_NAMES)]
-    if not below or not all(map(recurs, known)):
-        return bool(known)
-    text = _text_column(rows[0], below)
-    label = _label_column(rows[0], below, but=text)
-    if label is None or not first[text] or not first[label]:
-        return False
-    if recurs(label) or all(is_number(row[label]) for row in (rows[0], *below)):
-        return False
-    # A question of a survey is longer than most names, but among numbers its words are one.
-    return len(rows[0][text]) < 30 or (not is_number(rows[0][label]) and all(is_number(row[label]) for row in below))
-
-
-def _columns(
-    path: Path, names: list[str], rows: list[list[str]], text: str | None, label: str | None, split: int | None
-) -> tuple[int, int]:
-    """Where texts and labels stand; not where the splits do."""
-    if len(names) < 2:
-        width, times = Counter(map(len, rows[:LOOKED_AT])).most_common(1)[0]
-        if width > 1:
-            told = (
-                f"line 1 has one cell, {names[0] if names[0] != '1' else rows[0][0]!r}, and {times} rows below {width}"
-            )
-            raise DataError(f"{path}: {told}: the first line should name the columns, or be a row")
-        raise DataError(f"{path}: one column, {names[0]!r}: text and label are needed; is it another delimiter?")
-    first = _named_column(path, names, text, TEXT_NAMES, "text")
-    second = _named_column(path, names, label, LABEL_NAMES, "label")
-    looked = [row for row in _sample(rows) if len(row) == len(names)]
-    if not looked:
-        raise DataError(f"{path}: no row has the {len(names)} cells of the first line")
-    if first is None:
-        if not set(range(len(names))) - {second, split}:
-            raise DataError(f"{path}: no column is left for the texts beside {', '.join(map(repr, names))}")
-        first = _text_column(names, looked, but=(second, split))
-    if second is None:
-        second = _label_column(names, looked, but=first, nor=split)
-    if second is None:
-        told = ", ".join(map(repr, names))
-        raise DataError(f"{path}: which column holds the labels? --set data.label=NAME takes one of {told}")
-    if first == second:
-        raise DataError(f"{path}: {names[first]!r} cannot be both text and label")
-    return first, second
-
-
-def _sample(rows: list[list[str]]) -> list[list[str]]:
-    """The first rows, and as many from all over the others: a table that is sorted has one label at its beginning."""
-    if len(rows) <= 2 * LOOKED_AT:
-        return rows
-    return rows[:LOOKED_AT] + [rows[i] for i in np.linspace(LOOKED_AT, len(rows) - 1, LOOKED_AT).astype(int)]
-
-
-def _named_column(path: Path, names: list[str], asked: str | None, usual: Sequence[str], argument: str) -> int | None:
-    """The column that was asked for, or one of a usual name; None without."""
-    told = f"--set data.{argument}=NAME takes one of"
-    if asked is not None and asked not in names:
-        raise DataError(f"{path}: no column {asked!r} among {', '.join(map(repr, names))}: {told} these")
-    if asked is not None:
-        return names.index(asked)
-    lower = [name.lower() for name in names]
-    known = next((name for name in usual if name in lower), None)
-    if known is not None and lower.count(known) > 1:
-        alike = ", ".join(repr(name) for name in names if name.lower() == known)
-        raise DataError(f"{path}: two columns are called {known!r}: {told} {alike}")
-    return None if known is None else lower.index(known)
-
-
-def _text_column(names: list[str], rows: list[list[str]], but: Sequence[int | None] = ()) -> int:
-    """The column of the longest cells, not in `but`; of one whose name speaks of texts, a third as long are enough."""
-    places = [i for i in range(len(names)) if i not in but]
-    # A link or an identifier is often the longest cell, but is what is meant where no other column holds words that
-    # differ from row to row, as those of labels do not.
-    codes = {i for i in places if _most(CODE.fullmatch(row[i].strip()) for row in rows)}
-    differ = [i for i in places if 2 * len({row[i] for row in rows}) > len(rows)]
-    words = any(_most(re.search(r"\s|[^ -~]", row[i].strip()) for row in rows) for i in differ)
-    sizes = {i: sum(len(row[i]) for row in rows) for i in places if not (words and i in codes)}
-    least = max(sizes.values()) / 3  # review_id is none
-    spoken = [i for i in sizes if sizes[i] >= least and _speaks_of(names[i], TEXT_NAMES)]
-    return max(spoken or sizes, key=lambda i: sizes[i])
-
-
-def _most(found: Iterable[object]) -> bool:
-    """Whether more than half of them are true."""
-    values = [bool(one) for one in found]
-    return 2 * sum(values) > len(values)
-
-
-def _label_column(names: list[str], rows: list[list[str]], but: int, nor: int | None = None) -> int | None:
-    """The column of the fewest different cells, more than one, the shorter ones among equals; None where there is none.
-
-    Those whose name speaks of labels go before. Where only one column is left, it is that.
-    """
-    places = [i for i in range(len(names)) if i not in (but, nor)]
-    if len(places) == 1:
-        return places[0]
-    cells = {i: [cell for row in rows if (cell := row[i].strip())] for i in places}
-    fit = [i for i in places if len(set(cells[i])) > 1 and len(cells[i]) >= FILLED * len(rows)]
-    spoken = [i for i in fit if _speaks_of(names[i], LABEL_NAMES)]
-    return min(spoken or fit, key=lambda i: (len(set(cells[i])), sum(map(len, cells[i]))), default=None)
-
-
-def is_number(cell: str) -> bool:
-    try:
-        float(cell)
-        return True
-    except ValueError:
-        return False
-
-
-def _speaks_of(name: str, usual: Sequence[str]) -> bool:
-    """Whether a name like review_body, starRating or 情感标签 has one of the usual names in it."""
-    words = re.split(r"[\W_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())
-    # One letter, as in pos_y, says nothing.
-    return any(known in words if known.isascii() else known in name for known in usual if len(known) > 1)
 
 
 def _problem(

@@ -363,6 +363,22 @@ def test_a_delimiter_at_the_end_of_rows_makes_no_column(tmp_path):
     assert copy.splitlines()[1:] == ["1,good,x,1", "2,bad,,x"]
 
 
+def test_a_row_whose_last_cells_are_left_out_is_answered_where_something_follows_the_text(tmp_path):
+    found, copy = rows(tmp_path / "t.csv", "id,review,stars,remark\n1,fine,5,so\n7,good,5\n8,cut off\n")
+    assert [problem for _, _, problem in found] == ["", "", "2 cells where the first line names 4"]
+    assert copy.splitlines()[1:] == ["1,fine,5,so,x,1", "7,good,5,,x,1", "8,cut off"]
+
+
+def test_signs_in_the_name_of_a_column_do_not_part_it(tmp_path):
+    found, _ = rows(tmp_path / "t.csv", "id,rating (1|2|3),comment\n1,3,good\n2,1\n3,2\n4,3,fine\n")
+    assert [text for _, text, _ in found] == ["good", "", "", "fine"]
+
+
+def test_backslashes_that_escape_marks_are_told_where_no_row_breaks(tmp_path):
+    found, _ = rows(tmp_path / "t.csv", "id;review\n" + "".join(f'{i};"He said \\"hi\\" to me"\n' for i in range(9)))
+    assert {text for _, text, _ in found} == {'He said "hi" to me'}
+
+
 def test_backslashes_that_escape_no_mark_stay(tmp_path):
     lines = ['1,"\\"Great\\", she said"', "2,shrug \\_(so)_/", "3,ends in \\", '4,"C:\\new, old"']
     found, copy = rows(tmp_path / "t.csv", "\n".join(["id,review", *lines]) + "\n")

@@ -290,6 +290,12 @@ def test_the_quotation_marks_of_excel_are_taken_away_and_no_others(tmp_path):
     assert {"Hello, world 3.", '"Open line', "foo bar"} <= set(found) and len(found) == 44
     with pytest.raises(DataError, match="no sentence pair in it"):
         DATASETS["translation_pairs"](file=table(tmp_path / "s.tsv", [('""', '""')] * 9))
+    # pandas quotes what holds a mark, and no commas.
+    rows = [(f"Hello, world {i}.", f'"Er sagte ""ja"", {i}."' if i % 2 else f"Ja, {i}.") for i in range(40)]
+    found = DATASETS["translation_pairs"](file=table(tmp_path / "t.tsv", rows))
+    assert 'Er sagte "ja", 3.' in texts(found.train, "target") + texts(found.test, "target") + texts(
+        found.validation, "target"
+    )
     spoken = [(f'"Hello, you {i}!"', f"„Hallo, du {i}!“") for i in range(20)]
     assert '"Hello, you 3!"' in every(DATASETS["translation_pairs"](file=table(tmp_path / "q.tsv", spoken)))
 

@@ -115,14 +115,22 @@ LONG = "so much was said here and not a word more"
         ("airline_sentiment,sentiment_gold,text", "{kind},{gold},{word} {i}", "text", "airline_sentiment"),
         ("review_id,notes,kommentar,urteil", "R{i},,{word} {i},{kind}", "kommentar", "urteil"),
         ("是否匿名,评论内容,情感标签", "{half},{word} {i},{kind}", "评论内容", "情感标签"),
+        ("是否匿名,评论时间,评价,评分", "{half},2019-01-01 12:{i}:00,很好 {i},{kind}", "评价", "评分"),
+        ("Comment time,comments,verified,star", "2019年1月{i}日 晚上,so {word} {i},{half},{kind}", "comments", "star"),
+        # Half of the rows have no label yet.
+        ("id,comment_text,sentiment_label,lang", "{i},{word} {i},{some},l{half}", "comment_text", "sentiment_label"),
     ],
 )
 def test_columns_are_found_by_words_in_their_names_and_by_being_filled(header, row, text, label, tmp_path):
     # Two in `half`, three in `kind`: fewer different cells alone would be the wrong column.
-    cells = [row.format(i=i, word=LONG, kind=f"k{i % 3}", half=i % 2, gold="k1" * (i == 3)) for i in range(30)]
+    kinds = {i: f"k{i % 3}" for i in range(30)}
+    cells = [
+        row.format(i=i, word=LONG, kind=kind, half=i % 2, gold="k1" * (i == 3), some=kind * (i > 14))
+        for i, kind in kinds.items()
+    ]
     splits = table(tmp_path / "t.csv", "\n".join([header, *cells]))
     assert f" in {text!r}, 3 labels in {label!r}" in splits.found
-    assert not splits.bad
+    assert len(splits.bad) == (15 if "{some}" in row else 0)
 
 
 def test_a_table_that_is_sorted_by_its_labels_has_them_found(tmp_path):
@@ -136,6 +144,26 @@ def test_the_questions_of_a_survey_are_its_header(tmp_path):
     header = "Timestamp,What could we improve about our service?,How satisfied are you?"
     splits = table(tmp_path / "t.csv", "\n".join([header, *lines]))
     assert splits.class_names == ("1", "2", "3", "4", "5") and len(everything(splits)) == 20
+    times = [f"2023/05/12 3:{i}:15 PM GMT+2,More parking {i},{('Yes', 'No')[i % 2]}" for i in range(20)]
+    for lines in (times, [f"{i},{line.partition(',')[2]}" for i, line in enumerate(times)]):
+        splits = table(tmp_path / "t.csv", "\n".join([header, *lines]))
+        assert splits.class_names == ("No", "Yes") and everything(splits)["More parking 3"] == "No"
+
+
+def test_qualtrics_three_headers_are_one(tmp_path):
+    lines = [f"2023-05-12 03:{i}:15,True,{('More parking', 'Less noise')[i % 2]} {i},{i % 5 + 1}" for i in range(20)]
+    imports = ",".join(f'"{{""ImportId"":""QID{i}""}}"' for i in range(4))
+    header = ["StartDate,Finished,Q1,Q2", "Start Date,Finished,What could we improve?,How satisfied are you?", imports]
+    splits = table(tmp_path / "t.csv", "\n".join([*header, *lines]))
+    assert splits.class_names == ("1", "2", "3", "4", "5") and len(everything(splits)) == 20
+    assert not splits.bad and [name.rpartition(":")[2] for name, _ in splits.ignored] == ["2", "3"]
+
+
+def test_marks_behind_backslashes_are_told_where_no_row_breaks(tmp_path):
+    for cell in (r'"He said \"hi\" to me {}"', r'"\"So,\" he said {}"'):
+        lines = [f"{cell.format(i)};{('pos', 'neg')[i % 2]}" for i in range(20)]
+        found = everything(table(tmp_path / "t.csv", "\n".join(["text;label", *lines])))
+        assert cell[1:-1].replace("\\", "").format(3) in found
 
 
 def test_the_split_column_holds_no_texts(tmp_path):
@@ -331,6 +359,10 @@ def test_cells_that_excel_leaves_out_at_the_ends_of_rows_are_empty(tmp_path):
     splits = table(tmp_path / "t.csv", "\n".join(["review,stars,remark", *lines, "lonely", "no, label"]))
     assert len(everything(splits)) == 40 and splits.class_names == ("neg", "pos")
     assert [why for _, why in splits.bad] == ["1 cells where there are 3 columns", "2 cells where there are 3 columns"]
+    # Sorted by label, of which one has no remark at all.
+    lines = [*(f"so {i},pos,a remark" for i in range(20)), *(f"no {i},neg" for i in range(20))]
+    splits = table(tmp_path / "t.csv", "\n".join(["review,stars,remark", *lines]))
+    assert splits.class_names == ("neg", "pos") and not splits.bad
 
 
 def test_several_labels_of_a_row_are_no_class(tmp_path):
