@@ -21,7 +21,10 @@ def fitting_arrays(name: str, signature: Signature, inputs: Mapping[str, Any]) -
         if expected.dtype == "string":
             array = _strings(f"{name}: {key}", value)
         else:
-            array = np.asarray(value)
+            try:
+                array = np.asarray(value)
+            except ValueError:
+                raise ModelError(f"{name}: {key}: its rows have different lengths") from None
             if array.size and not np.can_cast(array.dtype, expected.dtype, "same_kind"):
                 raise ModelError(f"{name}: {key} must be {expected.dtype}, not {array.dtype}")
             cast = np.ascontiguousarray(array, dtype=expected.dtype).reshape(array.shape)
@@ -43,7 +46,10 @@ def _strings(name: str, value: Any) -> np.ndarray:
     array = np.array(value, dtype=object)
     for index, item in np.ndenumerate(array):
         if isinstance(item, str):
-            array[index] = item.encode()
+            try:
+                array[index] = item.encode("utf-8", "surrogateescape")  # a file's name may be no UTF-8
+            except UnicodeEncodeError:
+                raise ModelError(f"{name}: {item[:60]!r} holds half a character") from None
         elif not isinstance(item, bytes):
             raise ModelError(f"{name} holds bytes or str, not {type(item).__name__}")
     return array

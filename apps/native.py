@@ -32,6 +32,8 @@ def opening() -> Iterator[Callable[[], ctypes.CDLL]]:
         raise ModelError("the C runtime needs TensorFlow's native library, which is not here: use --runtime python")
     found: list[ctypes.CDLL | ModelError] = []
     thread = threading.Thread(target=lambda: found.append(_opened(path)))
+    # NumPy sets this while it is imported, and to set one while a library that opens may read another is not safe.
+    os.environ.setdefault("OPENBLAS_MAIN_FREE", "1")
     thread.start()
 
     def library() -> ctypes.CDLL:
@@ -48,10 +50,17 @@ def opening() -> Iterator[Callable[[], ctypes.CDLL]]:
 
 def _opened(path: Path) -> ctypes.CDLL | ModelError:
     """The library, its symbols looked up when they are called; ctypes itself looks them all up first (0.3 s more)."""
+    try:
+        return _open_lazily(path)
+    except Exception as error:  # a thread's would be lost
+        return ModelError(f"{path}: cannot be loaded: {error}")
+
+
+def _open_lazily(path: Path) -> ctypes.CDLL:
     own = ctypes.CDLL(None)
     own.dlopen.restype, own.dlopen.argtypes = ctypes.c_void_p, [ctypes.c_char_p, ctypes.c_int]
     own.dlerror.restype = ctypes.c_char_p
     handle = own.dlopen(os.fsencode(path), os.RTLD_LAZY | os.RTLD_LOCAL)
     if not handle:
-        return ModelError(f"{path}: cannot be loaded: {own.dlerror().decode('utf-8', 'replace')}")
+        raise OSError(own.dlerror().decode("utf-8", "replace"))
     return ctypes.CDLL(str(path), handle=handle)

@@ -142,7 +142,10 @@ def _attention(maps: keras.Model, preprocessor: PairPreprocessor, read: Any, wri
     def attention(text: tf.Tensor) -> Answer:
         sentences, source = read(text)
         target = best(steps, preprocessor, source, preprocessor.beam)[0][:, 0]
-        target = target[:, : _longest(target)]
+        # Of an empty sentence a search translates the end; of an empty batch there is a row all the same.
+        said = tf.pad(sentences != "", [[0, tf.shape(source)[0] - tf.size(sentences)]])
+        target = tf.where(said[:, tf.newaxis], target, PADDING)
+        target = target[:, : tf.maximum(1, _longest(target))]
         # The model takes the source in one of a few widths; its padding is nobody's concern.
         most = _longest(source)
         weight = alignment(maps, source, target)[:, :, :most]

@@ -153,6 +153,9 @@ def test_attention_adds_up_to_one_for_every_piece_written(loaded):
     np.testing.assert_allclose(sums[written], 1.0, atol=1e-5)
     np.testing.assert_allclose(sums[~written], 0.0)
     assert (found["source_piece"].numpy() != b"").any(0).all() and written.any(0).all()  # none that only fill
+    assert not written[TEXTS.index(b"")].any()
+    alone = loaded.signatures["attention"](text=tf.constant([b"", b"  "]))
+    assert alone["target_piece"].numpy().tolist() == [[b""], [b""]] and not alone["weight"].numpy().any()
 
 
 def test_an_empty_batch_has_no_answers(made):

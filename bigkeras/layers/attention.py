@@ -32,7 +32,7 @@ class SelfAttention(keras.layers.Layer):
 
     def build(self, input_shape) -> None:
         """Refuses a width that the heads cannot share."""
-        check_heads(input_shape[-1] // 3, self.num_heads)
+        check_heads(input_shape[-1], self.num_heads, parts=3)
         self.built = True
 
     def call(self, inputs, mask=None, training=None):
@@ -125,7 +125,7 @@ class SplitHeads(keras.layers.Layer):
 
     def build(self, input_shape) -> None:
         """Refuses a width that the heads cannot share."""
-        check_heads(input_shape[-1] // self.parts, self.num_heads)
+        check_heads(input_shape[-1], self.num_heads, self.parts)
         self.built = True
 
     def call(self, inputs):
@@ -226,10 +226,10 @@ def scatter_steps(cache, new, rows):
     return ops.reshape(flat, ops.shape(cache))
 
 
-def check_heads(width: int, num_heads: int) -> None:
-    """Raises ValueError where the heads cannot share the width evenly."""
-    if num_heads < 1 or width < 1 or width % num_heads:
-        raise ValueError(f"width={width} does not divide into num_heads={num_heads}")
+def check_heads(width: int, num_heads: int, parts: int = 1) -> None:
+    """Raises ValueError where the heads of each of `parts` cannot share the width evenly."""
+    if num_heads < 1 or width < 1 or width % (parts * num_heads):
+        raise ValueError(f"width={width / parts:g} does not divide into num_heads={num_heads}")
 
 
 def split_heads(x, parts: int, num_heads: int) -> list:

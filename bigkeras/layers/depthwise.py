@@ -13,7 +13,7 @@ class DepthwiseConv(keras.layers.DepthwiseConv2D):
 
     def call(self, inputs):
         """`(batch, height, width, channels)` → `(batch, height/strides, width/strides, channels · multiplier)`."""
-        if self.compute_dtype == "float32" or not self._plain() or not _tensorflow_on_cpu():
+        if self.compute_dtype not in ("bfloat16", "float16") or not self._plain() or not _tensorflow_on_cpu():
             return super().call(inputs)
         outputs = _depthwise(inputs, keras.ops.cast(self.kernel, inputs.dtype), self.strides, self.padding.upper())
         if self.use_bias:

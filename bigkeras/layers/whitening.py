@@ -64,7 +64,7 @@ class PatchWhitening(keras.layers.Layer):
 
 
 def _patch_covariance(images: np.ndarray, size: int) -> np.ndarray:
-    """The second moments of all patches, `(size² · channels, size² · channels)`, in float64, part by part."""
+    """The second moments of all patches, `(size² · channels, size² · channels)`, summed up in float64, part by part."""
     length = size * size * images.shape[-1]
     total, count = np.zeros((length, length)), 0
     for start in range(0, len(images), 500):

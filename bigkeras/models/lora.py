@@ -35,7 +35,9 @@ def add_lora(
     if not chosen:
         raise ValueError("every layer that it would update is frozen")
     for layer in model.layers:
-        layer.trainable = layer.trainable and (layer in chosen or layer.name in (*TRAINED, *whole))
+        if layer.trainable and layer not in chosen and layer.name not in (*TRAINED, *whole):
+            layer.trainable = False
+            layer.frozen_for_updates = True
     for layer in chosen:
         layer.enable_lora(rank)
         if layer.use_bias:
@@ -46,7 +48,7 @@ def add_lora(
 def merged(model: keras.Model) -> keras.Model:
     """The functional model with its updates added to the kernels, as one that never had any; without, `model` itself.
 
-    So what is saved, exported or trained on has the weights of its recipe's model.
+    What `add_lora` froze is free again. So what is saved, exported or trained on has the weights of its recipe's model.
     """
     if not any(getattr(layer, "lora_enabled", False) for layer in model.layers):
         return model
@@ -57,6 +59,8 @@ def merged(model: keras.Model) -> keras.Model:
     for layer, twin in zip(model.layers, plain.layers, strict=True):
         updated = getattr(layer, "lora_enabled", False)
         twin.set_weights(_updated(layer) if updated else layer.get_weights())
+        if getattr(layer, "frozen_for_updates", False):
+            twin.trainable = True
     renew_constants(plain)
     return plain
 

@@ -17,6 +17,7 @@ OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm
 TOKENIZERS = ("PreTrainedTokenizerFast", "BertTokenizerFast", "BertTokenizer")
 FILLED_UP = 128  # rows of an embedding table, of which files have a multiple though the words be fewer
 # Layers that a file may lack and that then keep their start: the pooler, and the head of a masked language model.
+LAYERS = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")
 OPTIONAL = ("features", "mlm_dense", "mlm_norm", "mlm_logits")
 
 
@@ -28,8 +29,7 @@ def bert_sizes(folder: str | Path) -> dict[str, Any]:
     """
     path = Path(folder) / CONFIG
     config = _config(path)
-    keys = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")
-    depth, width, heads, feed_forward = (config[key] for key in keys)
+    depth, width, heads, feed_forward = (config[key] for key in LAYERS)
     size = _size(path, depth, width, heads, feed_forward)
     return {"vocabulary_size": config["vocab_size"], "length": config["max_position_embeddings"], "size": size}
 
@@ -140,6 +140,9 @@ def _config(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: not a JSON object")
     if config.get("model_type", "bert") != "bert":  # the first to be published do not say it
         raise ValueError(f"{path}: model_type is {config.get('model_type')!r}, and only 'bert' is read")
+    for key in (*LAYERS, "vocab_size", "max_position_embeddings"):
+        if not isinstance(config.get(key), int):
+            raise ValueError(f"{path}: {key} is {config.get(key)!r}, not a whole number")
     wanted = {"hidden_act": ("gelu", "gelu_new"), "layer_norm_eps": (EPSILON,)}
     wanted["position_embedding_type"] = ("absolute",)
     for key, values in wanted.items():

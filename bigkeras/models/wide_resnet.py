@@ -54,9 +54,9 @@ def wide_block(x, filters: int, *, strides: int, dropout: float, name: str):
         # The projection starts from the normalised input, as in the authors' code.
         shortcut = conv(x, filters, 1, strides=strides, name=f"{name}_shortcut")
     x = conv(x, filters, 3, strides=strides, name=f"{name}_1_conv")
-    if dropout:
-        x = L.Dropout(dropout, name=f"{name}_dropout")(x)
     x = _bn_relu(x, name=f"{name}_2")
+    if dropout:  # after the normalisation, whose variance would be that of dropped values
+        x = L.Dropout(dropout, name=f"{name}_dropout")(x)
     x = conv(x, filters, 3, name=f"{name}_2_conv")
     return L.Add(name=name)([shortcut, x])
 

@@ -37,7 +37,16 @@ def test_only_the_updates_and_the_logits_train_and_a_saved_model_holds_them(tmp_
     plain = merged(model)
     np.testing.assert_allclose(plain(TOKENS), trained, atol=1e-5)
     assert [w.path for w in plain.weights] == [w.path for w in encoder().weights]
+    assert [w.path for w in plain.trainable_weights] == [w.path for w in encoder().trainable_weights]
     assert merged(plain) is plain
+
+
+def test_what_was_frozen_before_stays_frozen_in_what_is_saved():
+    model = encoder()
+    model.get_layer("embedding").trainable = False
+    add_lora(model, 2)
+    frozen = [layer.name for layer in merged(model).layers if layer.weights and not layer.trainable]
+    assert frozen == ["embedding"]
 
 
 def test_in_half_precision_the_kernels_keep_their_bits():
