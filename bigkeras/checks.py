@@ -17,7 +17,7 @@ from bigkeras.models import MODELS
 from bigkeras.optimization import OPTIMIZERS, OURS, SCHEDULES
 from bigkeras.origin import origin_folder
 from bigkeras.recipe import HELD_OUT, PLACES, Recipe, RecipeError, check, known, load
-from bigkeras.run import EARLIER_RUNS, RunError, has_learned, read_json, same_data, whole_data, write_json
+from bigkeras.run import EARLIER_RUNS, RunError, has_learned, read_json, same_data, unfinished, whole_data, write_json
 from bigkeras.search import check_auto
 from bigkeras.tasks import LOSSES, MODEL_ARGUMENTS, MONITORS, TASKS, check_augmentation
 from bigkeras.tasks.task import Task
@@ -109,6 +109,8 @@ def known_before(recipe: Recipe, found: Found) -> list[str]:
         folder = origin_folder(expanded(named)) if named else None
         if not folder or not (folder / "recipe.json").is_file():
             continue
+        if told := unfinished(folder):
+            lines.append(f"{setting}: {told}")
         earlier = load(folder)
         if not (folder / DATA_FILE).is_file():  # some shipped models have none
             if _same_unparted(earlier, recipe) and not same_data(earlier, recipe):

@@ -1,5 +1,6 @@
 """Translations that earlier runs make of the training sentences, learned beside those that people made."""
 
+import hashlib
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -83,7 +84,7 @@ def _kept(
         path = directory / f"{setting}.json"
         if not named:
             continue
-        kept = read_json(path) if path.exists() else {}
+        kept = _read(path, named)
         if has_learned(directory) and kept and not expanded(kept["run"]).exists():
             kept = {**kept, "run": named}  # it has moved, or the recipe would be another one
         if _is_of(kept, named, sides[side]) and None not in kept["translations"]:
@@ -97,9 +98,10 @@ def _kept(
         named, sentences = getattr(recipe, setting), sides[TRANSLATED[setting]]
         log.say(f"{setting}: {named} translates {len(sentences):,} training sentences")
         path = directory / f"{setting}.json"
-        kept = read_json(path) if path.exists() else {}
+        kept = _read(path, named)
         if not _is_of(kept, named, sentences):
-            kept = {"run": named, "sentences": sentences, "translations": [None] * len(sentences)}
+            kept = {"run": named, "model": _model(named), "sentences": sentences}
+            kept["translations"] = [None] * len(sentences)
         written = time.monotonic()
         for _ in _translated(translate, kept, f"{setting}={named}"):
             if time.monotonic() - written >= KEEP_SECONDS:
@@ -108,6 +110,18 @@ def _kept(
         write_json(path, kept)
         answers[setting] = kept["translations"]
     return {setting: answers[setting] for setting in TRANSLATED if setting in answers}
+
+
+def _read(path: Path, named: str) -> dict[str, Any]:
+    """What is kept in a file; nothing of it before its run has learned, if the run that is `named` has a new model."""
+    kept = read_json(path) if path.exists() else {}
+    return kept if has_learned(path.parent) or kept.get("model") == _model(named) else {}
+
+
+def _model(named: str) -> str | None:
+    """Which model an earlier run has: the hash of its file."""
+    path = expanded(named) / "best.keras"
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
 def _is_of(kept: dict[str, Any], named: str, sentences: list[str]) -> bool:

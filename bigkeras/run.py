@@ -234,7 +234,9 @@ def write_bytes(path: Path, data: bytes) -> None:
 def write_json(path: Path, values: Any) -> None:
     """Writes JSON, beside and renamed; lists of numbers on one line each."""
     text = json.dumps(values, indent=2, ensure_ascii=False)
-    text = re.sub(r"\[[-+.\deE,\s]+\]", lambda numbers: " ".join(numbers[0].split()), text)
+    # Strings pass by as they are: one may hold what looks like a list.
+    parts = re.compile(r'"(?:[^"\\]|\\.)*"|\[[-+.\deE,\s]+\]')
+    text = parts.sub(lambda part: part[0] if part[0].startswith('"') else " ".join(part[0].split()), text)
     write_text(path, text + "\n")
 
 

@@ -12,8 +12,8 @@ import tensorflow as tf
 from bigkeras.data.files import expanded
 from bigkeras.data.fingerprint import fingerprint
 from bigkeras.data.source import ArraySource, Splits, joined
-from bigkeras.predictions import Predict, predict_source, run_predictor
-from bigkeras.recipe import Recipe, RecipeError
+from bigkeras.predictions import Predict, predict_source, run_predictor, scored_at_once
+from bigkeras.recipe import Recipe, RecipeError, load
 from bigkeras.run import RunError, check_run, has_learned, read_json, read_labels, write_json
 from bigkeras.tasks import load_task
 from bigkeras.tasks.task import Task
@@ -70,7 +70,8 @@ def _answers(recipe: Recipe, class_names: Sequence[str], unlabelled: ArraySource
     if tuple(task.class_names) != tuple(class_names):
         raise RecipeError(f"{told}: its classes are {', '.join(task.class_names)}, not {', '.join(class_names)}")
     predict = (_on_jax if keras.backend.backend() == "jax" else run_predictor)(directory / "best.keras", task)
-    answers = predict_source(predict, unlabelled, task, worst=0).probabilities
+    batch = scored_at_once(load(directory))
+    answers = predict_source(predict, unlabelled, task, worst=0, batch=batch).probabilities
     sure = np.flatnonzero(answers.max(1) >= recipe.teacher_sure)
     if not len(sure):
         raise RecipeError(

@@ -171,6 +171,10 @@ def test_a_run_that_starts_from_one_that_knows_its_held_out_examples_says_so(ear
     (directory / "recipe.json").write_text(RECIPE.override(learn_validation=True).to_json())
     (line,) = known_before(recipe, found)
     assert "the validation split" in line
+    (directory / "log.csv").write_text("epoch,loss\n1,2.0\n")
+    stopped, _ = known_before(recipe, found)
+    assert stopped.startswith(f"start_from: {directory}: not complete: 1 of {RECIPE.epochs} epochs")
+    (directory / "log.csv").unlink()
     # A shipped model may not say what it has learned.
     (directory / "data.json").unlink()
     assert known_before(recipe, found) == []

@@ -103,6 +103,23 @@ def test_they_are_what_the_run_says_and_made_once(recipe, run, tmp_path, monkeyp
         diversified(asked, splits, tmp_path, alone, QUIET)
 
 
+def test_what_an_earlier_model_of_that_run_translated_is_made_anew(recipe, run, tmp_path, monkeypatch):
+    earlier = shutil.copytree(run, tmp_path / "earlier")
+    splits, asked = load_splits(recipe), recipe.override(teacher=str(earlier))
+
+    def learned(answer):
+        says(monkeypatch, lambda texts: [answer] * len(texts))
+        return sides(diversified(asked, splits, tmp_path / "run", alone, QUIET).train)[1][-1]
+
+    (tmp_path / "run").mkdir()
+    assert learned("drei eins") == learned("zwei eins") == "drei eins"
+    (earlier / "best.keras").write_bytes(b"of a later epoch")
+    assert learned("zwei eins") == "zwei eins"
+    (tmp_path / "run" / "best.keras").touch()
+    (earlier / "best.keras").write_bytes(b"of a later one")
+    assert learned("sechs") == "zwei eins"
+
+
 def test_what_was_translated_before_a_stop_is_not_translated_again(recipe, run, tmp_path, monkeypatch):
     monkeypatch.setattr("bigkeras.diversification.AT_ONCE", 64)
     monkeypatch.setattr("bigkeras.diversification.KEEP_SECONDS", 0)

@@ -480,6 +480,13 @@ def test_an_earlier_run_is_the_same_however_its_folder_is_named(whole, tmp_path,
         pass
 
 
+def test_json_is_written_with_lists_of_numbers_in_a_line_and_strings_as_they_are(tmp_path):
+    values = {"class [1  2]": [[1, 2.5e-7], [-3, 4]], 'a "mark" [3,\n4]': "[5   6]", "back\\": []}
+    write_json(tmp_path / "x.json", values)
+    assert read_json(tmp_path / "x.json") == values
+    assert "[ 1, 2.5e-07 ]" in (tmp_path / "x.json").read_text()
+
+
 def test_a_run_goes_on_where_what_it_learns_from_has_moved(whole, tmp_path):
     first, second = tmp_path / "first" / "run", tmp_path / "second" / "run"
     shutil.copytree(whole, first)

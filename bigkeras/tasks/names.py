@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-# Signs of scripts without spaces, between which a name may stand, are no words: Thai, Kana, Han.
-WORD = re.compile(r"[^\W\d_\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff]+|[0-9]+")
+# Signs of scripts without spaces, between which a name may stand, are no words: Thai, Lao, Burmese, Khmer, Kana, Han.
+WORD = re.compile(r"[^\W\d_\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]+|[0-9]+")
 SHORTEST = {"name": 3, "number": 2}  # letters, digits
 # A name stands so many times as often with its capital as without: some writers are careless.
 SURE = 20

@@ -66,9 +66,11 @@ def test_words_that_also_stand_without_a_capital_and_names_that_bend_stay():
 
 
 def test_names_between_signs_without_spaces_are_found():
-    (_, *others) = varied([("I know Tom.", "我认识Tom先生。"), ("I know Anna.", "我认识Anna。")])[0]
-    assert len(set(others)) > 1
-    assert all(source[7:-1] == target[3:-3] for source, target in others)
+    for before, behind in (("我认识", "先生"), ("ຂ້ອຍຮູ້ຈັກ", "ແລ້ວ"), ("ကျွန်တော်", "ကို")):
+        pairs = [(f"I know {name}.", f"{before}{name}{behind}。") for name in ("Tom", "Anna")]
+        (_, *others) = varied(pairs)[0]
+        assert len(set(others)) > 1
+        assert all(f"{before}{source[7:-1]}{behind}。" == target for source, target in others)
 
 
 def test_a_share_of_them_changes_and_none_where_there_is_no_room():
