@@ -10,11 +10,8 @@ import os
 import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from apps.feeds import fitting_arrays
 from apps.pruning import pruned
 from apps.remarks import FirstRuns
 from apps.signatures import (
@@ -27,6 +24,9 @@ from apps.signatures import (
     readable,
     signature_named,
 )
+
+if TYPE_CHECKING:
+    import numpy as np
 
 STRING_BYTES = 24  # sizeof(TF_TString)
 
@@ -68,8 +68,10 @@ class CModel:
         # At exit the system takes everything back, and faster.
         self.close.atexit = False
 
-    def run(self, signature: str, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    def run(self, signature: str, inputs: Mapping[str, Any]) -> "dict[str, np.ndarray]":
         """The outputs of a signature by name; see `load`. May be called from several threads."""
+        from apps.feeds import fitting_arrays  # and with it NumPy, which is not waited for until now
+
         c, chosen = self._c, signature_named(self.signatures, signature)
         if not self.close.alive:
             raise ModelError("the model is closed")
@@ -176,7 +178,7 @@ def _close(c: ctypes.CDLL, session: int, graph: int) -> None:
     c.TF_DeleteStatus(status)
 
 
-def _to_tensor(c: ctypes.CDLL, array: np.ndarray, dtype: str) -> int:
+def _to_tensor(c: ctypes.CDLL, array: "np.ndarray", dtype: str) -> int:
     """A TF_Tensor with a copy of the array; `_delete_input` gives it back."""
     strings = array.ravel().tolist() if dtype == "string" else []
     size = len(strings) * STRING_BYTES if dtype == "string" else array.nbytes
@@ -199,8 +201,10 @@ def _delete_input(c: ctypes.CDLL, tensor: int) -> None:
     c.TF_DeleteTensor(tensor)
 
 
-def _from_tensor(c: ctypes.CDLL, tensor: int) -> np.ndarray:
+def _from_tensor(c: ctypes.CDLL, tensor: int) -> "np.ndarray":
     """A copy of a TF_Tensor's values; strings as an object array of bytes."""
+    import numpy as np
+
     dtype = DTYPES.get(c.TF_TensorType(tensor))
     shape = tuple(c.TF_Dim(tensor, axis) for axis in range(c.TF_NumDims(tensor)))
     if dtype is None:
@@ -221,6 +225,9 @@ def _session_config(threads: int | None, optimise: bool) -> bytes:
     config = b"\x32\x02\x20\x01"  # gpu_options.allow_growth, for an app shall not take a whole GPU
     if not optimise:
         config += b"\x52\x05\x52\x03\x98\x01\x01"  # graph_options.rewrite_options.disable_meta_optimizer
+        # experimental: optimize_for_static_graph, disable_output_partition_graphs and disable_functional_ops_lowering:
+        # no copies of the graph, and loops stay functions, a sixth of the time of a translator's first run.
+        config += b"\x82\x01\x07\x60\x01\x70\x01\xa8\x01\x01"
     if not threads:
         return config
     # intra_op_parallelism_threads, inter_op_parallelism_threads: below 0 each caller's thread runs its own operations

@@ -24,20 +24,29 @@ def library_path() -> Path | None:
 def opening() -> Iterator[Callable[[], ctypes.CDLL]]:
     """Opens the library in a thread; what it gives waits for it and returns it, or raises ModelError.
 
-    It takes a quarter of a second, mostly the linker's, in which NumPy can be imported and a graph be cut. The context
-    does not end before the thread, for what the library says meanwhile belongs to it.
+    It takes a quarter of a second, mostly the linker's, in which a graph can be cut. The thread then imports NumPy, for
+    the first arrays: while a library opens, the linker lets no other one be opened. The context does not end before the
+    thread, for what the library says meanwhile belongs to it.
     """
     path = library_path()
     if path is None:
         raise ModelError("the C runtime needs TensorFlow's native library, which is not here: use --runtime python")
     found: list[ctypes.CDLL | ModelError] = []
-    thread = threading.Thread(target=lambda: found.append(_opened(path)))
-    # NumPy sets this while it is imported, and to set one while a library that opens may read another is not safe.
+    opened = threading.Event()
+
+    def work() -> None:
+        found.append(_opened(path))
+        opened.set()
+        with contextlib.suppress(ImportError):  # who needs it says so
+            import numpy  # noqa: F401
+
+    thread = threading.Thread(target=work)
+    # NumPy sets this while it is imported, and to set one while TensorFlow may read another is not safe.
     os.environ.setdefault("OPENBLAS_MAIN_FREE", "1")
     thread.start()
 
     def library() -> ctypes.CDLL:
-        thread.join()
+        opened.wait()
         if isinstance(found[0], ModelError):
             raise found[0]
         return found[0]

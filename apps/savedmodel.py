@@ -69,7 +69,7 @@ def load(
             # oneDNN's pass over the graph is a sixth of the time to a first answer. Read when the library opens.
             os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
         with opening() as library:
-            from apps.c_api import CModel  # and with it NumPy, while the library opens
+            from apps.c_api import CModel
 
             return CModel(directory, library, op_libraries, threads, optimise, only)
 
