@@ -261,14 +261,18 @@ class Table:
             raise ReviewError(f"--encoding {encoding}: no such encoding; utf-8, utf-16 and gb18030 are some") from None
 
     def __iter__(self) -> Iterator[Review]:
+        cut = False
         for number, row, unclosed in self.rows:
             if not row and len(self.header) > 1:
                 continue
             row = row or [""]  # of one column, an empty text
             if not any(row[len(self.header) :]):
                 row = row[: len(self.header)]  # a delimiter at the end of rows makes no column
-            if self.place < len(row) - 1:  # behind the text stands something: it is not cut off
-                row += [""] * (len(self.header) - len(row))  # Excel leaves empty cells at the ends of rows out
+            # Excel leaves empty cells at the ends of rows out. But a text that nothing follows may be cut off, and what
+            # comes then is the rest of it.
+            if self.place < len(row) - 1 and not cut:
+                row += [""] * (len(self.header) - len(row))
+            cut = len(row) <= self.place + 1 < len(self.header)
             name, cells = f"{self.path}, line {number}", len(row)
             told = "names" if self.named else "has"
             wrong = "" if cells == len(self.header) else f"{cells} cells where the first line {told} {len(self.header)}"

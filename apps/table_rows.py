@@ -141,8 +141,10 @@ def has_escapes(start: str, delimiter: str) -> bool:
     kept = kept_backslashes(start, delimiter)
     escaped, doubled = regular(kept, doublequote=False, escapechar="\\"), regular(start)
     # Where no mark stands before a delimiter both read as many; then the other way to write one tells.
-    empty = rf'(^|[\n{re.escape(delimiter)}])""(?=[\r\n{re.escape(delimiter)}]|$)'
-    return escaped > doubled or (escaped == doubled and '""' not in re.sub(empty, r"\1", start.replace('\\"', "")))
+    end = rf"[\r\n{re.escape(delimiter)}]|$"
+    bare = re.sub(rf'\\"(?!"(?!{end}))', "", start)  # but of \"" the first half of a doubled mark stays
+    bare = re.sub(rf'(^|[\n{re.escape(delimiter)}])""(?={end})', r"\1", bare)  # an empty cell
+    return escaped > doubled or (escaped == doubled and '""' not in bare)
 
 
 def has_quotes(start: str) -> bool:

@@ -26,6 +26,7 @@ from bigkeras.run import RunError, readable, saved_version
 from bigkeras.serving import Inputs, explanation, image_inputs, text_inputs
 from bigkeras.tasks.pairs import PairPreprocessor
 from bigkeras.tasks.text import TextPreprocessor
+from bigkeras.transfer import artifact_model
 from bigkeras.warmup import SENTENCE, gray_image, write_requests
 
 TOLERANCE = 1e-4  # of a probability
@@ -49,32 +50,37 @@ def export(run_dir: str | Path, directory: str | Path, examples: Sequence[bytes]
     """Writes the artifact of a run directory to `directory`, which must not exist or be empty; gives the report.
 
     `examples` are encoded images or texts for the parity gate; None takes those that the trainer left in
-    `<run>/examples/`. Raises ExportError.
+    `<run>/examples/`. With them an exported model is written anew, too, by its recipe and its own weights: its graph is
+    then what this version makes, and its card stays. Raises ExportError.
     """
     import bigkeras.models  # noqa: F401  registers the layers and initializers of the run's .keras file
     from bigkeras.tasks import load_preprocessor
 
     run_dir, directory = Path(run_dir), Path(directory)
     new_place(directory)  # said before the work
-    if (run_dir / "recipe.json").is_file() and not any(run_dir.glob("*.keras")):
-        told = "an exported model: the directory of the run that made it is needed"
-        if saved_version(run_dir) is None:
+    exported = saved_version(run_dir) is not None
+    anew = exported and examples is not None
+    if (run_dir / "recipe.json").is_file() and not any(run_dir.glob("*.keras")) and not anew:
+        told = "an exported model: the directory of the run that made it is needed, or, from Python, examples"
+        if not exported:
             whole = (run_dir / "metrics.json").is_file()
             told = "its best.keras is gone" if whole else f"no model yet: bigkeras train {run_dir} goes on with it"
         raise ExportError(f"{run_dir}: {told}")
-    texts: dict[str, str] = {n: _text(run_dir / n) for n in ("recipe.json", "labels.txt", "preprocessor.json")}
+    texts: dict[str, str] = {n: _text(run_dir / n) for n in ("recipe.json", "preprocessor.json")}
+    translates = _values(run_dir / "preprocessor.json", texts["preprocessor.json"]).get("kind") == "pairs"
+    texts["labels.txt"] = "" if translates else _text(run_dir / "labels.txt")
     texts |= {name: _text(run_dir / name) for name in ("metrics.json", DATA_FILE) if (run_dir / name).is_file()}
     labels = texts["labels.txt"].removesuffix("\n").split("\n")
-    model = _load_model(run_dir)
+    model = artifact_model(run_dir) if anew else _load_model(run_dir)
     preprocessor = load_preprocessor(run_dir)
     if _values(run_dir / "preprocessor.json", texts["preprocessor.json"]).get("kind") == "masked_text":
         raise ExportError(
             f"{run_dir}: a masked language model answers nothing by itself: train a classifier from it, with "
             f"--set start_from={run_dir}, and export that"
         )
+    texts["README.md"] = _text(run_dir / "README.md") if anew else _card(directory, run_dir, texts, model, preprocessor)
     if isinstance(preprocessor, PairPreprocessor):
         return _export_pairs(run_dir, directory, model, preprocessor, texts, examples)
-    texts["README.md"] = _card(directory, run_dir, texts, model, preprocessor)
     if examples is None:
         ending = "txt" if isinstance(preprocessor, TextPreprocessor) else "png"
         examples = [path.read_bytes() for path in sorted(run_dir.glob(f"examples/*.{ending}"))[:MOST_EXAMPLES]]
@@ -93,7 +99,6 @@ def _export_pairs(
 ) -> dict[str, Any]:
     from bigkeras.translation_artifact import export_translator
 
-    texts["README.md"] = _card(directory, run_dir, texts, model, preprocessor)
     del texts["labels.txt"], texts["preprocessor.json"]
     if examples is None:
         sentences = _text(run_dir / "examples" / "sentences.txt").removesuffix("\n").split("\n")

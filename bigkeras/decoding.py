@@ -104,6 +104,7 @@ def beam_search(
         )
     if coverage_penalty < 0 or (coverage_penalty and not stepper.covers):
         raise ValueError(f"coverage_penalty={coverage_penalty}: 0 or, by a stepper that covers, above 0")
+    stepper = stepper.ready()
     ends, width = _bounds(stepper, source, most)
     batch = tf.shape(source)[0]
     memory, state = stepper.start(source, beams=beams, steps=steps_at_first(stepper, width))
@@ -191,6 +192,7 @@ def _best_of(ended: dict, ending: dict) -> dict:
 
 def _walk(stepper: Any, source, choose: Callable, *, count: int, most: int) -> tuple[tf.Tensor, tf.Tensor]:
     """`count` sentences for each source, each on its own: `choose` gives a place in the logits of END and words."""
+    stepper = stepper.ready()
     ends, width = _bounds(stepper, source, most)
     batch = tf.shape(source)[0]
     memory, state = stepper.start(source, beams=count, steps=steps_at_first(stepper, width))

@@ -35,6 +35,9 @@ class Table:
 
     longest, compiled, covers = None, False, False
 
+    def ready(self):
+        return self
+
     def start(self, source, *, beams, steps):
         return [], tf.repeat(tf.reduce_sum(source, axis=1, keepdims=True), beams, axis=1)
 

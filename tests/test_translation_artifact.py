@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import sys
 
 import keras
@@ -15,10 +16,12 @@ from apps.native import library_path
 from apps.sentences import joined
 from apps.signatures import ModelError, Signature, Tensor
 from bigkeras import translation_artifact
+from bigkeras.artifact import export
 from bigkeras.data.cleaning import Pair
 from bigkeras.data.pair_splits import pair_splits
 from bigkeras.models import MODELS
 from bigkeras.parity import ExportError, session_loader
+from bigkeras.recipe import Choice, Recipe
 from bigkeras.tasks import TASKS
 from bigkeras.translation_artifact import export_translator
 from bigkeras.translator import Translator
@@ -58,6 +61,24 @@ def test_the_export_compared_both_loaders_with_the_keras_model(made):
     for place in (directory, directory / "1" / "assets.extra"):  # who copies 1/ alone has it, too
         assert json.loads((place / "preprocessor.json").read_text())["languages"] == ["en", "de"]
     assert made[1].coverage_penalty == 0.1
+
+
+def test_an_exported_model_is_written_anew_with_its_own_weights_and_card(made, tmp_path):
+    _, _, directory, _ = made
+    older = shutil.copytree(directory, tmp_path / "older")
+    sizes = {"depth": 1, "width": 16, "num_heads": 2, "feed_forward": 32, "dropout": 0.0}
+    recipe = Recipe(
+        name="toy", data=Choice("translation_pairs"), task=Choice("translation"),
+        model=Choice("transformer_translator", sizes), monitor="val_bleu",
+    )  # fmt: skip
+    recipe.save(older / "recipe.json")
+    (older / "README.md").write_text("# toy\n")
+    with pytest.raises(ExportError, match=r"an exported model: .*, or, from Python, examples"):
+        export(older, tmp_path / "anew")
+    report = export(older, tmp_path / "anew", examples=[b"the red cat", b"one dog"])
+    assert min(report["agreement"].values()) == 1 and (tmp_path / "anew" / "README.md").read_text() == "# toy\n"
+    data = "1/variables/variables.data-00000-of-00001"
+    assert (tmp_path / "anew" / data).read_bytes() == (older / data).read_bytes()
 
 
 def test_the_artifact_translates_as_the_keras_model_and_an_empty_text_stays_empty(made, loaded):

@@ -16,13 +16,19 @@ TEXT_NAMES = (
 )  # fmt: skip
 LABEL_NAMES = (
     "label", "sentiment", "class", "category", "target", "rating", "stars",
-    "score", "overall", "polarity", "y", "star", "标签", "类别", "情感", "评分", "星级", "打分",
+    "score", "overall", "polarity", "y", "标签", "类别", "情感",
 )  # fmt: skip
-# In longer names, too; alone they may count reviews, or rate what was said.
-TEXT_WORDS = (*TEXT_NAMES, "reviews", "comments", "feedback", "评价", "评语", "正文")
-FILLED, PARTLY = 0.9, 0.1  # of the rows, at least, have a label; where the column's name speaks of labels
+# These say less: they may count reviews, hold verdicts, or rate something else than the text.
+TEXT_WORDS = ("reviews", "comments", "feedback", "评价", "评语", "正文")
+LABEL_WORDS = ("star", "评分", "星级", "打分")
+FILLED, PARTLY = 0.9, 0.5  # of the rows, at least, have a label; where the column's name speaks of labels
 MOST_KINDS = 20  # of labels that tell whether the first row names columns
 CODE = re.compile(r"(?=\S*[\d_/@])[!-~]+")  # no words: a link, an identifier, a time, an address
+TIME = re.compile(  # with its spaces: 5/12/2023 3:14 PM GMT+2, Mon Apr 06 22:19:45 PDT 2009, 2019年1月1日 上午10点
+    r"(?=.*\d\D+\d)(?:\d+|[-/.,:+\s年月日号时点分秒]|上午|下午|早上|晚上|中午|凌晨|(?:星期|周)[一二三四五六日天]"
+    r"|AM|PM|[ap]\.?m\.?|Uhr|UTC|Z|[A-Z]{1,3}T|(?i:jan|feb|mar|mär|apr|may|mai|jun|jul|aug|sep|oct|okt|nov|dec|dez"
+    r"|mon|tue|wed|thu|fri|sat|sun)[a-zé]*)+"
+)
 
 
 def has_header(rows: list[list[str]], wanted: Sequence[str | None]) -> bool:
@@ -122,14 +128,14 @@ def _text_column(names: list[str], rows: list[list[str]], but: Sequence[int | No
     words = any(_most(re.search(r"\s|[^ -~]", row[i].strip()) for row in rows) for i in differ if i not in codes)
     sizes = {i: sum(len(row[i]) for row in rows) for i in places if not (words and i in codes)}
     least = max(sizes.values()) / 3  # review_id is none
-    spoken = [i for i in sizes if sizes[i] >= least and _speaks_of(names[i], TEXT_WORDS)]
+    named = (i for i in sizes if _speaks_of(names[i], TEXT_NAMES) or (i in differ and _speaks_of(names[i], TEXT_WORDS)))
+    spoken = [i for i in named if sizes[i] >= least]
     return max(spoken or sizes, key=lambda i: sizes[i])
 
 
 def _is_code(cell: str) -> bool:
     """Whether a cell holds no words: a link, an identifier, a date or a time with its spaces."""
-    letters, digits = sum(map(str.isalpha, cell)), sum(map(str.isdecimal, cell))
-    return CODE.fullmatch(cell) is not None or digits > letters
+    return CODE.fullmatch(cell) is not None or TIME.fullmatch(cell) is not None
 
 
 def _most(found: Iterable[object]) -> bool:
@@ -150,7 +156,10 @@ def _label_column(names: list[str], rows: list[list[str]], but: int, nor: int | 
     cells = {i: [cell for row in rows if (cell := row[i].strip())] for i in places}
     several = [i for i in places if len(set(cells[i])) > 1]
     fit = [i for i in several if len(cells[i]) >= FILLED * len(rows)]
-    spoken = [i for i in several if len(cells[i]) >= PARTLY * len(rows) and _speaks_of(names[i], LABEL_NAMES)]
+    spoken = [
+        i for i in several
+        if len(cells[i]) >= PARTLY * len(rows) and _speaks_of(names[i], (*LABEL_NAMES, *LABEL_WORDS))
+    ]  # fmt: skip
     filled = [i for i in spoken if i in fit]
     return min(filled or spoken or fit, key=lambda i: (len(set(cells[i])), sum(map(len, cells[i]))), default=None)
 

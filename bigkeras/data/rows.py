@@ -250,8 +250,10 @@ def _has_escapes(content: str, delimiter: str) -> bool:
     kept = _kept_backslashes(sample, delimiter)
     escaped, doubled = regular(kept, doublequote=False, escapechar="\\"), regular(sample)
     # Where no mark stands before a delimiter both read as many; then the other way to write one tells.
-    empty = rf'(^|[\n{re.escape(delimiter)}])""(?=[\r\n{re.escape(delimiter)}]|$)'
-    return escaped > doubled or (escaped == doubled and '""' not in re.sub(empty, r"\1", sample.replace('\\"', "")))
+    end = rf"[\r\n{re.escape(delimiter)}]|$"
+    bare = re.sub(rf'\\"(?!"(?!{end}))', "", sample)  # but of \"" the first half of a doubled mark stays
+    bare = re.sub(rf'(^|[\n{re.escape(delimiter)}])""(?={end})', r"\1", bare)  # an empty cell
+    return escaped > doubled or (escaped == doubled and '""' not in bare)
 
 
 def _has_quotes(content: str) -> bool:

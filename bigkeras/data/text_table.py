@@ -63,10 +63,12 @@ def text_table(
         delimiter, ignored = None, []
     else:
         lines, rows, bad, delimiter = csv_rows(path, content, delimiter)
+        more = _imports(rows)
+        ignored = [(f"{path}:{line}", "a survey's header, not an answer") for line in lines[1 : 1 + more]]
+        if more:
+            lines, rows, header = [lines[0], *lines[1 + more :]], [rows[0], *rows[1 + more :]], header is not False
         names, lines, rows, again = _named(path, lines, rows, header, (text, label))
         bad += [(f"{path}:{line}", "the names of the columns, once more") for line in again]
-        told, lines, rows = _below_imports(lines, rows)
-        ignored = [(f"{path}:{line}", "a survey's header, not an answer") for line in told]
     place = None if split is None else split_place(path, names, str(split), "split")
     columns = found_columns(path, names, rows, text, label, place)
     rows = _filled(rows, names, columns, place)
@@ -105,7 +107,8 @@ def _filled(rows: list[list[str]], names: list[str], columns: tuple[int, int], p
     last = max(*columns, place or 0)
     known = {_tidy(row[columns[1]]) for row in rows if len(row) == len(names)}
     short = Counter(_tidy(row[columns[1]]) for row in rows if last < len(row) < len(names))
-    known.update(label for label, times in short.items() if times > 1)  # which only rows without a last cell have
+    # Only rows without a last cell may have a label; a few are halves of broken rows.
+    known.update(label for label, times in short.items() if times > max(1, 0.01 * len(rows)))
 
     def filled(row: list[str]) -> list[str]:
         lacking = len(names) - len(row)
@@ -121,16 +124,13 @@ def _tidy(label: str) -> str:
     return name.encode("utf-8", "replace").decode()  # JSON may hold half a character
 
 
-def _below_imports(lines: list[int], rows: list[list[str]]) -> tuple[list[int], list[int], list[list[str]]]:
-    """The lines of Qualtrics' second and third header, and the other lines and rows.
-
-    Below the columns' names it writes their questions, and below these a row of {"ImportId": …}.
-    """
-    for place, row in enumerate(rows[:2]):
+def _imports(rows: list[list[str]]) -> int:
+    """How many headers Qualtrics has below the names of columns: their questions, and a row of {"ImportId": …}."""
+    for place, row in enumerate(rows[1:3], 1):
         filled = [cell for cell in row if cell.strip()]
         if filled and all(cell.startswith('{"ImportId"') for cell in filled):
-            return lines[: place + 1], lines[place + 1 :], rows[place + 1 :]
-    return [], lines, rows
+            return place
+    return 0
 
 
 def _named(

@@ -77,10 +77,13 @@ class RowsAtOnce(keras.layers.Layer):
         super().__init__(**kwargs)
         self.layer = layer
 
-    def call(self, inputs, **kwargs):
-        """Gives what the layer gives for each row, `(batch, beams, any)`; further arguments are the layer's."""
+    def call(self, inputs, kernel=None, **kwargs):
+        """Gives what the layer gives for each row, `(batch, beams, any)`; further arguments are the layer's.
+
+        With a `kernel` it is the rows' product with that: embeddings that were turned over before.
+        """
         rows = ops.reshape(inputs, (-1, inputs.shape[-1]))
-        outputs = _tied_logits(rows, self.layer) if _is_tied(self.layer, kwargs) else self.layer(rows, **kwargs)
+        outputs = self.layer(rows, **kwargs) if kernel is None else ops.matmul(rows, kernel)
         return ops.reshape(outputs, (-1, ops.shape(inputs)[1], outputs.shape[-1]))
 
     def get_config(self) -> dict:
@@ -91,30 +94,6 @@ class RowsAtOnce(keras.layers.Layer):
     def from_config(cls, config: dict) -> "RowsAtOnce":
         """The layer, over a new one."""
         return cls(**{**config, "layer": keras.saving.deserialize_keras_object(config["layer"])})
-
-
-def _is_tied(layer: keras.layers.Layer, arguments: dict) -> bool:
-    """Whether TensorFlow is to turn vectors into logits by a table of embeddings, with nothing else to it."""
-    return (
-        keras.backend.backend() == "tensorflow"
-        and isinstance(layer, keras.layers.ReversibleEmbedding)
-        and bool(arguments.get("reverse"))
-        and layer.tie_weights
-        and layer.quantization_mode is None
-        and layer.reverse_dtype is None
-        and layer.logit_soft_cap is None
-    )
-
-
-def _tied_logits(rows, layer: keras.layers.ReversibleEmbedding):
-    """What the layer gives for `rows` with `reverse=True`.
-
-    The layer transposes its table, and so does a graph at each step of a search, unless something optimises it: the
-    first translations spent more than half of their time so.
-    """
-    import tensorflow as tf
-
-    return tf.matmul(rows, ops.convert_to_tensor(layer.embeddings), transpose_b=True)
 
 
 def _tensorflow_on_cpu() -> bool:

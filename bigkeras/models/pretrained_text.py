@@ -16,8 +16,8 @@ OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm
 # And names under which BERT's tokenizer is published.
 TOKENIZERS = ("PreTrainedTokenizerFast", "BertTokenizerFast", "BertTokenizer")
 FILLED_UP = 128  # rows of an embedding table, of which files have a multiple though the words be fewer
-# Layers that a file may lack and that then keep their start: the pooler, and the head of a masked language model.
 LAYERS = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")
+# Layers that a file may lack and that then keep their start: the pooler, and the head of a masked language model.
 OPTIONAL = ("features", "mlm_dense", "mlm_norm", "mlm_logits")
 
 

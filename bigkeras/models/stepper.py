@@ -1,6 +1,6 @@
 """A translation model taken apart for decoding: the source is read once, then the target is written step by step."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -32,6 +32,8 @@ class Stepper:
     mask, carried over from parent to child, tells each beam which of them are its own past. So no keys are moved, and
     the memory is not repeated. `covers`: whether the state holds `coverage`, float32 `(batch, beams, source length)`:
     how much each beam has looked at each piece of the source so far, the mean of all heads and layers; 1 at padding.
+    `tied`: the embeddings that make the logits, if those are theirs; `turned`: their table for a product, while it is
+    at hand.
     """
 
     encoder: keras.Model
@@ -41,8 +43,19 @@ class Stepper:
     longest: int | None
     compiled: bool = False
     covers: bool = False
+    tied: keras.layers.Layer | None = None
+    turned: Any = None
     # What is larger in a `grown` state: its third axis.
     growing = ("seen", "written")
+
+    def ready(self) -> "Stepper":
+        """This one with `turned` made, for the steps of one search.
+
+        A graph that nothing optimises would turn the table over at every step, which took more than half of its time.
+        """
+        if self.tied is None:
+            return self
+        return replace(self, turned=ops.cast(ops.transpose(self.tied.embeddings), self.tied.compute_dtype))
 
     def start(self, source, *, beams: int, steps) -> tuple[Any, State]:
         """Reads the source `(batch, length)` and gives (memory, state) for `beams` and at most `steps`."""
@@ -85,7 +98,8 @@ class Stepper:
         own = ops.arange(slots)[None, :] == ops.arange(beams)[:, None] + index * beams
         seen = ops.logical_or(state["seen"], own[None])
         places = ops.broadcast_to(index, (beams,))
-        inputs = [tokens, *memory, places, index * beams, seen, *state["written"], *state["states"]]
+        turned = [] if self.tied is None else [self.ready().turned if self.turned is None else self.turned]
+        inputs = [tokens, *memory, places, index * beams, seen, *turned, *state["written"], *state["states"]]
         logits, *rest = self.decoder(inputs, training=False)
         following = {"seen": seen}
         if self.covers:
@@ -117,15 +131,29 @@ def stepper(model: keras.Model, *, compiled: bool = False, covers: bool = False)
         raise ValueError(f"{model.name} has no attention to the source: there is no coverage to ask for")
     memory, starts = _beside_the_first(readers), _beside_the_first(recurrent)
     lengths = [layer.length for layer in model.layers if isinstance(layer, LearnedPositions)]
+    tied = None if compiled else _tied(model)
     return Stepper(
         encoder=keras.Model(source, [*memory, *starts], name="encoder"),
-        decoder=_one_step(model, target, memory, attentions, recurrent, readers if covers else [], not compiled),
+        decoder=_one_step(model, target, memory, attentions, recurrent, readers if covers else [], not compiled, tied),
         caches=tuple((a.num_heads, a.output.shape[-1] // a.num_heads, a.compute_dtype) for a in attentions),
         states=len(starts),
         longest=min(lengths, default=None),
         compiled=compiled,
         covers=covers,
+        tied=tied,
     )
+
+
+def _tied(model: keras.Model) -> keras.layers.Layer | None:
+    """The embeddings whose table makes the model's logits, with nothing else to it.
+
+    XLA is left alone: turned over before, the product took longer there.
+    """
+    name = "embedding" if any(layer.name == "embedding" for layer in model.layers) else "target_embedding"
+    layer = next((layer for layer in model.layers if layer.name == name), None)
+    if not isinstance(layer, keras.layers.ReversibleEmbedding) or not layer.tie_weights:
+        return None
+    return layer if layer.quantization_mode is None and layer.logit_soft_cap is None else None
 
 
 def _beside_the_first(layers: list) -> list:
@@ -135,7 +163,14 @@ def _beside_the_first(layers: list) -> list:
 
 
 def _one_step(
-    model: keras.Model, target, memory: list, attentions: list, recurrent: list, observed: list, scatter: bool
+    model: keras.Model,
+    target,
+    memory: list,
+    attentions: list,
+    recurrent: list,
+    observed: list,
+    scatter: bool,
+    tied: keras.layers.Layer | None,
 ) -> keras.Model:
     """The decoder with its beams where the target's length was, and with a memory of its own for what looks back.
 
@@ -144,6 +179,7 @@ def _one_step(
     places = keras.Input(batch_shape=(None,), dtype="int32", name="places")
     slot = keras.Input(batch_shape=(), dtype="int32", name="slot")
     seen = keras.Input((None, None), dtype="bool", name="seen")
+    turned = [] if tied is None else [keras.Input(batch_shape=tied.embeddings.shape[::-1], dtype=tied.compute_dtype)]
     before = {layer.name: [_cache(layer, part) for part in ("key", "value")] for layer in attentions}
     before |= {layer.name: [_state(x) for x in keras.tree.flatten(layer.input)[1:]] for layer in recurrent}
     after, looked = {}, []
@@ -162,12 +198,13 @@ def _one_step(
             outputs, *after[layer.name] = RecurrentStep(layer.cell, **twin)(args[0], before[layer.name])
         elif isinstance(layer, keras.layers.Dense) or kwargs.get("reverse"):
             # Several calls share one layer: embedding and output.
-            outputs = RowsAtOnce(layer, dtype=layer.dtype_policy)(*args, **kwargs)
+            given = {"kernel": turned[0]} if layer is tied else kwargs
+            outputs = RowsAtOnce(layer, dtype=layer.dtype_policy)(*args, **given)
         else:
             outputs = layer(*args, **kwargs)
         return outputs
 
-    own = [places, slot, seen, *(x for inputs in before.values() for x in inputs)]
+    own = [places, slot, seen, *turned, *(x for inputs in before.values() for x in inputs)]
     given = [target, *memory, *_beside_the_first(recurrent)]
     history = target._keras_history
     decoder = keras.Model([*given, *own], model.output)

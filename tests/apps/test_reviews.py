@@ -364,9 +364,10 @@ def test_a_delimiter_at_the_end_of_rows_makes_no_column(tmp_path):
 
 
 def test_a_row_whose_last_cells_are_left_out_is_answered_where_something_follows_the_text(tmp_path):
-    found, copy = rows(tmp_path / "t.csv", "id,review,stars,remark\n1,fine,5,so\n7,good,5\n8,cut off\n")
-    assert [problem for _, _, problem in found] == ["", "", "2 cells where the first line names 4"]
-    assert copy.splitlines()[1:] == ["1,fine,5,so,x,1", "7,good,5,,x,1", "8,cut off"]
+    lines = ["1,fine,5,so", "7,good,5", "8,cut off", "and on,5,so"]
+    found, copy = rows(tmp_path / "t.csv", "\n".join(["id,review,stars,remark", *lines, ""]))
+    assert [problem[:7] for _, _, problem in found] == ["", "", "2 cells", "3 cells"]
+    assert copy.splitlines()[1:] == ["1,fine,5,so,x,1", "7,good,5,,x,1", *lines[2:]]
 
 
 def test_signs_in_the_name_of_a_column_do_not_part_it(tmp_path):

@@ -159,6 +159,25 @@ def test_qualtrics_three_headers_are_one(tmp_path):
     assert not splits.bad and [name.rpartition(":")[2] for name, _ in splits.ignored] == ["2", "3"]
 
 
+def test_a_column_that_only_may_hold_texts_or_labels_does_not_go_before_others(tmp_path):
+    def found(header, row):
+        lines = [row.format(i=i, kind=("good", "bad")[i % 2], half=i % 2, many=i % 5 + 1) for i in range(30)]
+        return table(tmp_path / "t.csv", "\n".join([header, *lines])).found
+
+    assert "texts in '评论内容', 2 labels in '情感标签'" in found(
+        "评分,评论内容,情感标签", "{many},菜很好吃 {i},{kind}"
+    )
+    assert "texts in 'query', 2 labels in 'feedback'" in found("query,feedback", "my password {i},{kind} helpful")
+    booked = "2023-01-02T18:22 Karte 4711 88123456{i}7 EUR 23"
+    row = f"02.01.2023,REWE Markt {{i}},{booked},{{kind}}"
+    assert "in 'Verwendungszweck', 2 labels in 'Art'" in found("Buchungstag,Wer,Verwendungszweck,Art", row)
+
+
+def test_doubled_marks_behind_a_backslash_are_those_of_the_text(tmp_path):
+    lines = [f'"He said \\""hi\\"" to me {i}";{("pos", "neg")[i % 2]}' for i in range(20)]
+    assert 'He said \\"hi\\" to me 3' in everything(table(tmp_path / "t.csv", "\n".join(["text;label", *lines])))
+
+
 def test_marks_behind_backslashes_are_told_where_no_row_breaks(tmp_path):
     for cell in (r'"He said \"hi\" to me {}"', r'"\"So,\" he said {}"'):
         lines = [f"{cell.format(i)};{('pos', 'neg')[i % 2]}" for i in range(20)]
