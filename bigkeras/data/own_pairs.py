@@ -36,9 +36,9 @@ def translation_pairs(
     There is no quoting: a quotation mark is a character, but in what Excel, LibreOffice or pandas have saved. `source`
     and `target` are numbers of columns, or names that stand in the first line; one such as "en, de" or "source, target"
     is taken for names. Languages (en, zh-CN, …) are for the model's card, Chinese scores and the cleaning, which is
-    `data/cleaning.py`'s. Lines with too few columns are left out and stand in `bad`; those with more than nearly all others, whose pair may
-    be another, in `ignored`. The seed splits by source sentence, but for what `validation_file` and `test_file`, tables
-    of the same form, hold. A .gz is unpacked. Raises DataError that names file and line.
+    `data/cleaning.py`'s. Lines with too few columns are left out and stand in `bad`; those with more than nearly all
+    others, whose pair may be another, in `ignored`. The seed splits by source sentence, but for what `validation_file`
+    and `test_file`, tables of the same form, hold. A .gz is unpacked. Raises DataError that names file and line.
     """
 
     def read(path: str) -> PairFile:
