@@ -1,10 +1,14 @@
-"""From process start to an app's answer, beside `import tensorflow` alone: ./scripts/benchmark first-answer."""
+"""From process start to an app's answer, beside `import tensorflow` alone: ./scripts/benchmark first-answer.
+
+And how long the same process takes for those that are asked later, one by one, as they are typed.
+"""
 
 import argparse
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -17,6 +21,7 @@ ASKED = {
 }
 PICTURE = ("apps.image_classification", str(ROOT / "apps" / "samples" / "digits" / "two.png"))
 APP, IMPORT = "the app", "import tensorflow"
+TYPED = 40  # answers after the first
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,7 +53,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{name}: {np.median(of):.2f} s (median of {options.rounds}; {min(of):.2f} to {max(of):.2f})")
     ratio, low, high = ratio_interval(times[APP], times[IMPORT])
     print(f"{APP} takes {ratio:.3f} ({low:.3f} to {high:.3f}) of {IMPORT}'s time")
+    later = later_answers(options.model, asked[1])
+    print(f"each later answer: {1000 * np.median(later):.1f} ms (median of {TYPED}; {1000 * min(later):.1f} to "
+          f"{1000 * max(later):.1f})")  # fmt: skip
     return 0
+
+
+def later_answers(model: str, text: str) -> list[float]:
+    """Seconds that each answer after the first takes, loaded as an app loads it for what is typed."""
+    from apps import savedmodel
+
+    loaded = savedmodel.load(
+        savedmodel.find_model(model), optimise=False, only=["serving_default"],
+        threads=1 if model.startswith("translate-") else None,
+    )  # fmt: skip
+    (name,) = loaded.signatures["serving_default"].inputs
+    given = [Path(text).read_bytes() if name == "image" else text.encode()]
+    times = []
+    for _ in range(TYPED + 1):
+        began = time.perf_counter()
+        loaded.run("serving_default", {name: given})
+        times.append(time.perf_counter() - began)
+    return times[1:]
 
 
 if __name__ == "__main__":
