@@ -15,6 +15,8 @@ from typing import Any
 from bigkeras import __version__
 from bigkeras.signals import leaving, open_standard_error, shown
 
+MOST_AT_ONCE = 1024  # sentences of a request that warms a server up
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; gives the exit status: 0, 1 for what went wrong, 2 for a wrong command line."""
@@ -147,6 +149,9 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument("run", help="a run directory, or lite0-imagenet: photographs in 1,000 classes, trained already")
     sub.add_argument("directory", help="where the model's folder is written")
     sub.add_argument("--json", action="store_true", help="sizes and measured differences as JSON")
+    sub.add_argument("--warm-compiled", type=_sizes, default=(), metavar="N,N",
+                     help="of a translator: a server compiles its signature compiled while it loads the model, for so "
+                     "many sentences at a time in every length, such as 1,32; each takes seconds")  # fmt: skip
     sub.set_defaults(command=_export)
 
     sub = commands.add_parser("pack", help="a folder of images as ArrayRecord shards")
@@ -268,10 +273,24 @@ def _check_one_place(data: str | None, settings: Mapping[str, Any]) -> None:
         raise RecipeError(f"--data {data} and --set {both[0]}={settings[both[0]]}: one of them says where it lies")
 
 
+def _sizes(text: str) -> tuple[int, ...]:
+    """For argparse: numbers of sentences with commas between."""
+    sizes = [int(part) if part.isascii() and part.isdigit() else 0 for part in text.split(",")]
+    if not all(0 < size <= MOST_AT_ONCE for size in sizes):
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: numbers from 1 to {MOST_AT_ONCE} with commas between, such as 1,32"
+        )
+    return tuple(sizes)
+
+
 def _export(options: argparse.Namespace) -> int:
     _start_tensorflow()
     if options.run == "lite0-imagenet":
         from bigkeras.imagenet import export_lite0
+        from bigkeras.recipe import RecipeError
+
+        if options.warm_compiled:
+            raise RecipeError("--warm-compiled: only translators have a compiled signature")
 
         with leaving():
             result = export_lite0(options.directory)
@@ -280,7 +299,7 @@ def _export(options: argparse.Namespace) -> int:
 
         _say_unfinished(options.run)
         with leaving():
-            result = export(options.run, options.directory)
+            result = export(options.run, options.directory, warm_compiled=options.warm_compiled)
     if options.json:
         print(json.dumps(result, ensure_ascii=False))
     elif "agreement" in result:

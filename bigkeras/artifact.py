@@ -46,12 +46,18 @@ class Preprocessor(Protocol):
         """uint8 `(batch, height, width, channels)` to the model's float32 input."""
 
 
-def export(run_dir: str | Path, directory: str | Path, examples: Sequence[bytes] | None = None) -> dict[str, Any]:
+def export(
+    run_dir: str | Path,
+    directory: str | Path,
+    examples: Sequence[bytes] | None = None,
+    *,
+    warm_compiled: Sequence[int] = (),
+) -> dict[str, Any]:
     """Writes the artifact of a run directory to `directory`, which must not exist or be empty; gives the report.
 
     `examples` are encoded images or texts for the parity gate; None takes those that the trainer left in
     `<run>/examples/`. With them an exported model is written anew, too, by its recipe and its own weights: its graph is
-    then what this version makes, and its card stays. Raises ExportError.
+    then what this version makes, and its card stays. `warm_compiled` is `export_translator`'s. Raises ExportError.
     """
     import bigkeras.models  # noqa: F401  registers the layers and initializers of the run's .keras file
     from bigkeras.tasks import load_preprocessor
@@ -80,7 +86,9 @@ def export(run_dir: str | Path, directory: str | Path, examples: Sequence[bytes]
         )
     texts["README.md"] = _text(run_dir / "README.md") if anew else _card(directory, run_dir, texts, model, preprocessor)
     if isinstance(preprocessor, PairPreprocessor):
-        return _export_pairs(run_dir, directory, model, preprocessor, texts, examples)
+        return _export_pairs(run_dir, directory, model, preprocessor, texts, examples, warm_compiled)
+    if warm_compiled:
+        raise ExportError(f"{run_dir}: --warm-compiled: only translators have a compiled signature")
     if examples is None:
         ending = "txt" if isinstance(preprocessor, TextPreprocessor) else "png"
         examples = [path.read_bytes() for path in sorted(run_dir.glob(f"examples/*.{ending}"))[:MOST_EXAMPLES]]
@@ -96,6 +104,7 @@ def _export_pairs(
     preprocessor: PairPreprocessor,
     texts: dict[str, str],
     examples: Sequence[bytes] | None,
+    warm_compiled: Sequence[int],
 ) -> dict[str, Any]:
     from bigkeras.translation_artifact import export_translator
 
@@ -103,7 +112,9 @@ def _export_pairs(
     if examples is None:
         sentences = _text(run_dir / "examples" / "sentences.txt").removesuffix("\n").split("\n")
         examples = [sentence.encode() for sentence in sentences]
-    return export_translator(model, preprocessor, directory, examples=examples, files=texts)
+    return export_translator(
+        model, preprocessor, directory, examples=examples, files=texts, warm_compiled=warm_compiled
+    )
 
 
 def export_classifier(

@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from bigkeras.artifact import in_float32, new_place, placed, sizes, unoptimised_calls
+from bigkeras.data.plan import WIDTHS
 from bigkeras.models.stepper import stepper
 from bigkeras.models.transformer import attention_maps
 from bigkeras.parity import ExportError, python_loader, quiet, session_loader
@@ -20,13 +21,14 @@ from bigkeras.translator import Translator, alignment, best
 from bigkeras.warmup import SENTENCE, write_requests
 
 COMPILED_SHARE = 0.99  # of the sentences, that XLA's rounding must leave as they are
-# The signatures that a server warms up, and what they take beside the text. Not `compiled`, which would be compiled for
-# each of the batches, and is for who asks for many of one shape; nor `attention`, which is for people.
+# The signatures that a server warms up, and what they take beside the text. Not `attention`, which is for people, and
+# `compiled` only where it is asked for: each shape takes seconds.
 WARMED: dict[str, dict[str, Any]] = {
     "serving_default": {},
     "greedy": {},
     "n_best": {"length_penalty": np.float32(1)},
 }
+LETTERS = 8  # of an id, hardly ever more
 TEXT = tf.TensorSpec([None], tf.string, name="text")
 
 Answer = dict[str, tf.Tensor]
@@ -39,13 +41,15 @@ def export_translator(
     *,
     examples: Sequence[bytes],
     files: Mapping[str, str] | None = None,
+    warm_compiled: Sequence[int] = (),
 ) -> dict[str, Any]:
     """Writes `directory/1/`, the preprocessor's files and `files` (name → text); gives sizes and what was compared.
 
     Before the directory gets its name, both of TensorFlow's loaders must translate `examples` exactly as the Keras
     model does, in a batch, the first of them alone, and an empty batch, and the compiled signature at least
     `COMPILED_SHARE` of them. preprocessor.json lies in `1/assets.extra/`, too, for who copies the version alone.
-    Whatever the model's precision, the artifact computes in float32. Raises ExportError, and leaves nothing behind.
+    Whatever the model's precision, the artifact computes in float32. `warm_compiled`: for batches of so many sentences
+    a server compiles the signature `compiled` while it loads. Raises ExportError, and leaves nothing behind.
     """
     directory = Path(directory)
     new_place(directory)  # said before the work
@@ -61,12 +65,24 @@ def export_translator(
         expected, alone = translator(examples), translator(examples[:1])[0]
     with placed(directory, contents) as beside:
         save(plain, preprocessor, beside / "1")
-        write_requests(beside / "1", TEXT.name, SENTENCE, WARMED)
+        write_requests(beside / "1", TEXT.name, SENTENCE, WARMED, more=compiled_requests(preprocessor, warm_compiled))
         (beside / "1" / "assets.extra" / "preprocessor.json").write_text(preprocessor.to_json(), encoding="utf-8")
         report = {"examples": len(examples), "directory": str(directory)}
         report["agreement"] = gate(beside / "1", examples, expected, alone)
         report |= sizes(beside / "1", plain)
     return report
+
+
+def compiled_requests(preprocessor: PairPreprocessor, batches: Sequence[int]) -> list[tuple[str, bytes, int]]:
+    """Requests for `write_requests` to `compiled`: of each length that the graph knows, so many sentences each."""
+    if not batches:
+        return []
+    # Cut at every letter, so that no length is missed: an id stands for a word, or for a letter.
+    long = (SENTENCE + b" ") * (preprocessor.length * LETTERS // len(SENTENCE) + 1)
+    texts = [long[:count] for count in range(1, preprocessor.length * LETTERS)]
+    lengths = preprocessor.tokenizers().source_ids(tf.constant(texts)).row_lengths().numpy()
+    by_width = dict(zip(np.searchsorted(WIDTHS, lengths).tolist(), texts, strict=True))
+    return [("compiled", by_width[width], size) for width in sorted(by_width) for size in batches]
 
 
 def save(model: keras.Model, preprocessor: PairPreprocessor, directory: Path) -> None:

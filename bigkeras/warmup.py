@@ -25,24 +25,26 @@ def write_requests(
     example: bytes,
     signatures: Mapping[str, Mapping[str, Any]] = DEFAULT,
     batches: Sequence[int] = BATCHES,
+    more: Sequence[tuple[str, bytes, int]] = (),
 ) -> None:
     """Adds the file to a SavedModel's directory: requests to each signature, an example so many times in each.
 
-    `name`: the signatures' input, of strings `(batch,)`. `signatures`: what else each takes, a value by name.
+    `name`: the signatures' input, of strings `(batch,)`. `signatures`: what else each takes, a value by name. `more`:
+    requests of other examples: signature, example, how many times.
     """
     path = directory / FILE
     path.parent.mkdir()
+    requests = [(signature, example, size) for signature in signatures for size in batches]
     with tf.io.TFRecordWriter(str(path)) as writer:
-        for signature, others in signatures.items():
-            for size in batches:
-                inputs = {name: np.array([example] * size, object), **others}
-                # PredictRequest: model_spec (its signature_name) and inputs, a map of names to tensors.
-                request = _field(1, _field(3, signature.encode()))
-                for key, value in inputs.items():
-                    tensor = tf.make_tensor_proto(value).SerializeToString()
-                    request += _field(2, _field(1, key.encode()) + _field(2, tensor))
-                # PredictionLog: predict_log, whose request it is.
-                writer.write(_field(6, _field(1, request)))
+        for signature, text, size in (*requests, *more):
+            inputs = {name: np.array([text] * size, object), **signatures.get(signature, {})}
+            # PredictRequest: model_spec (its signature_name) and inputs, a map of names to tensors.
+            request = _field(1, _field(3, signature.encode()))
+            for key, value in inputs.items():
+                tensor = tf.make_tensor_proto(value).SerializeToString()
+                request += _field(2, _field(1, key.encode()) + _field(2, tensor))
+            # PredictionLog: predict_log, whose request it is.
+            writer.write(_field(6, _field(1, request)))
 
 
 def gray_image(shape: Sequence[int]) -> bytes:

@@ -67,6 +67,27 @@ def test_other_signatures_are_asked_with_what_they_take(prediction_log, tmp_path
     assert more["length_penalty"].shape == () and more["length_penalty"] == np.float32(2)
 
 
+def test_a_translator_may_ask_for_the_compilation_of_every_length(prediction_log, tmp_path):
+    from bigkeras.data.cleaning import Pair
+    from bigkeras.data.pair_splits import pair_splits
+    from bigkeras.data.plan import WIDTHS
+    from bigkeras.tasks import TASKS
+    from bigkeras.tasks.pairs import padded
+    from bigkeras.translation_artifact import compiled_requests
+
+    pairs = [Pair(str(i), f"the red cat {i}", f"die rote Katze {i}") for i in range(40)]
+    splits = pair_splits(pairs, ("en", "de"), origin="toy", validation=0, test=0, seed=0, limit_train=None)
+    preprocessor = TASKS["translation"](splits, vocabulary_size=300, length=30).preprocessor
+    asked = compiled_requests(preprocessor, (1, 4))
+    write_requests(tmp_path, "text", b"a", batches=(1,), more=asked)
+    first, *rest = requests(prediction_log, tmp_path)
+    assert first[0] == "serving_default" and {signature for signature, _ in rest} == {"compiled"}
+    texts = [inputs["text"] for _, inputs in rest]
+    widths = [padded(preprocessor.tokenizers().source_ids(tf.constant(list(some))))[0].shape for some in texts]
+    wanted = WIDTHS[: WIDTHS.index(32) + 1]
+    assert [tuple(shape) for shape in widths] == [(size, width) for width in wanted for size in (1, 4)]
+
+
 ROOT = Path(__file__).resolve().parents[1]
 WARMED = sorted(path.parents[1] for path in (ROOT / "saved_models").glob(f"*/1/{FILE}"))
 
