@@ -329,6 +329,11 @@ def test_low_rank_updates_are_merged_into_what_a_run_leaves(reviews, tmp_path):
     }  # fmt: skip
 
 
+def test_an_artifact_says_nothing_of_the_folders_where_it_was_made(run, artifact):
+    graph = (artifact / "1" / "saved_model.pb").read_bytes()
+    assert b"vocabulary.txt" in graph and str(artifact.parent).encode() not in graph and str(run).encode() not in graph
+
+
 def test_the_vocabulary_lies_in_the_artifact(artifact):
     assert (artifact / "1" / "assets" / "vocabulary.txt").read_bytes() == (artifact / "vocabulary.txt").read_bytes()
 

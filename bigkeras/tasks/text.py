@@ -183,7 +183,7 @@ class TextPreprocessor:
             content: Any = tf.lookup.KeyValueTensorInitializer(tf.constant(self.vocabulary), numbers)
         else:
             line, number = tf.lookup.TextFileIndex.WHOLE_LINE, tf.lookup.TextFileIndex.LINE_NUMBER
-            content = tf.lookup.TextFileInitializer(vocabulary_file, tf.string, line, tf.int64, number)
+            content = _Words(vocabulary_file, tf.string, line, tf.int64, number)
         table = tf.lookup.StaticHashTable(content, UNKNOWN)
         return lambda texts: tf.cast(tf.ragged.map_flat_values(table.lookup, self.pieces(texts)), tf.int32), [table]
 
@@ -193,6 +193,12 @@ class TextPreprocessor:
             return ids[:, :most]
         head = most // 4
         return tf.concat([ids[:, :head], ids[:, head:][:, head - most :]], 1)
+
+
+class _Words(tf.lookup.TextFileInitializer):
+    """A table's words, of whose file the artifact keeps no path: a folder of this machine is nobody's concern."""
+
+    _shared_name = ""  # TensorFlow's own name of it is that path; for none it draws one
 
 
 def mixed(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
