@@ -16,6 +16,8 @@ from bigkeras import __version__
 from bigkeras.signals import leaving, open_standard_error, shown
 
 MOST_AT_ONCE = 1024  # sentences of a request that warms a server up
+MOST_SIZES = 16  # a server takes a thousand such requests
+MOST_EXAMPLES = 100  # as many as a run leaves
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -149,9 +151,15 @@ def make_parser() -> argparse.ArgumentParser:
     sub.add_argument("run", help="a run directory, or lite0-imagenet: photographs in 1,000 classes, trained already")
     sub.add_argument("directory", help="where the model's folder is written")
     sub.add_argument("--json", action="store_true", help="sizes and measured differences as JSON")
+    sub.add_argument("--beam", type=int, choices=range(1, 33), metavar="N",
+                     help="of a translator: so many hypotheses a search, in the place of the recipe's")  # fmt: skip
+    sub.add_argument("--examples", metavar="FILE",
+                     help="texts, one a line, by which the artifact is compared with the model: so an exported model, "
+                     "too, is written anew, with the graph of this version")  # fmt: skip
     sub.add_argument("--warm-compiled", type=_sizes, default=(), metavar="N,N",
                      help="of a translator: a server compiles its signature compiled while it loads the model, for so "
-                     "many sentences at a time in every length, such as 1,32; each takes seconds")  # fmt: skip
+                     "many sentences at a time in every length, such as 1,32; each takes seconds, and on CPUs the "
+                     "server must be started with --xla_cpu_compilation_enabled=true")  # fmt: skip
     sub.set_defaults(command=_export)
 
     sub = commands.add_parser("pack", help="a folder of images as ArrayRecord shards")
@@ -276,11 +284,28 @@ def _check_one_place(data: str | None, settings: Mapping[str, Any]) -> None:
 def _sizes(text: str) -> tuple[int, ...]:
     """For argparse: numbers of sentences with commas between."""
     sizes = [int(part) if part.isascii() and part.isdigit() else 0 for part in text.split(",")]
-    if not all(0 < size <= MOST_AT_ONCE for size in sizes):
-        raise argparse.ArgumentTypeError(
-            f"{text!r}: numbers from 1 to {MOST_AT_ONCE} with commas between, such as 1,32"
-        )
+    if not all(0 < size <= MOST_AT_ONCE for size in sizes) or len(sizes) > MOST_SIZES:
+        told = f"at most {MOST_SIZES} numbers from 1 to {MOST_AT_ONCE} with commas between, such as 1,32"
+        raise argparse.ArgumentTypeError(f"{text!r}: {told}")
     return tuple(sizes)
+
+
+def _example_texts(options: argparse.Namespace) -> list[bytes] | None:
+    """The lines of --examples, as `export` takes them. Raises RunError for none, or for a model that reads images."""
+    from bigkeras.run import RunError, read_json
+
+    if not options.examples:
+        return None
+    told = Path(options.run, "preprocessor.json")
+    if told.is_file() and read_json(told).get("kind") == "image":
+        raise RunError(
+            f"--examples: {options.run} reads images; from Python, bigkeras.artifact.export takes them encoded"
+        )
+    lines = [line.strip() for line in Path(options.examples).read_bytes().splitlines()]
+    texts = [line for line in lines if line]
+    if not texts:
+        raise RunError(f"--examples: {options.examples} holds no text")
+    return texts[:MOST_EXAMPLES]
 
 
 def _export(options: argparse.Namespace) -> int:
@@ -289,8 +314,8 @@ def _export(options: argparse.Namespace) -> int:
         from bigkeras.imagenet import export_lite0
         from bigkeras.recipe import RecipeError
 
-        if options.warm_compiled:
-            raise RecipeError("--warm-compiled: only translators have a compiled signature")
+        if options.warm_compiled or options.beam or options.examples:
+            raise RecipeError("lite0-imagenet: --warm-compiled, --beam and --examples are of texts")
 
         with leaving():
             result = export_lite0(options.directory)
@@ -299,7 +324,10 @@ def _export(options: argparse.Namespace) -> int:
 
         _say_unfinished(options.run)
         with leaving():
-            result = export(options.run, options.directory, warm_compiled=options.warm_compiled)
+            result = export(
+                options.run, options.directory, _example_texts(options), warm_compiled=options.warm_compiled,
+                beam=options.beam,
+            )  # fmt: skip
     if options.json:
         print(json.dumps(result, ensure_ascii=False))
     elif "agreement" in result:

@@ -9,6 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +20,7 @@ import tensorflow as tf
 from bigkeras.card import Use, card, image_use, pair_use, text_use
 from bigkeras.data.fingerprint import DATA_FILE
 from bigkeras.models.pretrained import renew_constants
+from bigkeras.origin import UNREADABLE, first_line
 from bigkeras.parity import ExportError, difference, gate, quiet, softmax
 from bigkeras.predictions import loaded_model
 from bigkeras.recipe import from_json
@@ -52,12 +54,14 @@ def export(
     examples: Sequence[bytes] | None = None,
     *,
     warm_compiled: Sequence[int] = (),
+    beam: int | None = None,
 ) -> dict[str, Any]:
     """Writes the artifact of a run directory to `directory`, which must not exist or be empty; gives the report.
 
     `examples` are encoded images or texts for the parity gate; None takes those that the trainer left in
     `<run>/examples/`. With them an exported model is written anew, too, by its recipe and its own weights: its graph is
-    then what this version makes, and its card stays. `warm_compiled` is `export_translator`'s. Raises ExportError.
+    then what this version makes, and its card stays. Of translators, `warm_compiled` is `export_translator`'s, and
+    `beam` how many hypotheses the search follows in the place of the recipe's. Raises ExportError.
     """
     import bigkeras.models  # noqa: F401  registers the layers and initializers of the run's .keras file
     from bigkeras.tasks import load_preprocessor
@@ -67,7 +71,7 @@ def export(
     exported = saved_version(run_dir) is not None
     anew = exported and examples is not None
     if (run_dir / "recipe.json").is_file() and not any(run_dir.glob("*.keras")) and not anew:
-        told = "an exported model: the directory of the run that made it is needed, or, from Python, examples"
+        told = "an exported model: the directory of the run that made it is needed, or examples (--examples)"
         if not exported:
             whole = (run_dir / "metrics.json").is_file()
             told = "its best.keras is gone" if whole else f"no model yet: bigkeras train {run_dir} goes on with it"
@@ -77,7 +81,7 @@ def export(
     texts["labels.txt"] = "" if translates else _text(run_dir / "labels.txt")
     texts |= {name: _text(run_dir / name) for name in ("metrics.json", DATA_FILE) if (run_dir / name).is_file()}
     labels = texts["labels.txt"].removesuffix("\n").split("\n")
-    model = artifact_model(run_dir) if anew else _load_model(run_dir)
+    model = _anew(run_dir) if anew else _load_model(run_dir)
     preprocessor = load_preprocessor(run_dir)
     if _values(run_dir / "preprocessor.json", texts["preprocessor.json"]).get("kind") == "masked_text":
         raise ExportError(
@@ -86,9 +90,10 @@ def export(
         )
     texts["README.md"] = _text(run_dir / "README.md") if anew else _card(directory, run_dir, texts, model, preprocessor)
     if isinstance(preprocessor, PairPreprocessor):
+        preprocessor = replace(preprocessor, beam=beam or preprocessor.beam)
         return _export_pairs(run_dir, directory, model, preprocessor, texts, examples, warm_compiled)
-    if warm_compiled:
-        raise ExportError(f"{run_dir}: --warm-compiled: only translators have a compiled signature")
+    if warm_compiled or beam:
+        raise ExportError(f"{run_dir}: --{'warm-compiled' if warm_compiled else 'beam'}: of translators only")
     if examples is None:
         ending = "txt" if isinstance(preprocessor, TextPreprocessor) else "png"
         examples = [path.read_bytes() for path in sorted(run_dir.glob(f"examples/*.{ending}"))[:MOST_EXAMPLES]]
@@ -349,6 +354,13 @@ def _precision_difference(
         logits = tf.cast(model(inputs.normalise(prepared), training=False), tf.float32)
     where = "the model as trained against its float32 twin"
     return difference(where, softmax(logits.numpy()), softmax(expected), PRECISION_TOLERANCE)
+
+
+def _anew(directory: Path) -> keras.Model:
+    try:
+        return artifact_model(directory)
+    except UNREADABLE as error:
+        raise ExportError(f"{directory}: cannot be written anew: {first_line(error)}") from None
 
 
 def _load_model(run_dir: Path) -> keras.Model:

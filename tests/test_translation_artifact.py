@@ -14,7 +14,7 @@ import tensorflow as tf
 from apps import translation
 from apps.native import library_path
 from apps.sentences import joined
-from apps.signatures import ModelError, Signature, Tensor
+from apps.signatures import ModelError, Signature, Tensor, read_signatures
 from bigkeras import translation_artifact
 from bigkeras.artifact import export
 from bigkeras.data.cleaning import Pair
@@ -73,9 +73,12 @@ def test_an_exported_model_is_written_anew_with_its_own_weights_and_card(made, t
     )  # fmt: skip
     recipe.save(older / "recipe.json")
     (older / "README.md").write_text("# toy\n")
-    with pytest.raises(ExportError, match=r"an exported model: .*, or, from Python, examples"):
+    with pytest.raises(ExportError, match=r"an exported model: .*, or examples \(--examples\)"):
         export(older, tmp_path / "anew")
-    report = export(older, tmp_path / "anew", examples=[b"the red cat", b"one dog"])
+    report = export(older, tmp_path / "anew", examples=[b"the red cat", b"one dog"], beam=2)
+    assert json.loads((tmp_path / "anew" / "preprocessor.json").read_text())["beam"] == 2
+    n_best = read_signatures(tmp_path / "anew" / "1")["n_best"].outputs["translation"]
+    assert n_best.shape == (None, 2)
     assert min(report["agreement"].values()) == 1 and (tmp_path / "anew" / "README.md").read_text() == "# toy\n"
     data = "1/variables/variables.data-00000-of-00001"
     assert (tmp_path / "anew" / data).read_bytes() == (older / data).read_bytes()
@@ -146,7 +149,7 @@ def test_no_signature_but_the_compiled_one_asks_for_xla(made):
                 todo += functions[function].node_def
 
 
-@pytest.mark.parametrize("signature", ["serving_default", "greedy", "n_best"])
+@pytest.mark.parametrize("signature", ["serving_default", "greedy", "n_best", "compiled", "attention"])
 def test_the_longest_text_is_bounded(made, loaded, signature):
     asked = {"text": tf.constant([b"cat " * 5000])}
     if signature == "n_best":

@@ -25,9 +25,9 @@ FILLED, PARTLY = 0.9, 0.5  # of the rows, at least, have a label; where the colu
 MOST_KINDS = 20  # of labels that tell whether the first row names columns
 CODE = re.compile(r"(?=\S*[\d_/@])[!-~]+")  # no words: a link, an identifier, a time, an address
 TIME = re.compile(  # with its spaces: 5/12/2023 3:14 PM GMT+2, Mon Apr 06 22:19:45 PDT 2009, 2019年1月1日 上午10点
-    r"(?=.*\d\D+\d)(?:\d+|[-/.,:+\s年月日号时点分秒]|上午|下午|早上|晚上|中午|凌晨|(?:星期|周)[一二三四五六日天]"
-    r"|AM|PM|[ap]\.?m\.?|Uhr|UTC|Z|[A-Z]{1,3}T|(?i:jan|feb|mar|mär|apr|may|mai|jun|jul|aug|sep|oct|okt|nov|dec|dez"
-    r"|mon|tue|wed|thu|fri|sat|sun)[a-zé]*)+"
+    r"(?=.*\d\D+\d)(?:\d|[-/.,:+\s年月日号时時点分秒]|上午|下午|早上|晚上|中午|凌晨|(?:星期|周)[一二三四五六日天]"
+    r"|오전|오후|午前|午後|AM|PM|[ap]\.?\s?m\.?|Uhr|UTC|Z|[A-Z]{1,3}T|de|(?i:jan|ene|feb|fév|mar|mär|apr|avr|abr|may|mai"
+    r"|jun|juin|jul|juil|aug|aoû|ago|sep|oct|okt|nov|dec|déc|dic|dez|mon|tue|wed|thu|fri|sat|sun)[a-zéû]*)++"
 )
 
 
@@ -134,8 +134,10 @@ def _text_column(names: list[str], rows: list[list[str]], but: Sequence[int | No
 
 
 def _is_code(cell: str) -> bool:
-    """Whether a cell holds no words: a link, an identifier, a date or a time with its spaces."""
-    return CODE.fullmatch(cell) is not None or TIME.fullmatch(cell) is not None
+    """Whether a cell holds no words: a link, an identifier, a number or a time with its spaces."""
+    if CODE.fullmatch(cell) or TIME.fullmatch(cell):
+        return True
+    return sum(map(str.isdecimal, cell)) > sum(map(str.isalpha, cell)) and not re.search(r"[^\W\d_]{4}", cell)
 
 
 def _most(found: Iterable[object]) -> bool:
@@ -147,8 +149,8 @@ def _most(found: Iterable[object]) -> bool:
 def _label_column(names: list[str], rows: list[list[str]], but: int, nor: int | None = None) -> int | None:
     """The column of the fewest different cells, more than one, the shorter ones among equals; None where there is none.
 
-    Those whose name speaks of labels go before, where they are filled, and also where only some rows have a label yet.
-    Where only one column is left, it is that.
+    Those whose name speaks of labels go before, where they are filled, and also where only half of the rows have a
+    label yet. Where only one column is left, it is that.
     """
     places = [i for i in range(len(names)) if i not in (but, nor)]
     if len(places) == 1:

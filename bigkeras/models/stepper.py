@@ -153,7 +153,8 @@ def _tied(model: keras.Model) -> keras.layers.Layer | None:
     layer = next((layer for layer in model.layers if layer.name == name), None)
     if not isinstance(layer, keras.layers.ReversibleEmbedding) or not layer.tie_weights:
         return None
-    return layer if layer.quantization_mode is None and layer.logit_soft_cap is None else None
+    more = (layer.quantization_mode, layer.logit_soft_cap, layer.reverse_dtype)
+    return layer if more == (None, None, None) else None
 
 
 def _beside_the_first(layers: list) -> list:

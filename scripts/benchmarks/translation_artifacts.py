@@ -41,8 +41,9 @@ def make(run: Path, folder: Path, *, file: str | None, count: int, beam: int, pe
     (folder / SENTENCES).write_text(json.dumps(sorted(rows, key=_length)), encoding="utf-8")
     (folder / TARGET).write_bytes(preprocessor.target_model)
     compared = [text.encode() for text in texts[:COMPARED]]
-    # The peers' searches have no coverage penalty.
-    for name, how in ((GREEDY, greedy), (BEAM, replace(preprocessor, beam=beam, coverage_penalty=0.0))):
+    # The peers' searches have no coverage penalty, and another formula for the length.
+    searched = replace(preprocessor, beam=beam, coverage_penalty=0.0, length_penalty=0.0)
+    for name, how in ((GREEDY, greedy), (BEAM, searched)):
         export_translator(network, how, folder / name, examples=compared)
     if peers:
         write_ctranslate2(network, folder / CTRANSLATE2)
@@ -54,7 +55,7 @@ def make(run: Path, folder: Path, *, file: str | None, count: int, beam: int, pe
     }  # fmt: skip
     return {
         "parameters": network.count_params(), "sentences": len(rows), "sizes": sizes,
-        "length_penalty": preprocessor.length_penalty,
+        "length_penalty": searched.length_penalty,
     }  # fmt: skip
 
 

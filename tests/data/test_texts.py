@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 from bigkeras.data import DATASETS, tfds
+from bigkeras.data.columns import _is_code
 from bigkeras.data.encoding import decoded, decoded_as
 from bigkeras.data.rows import csv_rows
 from bigkeras.data.source import DataError
@@ -157,6 +158,27 @@ def test_qualtrics_three_headers_are_one(tmp_path):
     splits = table(tmp_path / "t.csv", "\n".join([*header, *lines]))
     assert splits.class_names == ("1", "2", "3", "4", "5") and len(everything(splits)) == 20
     assert not splits.bad and [name.rpartition(":")[2] for name, _ in splits.ignored] == ["2", "3"]
+
+
+@pytest.mark.parametrize(
+    ("cell", "code"),
+    [
+        ("2023/05/12 3:14:15 p. m. GMT-6", True),
+        ("2023. 5. 12 오후 3:14:15", True),
+        ("2019年1月1日 上午10点05分", True),
+        ("Mon Apr 06 22:19:45 PDT 2009", True),
+        ("12 de mayo de 2023 15:14", True),
+        ("(555) 123-4567", True),
+        ("DE89 3704 0044 0532 0130 00", True),
+        ("1 111111111111111111111111111111x", True),
+        ("1 00340434161094042557 zugestellt", False),
+        ("monmonmonmonmonmonmonmonmonmon 1 2!", False),
+        ("Karte 4711 881234567 EUR 23", False),
+        ("12 monkeys, 5 stars", False),
+    ],
+)
+def test_times_and_numbers_are_no_words(cell, code):
+    assert _is_code(cell) is code
 
 
 def test_a_column_that_only_may_hold_texts_or_labels_does_not_go_before_others(tmp_path):
