@@ -90,7 +90,10 @@ def export(
         )
     texts["README.md"] = _text(run_dir / "README.md") if anew else _card(directory, run_dir, texts, model, preprocessor)
     if isinstance(preprocessor, PairPreprocessor):
-        preprocessor = replace(preprocessor, beam=beam or preprocessor.beam)
+        if beam and beam != preprocessor.beam:
+            scored = f"the scores above are of a search with {preprocessor.beam}; `bigkeras evaluate` scores this one."
+            texts["README.md"] += f"\nExported with a search that follows {beam} hypotheses: {scored}\n"
+            preprocessor = replace(preprocessor, beam=beam)
         return _export_pairs(run_dir, directory, model, preprocessor, texts, examples, warm_compiled)
     if warm_compiled or beam:
         raise ExportError(f"{run_dir}: --{'warm-compiled' if warm_compiled else 'beam'}: of translators only")

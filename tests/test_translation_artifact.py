@@ -2,8 +2,11 @@
 
 import io
 import json
+import os
 import shutil
+import subprocess
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -25,6 +28,8 @@ from bigkeras.recipe import Choice, Recipe
 from bigkeras.tasks import TASKS
 from bigkeras.translation_artifact import export_translator
 from bigkeras.translator import Translator
+
+ROOT = Path(__file__).resolve().parents[1]
 
 WORDS = ["one", "two", "red", "green", "cat", "dog", "sees", "likes", "the", "house"]
 TEXTS = [b"the red cat", b"", b"one dog sees two green cats", "Ünïcode 猫 😀 \0 \xff".encode()]
@@ -75,11 +80,13 @@ def test_an_exported_model_is_written_anew_with_its_own_weights_and_card(made, t
     (older / "README.md").write_text("# toy\n")
     with pytest.raises(ExportError, match=r"an exported model: .*, or examples \(--examples\)"):
         export(older, tmp_path / "anew")
-    report = export(older, tmp_path / "anew", examples=[b"the red cat", b"one dog"], beam=2)
-    assert json.loads((tmp_path / "anew" / "preprocessor.json").read_text())["beam"] == 2
+    report = export(older, tmp_path / "anew", examples=[b"the red cat", b"one dog"], beam=3)
+    assert json.loads((tmp_path / "anew" / "preprocessor.json").read_text())["beam"] == 3
     n_best = read_signatures(tmp_path / "anew" / "1")["n_best"].outputs["translation"]
-    assert n_best.shape == (None, 2)
-    assert min(report["agreement"].values()) == 1 and (tmp_path / "anew" / "README.md").read_text() == "# toy\n"
+    assert n_best.shape == (None, 3)
+    card = (tmp_path / "anew" / "README.md").read_text()
+    assert card.startswith("# toy\n") and "follows 3 hypotheses: the scores above are of a search with 2" in card
+    assert min(report["agreement"].values()) == 1
     data = "1/variables/variables.data-00000-of-00001"
     assert (tmp_path / "anew" / data).read_bytes() == (older / data).read_bytes()
 
@@ -160,6 +167,27 @@ def test_the_longest_text_is_bounded(made, loaded, signature):
     texts = [text.decode() for text in found]
     counts = [len(pieces.encode(text.replace("\ufffd", ""))) + text.count("\ufffd") for text in texts]
     assert min(counts) > 0 and max(counts) <= 2 * 24
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(library_path() is None, reason="this wheel of TensorFlow has no native library")
+def test_memory_does_not_grow_with_the_file(made, tmp_path):
+    # The peak of a process' child is at least its own: so a small one starts the app, not the one that tests.
+    peak = (
+        "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True); "
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)"
+    )
+    peaks = []
+    for times in (200, 6000):
+        (tmp_path / "in.txt").write_text(("one dog\n" + "\n" * 49) * times)
+        app = [sys.executable, "-m", "apps.translation", "--model", str(made[2]), "--runtime", "c"]
+        done = subprocess.run(
+            [sys.executable, "-c", peak, *app, "--file", "in.txt", "--output", "out.txt"], cwd=tmp_path, check=True,
+            env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True,
+        )  # fmt: skip
+        assert sum(1 for _ in (tmp_path / "out.txt").open()) == 50 * times
+        peaks.append(float(done.stdout))  # MB
+    assert peaks[1] - peaks[0] < 50
 
 
 def test_n_best_are_sorted_and_the_length_penalty_counts(loaded):

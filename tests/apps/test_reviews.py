@@ -17,6 +17,8 @@ import pytest
 
 from apps.outputs import replaced, written
 from apps.reviews import Review, ReviewError, Table, lines_of, objects_of, standard_input
+from apps.table_rows import has_escapes, has_quotes, has_spaced_quotes, regular_delimiter
+from bigkeras.data import rows as rows_module
 from bigkeras.data.encoding import says_nothing
 
 TEXT = "".join(f"line {i}\n" for i in range(20_000))
@@ -378,6 +380,29 @@ def test_signs_in_the_name_of_a_column_do_not_part_it(tmp_path):
 def test_backslashes_that_escape_marks_are_told_where_no_row_breaks(tmp_path):
     found, _ = rows(tmp_path / "t.csv", "id;review\n" + "".join(f'{i};"He said \\"hi\\" to me"\n' for i in range(9)))
     assert {text for _, text, _ in found} == {'He said "hi" to me'}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        'id;text\n1;"He said \\"hi\\" to me"\n',
+        'id;text\n1;"He said \\""hi\\"" to me"\n',
+        'id;text\n1;"He said ""hi"" to me"\n',
+        'id;text\n1;"\\"So; then\\" he said"\n',
+        'id;text\n1; "so; then"\n2; "and"\n',
+        '1;""\n2;"a\\"b"\n',
+        'a\t"b"\nc\t"d\n',
+        '"a\nb"\tc\n"d"\te\n',
+    ],
+)
+def test_training_and_the_app_take_the_same_marks(content):
+    """An app imports nothing of bigkeras, and so has its own copy."""
+    content *= 30  # of what it looks at the app leaves the last line out, which may be cut
+    for delimiter in ";\t":
+        assert has_escapes(content, delimiter) is rows_module._has_escapes(content, delimiter)
+        assert has_spaced_quotes(content, delimiter) is rows_module._has_spaced_quotes(content, delimiter)
+    assert has_quotes(content) is rows_module._has_quotes(content)
+    assert regular_delimiter(content) == rows_module._found_delimiter(content)
 
 
 def test_backslashes_that_escape_no_mark_stay(tmp_path):

@@ -6,8 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from apps import savedmodel
 from bigkeras.evaluation import evaluate
 from bigkeras.run import RunError
 
@@ -51,6 +53,18 @@ def test_answers_are_the_same_where_turkish_is_spoken(runtime, monkeypatch):
     here = answers(*said)
     monkeypatch.setenv("LC_ALL", "tr_TR.UTF-8")
     assert answers(*said) == here
+
+
+@pytest.mark.parametrize(
+    ("model", "texts"), [("sentiment-en", ("So dull.", "A joy!")), ("sentiment-zh", ("太慢了", "很好吃"))]
+)
+def test_neighbours_change_no_answer_of_a_shipped_classifier(model, texts):
+    loaded = savedmodel.load(ROOT / "saved_models" / model)
+    alone = [loaded.run("serving_default", {"text": [text.encode()]}) for text in texts]
+    both = loaded.run("serving_default", {"text": [*(text.encode() for text in texts), " ".join(texts * 500).encode()]})
+    for row, one in enumerate(alone):
+        assert both["label"][row].tolist() == one["label"][0].tolist()
+        np.testing.assert_allclose(both["probability"][row], one["probability"][0], atol=1e-5)
 
 
 @pytest.mark.parametrize(("model", "letters"), [("translate-en-de", "äöüß"), ("translate-en-zh", "的我你")])
