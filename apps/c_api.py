@@ -226,7 +226,7 @@ def _session_config(threads: int | None, optimise: bool) -> bytes:
     if not optimise:
         config += b"\x52\x05\x52\x03\x98\x01\x01"  # graph_options.rewrite_options.disable_meta_optimizer
         # experimental: optimize_for_static_graph, disable_output_partition_graphs and disable_functional_ops_lowering:
-        # no copies of the graph, and loops stay functions, a sixth of the time of a translator's first run.
+        # no copies of the graph, and loops stay functions, a ninth of the time of a translator's first run.
         config += b"\x82\x01\x07\x60\x01\x70\x01\xa8\x01\x01"
     if not threads:
         return config

@@ -2,10 +2,11 @@
 
 import contextlib
 import ctypes
+import importlib
 import importlib.util
 import os
-import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from apps.signatures import ModelError
@@ -31,45 +32,20 @@ def opening() -> Iterator[Callable[[], ctypes.CDLL]]:
     path = library_path()
     if path is None:
         raise ModelError("the C runtime needs TensorFlow's native library, which is not here: use --runtime python")
-    found: list[ctypes.CDLL | ModelError] = []
-    opened = threading.Event()
-
-    def work() -> None:
-        found.append(_opened(path))
-        opened.set()
-        with contextlib.suppress(ImportError):  # who needs it says so
-            import numpy  # noqa: F401
-
-    thread = threading.Thread(target=work)
     # NumPy sets this while it is imported, and to set one while TensorFlow may read another is not safe.
     os.environ.setdefault("OPENBLAS_MAIN_FREE", "1")
-    thread.start()
-
-    def library() -> ctypes.CDLL:
-        opened.wait()
-        if isinstance(found[0], ModelError):
-            raise found[0]
-        return found[0]
-
-    try:
-        yield library
-    finally:
-        thread.join()
-
-
-def _opened(path: Path) -> ctypes.CDLL | ModelError:
-    """The library, its symbols looked up when they are called; ctypes itself looks them all up first (0.3 s more)."""
-    try:
-        return _open_lazily(path)
-    except Exception as error:  # a thread's would be lost
-        return ModelError(f"{path}: cannot be loaded: {error}")
+    with ThreadPoolExecutor(1) as thread:  # which does the one after the other
+        opened = thread.submit(_open_lazily, path)
+        thread.submit(importlib.import_module, "numpy")  # who needs it says that it is not there
+        yield opened.result
 
 
 def _open_lazily(path: Path) -> ctypes.CDLL:
+    """The library, its symbols looked up when they are called; ctypes itself looks them all up first (0.3 s more)."""
     own = ctypes.CDLL(None)
     own.dlopen.restype, own.dlopen.argtypes = ctypes.c_void_p, [ctypes.c_char_p, ctypes.c_int]
     own.dlerror.restype = ctypes.c_char_p
     handle = own.dlopen(os.fsencode(path), os.RTLD_LAZY | os.RTLD_LOCAL)
     if not handle:
-        raise OSError(own.dlerror().decode("utf-8", "replace"))
+        raise ModelError(f"{path}: cannot be loaded: {own.dlerror().decode('utf-8', 'replace')}")
     return ctypes.CDLL(str(path), handle=handle)

@@ -57,21 +57,20 @@ def load(
     if not (directory / "variables" / "variables.index").is_file():
         # The C++ loader takes this for a model without variables, and fails at the first answer only.
         raise ModelError(f"{directory}: cannot be loaded: lacks variables/variables.index; was it copied in part?")
-    op_libraries = text_libraries(directory)
     _speak_no_turkish()
     python = runtime == "python" or (runtime == "auto" and library_path() is None)
     with without_remarks():
         if python:
             from apps.python_model import PythonModel
 
-            return PythonModel(directory, op_libraries, threads, optimise)
+            return PythonModel(directory, text_libraries(directory), threads, optimise)
         if not optimise:
             # oneDNN's pass over the graph is a sixth of the time to a first answer. Read when the library opens.
             os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
         with opening() as library:
             from apps.c_api import CModel
 
-            return CModel(directory, library, op_libraries, threads, optimise, only)
+            return CModel(directory, library, text_libraries(directory), threads, optimise, only)
 
 
 def _speak_no_turkish() -> None:
@@ -83,7 +82,8 @@ def _speak_no_turkish() -> None:
 
 def text_libraries(directory: Path) -> list[Path]:
     """The libraries of TensorFlow Text that a SavedModel's graph needs, found without importing it."""
-    names = [library for operation, library in TEXT_LIBRARIES.items() if operation in read_graph(directory)[1]]
+    used = read_graph(directory)[1]
+    names = [library for operation, library in TEXT_LIBRARIES.items() if operation in used]
     if not names:
         return []
     spec = importlib.util.find_spec("tensorflow_text")

@@ -17,7 +17,7 @@ from bigkeras.signals import leaving, open_standard_error, shown
 
 MOST_AT_ONCE = 1024  # sentences of a request that warms a server up
 MOST_SIZES = 16  # a server takes a thousand such requests
-MOST_EXAMPLES = 100  # as many as a run leaves
+MOST_EXAMPLES = 100  # lines of --examples; as many sentences as a translator's run leaves
 
 
 def main(arguments: list[str] | None = None) -> int:

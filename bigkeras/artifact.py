@@ -77,52 +77,41 @@ def export(
             told = "its best.keras is gone" if whole else f"no model yet: bigkeras train {run_dir} goes on with it"
         raise ExportError(f"{run_dir}: {told}")
     texts: dict[str, str] = {n: _text(run_dir / n) for n in ("recipe.json", "preprocessor.json")}
-    translates = _values(run_dir / "preprocessor.json", texts["preprocessor.json"]).get("kind") == "pairs"
-    texts["labels.txt"] = "" if translates else _text(run_dir / "labels.txt")
-    texts |= {name: _text(run_dir / name) for name in ("metrics.json", DATA_FILE) if (run_dir / name).is_file()}
-    labels = texts["labels.txt"].removesuffix("\n").split("\n")
-    model = _anew(run_dir) if anew else _load_model(run_dir)
-    preprocessor = load_preprocessor(run_dir)
-    if _values(run_dir / "preprocessor.json", texts["preprocessor.json"]).get("kind") == "masked_text":
+    kind = _values(run_dir / "preprocessor.json", texts["preprocessor.json"]).get("kind")
+    if kind == "masked_text":
         raise ExportError(
             f"{run_dir}: a masked language model answers nothing by itself: train a classifier from it, with "
             f"--set start_from={run_dir}, and export that"
         )
-    texts["README.md"] = _text(run_dir / "README.md") if anew else _card(directory, run_dir, texts, model, preprocessor)
+    if kind != "pairs" and (warm_compiled or beam):
+        raise ExportError(f"{run_dir}: --{'warm-compiled' if warm_compiled else 'beam'}: of translators only")
+    labels = [] if kind == "pairs" else _text(run_dir / "labels.txt").removesuffix("\n").split("\n")
+    texts |= {name: _text(run_dir / name) for name in ("metrics.json", DATA_FILE) if (run_dir / name).is_file()}
+    model = _anew(run_dir) if anew else _load_model(run_dir)
+    preprocessor = load_preprocessor(run_dir)
+    card_of = _text(run_dir / "README.md") if anew else _card(directory, run_dir, texts, labels, model, preprocessor)
     if isinstance(preprocessor, PairPreprocessor):
+        from bigkeras.translation_artifact import export_translator
+
+        del texts["preprocessor.json"]  # the preprocessor's own says how it searches now
         if beam and beam != preprocessor.beam:
             scored = f"the scores above are of a search with {preprocessor.beam}; `bigkeras evaluate` scores this one."
-            texts["README.md"] += f"\nExported with a search that follows {beam} hypotheses: {scored}\n"
+            card_of += f"\nExported with a search that follows {beam} hypotheses: {scored}\n"
             preprocessor = replace(preprocessor, beam=beam)
-        return _export_pairs(run_dir, directory, model, preprocessor, texts, examples, warm_compiled)
-    if warm_compiled or beam:
-        raise ExportError(f"{run_dir}: --{'warm-compiled' if warm_compiled else 'beam'}: of translators only")
+        if examples is None:
+            sentences = _text(run_dir / "examples" / "sentences.txt").removesuffix("\n").split("\n")
+            examples = [sentence.encode() for sentence in sentences]
+        files = {**texts, "README.md": card_of}
+        return export_translator(
+            model, preprocessor, directory, examples=examples, files=files, warm_compiled=warm_compiled
+        )
     if examples is None:
         ending = "txt" if isinstance(preprocessor, TextPreprocessor) else "png"
         examples = [path.read_bytes() for path in sorted(run_dir.glob(f"examples/*.{ending}"))[:MOST_EXAMPLES]]
         if not examples:
             raise ExportError(f"{run_dir}/examples: no .{ending} in it for comparing the artifact with the model")
-    return export_classifier(model, preprocessor, labels, directory, examples=examples, files=texts)
-
-
-def _export_pairs(
-    run_dir: Path,
-    directory: Path,
-    model: keras.Model,
-    preprocessor: PairPreprocessor,
-    texts: dict[str, str],
-    examples: Sequence[bytes] | None,
-    warm_compiled: Sequence[int],
-) -> dict[str, Any]:
-    from bigkeras.translation_artifact import export_translator
-
-    del texts["labels.txt"], texts["preprocessor.json"]
-    if examples is None:
-        sentences = _text(run_dir / "examples" / "sentences.txt").removesuffix("\n").split("\n")
-        examples = [sentence.encode() for sentence in sentences]
-    return export_translator(
-        model, preprocessor, directory, examples=examples, files=texts, warm_compiled=warm_compiled
-    )
+    files = {**texts, "README.md": card_of}
+    return export_classifier(model, preprocessor, labels, directory, examples=examples, files=files)
 
 
 def export_classifier(
@@ -400,7 +389,14 @@ def _values(path: Path, text: str) -> dict[str, Any]:
     return found
 
 
-def _card(directory: Path, run_dir: Path, texts: Mapping[str, str], model: keras.Model, preprocessor: Any) -> str:
+def _card(
+    directory: Path,
+    run_dir: Path,
+    texts: Mapping[str, str],
+    labels: Sequence[str],
+    model: keras.Model,
+    preprocessor: Any,
+) -> str:
     from bigkeras.data import DATASETS
 
     place = run_dir / "environment.json"
@@ -414,7 +410,7 @@ def _card(directory: Path, run_dir: Path, texts: Mapping[str, str], model: keras
         metrics=_values(run_dir / "metrics.json", texts.get("metrics.json", "{}")),
         environment=_values(place, _text(place)) if place.is_file() else {},
         data_notes=(source.__doc__ or "") if source else "",
-        labels=texts["labels.txt"].removesuffix("\n").split("\n") if texts["labels.txt"] else [],
+        labels=labels,
         parameters=model.count_params(),
         use=_use(str(directory), model, preprocessor),
     )

@@ -101,7 +101,7 @@ def _close(one: Any, other: Any) -> bool:
 
 
 def known_before(recipe: Recipe, found: Found) -> list[str]:
-    """A line for each earlier run that this one learns from and that may have learned what is held out here."""
+    """Lines on earlier runs that this one learns from: one has not ended, or may know what is held out here."""
     lines = []
     held = {part: values for part, values in found.items() if part != "train"}
     for setting in EARLIER_RUNS:

@@ -84,24 +84,25 @@ def _kept(
         path = directory / f"{setting}.json"
         if not named:
             continue
-        kept = _read(path, named)
-        if has_learned(directory) and kept and not expanded(kept["run"]).exists():
+        kept, model = read_json(path) if path.exists() else {}, None
+        if not has_learned(directory):
+            model = _model(named)  # before it is loaded, for that run may go on meanwhile
+            kept = kept if kept.get("model") == model else {}
+        elif kept and not expanded(kept["run"]).exists():
             kept = {**kept, "run": named}  # it has moved, or the recipe would be another one
         if _is_of(kept, named, sides[side]) and None not in kept["translations"]:
             answers[setting] = kept["translations"]
         elif has_learned(directory):
             raise RunError(f"{path}: not of this run's training sentences; take another --run-dir")
         else:  # both are looked at before one translates for minutes
+            if not _is_of(kept, named, sides[side]):
+                kept = {"run": named, "model": model, "sentences": sides[side]}
+                kept["translations"] = [None] * len(sides[side])
             way = languages if setting == "teacher" else (languages[1], languages[0])
-            open_runs[setting] = _opened(recipe, setting, way, log)
-    for setting, translate in open_runs.items():
-        named, sentences = getattr(recipe, setting), sides[TRANSLATED[setting]]
-        log.say(f"{setting}: {named} translates {len(sentences):,} training sentences")
-        path = directory / f"{setting}.json"
-        kept = _read(path, named)
-        if not _is_of(kept, named, sentences):
-            kept = {"run": named, "model": _model(named), "sentences": sentences}
-            kept["translations"] = [None] * len(sentences)
+            open_runs[setting] = kept, _opened(recipe, setting, way, log)
+    for setting, (kept, translate) in open_runs.items():
+        named, path = getattr(recipe, setting), directory / f"{setting}.json"
+        log.say(f"{setting}: {named} translates {len(kept['sentences']):,} training sentences")
         written = time.monotonic()
         for _ in _translated(translate, kept, f"{setting}={named}"):
             if time.monotonic() - written >= KEEP_SECONDS:
@@ -110,12 +111,6 @@ def _kept(
         write_json(path, kept)
         answers[setting] = kept["translations"]
     return {setting: answers[setting] for setting in TRANSLATED if setting in answers}
-
-
-def _read(path: Path, named: str) -> dict[str, Any]:
-    """What is kept in a file; nothing of it before its run has learned, if the run that is `named` has a new model."""
-    kept = read_json(path) if path.exists() else {}
-    return kept if has_learned(path.parent) or kept.get("model") == _model(named) else {}
 
 
 def _model(named: str) -> str | None:

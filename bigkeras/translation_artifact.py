@@ -28,7 +28,6 @@ WARMED: dict[str, dict[str, Any]] = {
     "greedy": {},
     "n_best": {"length_penalty": np.float32(1)},
 }
-LETTERS = 8  # of an id, hardly ever more
 TEXT = tf.TensorSpec([None], tf.string, name="text")
 
 Answer = dict[str, tf.Tensor]
@@ -77,9 +76,8 @@ def compiled_requests(preprocessor: PairPreprocessor, batches: Sequence[int]) ->
     """Requests for `write_requests` to `compiled`: of each length that the graph knows, so many sentences each."""
     if not batches:
         return []
-    # Cut at every letter, so that no length is missed: an id stands for a word, or for a letter.
-    long = (SENTENCE + b" ") * (preprocessor.length * LETTERS // len(SENTENCE) + 1)
-    texts = [long[:count] for count in range(1, preprocessor.length * LETTERS)]
+    # A letter alone is at most four ids, and no two widths are nearer than that: none is missed.
+    texts = [b"a " * count for count in range(1, preprocessor.length + 1)]
     lengths = preprocessor.tokenizers().source_ids(tf.constant(texts)).row_lengths().numpy()
     by_width = dict(zip(np.searchsorted(WIDTHS, lengths).tolist(), texts, strict=True))
     return [("compiled", by_width[width], size) for width in sorted(by_width) for size in batches]

@@ -454,7 +454,7 @@ def test_our_translator_in_other_libraries_writes_the_same(norm, tmp_path):
     ids = np.random.default_rng(0).integers(4, 250, (5, 9))
     # Not with beams: a network that has learned nothing writes one word again and again, and ends nowhere.
     wanted = [up_to_end(row) for row in greedy(stepper(model), ids.astype(np.int32))[0].numpy()[:, 0].tolist()]
-    options = {"folder": str(tmp_path), "threads": 2, "batch": 5, "beams": 1, "length_penalty": 0.0}
+    options = {"folder": str(tmp_path), "threads": 2, "batch": 5, "beams": 1}
     for name in (FLOAT32, HUGGING_FACE):
         found = CONTENDERS[name]({**options, "contender": name})([{"ids": row.tolist()} for row in ids])
         # In the last place that it allows, ours ends a sentence, the others go on.

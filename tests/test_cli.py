@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 import signal
 import struct
@@ -23,6 +24,7 @@ from bigkeras.runtime import Machine
 from bigkeras.signals import shown
 
 ROOT = Path(__file__).resolve().parents[1]
+SHIPPED = ROOT / "saved_models"
 
 
 def run(capsys, *arguments) -> tuple[int, str, str]:
@@ -107,6 +109,14 @@ def test_list_names_every_recipe(capsys):
         (["train", "image-folder", "--data", "a", "--set", "data.directory=b"], "--data a and --set data.dir"),
         (["evaluate", "no-run"], "no-run: no such directory"),
         (["export", "no-run", "out"], "no-run"),
+        (["export", "lite0-imagenet", "out", "--beam", "2"], "--warm-compiled, --beam and --examples are of texts"),
+        (["export", "no-run", "out", "--examples", "nowhere.txt"], "nowhere.txt: No such file"),
+        (
+            ["export", SHIPPED / "sentiment-zh", "out", "--examples", __file__, "--beam", "2"],
+            "--beam: of translators only",
+        ),
+        (["export", SHIPPED / "sentiment-zh", "out", "--examples", os.devnull], "null holds no text"),
+        (["export", SHIPPED / "digits", "out", "--examples", __file__], "digits reads images"),
         (["train", "."], ".: no directory of a run: it has no recipe.json; a name of `bigkeras list` comes first"),
     ],
 )

@@ -28,6 +28,7 @@ from bigkeras.recipe import Choice, Recipe
 from bigkeras.tasks import TASKS
 from bigkeras.translation_artifact import export_translator
 from bigkeras.translator import Translator
+from bigkeras.warmup import FILE
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -80,8 +81,10 @@ def test_an_exported_model_is_written_anew_with_its_own_weights_and_card(made, t
     (older / "README.md").write_text("# toy\n")
     with pytest.raises(ExportError, match=r"an exported model: .*, or examples \(--examples\)"):
         export(older, tmp_path / "anew")
-    report = export(older, tmp_path / "anew", examples=[b"the red cat", b"one dog"], beam=3)
+    report = export(older, tmp_path / "anew", examples=[b"the red cat", b"one dog"], beam=3, warm_compiled=(1,))
     assert json.loads((tmp_path / "anew" / "preprocessor.json").read_text())["beam"] == 3
+    requests = (tmp_path / "anew" / "1" / FILE).read_bytes()
+    assert b"compiled" in requests and b"compiled" not in (directory / "1" / FILE).read_bytes()
     n_best = read_signatures(tmp_path / "anew" / "1")["n_best"].outputs["translation"]
     assert n_best.shape == (None, 3)
     card = (tmp_path / "anew" / "README.md").read_text()

@@ -49,7 +49,7 @@ class Stepper:
     growing = ("seen", "written")
 
     def ready(self) -> "Stepper":
-        """This one with `turned` made, for the steps of one search.
+        """This one with `turned` made, for the steps of one search, which are not taken without it.
 
         A graph that nothing optimises would turn the table over at every step, which took more than half of its time.
         """
@@ -98,7 +98,7 @@ class Stepper:
         own = ops.arange(slots)[None, :] == ops.arange(beams)[:, None] + index * beams
         seen = ops.logical_or(state["seen"], own[None])
         places = ops.broadcast_to(index, (beams,))
-        turned = [] if self.tied is None else [self.ready().turned if self.turned is None else self.turned]
+        turned = [] if self.tied is None else [self.turned]  # which `ready` has made
         inputs = [tokens, *memory, places, index * beams, seen, *turned, *state["written"], *state["states"]]
         logits, *rest = self.decoder(inputs, training=False)
         following = {"seen": seen}
@@ -149,8 +149,8 @@ def _tied(model: keras.Model) -> keras.layers.Layer | None:
 
     XLA is left alone: turned over before, the product took longer there.
     """
-    name = "embedding" if any(layer.name == "embedding" for layer in model.layers) else "target_embedding"
-    layer = next((layer for layer in model.layers if layer.name == name), None)
+    layers = {layer.name: layer for layer in model.layers}
+    layer = layers.get("embedding", layers.get("target_embedding"))
     if not isinstance(layer, keras.layers.ReversibleEmbedding) or not layer.tie_weights:
         return None
     more = (layer.quantization_mode, layer.logit_soft_cap, layer.reverse_dtype)

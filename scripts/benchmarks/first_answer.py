@@ -1,6 +1,6 @@
 """From process start to an app's answer, beside `import tensorflow` alone: ./scripts/benchmark first-answer.
 
-And how long the same process takes for those that are asked later, one by one, as they are typed.
+And how long a process that has loaded the model, as an app does for what is typed, takes for each later one.
 """
 
 import argparse

@@ -96,7 +96,7 @@ def measure(
     batch = options.batch if many else 1
     turns = min(options.rounds, -(-count // batch))
     values = {
-        "folder": prepared["folder"], "sizes": prepared["sizes"], "length_penalty": prepared["length_penalty"],
+        "folder": prepared["folder"], "sizes": prepared["sizes"],
         "search": search, "beams": options.beam if search == BEAM else 1, "batch": batch, "turns": turns,
         "step": 1 if many else SINGLES, "threads": options.threads,
     }  # fmt: skip

@@ -41,9 +41,9 @@ def make(run: Path, folder: Path, *, file: str | None, count: int, beam: int, pe
     (folder / SENTENCES).write_text(json.dumps(sorted(rows, key=_length)), encoding="utf-8")
     (folder / TARGET).write_bytes(preprocessor.target_model)
     compared = [text.encode() for text in texts[:COMPARED]]
-    # The peers' searches have no coverage penalty, and another formula for the length.
-    searched = replace(preprocessor, beam=beam, coverage_penalty=0.0, length_penalty=0.0)
-    for name, how in ((GREEDY, greedy), (BEAM, searched)):
+    # The peers' searches have no coverage penalty, and other formulas for the length.
+    plain = replace(preprocessor, beam=beam, coverage_penalty=0.0, length_penalty=0.0)
+    for name, how in ((GREEDY, greedy), (BEAM, plain)):
         export_translator(network, how, folder / name, examples=compared)
     if peers:
         write_ctranslate2(network, folder / CTRANSLATE2)
@@ -53,10 +53,7 @@ def make(run: Path, folder: Path, *, file: str | None, count: int, beam: int, pe
         "vocabulary_size": len(weights.target), "num_layers": weights.depth, "num_heads": weights.heads,
         "hidden_dim": weights.width, "intermediate_dim": weights.feed_forward,
     }  # fmt: skip
-    return {
-        "parameters": network.count_params(), "sentences": len(rows), "sizes": sizes,
-        "length_penalty": searched.length_penalty,
-    }  # fmt: skip
+    return {"parameters": network.count_params(), "sentences": len(rows), "sizes": sizes}
 
 
 def from_file(path: Path) -> list[str]:

@@ -54,12 +54,12 @@ def ctranslate2(options: Mapping[str, Any]) -> Translate:
     side_by_side = options["threads"] if options["batch"] > 1 else 1
     threads = {"inter_threads": side_by_side, "intra_threads": options["threads"] // side_by_side}
     translator = library.Translator(folder, compute_type=kind, **threads)
-    beams, penalty, part = options["beams"], options["length_penalty"], -(-options["batch"] // side_by_side)
+    beams, part = options["beams"], -(-options["batch"] // side_by_side)
 
     def translate(rows: Rows) -> Answers:
         tokens = [[str(i) for i in row["ids"]] for row in rows]
         results = translator.translate_batch(
-            tokens, beam_size=beams, length_penalty=penalty, max_decoding_length=most(rows), max_batch_size=part
+            tokens, beam_size=beams, length_penalty=0.0, max_decoding_length=most(rows), max_batch_size=part
         )
         return [[int(token) for token in result.hypotheses[0]] for result in results]
 
@@ -76,8 +76,8 @@ def hugging_face(options: Mapping[str, Any]) -> Translate:
     for module in model.modules():
         if isinstance(module, torch.nn.LayerNorm):
             module.eps = 1e-6
-    beams, penalty = options["beams"], options["length_penalty"]
-    search = {"num_beams": beams, "length_penalty": penalty, "early_stopping": False} if beams > 1 else {}
+    beams = options["beams"]
+    search = {"num_beams": beams, "length_penalty": 0.0, "early_stopping": False} if beams > 1 else {}
 
     def translate(rows: Rows) -> Answers:
         source = torch.from_numpy(padded(rows))

@@ -50,7 +50,7 @@ def build(key, precision="float32"):
 
 @functools.cache
 def taken_apart(model, compiled=False):
-    return stepper(model, compiled=compiled)
+    return stepper(model, compiled=compiled).ready()
 
 
 def stepwise(model, beams=1, compiled=False):
