@@ -144,7 +144,7 @@ def _table(title: str, values: Mapping[str, Any]) -> str:
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """`{"a": {"b": 1}}` → ("a.b", "1"); lists of anything but plain values are left to the JSON files."""
+    """`{"a": {"b": 1}}` → ("a.b", "1"); a list of named functions → "crop(padding=2), flip()"."""
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key}.")
@@ -154,3 +154,10 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, st
             yield prefix + key, plain(str(value))
         elif isinstance(value, list) and value and all(isinstance(one, str | int) for one in value):
             yield prefix + key, plain(", ".join(map(str, value)))
+        elif isinstance(value, list) and value and all(isinstance(one, Mapping) and "name" in one for one in value):
+            yield prefix + key, plain(", ".join(map(_called, value)))
+
+
+def _called(choice: Mapping[str, Any]) -> str:
+    """`{"name": "crop", "args": {"padding": 2}}` → "crop(padding=2)"."""
+    return f"{choice['name']}({', '.join(f'{name}={value}' for name, value in choice.get('args', {}).items())})"

@@ -43,9 +43,9 @@ def check_recipe(recipe: Recipe, model: Callable | None = None) -> None:
     known("monitor", recipe.monitor, MONITORS[recipe.task.name])
     if recipe.lora and not recipe.start_from and model is None:
         raise RecipeError(f"lora={recipe.lora}: updates weights that are trained already: say start_from, too")
-    if recipe.teacher_sure != 0.9 and (recipe.teacher is None or recipe.task.name == "translation"):
+    if recipe.teacher_sure != Recipe.teacher_sure and (recipe.teacher is None or recipe.task.name == "translation"):
         raise RecipeError(f"teacher_sure={recipe.teacher_sure}: of a teacher of examples without labels; there is none")
-    if recipe.score_every != 2 and recipe.task.name != "translation":
+    if recipe.score_every != Recipe.score_every and recipe.task.name != "translation":
         raise RecipeError(f"score_every={recipe.score_every}: of translations; {recipe.task.name} is scored each epoch")
     if recipe.back_translator and recipe.task.name != "translation":
         raise RecipeError(f"back_translator={recipe.back_translator}: for sentence pairs, not for {recipe.task.name}")

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import fields, replace
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from bigkeras.models import MODELS
 from bigkeras.models.pretrained import LITE0_MEAN, LITE0_STD
 from bigkeras.models.pretrained_text import bert_sizes, lower_case, preset_size, preset_vocabulary
 from bigkeras.origin import PACKAGES, UNREADABLE, first_line, is_preset, origin_folder, pair_preprocessor, start_folder
-from bigkeras.recipe import Choice, Recipe, RecipeError, load
+from bigkeras.recipe import Choice, Recipe, RecipeError, defaults, load
 from bigkeras.tasks import TASKS
 
 # How a classifier is trained that starts from a language model (Devlin et al. 2018, appendix A.3; smaller models take
@@ -58,7 +57,7 @@ def wired_alike(recipe: Recipe, said: Collection[str] = ()) -> Recipe:
     if not (origin / "recipe.json").is_file():
         return recipe
     theirs = load(origin).model
-    usual = {name: each.default for name, each in signature(MODELS[recipe.model.name]).parameters.items()}
+    usual = defaults(MODELS[recipe.model.name])
     known = [name for name in WIRING if name in usual and name not in said and theirs.name == recipe.model.name]
     found = {name: theirs.args.get(name, usual[name]) for name in known}
     other = {n: v for n, v in found.items() if v is not None and recipe.model.args.get(n, usual[n]) != v}
@@ -155,7 +154,7 @@ def unheeded(recipe: Recipe, vocabulary: Any, preprocessor: Any) -> list[str]:
     if vocabulary:
         path = expanded(vocabulary) if isinstance(vocabulary, str) else None
         task = load(path).task if path and (path / "recipe.json").is_file() else Choice(recipe.task.name)
-        theirs = {name: each.default for name, each in signature(TASKS[task.name]).parameters.items()} | dict(task.args)
+        theirs = defaults(TASKS[task.name]) | dict(task.args)
         made = {n: own[n] for n in OF_VOCABULARIES if n in own and own[n] != theirs.get(n)}
         place = vocabulary if path else "another's"
         lines += [f"task.{name}={value}: not heeded: the vocabulary is {place}" for name, value in made.items()]

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from bigkeras.recipe import Recipe, RecipeError
+from bigkeras.recipe import Recipe, RecipeError, defaults
 
 OPTIMIZERS: dict[str, Callable] = {
     "sgd": keras.optimizers.SGD,
@@ -177,10 +177,10 @@ def make_optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Opt
     Raises RecipeError for a rate that cannot be.
     """
     args = dict(recipe.optimizer.args)
-    rate = args.pop("learning_rate", 1e-3)
+    rate = args.pop("learning_rate", defaults(OPTIMIZERS[recipe.optimizer.name])["learning_rate"])
     schedule = dict(recipe.schedule.args)
     shape = SCHEDULES[recipe.schedule.name](**schedule)
-    warmup = schedule.get("warmup_epochs", 1.0 if recipe.schedule.name == "inverse_square_root" else 0.0)
+    warmup = (defaults(SCHEDULES[recipe.schedule.name]) | schedule)["warmup_epochs"]
     shares = {f"schedule.{name}": shape[name] for name in ("factor", "final") if name in shape}
     for name, value in {"optimizer.learning_rate": rate, "schedule.warmup_epochs": warmup, **shares}.items():
         if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < math.inf:

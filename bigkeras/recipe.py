@@ -229,6 +229,11 @@ def check(kind: str, choice: Choice, functions: Mapping[str, Callable], given: t
             raise RecipeError(f"{kind} {choice.name} needs {key}: {hint}")
 
 
+def defaults(function: Callable) -> dict[str, Any]:
+    """What a function's arguments are where nothing is said, by name; `inspect.Parameter.empty` where it must be."""
+    return {name: each.default for name, each in inspect.signature(function).parameters.items()}
+
+
 def _alike(name: str, value: Any, default: Any) -> None:
     """Raises RecipeError for a value that is of no kind with its default: Keras' functions have no type hints."""
     if isinstance(default, bool) and not isinstance(value, bool):

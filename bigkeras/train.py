@@ -15,6 +15,7 @@ from bigkeras.assembly import fitted, make_step
 from bigkeras.asynchronous import Asynchronous, lost_servers, serve
 from bigkeras.checks import (
     AUTO,
+    Found,
     check_alike,
     check_apart,
     check_data,
@@ -31,10 +32,10 @@ from bigkeras.data.plan import ROWS, steps_per_epoch
 from bigkeras.data.source import DataError, Splits, ignored_line
 from bigkeras.diversification import diversified
 from bigkeras.evaluation import finish_run
-from bigkeras.inheritance import continued
+from bigkeras.inheritance import absolute, continued, wired_alike
 from bigkeras.models.pretrained import renew_constants
 from bigkeras.recipe import Recipe, RecipeError, load
-from bigkeras.recipe_data import datasets, load_splits, ready
+from bigkeras.recipe_data import absolute_data, datasets, load_splits, ready
 from bigkeras.run import has_learned, note_places, opened, read_json, write_bytes, write_json, write_text
 from bigkeras.search import fit_best, name_a_model
 from bigkeras.self_training import taught
@@ -64,8 +65,7 @@ def fit(
     if runtime.on_jax():
         return _fit_on_jax(recipe, Path(run_dir), model, machine, log)
     runtime.check_backend()
-    recipe = continued(recipe)
-    check_recipe(recipe, model)
+    recipe = resolved(recipe, model)
     chosen = runtime.chosen(machine)
     asynchronous = chosen == "parameter_server"
     if asynchronous and runtime.role() in ("worker", "ps"):
@@ -93,12 +93,7 @@ def fit(
         if done:
             log.say(f"{directory}: this run is complete; for other data or settings take another --run-dir")
             return done
-        splits = _opened(recipe, directory, workers.by_chief, log)
-        found = fingerprints(splits)
-        workers.by_chief(lambda: check_data(directory, recipe, found))
-        workers.by_chief(lambda: note_places(directory, recipe))
-        for line in workers.by_chief(lambda: known_before(recipe, found)):
-            log.say_once(line)
+        splits, found = _opened(recipe, directory, workers.by_chief, log)
         check_alike(workers, recipe, found)
         if recipe.task.name == "translation" and (recipe.teacher or recipe.back_translator):
             splits = diversified(recipe, splits, directory, workers.by_chief, log)
@@ -118,22 +113,16 @@ def _fit_on_jax(
     # TensorFlow reads the data, and would take the memory of the GPUs that JAX trains on.
     with contextlib.suppress(RuntimeError):  # where it has begun already
         tf.config.set_visible_devices([], "GPU")
-    recipe = continued(recipe)
-    check_recipe(recipe, model)
+    recipe = resolved(recipe, model)
     check_on_jax(recipe)
-    recipe = _decided(recipe, directory, runtime.choose_on_jax(machine), lambda look: look(), log)
+    recipe = _decided(recipe, directory, runtime.choose_on_jax(machine), _alone, log)
     check_apart(recipe, directory)
     with opened(directory, recipe):
         done = _finished(directory)
         if done:
             log.say(f"{directory}: this run is complete; for other data or settings take another --run-dir")
             return done
-        splits = _opened(recipe, directory, lambda look: look(), log)
-        found = fingerprints(splits)
-        check_data(directory, recipe, found)
-        note_places(directory, recipe)
-        for line in known_before(recipe, found):
-            log.say(line)
+        splits, _ = _opened(recipe, directory, _alone, log)
         if recipe.model.name == AUTO and model is None:
             return fit_best(recipe, directory, splits, functools.partial(fit, machine=machine, log=log), log)
         return fit_on_jax(recipe, directory, splits, model, machine, log)
@@ -195,15 +184,41 @@ def _decided(recipe: Recipe, directory: Path, strategy: str, by_chief: Callable,
     return replace(recipe, precision=precision)
 
 
-def _opened(recipe: Recipe, directory: Path, by_chief: Callable, log: Log) -> Splits:
-    """The recipe's data, with what its teacher answers; says what is left out. Raises RecipeError and DataError."""
+def _alone(look: Callable[[], Any]) -> Any:
+    """In the place of `Workers.by_chief` where there is one process."""
+    return look()
+
+
+def resolved(recipe: Recipe, model: Callable | None) -> Recipe:
+    """The recipe that can be repeated from any folder, with what it takes over from where it starts, checked.
+
+    Of a model's wiring only what the recipe does not say is taken over. Raises RecipeError.
+    """
+    recipe = absolute_data(absolute(recipe, "start_from", "teacher", "back_translator", "task.vocabulary"))
+    recipe = continued(recipe)
+    if model is None:
+        recipe = wired_alike(recipe, recipe.model.args)
+    check_recipe(recipe, model)
+    return recipe
+
+
+def _opened(recipe: Recipe, directory: Path, by_chief: Callable, log: Log) -> tuple[Splits, Found]:
+    """The recipe's data, with what its teacher answers, and what tells them from others; both noted in the run.
+
+    Says what is left out. Raises RecipeError, DataError and RunError.
+    """
     splits = load_splits(recipe)
     if recipe.teacher and recipe.task.name != "translation":
         log.say(f"{recipe.teacher} answers what has no labels")
         splits = taught(recipe, splits, directory, by_chief)
     _tell(splits, log)
     check_monitor(recipe, splits)
-    return splits
+    found = fingerprints(splits)
+    by_chief(lambda: check_data(directory, recipe, found))
+    by_chief(lambda: note_places(directory, recipe))
+    for line in by_chief(lambda: known_before(recipe, found)):
+        log.say_once(line)
+    return splits, found
 
 
 def _hold(held: contextlib.ExitStack, directory: Path, recipe: Recipe) -> None:

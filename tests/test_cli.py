@@ -59,7 +59,7 @@ def folder_recipe(tmp_path: Path, folder: Path, **values) -> Path:
 def test_options_of_a_machine_and_the_run_directory_are_handed_on(tiny, tmp_path, capsys, monkeypatch):
     seen = []
     monkeypatch.setattr("bigkeras.train.fit", lambda recipe, run_dir, machine: seen.append((run_dir, machine)) or {})
-    monkeypatch.setattr("bigkeras.__main__._summary", lambda metrics: "")
+    monkeypatch.setattr("bigkeras.commands._summary", lambda metrics: "")
     told = "--strategy mirrored --replicas 3 --tpu t --shards 4 --steps-per-call 5 --xla --checkpoint-seconds 6"
     assert run(capsys, "train", tiny, *told.split(), "--patience-seconds", 7, "--profile")[0] == 0
     asked = Machine(
@@ -248,10 +248,10 @@ def test_a_disk_that_takes_no_more_is_one_line_and_what_was_there_stays(tiny, tm
 
 
 def test_what_the_output_cannot_hold_is_no_traceback(monkeypatch):
-    for name, written in (("list", "5 \\u2013 6"), ("doctor", "5 – 6")):
+    for name, command, written in (("list", "list_recipes", "5 \\u2013 6"), ("doctor", "doctor", "5 – 6")):
         held = io.BytesIO()
         monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(held, encoding="ascii"))
-        monkeypatch.setattr(f"bigkeras.__main__._{name}", lambda options: print("5 – 6") or 0)
+        monkeypatch.setattr(f"bigkeras.commands.{command}", lambda options: print("5 – 6") or 0)
         assert main([name, *["--json"] * (name == "doctor")]) == 0
         assert held.getvalue().decode() == written + "\n"
     command = [sys.executable, "-m", "bigkeras", "list"]

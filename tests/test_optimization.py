@@ -10,6 +10,7 @@ from bigkeras.models import MODELS
 from bigkeras.optimization import OPTIMIZERS, OURS, build_optimizer, layer_rates, make_optimizer, scale_rates
 from bigkeras.recipe import Choice, RecipeError, check
 from bigkeras.recipes import RECIPES
+from bigkeras.settings import settings
 from bigkeras.transfer import freeze
 
 PLAIN = RECIPES["digits"].override(schedule=Choice("constant"), epochs=10)
@@ -190,3 +191,10 @@ def test_a_network_without_stages_is_named():
     network = MODELS["text_cnn"](vocabulary_size=9, length=5, num_classes=2)
     with pytest.raises(RecipeError, match=r"layer_decay=0\.5: what is named stage in text_cnn stands side by side"):
         layer_rates(network, 0.5)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_the_rate_that_settings_show_is_the_one_that_is_taken(name):
+    recipe = PLAIN.override(optimizer=name, schedule="constant")
+    shown = {one.key: one.value for one in settings(recipe)}["optimizer.learning_rate"]
+    assert float(make_optimizer(recipe, 10).learning_rate) == pytest.approx(shown)

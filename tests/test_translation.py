@@ -36,7 +36,7 @@ from bigkeras.signals import Interrupted, Log
 from bigkeras.tasks import TASKS, load_preprocessor, load_task
 from bigkeras.tasks.pairs import clean, pieces
 from bigkeras.tasks.subwords import VERSIONS
-from bigkeras.train import fit
+from bigkeras.train import fit, resolved
 from bigkeras.transfer import artifact_model, start_from
 from bigkeras.translation_metrics import corpus_bleu, kept_names, translation_metrics, unspaced_language
 from bigkeras.translator import Translator, references_of
@@ -601,6 +601,20 @@ def test_what_no_shape_shows_of_a_model_is_taken_from_the_one_that_a_run_starts_
     assert wired_alike(alone) == alone
     rnn = asked.override(model=Choice("seq2seq_rnn", {"units": 8}))
     assert wired_alike(rnn) == rnn
+
+
+def test_from_python_too_paths_are_made_whole_and_what_is_not_said_of_the_model_is_the_origins(tmp_path, monkeypatch):
+    earlier = RECIPES["imdb-transformer"].override(**{"model.pooling": "max"})
+    earlier.save(tmp_path / "recipe.json")
+    (tmp_path / "reviews.csv").write_text("text,label\n")
+    monkeypatch.chdir(tmp_path)
+    data = Choice("text_table", {"file": "reviews.csv"})
+    asked = RECIPES["imdb-transformer"].override(start_from=".", data=data)
+    found = resolved(asked, None)
+    assert found.start_from == str(tmp_path) and found.data.args["file"] == str(tmp_path / "reviews.csv")
+    assert found.model.args["pooling"] == "max" and resolved(found, None) == found
+    said = resolved(asked.override(**{"model.pooling": "mean"}), None)
+    assert said.model.args["pooling"] == "mean"
 
 
 def test_how_texts_are_pooled_is_taken_from_the_run_that_one_starts_from(tmp_path):

@@ -13,7 +13,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from bigkeras.recipe import Choice, RecipeError, check
+from bigkeras.recipe import Choice, RecipeError, check, defaults
 from bigkeras.tasks.images import to_uint8
 
 
@@ -137,7 +137,7 @@ def check_augmentation(choices: Sequence[Choice]) -> None:
 def check_fits(choices: Sequence[Choice], height: int, width: int) -> None:
     """Raises RecipeError for a crop that moves images by more than they have."""
     for choice in choices:
-        padding = choice.args.get("padding", 4)
+        padding = choice.args.get("padding", defaults(crop)["padding"])
         if choice.name == "crop" and not 0 <= padding < min(height, width):
             raise RecipeError(f"augmentation crop: padding={padding}: from 0 to {min(height, width) - 1} pixels here")
 
