@@ -4,6 +4,7 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,6 +28,24 @@ def test_the_python_of_a_readme_runs(name, tmp_path, monkeypatch):
     (code,) = re.findall(r"```python\n(.*?)```", text(name), re.S)
     exec(compile(code.replace("epochs=5", "epochs=1"), name, "exec"), {})
     assert (tmp_path / "runs" / "two-layers" / "metrics.json").is_file()
+
+
+def test_the_python_of_the_page_about_it_runs(tmp_path, monkeypatch):
+    import keras
+
+    import bigkeras
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "saved_models").symlink_to(ROOT / "saved_models")
+    keras.utils.save_img("photo.png", np.zeros((28, 28, 1)))
+    asked = []
+    metrics = {"validation": {"accuracy": 0.5}}
+    monkeypatch.setattr(bigkeras, "fit", lambda recipe, run_dir: asked.append(recipe) or metrics, raising=False)
+    blocks = re.findall(r"```python\n(.*?)```", text("docs/python.md"), re.S)
+    assert len(blocks) == 3
+    for code in blocks:
+        exec(compile(code, "docs/python.md", "exec"), {})
+    assert asked[0].data.args == {"directory": "my-photos"}
 
 
 @pytest.mark.parametrize("name", READMES)
