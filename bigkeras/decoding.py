@@ -4,7 +4,8 @@ Each takes a stepper (`models.stepper`) and source ids int32 `(batch, length)`, 
 `(batch, n, most)`, each row ending with END and filled with 0, and scores float32 `(batch, n)`. A sentence gets at most
 `RATIO` times as many tokens as its source has, and `EXTRA` more, and never more than `most` or than the model's
 positions allow; in the last place only END may stand. So decoding always ends, and every row is a whole sentence whose
-score is what the model says of it. All of it runs eagerly and in a graph; compiled by XLA, with a stepper made for
+score is what the model says of it. PADDING, UNKNOWN and BEGIN are never written; the model's distribution, by which
+scores are counted, has them. All of it runs eagerly and in a graph; compiled by XLA, with a stepper made for
 that, as shapes are static there.
 """
 

@@ -58,7 +58,7 @@ def airbench(
     convolutions in a stage get the paper's residual connection around the last two ("airbench96" with
     `widths=(128, 384, 512)`). `scaling` keeps the first logits small; it is applied before the last, linear layer,
     where it means the same.
-    Raises ValueError for images too small for the stages.
+    GELU is its approximation by tanh, the paper's is exact. Raises ValueError for images too small for the stages.
     Source: Jordan 2024 (arXiv 2404.00498), section 3 and appendix A.
     """
     check(input_shape=input_shape, num_classes=num_classes, smallest=2 ** len(widths) + 1)

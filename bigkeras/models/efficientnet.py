@@ -63,9 +63,9 @@ def efficientnet(
     variant: str = "b0",
     stem: str = "auto",
     stochastic_depth: float = 0.2,
-    dropout: float = 0.2,
+    dropout: float | None = None,
 ) -> keras.Model:
-    """An EfficientNet; `VARIANTS` says the image size that each is meant for and the dropout that it was trained with.
+    """An EfficientNet; `VARIANTS` says the image size that each is meant for, and its `dropout` where none is said.
 
     B0 has 5,288,548 trainable parameters with 1,000 classes, lite0 4,652,008. The lite variants have ReLU6 for swish,
     no squeeze and excitation, and a stem and top that do not grow.
@@ -75,11 +75,12 @@ def efficientnet(
     Raises ValueError for another variant.
     Sources: Tan & Le 2019 (arXiv 1905.11946), section 4; lite: the authors' code, efficientnet/lite.
     """
+    known("variant", variant, VARIANTS)
+    lite, scale = variant.startswith("lite"), VARIANTS[variant]
+    dropout = scale.dropout if dropout is None else dropout
     check(input_shape=input_shape, num_classes=num_classes, dropout=dropout, smallest=8)
     if not 0 <= stochastic_depth < 1:
         raise ValueError(f"stochastic_depth={stochastic_depth}: from 0 to below 1")
-    known("variant", variant, VARIANTS)
-    lite, scale = variant.startswith("lite"), VARIANTS[variant]
     inputs = keras.Input(input_shape, name="image")
     filters = 32 if lite else scaled_channels(32, scale.width)
     strides = 1 if small_stem(stem, input_shape, below=64) else 2

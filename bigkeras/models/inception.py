@@ -35,7 +35,9 @@ def inception(
     offset in place of each bias and without the local response normalisation; v3 has 23,834,568.
     `stem` is "large", "small" (3×3 convolutions at full size, no maxima) or "auto": small for images below 75 pixels.
     The papers' dropout is 0.4 for v1 and 0.2 for v3. Raises ValueError for another variant.
-    Sources: Szegedy et al. 2014 (arXiv 1409.4842), table 1; Szegedy et al. 2015 (arXiv 1512.00567), table 1.
+    v3 is the network that its authors released, as `keras.applications.InceptionV3` is: its stem and the 5×5
+    convolutions of its first modules are not those of the paper's table 1.
+    Sources: Szegedy et al. 2014 (arXiv 1409.4842), table 1; Szegedy et al. 2015 (arXiv 1512.00567), section 6.
     """
     check(input_shape=input_shape, num_classes=num_classes, dropout=dropout, smallest=8)
     known("variant", variant, ("v1", "v3"))

@@ -13,8 +13,9 @@ def lenet(
     """LeNet-5: two 5×5 convolutions (6 and 16 channels), each with a 2×2 maximum, then 120 and 84 units.
 
     61,706 parameters at 28×28×1 and at 32×32×1 with ten classes. Images below 32 pixels are padded at the first
-    convolution, as the paper's 28-pixel digits were. `activation="tanh"` is the paper's; its pooling was a trained
-    average and its last layer a radial basis function. Raises ValueError for images below 12 pixels.
+    convolution, as the paper's 28-pixel digits were. `activation="tanh"` is nearly the paper's (a scaled one); its
+    second convolution read some of the 6 channels only (table I), its pooling was a trained average and its last layer
+    a radial basis function. Raises ValueError for images below 12 pixels.
     Source: LeCun et al. 1998, "Gradient-Based Learning Applied to Document Recognition", section II.B.
     """
     check(input_shape=input_shape, num_classes=num_classes, dropout=dropout, smallest=12)

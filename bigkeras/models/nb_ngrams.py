@@ -25,6 +25,8 @@ def nb_ngrams(
     (layer `latent_logits`), and the answer is the mean of both. Call `adapt_labelled(batches)` of the layer `embedding`
     and `adapt_texts(batches)` of that one with the training split before training, as the trainer does. Raises
     ValueError for sizes below 1, a smoothing that is not positive and a negative `latent`.
+    Unlike the paper's, the weights are trained by cross-entropy and not by an SVM, without interpolation with their
+    mean, and a text's sum is divided by the root of the number of its n-grams.
     Source: Wang & Manning 2012, "Baselines and Bigrams"; with trigrams: Mesnil et al. 2014 (arXiv 1412.5335).
     """
     check_ratios(smoothing, latent)

@@ -24,7 +24,8 @@ def text_cnn(
 
     Token ids `(batch, any length)`, 0 is padding. Windows also stand over the text's ends, as if zeros went on for
     ever, so that a text shorter than a window has an answer, and padding none of its own. `shards`: see
-    `sequences.embedded`. Raises ValueError for sizes below 1. Source: Kim 2014 (arXiv 1408.5882), section 2.
+    `sequences.embedded`. The paper's limit on the norm of the last layer's weights is left out. Raises ValueError for
+    sizes below 1. Source: Kim 2014 (arXiv 1408.5882), section 2.
     """
     check_sequence(num_classes=num_classes, dropout=dropout, vocabulary_size=vocabulary_size, length=length)
     if not windows or min(windows) < 1:

@@ -53,6 +53,8 @@ def transformer(
     or "max" of the last block over the real tokens, or "cls": a trained vector before the sequence.
     `attention_maps` gives the attention weights, `shards`: see `sequences.embedded`. Raises ValueError for sizes that
     do not fit together.
+    Unlike the paper's, its feed-forward layers have GELU (`activation="relu"` is the paper's), and `dropout` is applied
+    to the attention weights, too.
     Source: Vaswani et al. 2017 (arXiv 1706.03762), section 3; pre-norm: Xiong et al. 2020 (arXiv 2002.04745).
     """
     check_sequence(
