@@ -47,15 +47,23 @@ def find(paths: Iterable[str]) -> Iterator[Picture]:
             found = sorted(glob.glob(path, recursive=True))
             given: set[str] = set()  # "**" finds a folder, and what is in it, too
             for match in found:
+                if _place(match) in given:
+                    continue
                 for picture in _in_folder(match) if os.path.isdir(match) else [Picture(match)]:
-                    name = os.path.normpath(picture.path)
-                    if name not in given:
-                        given.add(name)
+                    if _place(picture.path) not in given:
+                        given.add(_place(picture.path))
                         yield picture
+                given.add(_place(match))
             if not found:
                 yield Picture(path, "no file matches")
         else:
             yield Picture(path, "broken link" if os.path.islink(path) else "no such file or folder")
+
+
+def _place(path: str) -> str:
+    """Where a path leads, by its folder: through a link to a folder above it would come again and again."""
+    folder, name = os.path.split(os.path.normpath(path))
+    return os.path.join(os.path.realpath(folder), name)
 
 
 def _in_folder(folder: str) -> Iterator[Picture]:

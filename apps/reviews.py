@@ -112,13 +112,20 @@ def _line_end(start: str) -> str:
 
 def objects_of(stream: TextIO, name: str, column: str | None) -> Iterator[Review]:
     """A review for every line that is a JSON object: its value under `column`, or under a usual name."""
+    first = True
     for review in lines_of(stream, name):
         if not review.text.strip():
             continue
-        if review.text.strip().startswith("[") and review.name.endswith(", line 1"):
+        if first and review.text.strip().startswith("["):
             raise ReviewError(
                 f"{name}: one JSON array; JSON lines are read, an object a line: jq -c '.[]' makes them of it"
             )
+        if first and (review.text.strip() == "{" or _is_whole_table(review.text)):
+            raise ReviewError(
+                f"{name}: one JSON object; JSON lines are read, an object a line: pandas writes them by "
+                "to_json(orient='records', lines=True)"
+            )
+        first = False
         try:
             value = json.loads(review.text, object_pairs_hook=_once)
         except (ValueError, RecursionError) as error:
@@ -137,6 +144,16 @@ def objects_of(stream: TextIO, name: str, column: str | None) -> Iterator[Review
         text = value.get(column)
         defect = "" if isinstance(text, str) else f"no text under {column!r}"
         yield Review(review.name, text if isinstance(text, str) else review.text, defect=defect)
+
+
+def _is_whole_table(line: str) -> bool:
+    """Whether a line is an object of columns, as pandas writes a table where nothing is said."""
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    columns = list(value.values()) if isinstance(value, dict) else []
+    return all(isinstance(one, dict | list) for one in columns) and len({len(one) for one in columns}) == 1
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -248,12 +265,15 @@ class Table:
             if chosen == "utf-8":
                 chosen = "utf-8-sig"  # which reads texts without its mark, too
             errors = "surrogateescape" if chosen.startswith("utf-8") else "replace"
-            newline: str | None = ""  # of a table's cells any may be part
-            if not table:
-                try:
-                    newline = "\n" if _line_end(start.decode(chosen, "replace")) == "\n" else None
-                except UnicodeError as error:  # idna and the like
-                    raise ReviewError(f"--encoding {encoding}: {path} cannot be read so: {error}") from None
+            try:
+                begin = start.decode(chosen, "replace")
+            except UnicodeError as error:  # idna and the like
+                raise ReviewError(f"--encoding {encoding}: {path} cannot be read so: {error}") from None
+            newline: str | None = "\n" if _line_end(begin) == "\n" else None
+            if (
+                table
+            ):  # any line end may be part of a cell; Windows writes \r\r\n where a table's \r\n is taken for text
+                newline = "\n" if "\r\r\n" in begin else ""
             return kept.enter_context(io.TextIOWrapper(file, encoding=chosen, errors=errors, newline=newline))
         except OSError as error:
             raise ReviewError(f"{path}: cannot be read: {error.strerror}") from None

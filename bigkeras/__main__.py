@@ -168,8 +168,8 @@ def _add_export(subs: "argparse._SubParsersAction") -> None:
     sub.add_argument("--beam", type=int, choices=range(1, 33), metavar="N",
                      help="of a translator: so many hypotheses a search, in the place of the recipe's")  # fmt: skip
     sub.add_argument("--examples", metavar="FILE",
-                     help="texts, one a line, by which the artifact is compared with the model: so an exported model, "
-                     "too, is written anew, with the graph of this version")  # fmt: skip
+                     help="texts, one a line; the first 100 compare the artifact with the model, so that an exported "
+                     "model, too, is written anew, with the graph of this version")  # fmt: skip
     sub.add_argument("--warm-compiled", type=_sizes, default=(), metavar="N,N",
                      help="of a translator: a server compiles its signature compiled while it loads the model, for so "
                      "many sentences at a time in every length, such as 1,32; each takes seconds, and on CPUs the "

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from bigkeras.data import DATASETS
 from bigkeras.data.files import expanded
-from bigkeras.data.fingerprint import DATA_FILE, PARTS, other_data
+from bigkeras.data.fingerprint import COLUMNS, DATA_FILE, PARTS, other_data
 from bigkeras.data.source import DataError, Source, Splits
 from bigkeras.models import MODELS
 from bigkeras.optimization import OPTIMIZERS, OURS, SCHEDULES
@@ -56,8 +56,8 @@ def check_recipe(recipe: Recipe, model: Callable | None = None) -> None:
 Found = dict[str, dict[str, Any]]  # what `fingerprints` gives
 
 
-def check_data(directory: Path, recipe: Recipe, found: Found) -> None:
-    """Notes which examples a run has; raises RunError where it has learned from others."""
+def check_data(directory: Path, recipe: Recipe, found: Found, columns: Sequence[str] = ()) -> None:
+    """Notes which examples a run has, and `columns`; raises RunError where it has learned from other examples."""
     if recipe.teacher and recipe.task.name != "translation":
         # Its labels are the teacher's: what learns from it goes on with the same ones, and scores need none.
         found = {"taught" if part == "train" else part: values for part, values in found.items()}
@@ -65,7 +65,7 @@ def check_data(directory: Path, recipe: Recipe, found: Found) -> None:
     changed = other_data(read_json(path), found) if path.exists() else ""
     if changed and has_learned(directory):
         raise RunError(f"{directory}: its data has changed since it began ({changed}); take another --run-dir")
-    write_json(path, found)
+    write_json(path, {**found, **({COLUMNS: columns} if columns else {})})
 
 
 def check_kept(directory: Path, files: Mapping[str, bytes]) -> None:

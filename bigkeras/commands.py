@@ -41,15 +41,18 @@ def settings(options: argparse.Namespace) -> int:
 
 
 def train(options: argparse.Namespace) -> int:
+    from bigkeras.data.files import expanded
     from bigkeras.recipe import parse_setting
     from bigkeras.recipes import RECIPES
 
-    goes_on = not options.run_dir or Path(options.run_dir).resolve() == Path(options.recipe).resolve()
+    # A shell leaves --run-dir=~/runs/mine as it is.
+    asked_dir = expanded(options.run_dir) if options.run_dir else None
+    goes_on = not asked_dir or asked_dir.resolve() == Path(options.recipe).resolve()
     recipe = _recipe(options.recipe, goes_on)
     # A function's name first, since its arguments mean nothing to another.
     settings = dict(sorted(map(parse_setting, options.set), key=lambda item: "." in item[0]))
     asked = recipe.override(**settings)  # what cannot be is said before TensorFlow is imported
-    run_dir = Path(options.run_dir or (options.recipe if _is_run(options.recipe) else Path("runs") / asked.name))
+    run_dir = asked_dir or Path(options.recipe if _is_run(options.recipe) else Path("runs") / asked.name)
     from bigkeras.runtime import Machine, on_jax
 
     _start_tensorflow(or_jax=on_jax())
@@ -119,6 +122,7 @@ def _check_one_place(data: str | None, settings: Mapping[str, Any]) -> None:
 
 def _example_texts(options: argparse.Namespace) -> list[bytes] | None:
     """The lines of --examples, as `export` takes them. Raises RunError for none, or for a model that reads images."""
+    from bigkeras.data.encoding import decoded
     from bigkeras.run import RunError, read_json
 
     if not options.examples:
@@ -128,8 +132,8 @@ def _example_texts(options: argparse.Namespace) -> list[bytes] | None:
         raise RunError(
             f"--examples: {options.run} reads images; from Python, bigkeras.artifact.export takes them encoded"
         )
-    lines = [line.strip() for line in Path(options.examples).read_bytes().splitlines()]
-    texts = [line for line in lines if line]
+    content, _ = decoded(Path(options.examples).read_bytes(), options.examples, None)
+    texts = [line.strip().encode() for line in content.splitlines() if line.strip()]
     if not texts:
         raise RunError(f"--examples: {options.examples} holds no text")
     return texts[:MOST_EXAMPLES]

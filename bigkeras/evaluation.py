@@ -13,10 +13,10 @@ import numpy as np
 from bigkeras.data import DATASETS
 from bigkeras.data.cleaning import other_languages
 from bigkeras.data.corpora import NOT_PINNED
-from bigkeras.data.fingerprint import DATA_FILE, fingerprints, other_data
+from bigkeras.data.fingerprint import COLUMNS, DATA_FILE, fingerprints, other_data
+from bigkeras.data.label_names import whole_number
 from bigkeras.data.pair_splits import all_pairs
 from bigkeras.data.source import ArraySource, DataError, Source, Splits, joined
-from bigkeras.data.text_table import whole_number
 from bigkeras.masked_evaluation import MaskedScores, score_hidden, write_masked_report
 from bigkeras.metrics import best_threshold, bootstrap_interval, classification_metrics, scores_at
 from bigkeras.predictions import (
@@ -84,6 +84,8 @@ def evaluate(
     begun = absolute_data(load(path))
     known("split", split, ("train", "validation", "test", "all"))
     recipe = _scored(begun, data, settings or {}, split)
+    if not same_place(recipe, begun):
+        recipe = _with_columns(recipe, path)
     recipe, splits, source = _chosen(path, recipe, split, elsewhere=not same_place(recipe, begun))
     # An exported model is scored on other machines, too: what is published may stand there in another order.
     compared = not artifact or any(place(recipe).values()) or recipe.data.name == NOT_PINNED
@@ -209,6 +211,15 @@ def _scored(recipe: Recipe, data: str | None, settings: Mapping[str, Any], split
         # It was to make training short.
         asked = asked.override(**{"data.limit_train": None})
     return asked
+
+
+def _with_columns(recipe: Recipe, path: Path) -> Recipe:
+    """The recipe that takes a table's columns by the names that the run's had, where it says nothing of them."""
+    said = recipe.data.args.keys() & {"text", "label", "like"}
+    if recipe.data.name != "text_table" or said or not (path / DATA_FILE).is_file():
+        return recipe
+    names = read_json(path / DATA_FILE).get(COLUMNS)
+    return recipe.override(**{"data.like": names}) if names else recipe
 
 
 def _is_known(path: Path, splits: Splits) -> bool:

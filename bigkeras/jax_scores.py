@@ -132,7 +132,7 @@ def _finish(directory: Path) -> None:
     recipe = load(directory)
     history, bad = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_input, daemon=True).start()
-    print(json.dumps(finish_run(directory, recipe, load_splits(recipe).validation, history, bad), ensure_ascii=False))
+    print(json.dumps(finish_run(directory, recipe, load_splits(recipe).validation, history, bad)))
 
 
 def _end_with_input() -> None:

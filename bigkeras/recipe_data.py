@@ -20,6 +20,8 @@ from bigkeras.recipe import HELD_OUT, PLACES, Choice, Recipe, RecipeError, known
 from bigkeras.signals import Log
 from bigkeras.tasks.task import Task
 
+SEVERAL = 20  # classes with one example each may be a try
+
 
 def place(recipe: Recipe) -> dict[str, Any]:
     """Where a recipe's data lies, as far as it says."""
@@ -68,6 +70,9 @@ def load_splits(recipe: Recipe) -> Splits:
         told = f"; {splits.found.removeprefix(f'{where}: ')}" if splits.found else ""
         left = f"; {len(splits.bad):,} left out, the first {splits.bad[0][0]}: {splits.bad[0][1]}" if splits.bad else ""
         raise DataError(f"{where}: only one class, {splits.class_names[0][:60]!r}: at least two are needed{told}{left}")
+    parts = [part for part in (splits.train, splits.validation, splits.test) if part is not None]
+    if SEVERAL < len(splits.class_names) == sum(map(len, parts)):
+        raise DataError(f"data {recipe.data.name}: every example has a class of its own: is that the label?")
     for name in splits.class_names:
         if not name.strip() or "\n" in name or "\r" in name:
             raise DataError(f"class {name!r}: the name of a class is one line of text: labels.txt has one a line")

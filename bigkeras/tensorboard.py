@@ -4,6 +4,7 @@ Two runs lie beside each other, `train` and `validation`, so that TensorBoard dr
 chart. `epoch/…` counts epochs from 1, `step/…` optimizer steps. A resumed run appends a file.
 """
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -133,7 +134,7 @@ class TensorBoardExtras(keras.callbacks.Callback):
 
     def _writer(self, name: str) -> Any:
         if name not in self.writers:
-            self.writers[name] = tf.summary.create_file_writer(str(self.directory / name))
+            self.writers[name] = tf.summary.create_file_writer(os.fsencode(self.directory / name))
         return self.writers[name]
 
     def _profile(self) -> None:

@@ -214,7 +214,7 @@ def _opened(recipe: Recipe, directory: Path, by_chief: Callable, log: Log) -> tu
     _tell(splits, log)
     check_monitor(recipe, splits)
     found = fingerprints(splits)
-    by_chief(lambda: check_data(directory, recipe, found))
+    by_chief(lambda: check_data(directory, recipe, found, splits.columns))
     by_chief(lambda: note_places(directory, recipe))
     for line in by_chief(lambda: known_before(recipe, found)):
         log.say_once(line)

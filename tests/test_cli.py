@@ -10,12 +10,13 @@ import subprocess
 import sys
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from tensorflow.errors import ResourceExhaustedError
 
-from bigkeras import evaluation
+from bigkeras import commands, evaluation
 from bigkeras.__main__ import main
 from bigkeras.control import Control
 from bigkeras.recipes import RECIPES
@@ -69,6 +70,20 @@ def test_options_of_a_machine_and_the_run_directory_are_handed_on(tiny, tmp_path
     assert seen == [(Path("runs/digits"), asked)]
     run(capsys, "train", "mnist-cnn", "--run-dir", tmp_path / "here")
     assert seen[1] == (tmp_path / "here", Machine())
+    monkeypatch.setenv("HOME", str(tmp_path))
+    run(capsys, "train", "mnist-cnn", "--run-dir=~/here")
+    assert seen[2] == seen[1]
+
+
+def test_a_run_may_have_a_name_that_is_no_utf8(tiny, tmp_path, capsys):
+    assert run(capsys, "train", tiny, "--run-dir", tmp_path / os.fsdecode(b"caf\xe9"))[0] == 0
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_examples_are_read_in_their_encoding(encoding, tmp_path):
+    (tmp_path / "e.txt").write_bytes("这个菜很好吃\r\n\r\n送餐很快\n".encode(encoding))
+    options = SimpleNamespace(examples=str(tmp_path / "e.txt"), run=str(SHIPPED / "sentiment-zh"))
+    assert commands._example_texts(options) == ["这个菜很好吃".encode(), "送餐很快".encode()]
 
 
 def test_list_names_every_recipe(capsys):

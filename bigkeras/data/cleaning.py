@@ -17,7 +17,7 @@ SAMPLE = 2000  # pairs that tell how long and in which scripts they usually are
 SMALL_SHARE = 0.1  # of the letters: a script with less is not one of a language's
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 # Marks without width, as the soft hyphen, stand inside words; those of direction before and behind them.
-MARKS = re.compile("[\ufeff\u200b\xad\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069]+")
+MARKS = re.compile("[\ufeff\u061c\u200b\xad\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069]+")
 
 # Unicode's blocks of the scripts whose languages are known here.
 SCRIPTS = {
@@ -112,7 +112,7 @@ def cleaned(pairs: Sequence[Pair], languages: tuple[str, str]) -> tuple[list[Pai
     ratios = [_ratio(pair) for pair in whole[:: max(1, len(whole) // SAMPLE)]]
     ratio = float(np.median(ratios)) if ratios else 1.0
     sides = ([pair.source for pair in sample], [pair.target for pair in sample])
-    scripts = [LANGUAGES.get(base(name)) or found_scripts(texts) for name, texts in zip(languages, sides, strict=True)]
+    scripts = [usual_scripts(name) or found_scripts(texts) for name, texts in zip(languages, sides, strict=True)]
     kept, left_out, seen = [], [], set()
     for pair in pairs:
         reason = _reason(pair, ratio, scripts)
@@ -134,7 +134,7 @@ def check_order(pairs: Sequence[Pair], languages: tuple[str, str], origin: str, 
     sample = pairs[:: max(1, len(pairs) // SAMPLE)]
     sides = [pair.source for pair in sample], [pair.target for pair in sample]
     first, second = map(base, languages)
-    scripts = [LANGUAGES.get(language, ()) for language in (first, second)]
+    scripts = list(map(usual_scripts, languages))
     swapped = _swapped_scripts(scripts, found_scripts(sides[0]), found_scripts(sides[1]))
     if first != second and (scripts[0] == scripts[1] or not all(scripts)):
         swapped |= _swapped_words(first, second, *sides)
@@ -213,6 +213,12 @@ def _script(letter: str) -> str:
 def reasons(given: Sequence[str]) -> Counter[str]:
     """How many of some reasons are of each kind: those that differ in their numbers are one, which shows none."""
     return Counter(re.sub(r"\d+", "…", reason) for reason in given)
+
+
+def usual_scripts(language: str) -> tuple[str, ...]:
+    """The scripts that a language is written in; none where they are not known, or a code names another: hi-Latn."""
+    own = any(len(part) == 4 and part.isalpha() for part in code(language).split("-")[1:])
+    return () if own else LANGUAGES.get(base(language), ())
 
 
 def base(language: str) -> str:

@@ -1,5 +1,6 @@
 """What the sources of own pictures and own texts share: parts and class names to Splits."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ SPLIT_NAMES = {
 
 
 USUAL_SHARE = 0.1  # of validation and of testing
+FREQUENT, FEW_ALIKE = 0.02, 10  # equal examples: a share of all; so many are never too many
 SPLIT = "split"  # what a table's column of them is called by default
 
 
@@ -89,7 +91,8 @@ def part_splits(
     """Splits of a source. `parts` holds train, validation, test or "" for every example.
 
     Examples of "" are split by the fractions: stratified, decided by the seed, with every class in the training part;
-    those of equal `keys` come to the part of the first, or what was learned would be tested. A part that some examples
+    those of equal `keys` come to the part of the first, or what was learned would be tested; one that is more than
+    `FREQUENT` of all, and so would be most of a part, is learned from. A part that some examples
     name is not filled from the others: the fraction of that part counts as 0, and an example of "" whose key stands in
     it is left out, and `ignored`. Those that the data itself has in its training part and in another, too, stay:
     `found` says how many.
@@ -124,8 +127,11 @@ def part_splits(
             told.append(f"no {class_names[lacking[0]]!r} in the {part} part")
     if keys is not None:
         first: dict[str, int] = {}
+        times = Counter(keys[place] for place in free.tolist())
+        often = max(FEW_ALIKE, FREQUENT * len(free))
         for place in free.tolist():
-            parts[place] = parts[first.setdefault(keys[place], place)]
+            part = parts[first.setdefault(keys[place], place)]
+            parts[place] = part if times[keys[place]] <= often else "train"
         # A class all of whose texts went elsewhere with equal ones.
         for label in np.setdiff1d(labels[free], labels[parts == "train"]):
             one = keys[free[(labels[free] == label).argmax()]]

@@ -10,6 +10,7 @@ from bigkeras.data.source import ArraySource, Source, Splits
 
 PARTS = ("train", "validation", "test")
 DATA_FILE = "data.json"  # of a run directory: what `fingerprints` gave when it began
+COLUMNS = "columns"  # there: what the columns of texts and labels are called
 
 
 def fingerprints(splits: Splits, *names: str) -> dict[str, dict[str, Any]]:

@@ -1,5 +1,8 @@
 """From sentence pairs to splits that share no source sentence."""
 
+import functools
+import re
+import sys
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,6 +17,7 @@ from bigkeras.data.splits import check_fractions
 
 PARTS = ("train", "validation", "test")
 MOST_KINDS = 4  # of reasons, in a line
+SPACES = re.compile(r"(?i:<br\s*/?>)|[\x00-\x1f\x7f-\x9f]")
 
 
 def pair_splits(
@@ -141,6 +145,22 @@ def all_pairs(splits: Splits) -> ArraySource:
 def source_key(source: str) -> str:
     """What two sources have in common that count as the same sentence."""
     return " ".join(unicodedata.normalize("NFC", source.casefold()).split())
+
+
+def text_key(text: str) -> str:
+    """What two texts have in common that count as the same: what `TextPreprocessor.clean` leaves of them, and more.
+
+    Marks without width, line breaks of HTML, control characters and the width of letters and digits make no difference.
+    """
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", _without_width().sub("", text))
+    return source_key(SPACES.sub(" ", text))
+
+
+@functools.cache
+def _without_width() -> re.Pattern[str]:
+    marks = (chr(sign) for sign in range(sys.maxunicode + 1) if unicodedata.category(chr(sign)) == "Cf")
+    return re.compile(f"[{re.escape(''.join(marks))}\ufe00-\ufe0f]")
 
 
 def _split_keys(keys: dict[str, None], validation: float, test: float, seed: int) -> dict[str, str]:

@@ -43,6 +43,10 @@ def read_table(
     if blank is None:
         raise DataError(f"{path}: no sentence pair in it")
     top = lines[blank]
+    if top.lstrip().startswith(("<?xml", "<tmx", "<!DOCTYPE tmx")):
+        raise DataError(
+            f"{path}: an XML file; a translation memory (TMX) is read by `bigkeras train translation-memory`"
+        )
     columns, languages, named = _columns(path, top, source, target, said)
     first = blank + named
     if named:

@@ -262,7 +262,7 @@ def _has_quotes(content: str) -> bool:
     Across lines these are quotes where they bring rows of too few cells together, and no others.
     """
     quoted = whole = 0
-    for line in io.StringIO(content, newline="\n"):
+    for line in io.StringIO(content, newline=""):
         for cell in line.rstrip("\r\n").split("\t"):
             if cell.startswith('"'):
                 quoted += 1

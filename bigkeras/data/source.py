@@ -33,7 +33,8 @@ class Splits:
     that were `ignored` since they are none. `languages`: of sentence pairs, from which to which; "" is not known.
     `found`: a line on what a source of one's own took for what. `unlabelled`: examples whose labels mean nothing.
     `read`: how many rows a file has, where some that were read well are in no split; 0 where all are.
-    `labelled`: the part of `train` that has labels of its own, where a teacher's answers were added to it."""
+    `labelled`: the part of `train` that has labels of its own, where a teacher's answers were added to it. `columns`:
+    of a table, the names of the columns with texts and labels."""
 
     train: Source
     validation: Source | None
@@ -46,6 +47,7 @@ class Splits:
     read: int = 0
     unlabelled: "ArraySource | None" = None
     labelled: Source | None = None
+    columns: tuple[str, ...] = ()
 
 
 def ignored_line(splits: Splits) -> str:

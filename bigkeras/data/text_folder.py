@@ -9,7 +9,7 @@ import numpy as np
 from bigkeras.data.encoding import SAMPLE, decoded, decoded_as, found_encoding, says_nothing, unicode_encoding
 from bigkeras.data.files import part_splits
 from bigkeras.data.folder import class_files, printable
-from bigkeras.data.pair_splits import source_key
+from bigkeras.data.pair_splits import text_key
 from bigkeras.data.reviews import text_array
 from bigkeras.data.rows import bytes_of
 from bigkeras.data.source import ArraySource, DataError, Splits, all_told
@@ -51,7 +51,7 @@ def text_folder(
     whole = ArraySource({"text": text_array(texts)}, [number[classes[i]] for i in kept], names)
     splits = part_splits(
         whole, np.array(parts)[kept], class_names, validation=validation, test=test, seed=seed,
-        limit_train=limit_train, keys=[source_key(text.decode()) for text in texts],
+        limit_train=limit_train, keys=[text_key(text.decode()) for text in texts],
     )  # fmt: skip
     return all_told(replace(splits, bad=tuple(bad), ignored=(*ignored, *splits.ignored), read=len(paths)))
 

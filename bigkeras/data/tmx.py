@@ -14,6 +14,7 @@ from bigkeras.data.source import DataError
 # Inside a segment these hold codes of the markup that was there; all else holds text.
 CODES = ("bpt", "ept", "ph", "it", "ut")
 # What of their contents parts words: HTML's and RTF's breaks, and a break itself.
+BREAKS = ("lb", "pb", "cb")  # of a line, a page, a column: types of <ph> in TMX 1.4b, section 4.3
 BREAK = re.compile(r"<(br|p|tab)\b|\\(par|line|tab)\b|[\n\t]", re.IGNORECASE)
 
 Unit = tuple[str, str, str]  # place: its line, and its number where others begin there, too; source; target
@@ -90,7 +91,7 @@ class _Reader:
             self.text = []
         elif name in CODES:
             self.codes += 1
-            self.code = ""
+            self.code = "\n" if attributes.get("type", "").lower() in BREAKS else ""
 
     def _end(self, name: str) -> None:
         if name == "seg" and self.text is not None:

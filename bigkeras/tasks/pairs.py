@@ -18,7 +18,7 @@ PADDING, UNKNOWN, BEGIN, END = 0, 1, 2, 3
 SOURCE_FILE, TARGET_FILE = "source.model", "target.model"
 # Signs that are no text. Marks without width, as the soft hyphen, stand inside words, and nothing takes their place;
 # joiners (U+200C, U+200D) belong to words and emoji.
-MARKS = r"[\x{FEFF}\x{200B}\x{00AD}\x{200E}\x{200F}\x{202A}-\x{202E}\x{2060}\x{2066}-\x{2069}]+"
+MARKS = r"[\x{FEFF}\x{061C}\x{200B}\x{00AD}\x{200E}\x{200F}\x{202A}-\x{202E}\x{2060}\x{2066}-\x{2069}]+"
 CONTROLS = r"[\p{Cc}\x{2028}\x{2029}]+"
 
 

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bigkeras.data.cleaning import LANGUAGES, SAMPLE, Pair, base, check_order, found_scripts, spoken
+from bigkeras.data.cleaning import SAMPLE, Pair, base, check_order, found_scripts, spoken, usual_scripts
 from bigkeras.data.files import expanded
 from bigkeras.data.pair_splits import source_key
 from bigkeras.data.pipeline import Batch, options
@@ -242,7 +242,7 @@ def _filled(splits: Splits, theirs: tuple[str, str]) -> tuple[str, str]:
         sides = ("source", "target")
         columns = [[text.decode() for text in _texts(splits.train).columns[side][:SAMPLE]] for side in sides]
         for side, own, language, some in zip(sides, splits.languages, (source, target), columns, strict=True):
-            usual, found = LANGUAGES.get(base(language), ()), found_scripts(some)
+            usual, found = usual_scripts(language), found_scripts(some)
             if not own and usual and found and set(usual).isdisjoint(found):
                 raise DataError(
                     f"the {side} is written in {' and '.join(found)}, not in {language}, a language of task.vocabulary "

@@ -76,6 +76,8 @@ def test_a_pattern_finds_every_picture_once(tmp_path):
     for pattern in ("**", "**/*", "*"):
         found = [os.path.relpath(one.path, tmp_path) for one in find([str(tmp_path / pattern)])]
         assert sorted(found) == ["a.jpg", "sub/b.jpg", "sub/deep/c.jpg"]
+    (tmp_path / "sub" / "up").symlink_to(tmp_path)
+    assert len(list(find([str(tmp_path / "**")]))) == 3
 
 
 def test_folders_that_are_links_are_followed_once(tmp_path):

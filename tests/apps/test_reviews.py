@@ -556,4 +556,20 @@ def test_files_that_are_no_texts_are_named_as_what_they_are(tmp_path, content, t
 
 def test_a_json_array_is_one_line(tmp_path):
     with pytest.raises(ReviewError, match=r"t\.json: one JSON array; .* jq -c"):
-        list(objects_of(io.StringIO('[\n {"text": "good"}\n]\n'), "t.json", None))
+        list(objects_of(io.StringIO('\n[\n {"text": "good"}\n]\n'), "t.json", None))
+
+
+@pytest.mark.parametrize(
+    "text", ['{\n "review": {"0": "good"}\n}\n', '{"review":{"0":"good","1":"bad"},"id":{"0":1,"1":2}}']
+)
+def test_a_table_that_is_one_json_object_is_one_line(text):
+    with pytest.raises(ReviewError, match=r"t\.json: one JSON object; .* lines=True"):
+        list(objects_of(io.StringIO(text), "t.json", None))
+
+
+def test_rows_that_windows_ends_twice_are_one_row_each(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_bytes(b'review\r\r\ngood\r\r\n"bad, very"\r\r\n')
+    with contextlib.ExitStack() as files:
+        found = list(Table(str(path), None, None, "review", files))
+    assert [(review.text, review.problem) for review in found] == [("good", ""), ("bad, very", "")]

@@ -490,6 +490,21 @@ def test_a_translation_memory_is_read_without_the_codes_of_its_markup(tmp_path):
     assert splits.languages == ("en-GB", "de") and "A bold word." in every(splits)
 
 
+def test_a_line_break_that_a_code_names_and_a_script_that_a_language_names(tmp_path):
+    path = tmp_path / "m.tmx"
+    units = [UNIT.format(en=s, de=t) for s, t in GOOD]
+    marked = UNIT.format(en='First line.<ph x="1" type="lb"/>Second line.', de="Zwei Zeilen.")
+    path.write_text(TMX.format(doctype="", units="".join([marked, *units])))
+    assert "First line. Second line." in every(DATASETS["tmx"](file=str(path)))
+    # Hindi in Latin letters, which its own code says.
+    text = TMX.format(doctype="", units="".join(units)).replace('xml:lang="de"', 'xml:lang="hi-Latn"')
+    path.write_text(text)
+    splits = DATASETS["tmx"](file=str(path))
+    assert splits.languages == ("en-GB", "hi-Latn") and not splits.bad
+    with pytest.raises(DataError, match=r"an XML file; a translation memory .*`bigkeras train translation-memory`"):
+        DATASETS["translation_pairs"](file=str(path))
+
+
 def test_a_break_among_the_codes_of_markup_parts_words_and_the_headers_own_country_is_read(tmp_path):
     path = tmp_path / "m.tmx"
     units = [UNIT.format(en=s, de=t) for s, t in GOOD]

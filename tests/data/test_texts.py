@@ -15,6 +15,8 @@ from bigkeras.data.encoding import decoded, decoded_as
 from bigkeras.data.rows import csv_rows
 from bigkeras.data.source import DataError
 from bigkeras.recipe import Choice, check, parse_setting
+from bigkeras.recipe_data import load_splits
+from bigkeras.recipes import RECIPES
 
 text_table, text_folder = DATASETS["text_table"], DATASETS["text_folder"]
 CHINESE = [
@@ -756,7 +758,7 @@ def test_a_split_column_is_heeded(tmp_path):
         ("review,review\na,1\nb,0", "line 1: two columns are called 'review'"),
         ("review,label\na,nan\nb,", r"no row that can be used.*2 rows were left out, the first .*t\.csv:2: no label"),
         ("review\na\nb", "one column"),
-        ("My reviews\nreview,label\na,x\nb,y", "line 1 has one cell, 'My reviews', and 3 rows below 2"),
+        ("My reviews\na,x\nb,x\nc,y\nd,y", "line 1 has one cell, 'My reviews', and 4 rows below 2"),
         (b"PK\x03\x04" + bytes(9), "a zip archive, such as an Excel sheet, no text"),
         ("review,label\nreview,label\n", r"no rows below the first line, 'review', 'label'"),
     ],
@@ -805,7 +807,76 @@ def test_packed_files_are_no_plain_texts(tmp_path):
 def test_texts_as_labels_are_refused(tmp_path):
     (tmp_path / "t.csv").write_text("\n".join(f"text {i},other {i}" for i in range(50)))
     with pytest.raises(DataError, match="50 different labels in 50 rows"):
-        text_table(file=str(tmp_path / "t.csv"), header=False, text="1", label="2")
+        text_table(file=str(tmp_path / "t.csv"), header=False, text="1")
+    said = {"data.file": str(tmp_path / "t.csv"), "data.header": False, "data.text": "1", "data.label": "2"}
+    with pytest.raises(DataError, match="every example has a class of its own"):
+        load_splits(RECIPES["text-csv"].override(**said))
+    # A model of so many classes may be scored on one example each.
+    splits = text_table(file=said["data.file"], like=("1", "2"), header=False)
+    assert len(splits.class_names) == 50
+
+
+def test_titles_above_the_names_of_columns_are_left_out(tmp_path):
+    table_rows = rows(("what a meal", "never again"))
+    for title in ("Customer reviews 2023,,\n", "Customer reviews 2023\n\n", "Reviews,,\n,,June 2023\n"):
+        text = (
+            title + "review,label,date\n" + "\n".join(f"{row},2023-01-0{i % 9 + 1}" for i, row in enumerate(table_rows))
+        )
+        splits = table(tmp_path / "t.csv", text)
+        assert splits.class_names == ("bad", "good") and splits.columns == ("review", "label")
+        assert "a title above the names" in splits.ignored[0][1]
+    # One cell of a table without names is an example without a label, and no title.
+    splits = table(tmp_path / "t.csv", "\n".join([",", *table_rows]))
+    assert not splits.ignored and splits.class_names == ("bad", "good")
+
+
+def test_a_class_with_one_example_is_told(tmp_path):
+    text = "\n".join(["text,label", "Open-Ended Response,Response", *rows(("what a meal", "never again"), times=12)])
+    assert f"class 'Response' has a single example, {tmp_path / 't.csv'}:2" in table(tmp_path / "t.csv", text).found
+
+
+def test_a_text_that_is_most_of_a_table_is_learned_and_parts_no_split(tmp_path):
+    lines = [f"answer {i},{('yes', 'no')[i % 2]}" for i in range(100)] + ["nothing,no"] * 100
+    for seed in range(8):
+        splits = table(tmp_path / "t.csv", "\n".join(["text,label", *lines]), seed=seed)
+        assert sum(text == b"nothing" for text in splits.train.columns["text"]) == 100
+        assert len(splits.test) > 10
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("رائع", "رائع\u200f"), ("I ❤ it", "I ❤\ufe0f it"), ("a<br />b", "a b"), ("１２", "12"), ("a\x07b", "a b")],
+)
+def test_texts_that_a_model_cannot_tell_apart_stand_in_one_part(one, other, tmp_path):
+    for seed in range(6):
+        lines = [f'{{"text": "other {i}", "label": {i % 2}}}' for i in range(20)]
+        lines += [json.dumps({"text": text, "label": 1}) for text in (one, other)]
+        splits = table(tmp_path / "t.jsonl", "\n".join(lines), seed=seed)
+        parts = (splits.train, splits.validation, splits.test)
+        assert sorted(sum("other" not in t.decode() for t in part.columns["text"]) for part in parts) == [0, 0, 2]
+
+
+def test_what_excel_and_mysql_write_for_nothing_is_no_label(tmp_path):
+    lines = rows(("what a meal", "never again"))
+    for nothing in ("#N/A", "#VALUE!", r"\N"):
+        splits = table(tmp_path / "t.csv", "\n".join(["text,label", *lines, f"so so,{nothing}"]))
+        assert splits.class_names == ("bad", "good") and len(splits.bad) == 1
+
+
+def test_numbers_of_rows_without_a_name_are_a_column(tmp_path):
+    body = "\n".join(
+        f'"{i}"\t"{text}"\t"{label}"' for i, (text, label) in enumerate([("what a meal", "pos"), ("no", "neg")] * 6)
+    )
+    splits = table(tmp_path / "t.tsv", f'"text"\t"label"\n{body}')
+    assert splits.class_names == ("neg", "pos") and splits.columns == ("text", "label")
+    body = "\n".join(rows(("what a meal", "never again")))
+    assert table(tmp_path / "t.csv", f"text,label,\n{body}").class_names == ("bad", "good")
+
+
+def test_quotation_marks_are_found_where_lines_end_as_on_old_macs(tmp_path):
+    lines = [f'"So, {text} {i}"\t{label}' for i, (text, label) in enumerate([("fine", "pos"), ("bad", "neg")] * 6)]
+    splits = table(tmp_path / "t.tsv", "\r".join(["text\tlabel", *lines]))
+    assert not any(b'"' in text for text in splits.train.columns["text"])
 
 
 def test_a_folder_has_a_text_in_every_file(tmp_path):
