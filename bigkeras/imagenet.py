@@ -4,7 +4,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from bigkeras.artifact import export_classifier
+from bigkeras.classifier_artifact import export_classifier
 from bigkeras.models import MODELS
 from bigkeras.models.pretrained import (
     LITE0_CROP,

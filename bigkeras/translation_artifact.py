@@ -11,11 +11,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bigkeras.artifact import in_float32, new_place, placed, sizes, unoptimised_calls
 from bigkeras.data.plan import WIDTHS
+from bigkeras.float32 import in_float32
 from bigkeras.models.stepper import stepper
 from bigkeras.models.transformer import attention_maps
-from bigkeras.parity import ExportError, python_loader, quiet, session_loader
+from bigkeras.parity import ExportError, python_loader, quiet, session_loader, sizes, unoptimised_calls
+from bigkeras.placing import new_place, placed
 from bigkeras.tasks.pairs import PADDING, PairPreprocessor, clean, padded, pieces
 from bigkeras.translator import Translator, alignment, best
 from bigkeras.warmup import SENTENCE, write_requests
@@ -87,7 +88,7 @@ def save(model: keras.Model, preprocessor: PairPreprocessor, directory: Path) ->
     """Writes the SavedModel of docs/artifact.md to `directory`, unchecked."""
     tokenizers = preprocessor.tokenizers()
     module = tf.Module()
-    # The tf.Variables, not the Keras model: see bigkeras.artifact.save.
+    # The tf.Variables, not the Keras model: see bigkeras.classifier_artifact.save.
     module.weights = [weight.value for weight in model.weights]
     module.held = [tokenizers.source, tokenizers.target]
     with quiet(), unoptimised_calls():

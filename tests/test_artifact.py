@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bigkeras.artifact import ExportError, export, export_classifier, in_float32, placed
+from bigkeras.artifact import export
+from bigkeras.classifier_artifact import export_classifier
+from bigkeras.float32 import in_float32
 from bigkeras.models import MODELS
 from bigkeras.models.pretrained import copy_weights_by_name
-from bigkeras.parity import softmax
+from bigkeras.parity import ExportError, softmax
+from bigkeras.placing import placed
 from bigkeras.predictions import loaded_artifact
 
 LABELS = ["cat", "犬", "a bird"]

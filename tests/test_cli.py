@@ -288,7 +288,7 @@ def test_standard_error_that_is_closed_swallows_remarks_and_no_answers(tiny, tmp
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP])
 def test_an_export_that_is_asked_to_end_leaves_nothing(signum, tmp_path, monkeypatch, capsys):
     def export(run, directory, *rest, **options):
-        from bigkeras.artifact import placed
+        from bigkeras.placing import placed
 
         with placed(Path(directory), {"a.txt": b"a"}):
             assert signal.getsignal(signum) is not signal.SIG_DFL  # or the tests would end here

@@ -13,8 +13,9 @@ from apps import savedmodel, sentiment
 from apps.native import library_path
 from bigkeras import control, serving
 from bigkeras.__main__ import main
-from bigkeras.artifact import export, export_classifier
+from bigkeras.artifact import export
 from bigkeras.assembly import fitted
+from bigkeras.classifier_artifact import export_classifier
 from bigkeras.data.source import DataError
 from bigkeras.evaluation import evaluate
 from bigkeras.models import MODELS, build

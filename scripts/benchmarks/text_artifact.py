@@ -48,7 +48,8 @@ def make(model: str, folder: Path, *, count: int, batch: int, onnx: bool, run: s
     import keras
     import tensorflow as tf
 
-    from bigkeras.artifact import export_classifier, in_float32
+    from bigkeras.classifier_artifact import export_classifier
+    from bigkeras.float32 import in_float32
     from bigkeras.serving import text_inputs
 
     keras.utils.set_random_seed(SEED)

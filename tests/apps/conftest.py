@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bigkeras.artifact import export_classifier
+from bigkeras.classifier_artifact import export_classifier
 from bigkeras.tasks import ImagePreprocessor
 
 LABELS = ["red", "绿", "blue"]

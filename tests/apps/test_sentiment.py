@@ -16,7 +16,7 @@ import pytest
 
 from apps.native import library_path
 from apps.sentiment import GREEN, PLAIN, RED, _marked
-from bigkeras.artifact import export_classifier
+from bigkeras.classifier_artifact import export_classifier
 from bigkeras.tasks import TextPreprocessor
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from bigkeras.artifact import ExportError, export
+from bigkeras.artifact import export
 from bigkeras.assembly import make_step
 from bigkeras.checks import check_recipe
 from bigkeras.data import DATASETS
@@ -21,6 +21,7 @@ from bigkeras.data.reviews import text_array
 from bigkeras.data.source import ArraySource, DataError, Splits
 from bigkeras.evaluation import evaluate
 from bigkeras.inheritance import continued, inherited
+from bigkeras.parity import ExportError
 from bigkeras.recipe import Choice, Recipe, RecipeError, load
 from bigkeras.recipe_data import load_splits
 from bigkeras.recipes import RECIPES
