@@ -1,22 +1,13 @@
 """Scores of a run or a shipped artifact on a split, and the report."""
 
-import copy
 import csv
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from bigkeras.data import DATASETS
 from bigkeras.data.cleaning import other_languages
 from bigkeras.data.corpora import NOT_PINNED
-from bigkeras.data.fingerprint import COLUMNS, DATA_FILE, fingerprints, other_data
-from bigkeras.data.label_names import whole_number
-from bigkeras.data.pair_splits import all_pairs
-from bigkeras.data.source import ArraySource, DataError, Source, Splits, joined
+from bigkeras.data.source import DataError, Source
 from bigkeras.masked_evaluation import MaskedScores, score_hidden, write_masked_report
 from bigkeras.metrics import best_threshold, bootstrap_interval, classification_metrics, scores_at
 from bigkeras.predictions import (
@@ -27,8 +18,8 @@ from bigkeras.predictions import (
     run_predictor,
     scored_at_once,
 )  # fmt: skip
-from bigkeras.recipe import HELD_OUT, Recipe, RecipeError, check, known, load
-from bigkeras.recipe_data import absolute_data, place, recipe_splits, with_data
+from bigkeras.recipe import Recipe, RecipeError, known, load
+from bigkeras.recipe_data import absolute_data, place
 from bigkeras.report import write_report
 from bigkeras.run import (
     RunError,
@@ -41,19 +32,12 @@ from bigkeras.run import (
     write_csv,
     write_json,
 )
+from bigkeras.scored_data import asked_recipe, chosen_source, is_own, numbered, with_columns
 from bigkeras.signals import Log
 from bigkeras.tasks import load_task
 from bigkeras.tasks.task import Task
 from bigkeras.translation_evaluation import Translations, artifact_translator, run_translator, translate_source
 from bigkeras.translation_report import write_translation_report
-
-# Data of one's own that a model of a task can be scored on, whatever it was trained on.
-OWN: dict[str, tuple[str, ...]] = {
-    "image_classification": ("image_folder", "image_table", "packed"),
-    "text_classification": ("text_table", "text_folder"),
-    "translation": ("translation_pairs", "aligned_files", "tmx"),
-    "masked_language_model": ("plain_text",),
-}
 
 
 def evaluate(
@@ -83,14 +67,14 @@ def evaluate(
         check_run(path)
     begun = absolute_data(load(path))
     known("split", split, ("train", "validation", "test", "all"))
-    recipe = _scored(begun, data, settings or {}, split)
+    recipe = asked_recipe(begun, data, settings or {}, split)
     if not same_place(recipe, begun):
-        recipe = _with_columns(recipe, path)
-    recipe, splits, source = _chosen(path, recipe, split, elsewhere=not same_place(recipe, begun))
+        recipe = with_columns(recipe, path)
+    recipe, splits, source = chosen_source(path, recipe, split, elsewhere=not same_place(recipe, begun))
     # An exported model is scored on other machines, too: what is published may stand there in another order.
     compared = not artifact or any(place(recipe).values()) or recipe.data.name == NOT_PINNED
     # What a link leads to, say, may be others by now: whoever names it so asks for these.
-    own = compared and _is_own(path, splits, split, place(recipe) != place(begun), bool(settings)) and not artifact
+    own = compared and is_own(path, splits, split, place(recipe) != place(begun), bool(settings)) and not artifact
     if splits.bad and log is not None:
         log.say(f"{len(splits.bad):,} of the data are left out, the first {splits.bad[0][0]}: {splits.bad[0][1]}")
     if splits.found and log is not None:
@@ -123,25 +107,6 @@ def evaluate(
             raise
         log.say(f"{error}: not all files of the run have these scores")
     return metrics
-
-
-def _chosen(path: Path, recipe: Recipe, split: str, elsewhere: bool) -> tuple[Recipe, Splits, Source]:
-    """The recipe, its splits and what of them is scored. `elsewhere`: at another place than the run's own data.
-
-    Such data is split as if validation had not been learned, unless it is known. Raises RunError for no such split.
-    """
-    splits = recipe_splits(recipe)
-    if elsewhere and recipe.learn_validation and not _is_known(path, splits):
-        recipe = replace(recipe, learn_validation=False)
-        splits = recipe_splits(recipe)
-    source = _all(splits) if split == "all" else getattr(splits, split)
-    if source is None and split == "validation" and recipe.learn_validation:
-        raise RunError(f"{path}: has learned from its validation split, which says nothing of it; name another")
-    if source is None or not len(source):
-        there = [part for part in ("test", "validation", "train") if getattr(splits, part) is not None]
-        told = f"--split {' or '.join(there)} scores, or --data OTHER --split all"
-        raise RunError(f"{path}: its data, {recipe.data.name}, has no {split} split: {told}")
-    return recipe, splits, source
 
 
 def _written(path: Path, recipe: Recipe, own: tuple[str, str], found: tuple[str, str]) -> str:
@@ -182,75 +147,6 @@ def _answered(
         return translate_source(translate, source, task, language)
     predict = artifact_predictor(path, task) if artifact else run_predictor(model, task)
     return predict_source(AVERAGES[average](predict), source, task, batch=batch)
-
-
-def _scored(recipe: Recipe, data: str | None, settings: Mapping[str, Any], split: str) -> Recipe:
-    """The recipe on the data that is to be scored. Raises RecipeError for what is not said right."""
-    for key in settings:
-        if key != "data" and not key.startswith("data."):
-            raise RecipeError(f"--set {key}: of a trained model, arguments of the data alone, such as data.label=stars")
-    if "data" in settings:
-        asked = recipe.override(data=settings["data"])
-        if recipe.data.name != asked.data.name and asked.data.name not in OWN[recipe.task.name]:
-            told = f"a model of {recipe.task.name} can be scored on {', '.join(OWN[recipe.task.name])}"
-            raise RecipeError(f"--set data={asked.data.name}: {told}, or its own data")
-        recipe = asked
-        settings = {key: value for key, value in settings.items() if key != "data"}
-    elsewhere = data or settings.get("data.file") or settings.get("data.directory")
-    if elsewhere and "target_file" in recipe.data.args and "data.target_file" not in settings:
-        raise RecipeError(f"--data {elsewhere}: of two aligned files; say --set data.target_file=FILE, too")
-    if elsewhere and f"{split}_file" in recipe.data.args and f"data.{split}_file" not in settings:
-        told = f"the run's {split} pairs lie in a file of their own; say --set data.{split}_file=FILE, or --split all"
-        raise RecipeError(f"--data {elsewhere}: {told}")
-    if elsewhere:  # the files of what was held out belong to the place before
-        args = {name: value for name, value in recipe.data.args.items() if name not in HELD_OUT}
-        recipe = replace(recipe, data=replace(recipe.data, args=args))
-    asked = absolute_data(with_data(recipe, data).override(**settings))
-    check("data", asked.data, DATASETS)
-    if not same_place(asked, recipe) and "limit_train" in asked.data.args and "data.limit_train" not in settings:
-        # It was to make training short.
-        asked = asked.override(**{"data.limit_train": None})
-    return asked
-
-
-def _with_columns(recipe: Recipe, path: Path) -> Recipe:
-    """The recipe that takes a table's columns by the names that the run's had, where it says nothing of them."""
-    said = recipe.data.args.keys() & {"text", "label", "like"}
-    if recipe.data.name != "text_table" or said or not (path / DATA_FILE).is_file():
-        return recipe
-    names = read_json(path / DATA_FILE).get(COLUMNS)
-    return recipe.override(**{"data.like": names}) if names else recipe
-
-
-def _is_known(path: Path, splits: Splits) -> bool:
-    """Whether these are a run's own training or test examples, wherever they lie.
-
-    Of what it learned from a part alone, or with a teacher, those for testing tell.
-    """
-    before = read_json(path / DATA_FILE) if (path / DATA_FILE).is_file() else {}
-    return any(before.get(part) == values for part, values in fingerprints(splits, "train", "test").items())
-
-
-def _is_own(path: Path, splits: Splits, split: str, other: bool, said: bool) -> bool:
-    """Whether a split's examples are those of when the run began. Raises RunError if not, unless `other` may be.
-
-    `said`: whether settings of the data were.
-    """
-    if not (path / DATA_FILE).is_file():
-        return not other
-    before = read_json(path / DATA_FILE)
-    # Where the run had no such split, the others tell whether this one is taken from what it has learned.
-    found = fingerprints(splits, *(() if split == "all" or split not in before else (split,)))
-    changed = other_data(before, found)
-    if changed and not other:
-        why = "with these settings its data is other" if said else "its data has changed since it was trained"
-        raise RunError(
-            f"{path}: {why} ({changed}), so that it may know what it would be tested on; --data PLACE scores it on "
-            "other data"
-        )
-    # Of files the names alone are compared: under the same ones another place may have others.
-    sure = isinstance(splits.train, ArraySource) and found.keys() <= before.keys()
-    return not changed and (sure or not other)
 
 
 def score(predictions: Predictions, class_names: tuple[str, ...], threshold: float | None = None) -> dict[str, Any]:
@@ -301,38 +197,6 @@ def _threshold(directory: Path) -> float | None:
 def is_artifact(path: Path) -> bool:
     """Whether the folder holds an exported model: versions with a SavedModel."""
     return saved_version(path) is not None
-
-
-def _all(splits: Splits) -> Source:
-    pairs = isinstance(splits.train, ArraySource) and "target" in splits.train.columns
-    return all_pairs(splits) if pairs else joined(splits)
-
-
-def numbered(source: Source, names: tuple[str, ...], wanted: tuple[str, ...]) -> Source:
-    """The source with its labels, places in `names`, as places in `wanted`.
-
-    Raises DataError for an example of a class that is not in `wanted`: no answer to it could be right.
-    """
-    if names == wanted:
-        return source
-    numbered_as = {name: number for number, name in enumerate(wanted)}
-    # Another table may write 1 as 1.0.
-    whole = {whole_number(name): number for number, name in enumerate(wanted)}
-    # Or True as true, where only one class of the model's is written so.
-    small = Counter(name.casefold() for name in wanted)
-    folded = {name.casefold(): number for number, name in enumerate(wanted) if small[name.casefold()] == 1}
-    places = [numbered_as.get(name, whole.get(whole_number(name), folded.get(name.casefold(), -1))) for name in names]
-    numbers = np.array(places, np.int32)[source.labels]
-    if (numbers < 0).any():
-        first = int((numbers < 0).argmax())
-        told = ", ".join(map(repr, wanted[:10])) + (", …" if len(wanted) > 10 else "")
-        raise DataError(
-            f"{source.name(first)}: class {names[source.labels[first]]!r} is none of the model's, {told}: "
-            f"{(numbers < 0).sum()} of {len(numbers)} examples are of such classes"
-        )
-    changed = copy.copy(source)
-    changed.labels = numbers
-    return changed
 
 
 def _list_bad(path: Path, bad: Mapping[str, str]) -> None:

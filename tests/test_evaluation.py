@@ -10,9 +10,10 @@ import tensorflow as tf
 
 from bigkeras import evaluation
 from bigkeras.data.source import ArraySource, DataError, FileSource, Splits, joined
-from bigkeras.evaluation import is_artifact, numbered
+from bigkeras.evaluation import is_artifact
 from bigkeras.predictions import AVERAGES, predict_source
 from bigkeras.run import RunError, saved_version
+from bigkeras.scored_data import numbered
 from bigkeras.tasks.classification import ImageClassification
 from bigkeras.tasks.images import ImagePreprocessor
 
