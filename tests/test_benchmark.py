@@ -14,6 +14,7 @@ import pytest
 from benchmarks import (
     cold_start,
     comparison,
+    multi30k_tokenised,
     own_texts,
     predict_text,
     scaling,
@@ -292,9 +293,18 @@ def test_own_texts_are_scored_beside_a_linear_machine_on_the_same_split(tmp_path
     assert "\n".join(own_texts.markdown(written)) in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["imdb-endings", "waimai"])
+def test_captions_are_tokenised_as_papers_have_them(tmp_path, capsys):
+    assert multi30k_tokenised.main(["no-model", "--data", str(tmp_path)]) == 1
+    assert "multi30k: " in capsys.readouterr().err
+    pytest.importorskip("sacremoses", reason="sacremoses is installed by scripts/benchmark only")
+    assert multi30k_tokenised.tokenised(["Ein „Hund“, der läuft!"]) == ["ein &quot; hund &quot; , der läuft !"]
+    score, signature = multi30k_tokenised.tokenised_bleu(["Ein Hund läuft, ja."], ["ein hund läuft , ja ."])
+    assert score == pytest.approx(100) and "tok:none" in signature
+
+
+@pytest.mark.parametrize("name", ["imdb-endings", "waimai", "sst2"])
 def test_a_sample_is_a_table_of_the_published_reviews(name, has_data, tmp_path, monkeypatch):
-    has_data(*{"imdb-endings": ("imdb",), "waimai": ("waimai-10k",)}[name])
+    has_data(*{"imdb-endings": ("imdb",), "waimai": ("waimai-10k",), "sst2": ("sst2",)}[name])
     monkeypatch.setitem(own_texts.SAMPLES, name, (own_texts.SAMPLES[name][0], 50, *own_texts.SAMPLES[name][2:]))
     found = own_texts.split(own_texts.sample(name, tmp_path), own_texts.PARTED[name])
     assert sum(len(texts) for texts, _ in found.values()) == 50 and set(found["test"][1]) == {0, 1}

@@ -35,8 +35,13 @@ FOLDS = 5
 SAMPLES = {
     "imdb-endings": ("imdb_reviews", 9000, ",", "utf-8"),
     "waimai": ("waimai", 8596, ";", "gb18030"),
+    "sst2": ("sst2", 6917, "\t", "utf-8"),
 }
-PARTED = {"imdb-endings": ("data.test=0.55556", "data.seed=1"), "waimai": ("data.test=0.41834", "data.seed=1")}
+PARTED = {
+    "imdb-endings": ("data.test=0.55556", "data.seed=1"),
+    "waimai": ("data.test=0.41834", "data.seed=1"),
+    "sst2": ("data.test=0.42", "data.seed=1"),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -78,15 +83,15 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def sample(name: str, folder: Path) -> str:
-    """A table of some of the published reviews for training, always the same; of IMDb's the last three sentences.
+    """A table of the published reviews for training, or some, always the same; of IMDb's the last three sentences.
 
     Of both data sets' own test parts nothing is in it. Raises DataError where they are not here.
     """
     from bigkeras.data import DATASETS
 
     data, rows, delimiter, encoding = SAMPLES[name]
-    parts = {"validation": 0.0, "test": 0.0} if data == "waimai" else {"validation": 0.0}
-    splits = DATASETS[data](**parts)
+    parts = {"waimai": {"validation": 0.0, "test": 0.0}, "imdb_reviews": {"validation": 0.0}}
+    splits = DATASETS[data](**parts.get(data, {}))
     chosen = np.random.default_rng(0).permutation(len(splits.train))[:rows]
     path = folder / f"{name}.csv"
     with open(path, "w", encoding=encoding, newline="") as file:
