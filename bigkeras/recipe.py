@@ -38,30 +38,50 @@ class Choice:
 class Recipe:
     """Everything that decides what is trained; what the machine decides (devices, XLA) is not in here.
 
-    `data` and `task` say what is read and made of it, `model`, `loss`, `augmentation`, `optimizer` and `schedule` name
-    functions of DATASETS, TASKS, MODELS, LOSSES, AUGMENTATIONS, OPTIMIZERS and SCHEDULES with their arguments. `l1` and
-    `l2`: l1 · Σ|w| + l2 · Σw² of kernels and embeddings is added to the loss. `clip_norm`: the longest gradient of all
-    weights together. `ema`: the share of the old average in the averaged weights, which are those that validation sees
-    and that are kept (Polyak and Juditsky 1992, here exponentially). `max_bad_fraction`: the run ends where more of the
-    examples cannot be read. `batch_size` is the global batch, whatever the number of replicas; of a translator it is a
-    budget of tokens: pairs times the padded length of the longer side. `micro_batches` parts of it are accumulated
-    into one optimizer step. `monitor` is the validation metric that decides the best epoch; with a validation split
-    of zero the last epoch is the best one. `start_from` gives the first weights (the folder of a run, of a shipped
-    model or of published BERT weights, a weights file, "imagenet", "minilm" or a KerasHub preset of BERT) and
-    `freeze_until` names the last layer that keeps them, with all that it is computed from; `layer_decay` multiplies
-    the learning rate once for every stage that a layer lies below the top; `lora`, a rank, trains low-rank updates
-    of the attention's layers, and the last layer, alone. `patience` counts scored epochs without a better
-    `monitor`; None never stops. `score_every`: after so many epochs, and the last, a translator's validation
-    sentences are translated. `teacher`: a run whose answers, where its probability is at least `teacher_sure`, are
-    learned as labels of what the data has without; of sentence pairs, whose translations of the training sentences
-    are learned beside people's, as are the source sentences that `back_translator`, a run from the target language
-    or of both directions, makes of the targets. `learn_validation`: once it has chosen what is trained, the
-    validation split is learned from, too, and the last epoch is the best one; test examples stay what they are.
-    `consistency`: every example goes through the network twice in a step, and so much of what parts its two
-    answers, under other draws of dropout, is added to the loss (R-Drop, Wu et al. 2021, arXiv 2106.14448: 1 for
-    classes of texts, 5 for translations): a step takes twice as long, and few examples teach more.
-    `on_checkpoint_error`: where a checkpoint cannot be written (a full disk), "stop" ends the run, and "go on" says
-    so and tries again at the next one.
+    `bigkeras settings` shows each of these lines below its key; `data` to `schedule` name functions with arguments.
+
+    name: What the recipe is called; a run of it is runs/NAME where nothing else is said.
+    claim: A line for `bigkeras list` and for the card of the exported model.
+    data: Which examples: a function of DATASETS.
+    task: What is made of them, and how: a function of TASKS.
+    model: A function of MODELS, one of your own in Python, or "auto" where several are tried.
+    loss: A function of LOSSES for this task.
+    augmentation: Functions that change training examples, in this order.
+    optimizer: One of Keras' own, with its arguments.
+    schedule: How the learning rate goes over the run.
+    epochs: How often the training split is learned from.
+    batch_size: Examples of one optimizer step on all devices together; of a translator a budget of tokens: pairs times
+        the padded length of the longer side.
+    micro_batches: So many parts of a batch are computed one after the other and make one optimizer step.
+    precision: What layers compute in; "auto" is the machine's fastest.
+    seed: Of first weights, order, dropout and augmentation; the split has its own, data.seed.
+    balance: How rare classes are made up for.
+    l1: Times the sum of all absolute weights of kernels and embeddings, added to the loss.
+    l2: Times the sum of their squares, added to the loss.
+    clip_norm: The greatest length of the gradient of all weights together; null leaves it.
+    ema: The share, below 1, of the old average in the averaged weights; these are what validation sees and what is kept
+        (Polyak & Juditsky 1992, here exponentially). null: no average.
+    monitor: The validation metric that decides the best epoch; without a validation split it is the last one.
+    patience: The run ends after so many scored epochs without a better `monitor`; null: never.
+    max_bad_fraction: The run ends where a greater share of the examples cannot be read.
+    on_checkpoint_error: Where a checkpoint cannot be written (a full disk), "stop" ends the run; "go on" says so and
+        tries again at the next one.
+    start_from: The first weights: the folder of a run, of a shipped model or of published BERT weights, a weights file,
+        "imagenet", "minilm" or a KerasHub preset of BERT.
+    teacher: A run whose answers are learned as labels of what has none; of sentence pairs, one whose translations of
+        the training sentences are learned beside people's.
+    teacher_sure: The least probability of a teacher's answer that is learned.
+    back_translator: A run from the target language, or of both directions: what it makes of the targets is learned as
+        their source, too.
+    consistency: Every example goes through the network twice in a step, under other draws of dropout; this many times
+        what parts the two answers is added to the loss (R-Drop, Wu et al. 2021, arXiv 2106.14448: 1 for classes of
+        texts, 5 for translations). A step takes twice as long, and few examples teach more.
+    learn_validation: Whether the validation split is learned from, too, once it has chosen what is trained; the last
+        epoch is then the best one. Test examples stay what they are.
+    score_every: After so many epochs, and the last, the validation sentences of a translator are translated.
+    freeze_until: The last layer, of those that come one after the other, that keeps its first weights.
+    layer_decay: The learning rate is multiplied by this once for every stage that a layer lies below the top.
+    lora: The rank of low-rank updates of the attention's layers; they and the last layer alone are trained.
     """
 
     name: str

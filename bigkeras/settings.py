@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 import json
 import re
+import textwrap
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,7 +27,7 @@ AUGMENTATIONS: Mapping[str, Mapping[str, Callable]] = {
 
 @dataclass(frozen=True)
 class Setting:
-    """A key of `--set`. `takes`: what it may be, in words; `about`: of a function's name, that function's docstring."""
+    """A key of `--set`. `takes`: what it may be, in words. `about`: what it means; of a function its docstring."""
 
     key: str
     value: Any
@@ -41,7 +42,7 @@ def settings(recipe: Recipe) -> list[Setting]:
     None. Raises RecipeError for names that are not there.
     """
     known("task", recipe.task.name, TASKS)
-    hints = typing.get_type_hints(Recipe)
+    hints, meant = typing.get_type_hints(Recipe), meanings()
     found: list[Setting] = []
     for field in dataclasses.fields(Recipe):
         if recipe.model.name == AUTO and field.name not in (*OPEN, "start_from"):
@@ -51,10 +52,17 @@ def settings(recipe: Recipe) -> list[Setting]:
             found += _of_choice(field.name, value, functions)
         elif field.name == "augmentation":
             told = f"a list of names and arguments; names: {', '.join(functions) or 'none for this task'}"
-            found.append(Setting(field.name, [dataclasses.asdict(choice) for choice in value], told))
+            found.append(Setting(field.name, [dataclasses.asdict(choice) for choice in value], told, meant[field.name]))
         else:
-            found.append(Setting(field.name, value, ", ".join(_names(recipe, field.name)) or spoken(hints[field.name])))
+            takes = ", ".join(_names(recipe, field.name)) or spoken(hints[field.name])
+            found.append(Setting(field.name, value, takes, meant[field.name]))
     return found
+
+
+def meanings() -> dict[str, str]:
+    """What `Recipe`'s docstring says of each key."""
+    entries = re.findall(r"^(\w+): (.*(?:\n {4}.*)*)", inspect.getdoc(Recipe) or "", re.M)
+    return {key: " ".join(text.split()) for key, text in entries}
 
 
 def _functions(recipe: Recipe, field: str) -> Mapping[str, Callable]:
@@ -124,13 +132,14 @@ def as_json(recipe: Recipe) -> str:
 
 
 def as_text(recipe: Recipe) -> str:
-    """The settings for people: a line a key, docstrings of the functions that are named, and `Recipe`'s own."""
+    """The settings for people: a line a key, and below it what it means, or the docstring of the function it names."""
     lines = [f"{recipe.name}: {recipe.claim}", ""]
     for one in settings(recipe):
         inner = "  " if "." in one.key else ""
         value = json.dumps(one.value, ensure_ascii=False, default=str)
         lines.append(f"{inner}{one.key}={value}    ({one.takes})")
-        lines += [f"    | {line}".rstrip() for line in one.about.splitlines()]
+        about = one.about if "\n" in one.about else textwrap.fill(one.about, 110)
+        lines += [f"    | {line}".rstrip() for line in about.splitlines()]
     if recipe.model.name == AUTO:
         lines.append(f"(model auto decides all else; to do that yourself, {name_a_model(recipe)})")
-    return "\n".join([*lines, "", inspect.getdoc(Recipe) or ""])
+    return "\n".join(lines)

@@ -48,7 +48,7 @@ def test_the_python_of_the_page_about_it_runs(tmp_path, monkeypatch):
     assert asked[0].data.args == {"directory": "my-photos"}
 
 
-@pytest.mark.parametrize("name", READMES)
+@pytest.mark.parametrize("name", [*READMES, "docs/results.md"])
 def test_commands_of_a_readme_are_taken(name):
     from bigkeras.__main__ import make_parser
     from bigkeras.recipe import parse_setting
@@ -61,13 +61,13 @@ def test_commands_of_a_readme_are_taken(name):
     read = 0
     for command in commands:
         words = shlex.split(re.sub(r"[\[\]]", "", command))[1:]
-        if len(words) < 2 or words[1] == "NAME" or "…" in words:
+        if len(words) < 2 or words[1] == "NAME" or "…" in words or "--help" in words:
             continue
         options = make_parser().parse_args(words)
         read += 1
         if words[0] == "train" and words[1] in RECIPES:
             RECIPES[words[1]].override(**dict(map(parse_setting, options.set)))
-    assert read > 30
+    assert read > (30 if name in READMES else 5)
 
 
 @pytest.mark.parametrize("name", READMES)

@@ -9,7 +9,7 @@ from bigkeras.__main__ import main
 from bigkeras.checks import check_recipe
 from bigkeras.recipe import Recipe
 from bigkeras.recipes import RECIPES
-from bigkeras.settings import settings
+from bigkeras.settings import meanings, settings
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -26,6 +26,12 @@ def test_what_is_told_of_a_recipe_can_be_said_to_it_and_changes_nothing(name):
             whole = whole.override(**{one.key: "somewhere"})
     check_recipe(whole)
     assert {one.key: one.value for one in settings(whole) if "needed" not in one.takes} == said
+
+
+def test_every_key_of_a_recipe_says_what_it_means(capsys):
+    assert set(meanings()) == {field.name for field in dataclasses.fields(Recipe)}
+    assert main(["settings", "digits"]) == 0
+    assert "lora=null    (a whole number or null)\n    | The rank of low-rank updates" in capsys.readouterr().out
 
 
 def test_every_name_that_is_offered_is_taken_and_explained():
