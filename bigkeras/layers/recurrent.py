@@ -80,7 +80,7 @@ class RowsAtOnce(keras.layers.Layer):
     def call(self, inputs, kernel=None, **kwargs):
         """Gives what the layer gives for each row, `(batch, beams, any)`; further arguments are the layer's.
 
-        With a `kernel` it is the rows' product with that: embeddings that were turned over before.
+        With a `kernel` it is the rows' product with that: embeddings that were transposed before.
         """
         rows = ops.reshape(inputs, (-1, inputs.shape[-1]))
         outputs = self.layer(rows, **kwargs) if kernel is None else ops.matmul(rows, kernel)

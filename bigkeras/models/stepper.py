@@ -32,8 +32,8 @@ class Stepper:
     mask, carried over from parent to child, tells each beam which of them are its own past. So no keys are moved, and
     the memory is not repeated. `covers`: whether the state holds `coverage`, float32 `(batch, beams, source length)`:
     how much each beam has looked at each piece of the source so far, the mean of all heads and layers; 1 at padding.
-    `tied`: the embeddings that make the logits, if those are theirs; `turned`: their table for a product, while it is
-    at hand.
+    `tied`: the embeddings that make the logits, if those are theirs; `transposed`: their table for a product, while it
+    is at hand.
     """
 
     encoder: keras.Model
@@ -44,18 +44,18 @@ class Stepper:
     compiled: bool = False
     covers: bool = False
     tied: keras.layers.Layer | None = None
-    turned: Any = None
+    transposed: Any = None
     # What is larger in a `grown` state: its third axis.
-    growing = ("seen", "written")
+    growing = ("mask", "cache")
 
     def ready(self) -> "Stepper":
-        """This one with `turned` made, for the steps of one search, which are not taken without it.
+        """This one with `transposed` made, for the steps of one search, which are not taken without it.
 
-        A graph that nothing optimises would turn the table over at every step, which took more than half of its time.
+        A graph that nothing optimises would transpose the table at every step, which took more than half of its time.
         """
         if self.tied is None:
             return self
-        return replace(self, turned=ops.cast(ops.transpose(self.tied.embeddings), self.tied.compute_dtype))
+        return replace(self, transposed=ops.cast(ops.transpose(self.tied.embeddings), self.tied.compute_dtype))
 
     def start(self, source, *, beams: int, steps) -> tuple[Any, State]:
         """Reads the source `(batch, length)` and gives (memory, state) for `beams` and at most `steps`."""
@@ -63,10 +63,10 @@ class Stepper:
         memory, states = outputs[: len(outputs) - self.states], outputs[len(outputs) - self.states :]
         states = [ops.repeat(x[:, None], beams, axis=1) for x in states]
         batch, slots = ops.shape(source)[0], steps * beams if self.caches else 0
-        written = [
+        cache = [
             ops.zeros((batch, heads, slots, size), dtype=dtype) for heads, size, dtype in self.caches for _ in range(2)
         ]
-        state = {"seen": ops.zeros((batch, beams, slots), dtype="bool"), "written": written, "states": states}
+        state = {"mask": ops.zeros((batch, beams, slots), dtype="bool"), "cache": cache, "states": states}
         if self.covers:
             padding = ops.cast(ops.equal(source, 0), "float32")
             state["coverage"] = ops.repeat(padding[:, None], beams, axis=1)
@@ -74,19 +74,19 @@ class Stepper:
 
     def room(self, state: State):
         """How many steps the caches of a state have room for; None where there are none, and any number will do."""
-        return ops.shape(state["seen"])[2] // state["seen"].shape[1] if self.caches else None
+        return ops.shape(state["mask"])[2] // state["mask"].shape[1] if self.caches else None
 
     def grown(self, state: State, steps) -> State:
         """The state with room for `steps` steps in all: attention takes time for all that there is room for."""
         if not self.caches:
             return state
-        more = steps * state["seen"].shape[1] - ops.shape(state["seen"])[2]
+        more = steps * state["mask"].shape[1] - ops.shape(state["mask"])[2]
 
         def longer(x):
             shape = [*ops.shape(x)]
             return ops.concatenate([x, ops.zeros((*shape[:2], more, *shape[3:]), dtype=x.dtype)], axis=2)
 
-        return {**state, "seen": longer(state["seen"]), "written": [longer(x) for x in state["written"]]}
+        return {**state, "mask": longer(state["mask"]), "cache": [longer(x) for x in state["cache"]]}
 
     def step(self, tokens, index, memory, state: State) -> tuple[Any, State]:
         """The logits after one more token of each beam, float32 `(batch, beams, vocabulary)`, and the next state.
@@ -94,22 +94,22 @@ class Stepper:
         `tokens`: int32 `(batch, beams)`, the first of them the beginning's; `index`: the step, a scalar from 0 on.
         """
         index = ops.convert_to_tensor(index, dtype="int32")
-        beams, slots = state["seen"].shape[1], ops.shape(state["seen"])[2]
+        beams, slots = state["mask"].shape[1], ops.shape(state["mask"])[2]
         own = ops.arange(slots)[None, :] == ops.arange(beams)[:, None] + index * beams
-        seen = ops.logical_or(state["seen"], own[None])
+        mask = ops.logical_or(state["mask"], own[None])
         places = ops.broadcast_to(index, (beams,))
-        turned = [] if self.tied is None else [self.turned]  # which `ready` has made
-        inputs = [tokens, *memory, places, index * beams, seen, *turned, *state["written"], *state["states"]]
+        transposed = [] if self.tied is None else [self.transposed]  # which `ready` has made
+        inputs = [tokens, *memory, places, index * beams, mask, *transposed, *state["cache"], *state["states"]]
         logits, *rest = self.decoder(inputs, training=False)
-        following = {"seen": seen}
+        following = {"mask": mask}
         if self.covers:
             following["coverage"] = state["coverage"] + rest.pop()
-        written, states = rest[: len(rest) - self.states], rest[len(rest) - self.states :]
-        return logits, {**following, "written": written, "states": states}
+        cache, states = rest[: len(rest) - self.states], rest[len(rest) - self.states :]
+        return logits, {**following, "cache": cache, "states": states}
 
     def select(self, state: State, parents) -> State:
         """The state in which beam i goes on from where beam `parents[:, i]` stood; int32 `(batch, beams)`."""
-        moved: State = {name: _take_beams(state[name], parents) for name in ("seen", "coverage") if name in state}
+        moved: State = {name: _take_beams(state[name], parents) for name in ("mask", "coverage") if name in state}
         return {**state, **moved, "states": [_take_beams(x, parents) for x in state["states"]]}
 
 
@@ -147,7 +147,7 @@ def stepper(model: keras.Model, *, compiled: bool = False, covers: bool = False)
 def _tied(model: keras.Model) -> keras.layers.Layer | None:
     """The embeddings whose table makes the model's logits, with nothing else to it.
 
-    XLA is left alone: turned over before, the product took longer there.
+    XLA is left alone: with a table transposed before, the product took longer there.
     """
     layers = {layer.name: layer for layer in model.layers}
     layer = layers.get("embedding", layers.get("target_embedding"))
@@ -179,8 +179,10 @@ def _one_step(
     """
     places = keras.Input(batch_shape=(None,), dtype="int32", name="places")
     slot = keras.Input(batch_shape=(), dtype="int32", name="slot")
-    seen = keras.Input((None, None), dtype="bool", name="seen")
-    turned = [] if tied is None else [keras.Input(batch_shape=tied.embeddings.shape[::-1], dtype=tied.compute_dtype)]
+    mask = keras.Input((None, None), dtype="bool", name="mask")
+    transposed = []
+    if tied is not None:
+        transposed = [keras.Input(batch_shape=tied.embeddings.shape[::-1], dtype=tied.compute_dtype)]
     before = {layer.name: [_cache(layer, part) for part in ("key", "value")] for layer in attentions}
     before |= {layer.name: [_state(x) for x in keras.tree.flatten(layer.input)[1:]] for layer in recurrent}
     after, looked = {}, []
@@ -194,18 +196,18 @@ def _one_step(
         twin: dict[str, Any] = {"dtype": layer.dtype_policy, "name": f"{layer.name}_step"}
         if layer in attentions:
             step = CachedSelfAttention(layer.num_heads, rotary=layer.rotary, scatter=scatter, **twin)
-            outputs, *after[layer.name] = step(*args, *before[layer.name], slot, mask=seen, positions=places)
+            outputs, *after[layer.name] = step(*args, *before[layer.name], slot, mask=mask, positions=places)
         elif layer in recurrent:
             outputs, *after[layer.name] = RecurrentStep(layer.cell, **twin)(args[0], before[layer.name])
         elif isinstance(layer, keras.layers.Dense) or kwargs.get("reverse"):
             # Several calls share one layer: embedding and output.
-            given = {"kernel": turned[0]} if layer is tied else kwargs
+            given = {"kernel": transposed[0]} if layer is tied else kwargs
             outputs = RowsAtOnce(layer, dtype=layer.dtype_policy)(*args, **given)
         else:
             outputs = layer(*args, **kwargs)
         return outputs
 
-    own = [places, slot, seen, *turned, *(x for inputs in before.values() for x in inputs)]
+    own = [places, slot, mask, *transposed, *(x for inputs in before.values() for x in inputs)]
     given = [target, *memory, *_beside_the_first(recurrent)]
     history = target._keras_history
     decoder = keras.Model([*given, *own], model.output)
