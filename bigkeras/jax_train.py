@@ -14,20 +14,19 @@ import tensorflow as tf
 
 from bigkeras import checkpoint, jax_scores, runtime
 from bigkeras.assembly import Say, fitted, named, prepare
-from bigkeras.control import Diverged
 from bigkeras.data.plan import ROWS, steps_per_epoch
-from bigkeras.data.source import DataError, Source, Splits
+from bigkeras.data.source import Source, Splits
+from bigkeras.epochs import go_on, kept, learn
 from bigkeras.jax_augmentation import augmenter
 from bigkeras.jax_control import JaxControl
 from bigkeras.jax_metrics import make_loss, make_metrics
 from bigkeras.jax_step import JaxStep
 from bigkeras.layouts import data_devices, place_optimizer, set_distribution
 from bigkeras.models import MODELS, build
-from bigkeras.models.pretrained import renew_constants
 from bigkeras.optimization import build_optimizer, layer_rates, make_optimizer, scale_rates
 from bigkeras.recipe import Recipe, RecipeError
 from bigkeras.recipe_data import datasets, ready
-from bigkeras.signals import Interrupted, Log, signals
+from bigkeras.signals import Log, signals
 from bigkeras.tasks.task import Task
 from bigkeras.workers import Workers
 
@@ -68,52 +67,12 @@ def _train(recipe: Recipe, step: Any, splits: Splits, task: Task, control: JaxCo
     step._symbolic_build(data_batch=next(iter(data()[0].take(1).as_numpy_iterator())))
     restored = checkpoint.restore(control.directory / "checkpoints", step.state())
     if restored:
-        position, broken = restored
-        renew_constants(step.network)
-        control.resume(position)
-        passed_over = "".join(f"; {name} is broken" for name in broken)
-        control.log.say(f"going on at epoch {position.epoch + 1}, step {position.step}{passed_over}")
+        go_on(control, restored)
     steps = None if splits.validation is None else _steps(recipe, splits.validation, task)
-    try:
+    with kept(control):
         while control.position.epoch < recipe.epochs and not control.finished:
-            train, validation = data()
-            _fit(step, control, train, validation, steps, recipe.epochs)
+            learn(control, *data(), steps)
             control.leave_if_asked()
-    except (Interrupted, Diverged, DataError) as error:
-        control.leave(error)
-        raise
-    except checkpoint.NotFinite as error:
-        failed = control.diverged(f"{error} is not finite")
-        control.leave(failed)
-        raise failed from None
-    control.save_last()
-
-
-def _fit(
-    step: Any, control: JaxControl, train: Any, validation: Any, validation_steps: int | None, epochs: int
-) -> None:
-    """The rest of an epoch that was left, or all epochs that remain."""
-    epoch, done = control.position.epoch, control.position.step
-    callbacks = control.callbacks()
-    if done == control.steps:  # it was left in its validation, or after its last step
-        called = keras.callbacks.CallbackList(callbacks, model=step)
-        logs = dict(step.get_metrics_result())
-        if validation is not None:
-            scores = step.evaluate(validation, steps=validation_steps, callbacks=called, verbose=0, return_dict=True)
-            logs |= {f"val_{name}": score for name, score in scores.items()}
-        called.on_epoch_end(epoch, logs)
-        return
-    step.fit(
-        train,
-        epochs=epoch + 1 if done else epochs,
-        initial_epoch=epoch,
-        steps_per_epoch=control.steps - done,
-        validation_data=validation,
-        validation_steps=validation_steps,
-        callbacks=callbacks,
-        shuffle=False,  # the plan has shuffled
-        verbose=0,
-    )
 
 
 OF_ONE = "; --strategy one takes a single one"

@@ -26,11 +26,12 @@ from bigkeras.checks import (
     check_recipe,
     known_before,
 )
-from bigkeras.control import Control, Diverged
+from bigkeras.control import Control
 from bigkeras.data.fingerprint import fingerprints
 from bigkeras.data.plan import ROWS, steps_per_epoch
-from bigkeras.data.source import DataError, Splits, ignored_line
+from bigkeras.data.source import Splits, ignored_line
 from bigkeras.diversification import diversified
+from bigkeras.epochs import go_on, kept, learn
 from bigkeras.evaluation import finish_run
 from bigkeras.inheritance import absolute, continued, wired_alike
 from bigkeras.models.pretrained import renew_constants
@@ -39,7 +40,7 @@ from bigkeras.recipe_data import absolute_data, datasets, load_splits, ready
 from bigkeras.run import has_learned, note_places, opened, read_json, write_bytes, write_json, write_text
 from bigkeras.search import fit_best, name_a_model
 from bigkeras.self_training import taught
-from bigkeras.signals import Interrupted, Log, signals
+from bigkeras.signals import Log, signals
 from bigkeras.step import Step
 from bigkeras.tasks.task import Task
 from bigkeras.watch import Watch
@@ -162,7 +163,7 @@ def _fit(
         patience = machine.patience_seconds
         watch = Watch(workers, step, log.say, patience)
         with handed_out.lookout(asked, log.say, patience) if handed_out else watch:
-            _train(recipe, directory, step, splits, task, control, log)
+            _train(recipe, directory, step, splits, task, control)
     history = control.position.history
     return workers.by_chief(lambda: finish_run(directory, recipe, validation, history, control.bad))
 
@@ -264,67 +265,21 @@ def describe(directory: Path, task: Task, splits: Splits, machine: dict[str, Any
         write_bytes(directory / name, data)
 
 
-def _train(
-    recipe: Recipe,
-    directory: Path,
-    step: Step,
-    splits: Splits,
-    task: Task,
-    control: Control,
-    log: Log,
-) -> None:
+def _train(recipe: Recipe, directory: Path, step: Step, splits: Splits, task: Task, control: Control) -> None:
+    """Epoch after epoch from the last checkpoint on."""
     workers = control.workers
     restored = checkpoint.restore(directory / "checkpoints", step.state(), workers.told, workers.chief)
     if restored:
-        position, broken = restored
-        renew_constants(step.network)
-        control.resume(position)
-        log.say(
-            f"going on at epoch {position.epoch + 1}, step {position.step}"
-            + "".join(f"; {b} is broken" for b in broken)
-        )
-    step_count = control.steps
-    try:
+        go_on(control, restored)
+    with kept(control):
         if not restored and workers.count > 1:
             checkpoint.hand_out([*step.network.variables, *step.averages], workers.told, workers.chief)
             renew_constants(step.network)
         while control.position.epoch < recipe.epochs and not control.finished:
-            position = control.position
-            train, validation = datasets(recipe, splits, task, position, control.on_bad, step.distribute_strategy)
+            position, strategy = control.position, step.distribute_strategy
+            train, validation = datasets(recipe, splits, task, position, control.on_bad, strategy)
             if splits.validation is not None:
                 lengths = task.lengths(splits.validation)
                 step.validation_steps = steps_per_epoch(splits.validation.labels, recipe.batch_size, lengths=lengths)
-            common = {
-                "initial_epoch": position.epoch,
-                "validation_data": validation,
-                "validation_steps": step.validation_steps or None,
-                "callbacks": control.callbacks(),
-                "shuffle": False,  # the plan has shuffled
-                "verbose": 0,
-            }
-            if position.step == step_count:
-                _finish_epoch(step, common)
-            elif position.step:
-                step.fit(train, steps_per_epoch=step_count - position.step, epochs=position.epoch + 1, **common)
-            else:
-                step.fit(train, steps_per_epoch=step_count, epochs=recipe.epochs, **common)
+            learn(control, train, validation, step.validation_steps or None)
             control.leave_if_asked()
-    except (Interrupted, Diverged, DataError) as error:
-        control.leave(error)
-        raise
-    except checkpoint.NotFinite as error:
-        failed = control.diverged(f"{error} is not finite")
-        control.leave(failed)
-        raise failed from None
-    control.save_last()
-
-
-def _finish_epoch(step: Step, common: dict[str, Any]) -> None:
-    """The end of an epoch all of whose steps were done when the run was left, with its validation if there is one."""
-    callbacks = keras.callbacks.CallbackList(common["callbacks"], model=step)
-    logs = step.get_metrics_result()
-    data, steps = common["validation_data"], common["validation_steps"]
-    if data is not None:
-        values = step.evaluate(data, steps=steps, callbacks=callbacks, verbose=0, return_dict=True)
-        logs |= {f"val_{k}": v for k, v in values.items()}
-    callbacks.on_epoch_end(common["initial_epoch"], logs)

@@ -310,7 +310,7 @@ def test_the_macro_f1_of_jax_is_that_of_tensorflow():
 def test_an_epoch_left_after_its_last_step_is_ended_with_its_validation_if_it_has_one(validation):
     from types import SimpleNamespace
 
-    from bigkeras.jax_train import _fit
+    from bigkeras.epochs import learn
 
     class Ended(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
@@ -319,9 +319,9 @@ def test_an_epoch_left_after_its_last_step_is_ended_with_its_validation_if_it_ha
     ends: list[tuple] = []
     step = SimpleNamespace(get_metrics_result=lambda: {"loss": 1.0}, evaluate=lambda data, **_: {"loss": len(data)})
     control = SimpleNamespace(
-        position=SimpleNamespace(epoch=2, step=5), steps=5, callbacks=lambda: [Ended()]
+        step=step, position=SimpleNamespace(epoch=2, step=5), steps=5, callbacks=lambda: [Ended()]
     )  # fmt: skip
-    _fit(step, control, "train", validation, 1, 4)
+    learn(control, "train", validation, 1)
     assert ends == [(2, {"loss": 1.0, "val_loss": 7} if validation else {"loss": 1.0})]
 
 
