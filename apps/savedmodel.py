@@ -1,7 +1,7 @@
 """Run a SavedModel: raw input in, finished answers out, without importing TensorFlow where that can be avoided.
 
-Two runtimes give the same answers: "c" calls TensorFlow's native library directly (an answer within a second), "python"
-is TensorFlow itself (5 to 10 seconds to import), for platforms whose wheel has no such library.
+Two runtimes give the same answers: "c" calls TensorFlow's native library directly (an answer in one to two seconds),
+"python" is TensorFlow itself (5 to 10 seconds to import), for platforms whose wheel has no such library.
 """
 
 import importlib.util

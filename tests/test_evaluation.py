@@ -12,8 +12,10 @@ from bigkeras import evaluation
 from bigkeras.data.source import ArraySource, DataError, FileSource, Splits, joined
 from bigkeras.evaluation import is_artifact
 from bigkeras.predictions import AVERAGES, predict_source
-from bigkeras.run import RunError, saved_version
-from bigkeras.scored_data import numbered
+from bigkeras.recipe_data import recipe_splits
+from bigkeras.recipes import RECIPES
+from bigkeras.run import RunError, saved_version, write_json
+from bigkeras.scored_data import numbered, with_columns
 from bigkeras.tasks.classification import ImageClassification
 from bigkeras.tasks.images import ImagePreprocessor
 
@@ -39,6 +41,18 @@ def test_labels_of_other_data_are_those_of_the_models_classes():
     assert source.labels.tolist() == [1, 0, 1]
     with pytest.raises(DataError, match="a: class 'good' is none of the model's, 'bad', 'Great': 2 of 3 examples"):
         numbered(source, ("bad", "good"), ("bad", "Great"))
+
+
+def test_another_table_is_read_by_the_columns_that_a_run_has_learned(tmp_path):
+    rows = "".join(f"{'A very long title of a review ' * 3};{word} {i};{i % 2}\n" for i, word in enumerate(["ok"] * 40))
+    (tmp_path / "new.csv").write_text("Titel;Kommentar;Note\n" + rows, encoding="utf-8")
+    asked = RECIPES["text-csv"].override(**{"data.file": str(tmp_path / "new.csv")})
+    assert with_columns(asked, tmp_path) == asked  # of a run that did not note them
+    write_json(tmp_path / "data.json", {"train": {}, "columns": ["Kommentar", "Note"]})
+    found = with_columns(asked, tmp_path)
+    assert recipe_splits(found).columns == ("Kommentar", "Note") != recipe_splits(asked).columns
+    said = asked.override(**{"data.text": "Titel"})
+    assert with_columns(said, tmp_path) == said
 
 
 def test_another_table_may_write_whole_numbers_with_a_point():
