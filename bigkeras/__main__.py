@@ -4,7 +4,6 @@ import argparse
 import contextlib
 import io
 import os
-import re
 import signal
 import sys
 
@@ -61,18 +60,12 @@ def _is_users(error: Exception) -> bool:
     from bigkeras.data.source import DataError
     from bigkeras.recipe import RecipeError
     from bigkeras.run import RunError
-    from bigkeras.runtime import MachineError
+    from bigkeras.runtime import MachineError, out_of_memory
 
     ours = ("ChiefError", "Diverged", "Interrupted", "LostWorker", "ExportError")
     tensorflow = ("PermissionDeniedError", "ResourceExhaustedError")  # what its own writers raise
     known = isinstance(error, (DataError, RecipeError, RunError, MachineError, OSError))
-    full = _is_of_a_device(error) and "RESOURCE_EXHAUSTED" in str(error)
-    return known or full or type(error).__name__ in (*ours, *tensorflow)
-
-
-def _is_of_a_device(error: Exception) -> bool:
-    """Whether TensorFlow or JAX raises the error where a device cannot go on."""
-    return type(error).__name__ in ("ResourceExhaustedError", "XlaRuntimeError", "JaxRuntimeError")
+    return known or out_of_memory(error) or type(error).__name__ in (*ours, *tensorflow)
 
 
 def _line(error: Exception) -> str:
@@ -81,7 +74,9 @@ def _line(error: Exception) -> str:
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    if re.search("RESOURCE_EXHAUSTED|OOM|alloca|[Oo]ut of memory", str(error)) and _is_of_a_device(error):
+    from bigkeras.runtime import out_of_memory
+
+    if out_of_memory(error):
         return (
             "a device has too little memory; in training a smaller batch_size, more micro_batches or a smaller model "
             "need less, in a new --run-dir"

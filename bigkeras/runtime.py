@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -20,6 +21,12 @@ TPU_STEPS_PER_CALL = 8
 
 class MachineError(ValueError):
     """What was asked for is not to be had on this machine; one line that says what is."""
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether TensorFlow or JAX raises the error for want of a device's memory, and not of a disk's."""
+    raised = type(error).__name__ in ("ResourceExhaustedError", "XlaRuntimeError", "JaxRuntimeError")
+    return raised and re.search("RESOURCE_EXHAUSTED|OOM|alloca|[Oo]ut of memory", str(error)) is not None
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from bigkeras.models.pretrained import LITE0_MEAN, LITE0_STD, PACKAGE
 from bigkeras.recipe import Choice, Recipe, RecipeError, load
 from bigkeras.report import tried
 from bigkeras.run import RunError, write_bytes, write_json, write_text
+from bigkeras.runtime import out_of_memory
 from bigkeras.tasks.classification import survey
 from bigkeras.text_search import epochs_for, text_candidates
 
@@ -163,7 +164,8 @@ def fit_best(recipe: Recipe, directory: Path, splits: Splits, fit: Any, log: Any
     """Trains the candidates under `directory`/candidates and makes `directory` the run of the best one.
 
     `fit(recipe, run_dir)` trains one. Says in search.json what was tried; a run that was stopped goes on. A candidate
-    that the data does not suit, or that diverges, is left out; raises its Unsuited or Diverged where there is no other.
+    that the data does not suit, that diverges or that a device has too little memory for is left out; raises its error
+    where there is no other.
     """
     if splits.validation is None:
         raise RunError("model auto chooses by validation, and there is no validation split; name a model instead")
@@ -186,11 +188,14 @@ def fit_best(recipe: Recipe, directory: Path, splits: Splits, fit: Any, log: Any
             candidate = replace(candidate, start_from=str(earlier))
         try:
             scores[candidate.name] = fit(candidate, place)["validation"]
-        except (Unsuited, Diverged) as error:
+        except Exception as error:
+            full = out_of_memory(error)
+            if not full and not isinstance(error, (Unsuited, Diverged)):
+                raise
             unfit.add(candidate.name)
             if all({other.name, other.start_from} & unfit for other in tried):
                 raise
-            log.say(f"candidate {candidate.name} is left out: {error}")
+            log.say(f"candidate {candidate.name} is left out: {'a device has too little memory' if full else error}")
     best = preferred(scores, recipe.monitor)
     summary = {name: {"accuracy": s["accuracy"], "loss": s["loss"]} for name, s in scores.items()}
     # First this: from now on it says whose run the directory is, and recipe.json what was kept.

@@ -112,6 +112,22 @@ def finished(recipe, place: Path) -> dict:
     return scores
 
 
+class ResourceExhaustedError(Exception):
+    """Called as TensorFlow's is."""
+
+
+def test_a_candidate_that_a_device_has_no_memory_for_is_left_out(tmp_path, monkeypatch, capsys):
+    def fit(recipe, place):
+        if recipe.name == "image-folder-small":
+            raise ResourceExhaustedError("OOM when allocating tensor")
+        return finished(recipe, place)
+
+    monkeypatch.setattr(search, "has_imagenet", lambda: True)
+    search.fit_best(FOLDER, tmp_path, splits(32, 32, 3), fit, Log())
+    assert "candidate image-folder-small is left out: a device has too little memory" in capsys.readouterr().err
+    assert "image-folder-small" not in json.loads((tmp_path / "search.json").read_text())["tried"]
+
+
 @pytest.mark.parametrize(
     ("failing", "kept"),
     [(["small"], "frozen"), (["frozen"], "small"), (["tuned"], "frozen"), (["small", "frozen"], None)],
