@@ -61,7 +61,7 @@ def export(
         raise ExportError(f"{run_dir}: --{'warm-compiled' if warm_compiled else 'beam'}: of translators only")
     labels = [] if kind == "pairs" else _text(run_dir / "labels.txt").removesuffix("\n").split("\n")
     texts |= {name: _text(run_dir / name) for name in ("metrics.json", DATA_FILE) if (run_dir / name).is_file()}
-    model = _anew(run_dir) if anew else _load_model(run_dir)
+    model = trained_model(run_dir)
     preprocessor = load_preprocessor(run_dir)
     card_of = _text(run_dir / "README.md") if anew else _card(directory, run_dir, texts, labels, model, preprocessor)
     if examples is None:
@@ -104,21 +104,23 @@ def _examples(run_dir: Path, preprocessor: Any) -> list[bytes]:
     return examples
 
 
-def _anew(directory: Path) -> keras.Model:
-    try:
-        return artifact_model(directory)
-    except UNREADABLE as error:
-        raise ExportError(f"{directory}: cannot be written anew: {first_line(error)}") from None
+def trained_model(run_dir: Path) -> keras.Model:
+    """The Keras model of a run directory, or of an exported model by its recipe and its own weights.
 
-
-def _load_model(run_dir: Path) -> keras.Model:
+    `bigkeras.models` must have been imported: its layers are then registered. Raises ExportError.
+    """
     for path in (run_dir / "best.keras", run_dir / "last.keras"):
         if path.is_file():
             try:
                 return loaded_model(path)
             except RunError as error:
                 raise ExportError(str(error)) from None
-    raise ExportError(f"{run_dir}: neither best.keras nor last.keras in it; is it a run directory, and trained?")
+    if saved_version(run_dir) is None:
+        raise ExportError(f"{run_dir}: neither best.keras nor last.keras in it; is it a run directory, and trained?")
+    try:
+        return artifact_model(run_dir)
+    except UNREADABLE as error:
+        raise ExportError(f"{run_dir}: cannot be written anew: {first_line(error)}") from None
 
 
 def _text(path: Path) -> str:

@@ -84,11 +84,11 @@ def started(sizes: Sizes) -> tuple[Any, Any, Sequence[str], int]:
 def trained(run: Path) -> tuple[Any, Any, Sequence[str], int]:
     """The same of a run directory."""
     import bigkeras.models  # noqa: F401  registers the layers of the run's .keras file
-    from bigkeras.artifact import _load_model
+    from bigkeras.artifact import trained_model
     from bigkeras.tasks import load_preprocessor
 
     labels = (run / "labels.txt").read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    return _load_model(run), load_preprocessor(run), labels, MODELS["lstm"].words
+    return trained_model(run), load_preprocessor(run), labels, MODELS["lstm"].words
 
 
 def made_words(count: int) -> tuple[str, ...]:

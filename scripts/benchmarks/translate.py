@@ -58,7 +58,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The command's options. Leaves with exit status 2 for one that is not there."""
     parser = argparse.ArgumentParser(prog="scripts/benchmark translate", description=__doc__)
-    parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="a trained translator's run directory")
+    parser.add_argument(
+        "--run",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="a trained translator's run directory, or an exported one's folder",
+    )
     parser.add_argument("--sentences", metavar="FILE", help="a sentence a line (the test split of the run's data)")
     parser.add_argument("--count", type=int, default=1000, help="sentences at most (%(default)s)")
     parser.add_argument("--batch", type=int, default=32, help="sentences at a time, where many (%(default)s)")

@@ -23,13 +23,13 @@ def make(run: Path, folder: Path, *, file: str | None, count: int, beam: int, pe
     The sentences are the first `count` of `file`, or of the run's test split, the shortest first.
     """
     import bigkeras.models  # noqa: F401  registers the layers of the run's .keras file
-    from bigkeras.artifact import _load_model
+    from bigkeras.artifact import trained_model
     from bigkeras.float32 import in_float32
     from bigkeras.tasks import load_preprocessor
     from bigkeras.translation_artifact import export_translator
     from bigkeras.translator import Translator
 
-    network, preprocessor = _load_model(run), load_preprocessor(run)
+    network, preprocessor = trained_model(run), load_preprocessor(run)
     texts = (from_file(Path(file)) if file else from_test(run))[:count]
     if not texts:
         raise SystemExit("Error: no sentences to translate")
