@@ -42,10 +42,13 @@ def opening() -> Iterator[Callable[[], ctypes.CDLL]]:
 
 def _open_lazily(path: Path) -> ctypes.CDLL:
     """The library, its symbols looked up when they are called; ctypes itself looks them all up first (0.3 s more)."""
-    own = ctypes.CDLL(None)
-    own.dlopen.restype, own.dlopen.argtypes = ctypes.c_void_p, [ctypes.c_char_p, ctypes.c_int]
-    own.dlerror.restype = ctypes.c_char_p
-    handle = own.dlopen(os.fsencode(path), os.RTLD_LAZY | os.RTLD_LOCAL)
-    if not handle:
-        raise ModelError(f"{path}: cannot be loaded: {own.dlerror().decode('utf-8', 'replace')}")
-    return ctypes.CDLL(str(path), handle=handle)
+    try:
+        own = ctypes.CDLL(None)
+        own.dlopen.restype, own.dlopen.argtypes = ctypes.c_void_p, [ctypes.c_char_p, ctypes.c_int]
+        own.dlerror.restype = ctypes.c_char_p
+        handle = own.dlopen(os.fsencode(path), os.RTLD_LAZY | os.RTLD_LOCAL)
+        if not handle:
+            raise OSError((own.dlerror() or b"no reason").decode("utf-8", "replace"))
+        return ctypes.CDLL(str(path), handle=handle)
+    except (OSError, AttributeError) as error:
+        raise ModelError(f"{path}: cannot be loaded: {error}") from None

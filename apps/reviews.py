@@ -112,20 +112,20 @@ def _line_end(start: str) -> str:
 
 def objects_of(stream: TextIO, name: str, column: str | None) -> Iterator[Review]:
     """A review for every line that is a JSON object: its value under `column`, or under a usual name."""
-    first = True
-    for review in lines_of(stream, name):
-        if not review.text.strip():
-            continue
-        if first and review.text.strip().startswith("["):
-            raise ReviewError(
-                f"{name}: one JSON array; JSON lines are read, an object a line: jq -c '.[]' makes them of it"
-            )
-        if first and (review.text.strip() == "{" or _is_whole_table(review.text)):
-            raise ReviewError(
-                f"{name}: one JSON object; JSON lines are read, an object a line: pandas writes them by "
-                "to_json(orient='records', lines=True)"
-            )
-        first = False
+    filled = (review for review in lines_of(stream, name) if review.text.strip())
+    first = list(itertools.islice(filled, 1))
+    if first and first[0].text.strip().startswith("["):
+        raise ReviewError(
+            f"{name}: one JSON array; JSON lines are read, an object a line: jq -c '.[]' makes them of it"
+        )
+    if first and _is_whole_table(first[0].text):  # where nothing follows
+        first += list(itertools.islice(filled, 1))
+    if first and (first[0].text.strip() == "{" or (len(first) == 1 and _is_whole_table(first[0].text))):
+        raise ReviewError(
+            f"{name}: one JSON object; JSON lines are read, an object a line: pandas writes them by "
+            "to_json(orient='records', lines=True)"
+        )
+    for review in itertools.chain(first, filled):
         try:
             value = json.loads(review.text, object_pairs_hook=_once)
         except (ValueError, RecursionError) as error:
@@ -153,7 +153,8 @@ def _is_whole_table(line: str) -> bool:
     except (ValueError, RecursionError):
         return False
     columns = list(value.values()) if isinstance(value, dict) else []
-    return all(isinstance(one, dict | list) for one in columns) and len({len(one) for one in columns}) == 1
+    whole = len(columns) > 1 and all(isinstance(one, dict | list) and len(one) > 1 for one in columns)
+    return whole and len({len(one) for one in columns}) == 1
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -64,7 +64,10 @@ def check_data(directory: Path, recipe: Recipe, found: Found, columns: Sequence[
     path = directory / DATA_FILE
     changed = other_data(read_json(path), found) if path.exists() else ""
     if changed and has_learned(directory):
-        raise RunError(f"{directory}: its data has changed since it began ({changed}); take another --run-dir")
+        raise RunError(
+            f"{directory}: its data has changed since it began ({changed}), or this version parts it otherwise; take "
+            "another --run-dir"
+        )
     write_json(path, {**found, **({COLUMNS: columns} if columns else {})})
 
 
@@ -152,6 +155,9 @@ def _said(recipe: Recipe) -> str:
     if isinstance(words, str):
         place = expanded(words)
         settings["task.vocabulary"] = hashlib.sha256(place.read_bytes()).hexdigest() if place.is_file() else place.name
+    # Paths that were made whole on each machine; what lies there is compared by `check_prepared`.
+    named = {setting: getattr(recipe, setting) for setting in EARLIER_RUNS}
+    settings |= {setting: Path(value).name for setting, value in named.items() if value}
     return recipe.override(**settings).to_json()
 
 

@@ -69,7 +69,7 @@ def train(options: argparse.Namespace) -> int:
     recipe = recipe.override(**first)
     recipe = absolute(recipe, "start_from")
     recipe = continued(recipe)
-    if options.recipe in RECIPES:  # one of one's own says what it wants
+    if options.recipe in RECIPES:  # of one's own `fit` takes over what it does not say
         whole = settings.get("model")
         recipe = wired_alike(recipe, whole.get("args", {}) if isinstance(whole, dict) else ())
     recipe = recipe.override(**{key: v for key, v in settings.items() if key not in first})

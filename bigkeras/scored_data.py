@@ -106,9 +106,10 @@ def is_own(path: Path, splits: Splits, split: str, other: bool, said: bool) -> b
     changed = other_data(before, found)
     if changed and not other:
         why = "with these settings its data is other" if said else "its data has changed since it was trained"
+        or_else = "" if said else ", or this version parts it otherwise"
         raise RunError(
-            f"{path}: {why} ({changed}), so that it may know what it would be tested on; --data PLACE scores it on "
-            "other data"
+            f"{path}: {why} ({changed}){or_else}, so that it may know what it would be tested on; --data PLACE scores "
+            "it on other data"
         )
     # Of files the names alone are compared: under the same ones another place may have others.
     sure = isinstance(splits.train, ArraySource) and found.keys() <= before.keys()

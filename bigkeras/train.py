@@ -37,7 +37,7 @@ from bigkeras.inheritance import absolute, continued, wired_alike
 from bigkeras.models.pretrained import renew_constants
 from bigkeras.recipe import Recipe, RecipeError, load
 from bigkeras.recipe_data import absolute_data, datasets, load_splits, ready
-from bigkeras.run import has_learned, note_places, opened, read_json, write_bytes, write_json, write_text
+from bigkeras.run import asked_for, has_learned, note_places, opened, read_json, write_bytes, write_json, write_text
 from bigkeras.search import fit_best, name_a_model
 from bigkeras.self_training import taught
 from bigkeras.signals import Log, signals
@@ -66,7 +66,7 @@ def fit(
     if runtime.on_jax():
         return _fit_on_jax(recipe, Path(run_dir), model, machine, log)
     runtime.check_backend()
-    recipe = resolved(recipe, model)
+    recipe = resolved(recipe, model, Path(run_dir))
     chosen = runtime.chosen(machine)
     asynchronous = chosen == "parameter_server"
     if asynchronous and runtime.role() in ("worker", "ps"):
@@ -114,7 +114,7 @@ def _fit_on_jax(
     # TensorFlow reads the data, and would take the memory of the GPUs that JAX trains on.
     with contextlib.suppress(RuntimeError):  # where it has begun already
         tf.config.set_visible_devices([], "GPU")
-    recipe = resolved(recipe, model)
+    recipe = resolved(recipe, model, directory)
     check_on_jax(recipe)
     recipe = _decided(recipe, directory, runtime.choose_on_jax(machine), _alone, log)
     check_apart(recipe, directory)
@@ -190,14 +190,15 @@ def _alone(look: Callable[[], Any]) -> Any:
     return look()
 
 
-def resolved(recipe: Recipe, model: Callable | None) -> Recipe:
+def resolved(recipe: Recipe, model: Callable | None, directory: Path) -> Recipe:
     """The recipe that can be repeated from any folder, with what it takes over from where it starts, checked.
 
-    Of a model's wiring only what the recipe does not say is taken over. Raises RecipeError.
+    Of a model's wiring only what the recipe does not say is taken over, and nothing by a run in `directory` that has
+    begun without it. Raises RecipeError.
     """
     recipe = absolute_data(absolute(recipe, "start_from", "teacher", "back_translator", "task.vocabulary"))
     recipe = continued(recipe)
-    if model is None:
+    if model is None and not (has_learned(directory) and asked_for(directory).model == recipe.model):
         recipe = wired_alike(recipe, recipe.model.args)
     check_recipe(recipe, model)
     return recipe

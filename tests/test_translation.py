@@ -610,10 +610,10 @@ def test_from_python_too_paths_are_made_whole_and_what_is_not_said_of_the_model_
     monkeypatch.chdir(tmp_path)
     data = Choice("text_table", {"file": "reviews.csv"})
     asked = RECIPES["imdb-transformer"].override(start_from=".", data=data)
-    found = resolved(asked, None)
+    found = resolved(asked, None, tmp_path / "run")
     assert found.start_from == str(tmp_path) and found.data.args["file"] == str(tmp_path / "reviews.csv")
-    assert found.model.args["pooling"] == "max" and resolved(found, None) == found
-    said = resolved(asked.override(**{"model.pooling": "mean"}), None)
+    assert found.model.args["pooling"] == "max" and resolved(found, None, tmp_path / "run") == found
+    said = resolved(asked.override(**{"model.pooling": "mean"}), None, tmp_path / "run")
     assert said.model.args["pooling"] == "mean"
 
 

@@ -60,6 +60,11 @@ LANGUAGES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("sr", "az", "kk", "ky", "mn", "tg", "tt", "uz", "ku", "ps", "yi", "te", "ml", "kn", "gu"), ()),
     **dict.fromkeys(("pa", "si", "km", "lo", "my", "am"), ()),
 }
+# By codes of scripts (ISO 15924).
+SUBTAGS: dict[str, tuple[str, ...]] = {
+    "latn": ("Latin",), "cyrl": ("Cyrillic",), "arab": ("Arabic",), "deva": ("Devanagari",), "hans": ("Han",),
+    "hant": ("Han",), "jpan": ("Han", "Kana"), "kore": ("Hangul", "Han"),
+}  # fmt: skip
 # The same languages by three letters (ISO 639-2 and 639-3), as files of OPUS and Tatoeba are named; Norwegian by
 # the forms it is written in, too.
 THREE_LETTERS_OF = """
@@ -216,9 +221,9 @@ def reasons(given: Sequence[str]) -> Counter[str]:
 
 
 def usual_scripts(language: str) -> tuple[str, ...]:
-    """The scripts that a language is written in; none where they are not known, or a code names another: hi-Latn."""
-    own = any(len(part) == 4 and part.isalpha() for part in code(language).split("-")[1:])
-    return () if own else LANGUAGES.get(base(language), ())
+    """The scripts that a language is written in, or that its code names (hi-Latn); none where they are not known."""
+    named = [part for part in code(language).split("-")[1:] if len(part) == 4 and part.isalpha()]
+    return SUBTAGS.get(named[0], ()) if named else LANGUAGES.get(base(language), ())
 
 
 def base(language: str) -> str:

@@ -92,10 +92,10 @@ def part_splits(
 
     Examples of "" are split by the fractions: stratified, decided by the seed, with every class in the training part;
     those of equal `keys` come to the part of the first, or what was learned would be tested; one that is more than
-    `FREQUENT` of all, and so would be most of a part, is learned from. A part that some examples
-    name is not filled from the others: the fraction of that part counts as 0, and an example of "" whose key stands in
-    it is left out, and `ignored`. Those that the data itself has in its training part and in another, too, stay:
-    `found` says how many.
+    `FREQUENT` of all, and so a fifth of a part or more, is learned from, where such are not half of all. A part that
+    some examples name is not filled from the others: the fraction of that part counts as 0, and an example of "" whose
+    key stands in it is left out, and `ignored`. Those that the data itself has in its training part and in another,
+    too, stay: `found` says how many.
     """
     labels = whole.labels
     given = set(parts) - {""}
@@ -129,6 +129,8 @@ def part_splits(
         first: dict[str, int] = {}
         times = Counter(keys[place] for place in free.tolist())
         often = max(FEW_ALIKE, FREQUENT * len(free))
+        if 2 * sum(number for number in times.values() if number > often) > len(free):
+            often = len(free)  # nothing would be left for the other parts
         for place in free.tolist():
             part = parts[first.setdefault(keys[place], place)]
             parts[place] = part if times[keys[place]] <= often else "train"

@@ -43,7 +43,7 @@ def read_table(
     if blank is None:
         raise DataError(f"{path}: no sentence pair in it")
     top = lines[blank]
-    if top.lstrip().startswith(("<?xml", "<tmx", "<!DOCTYPE tmx")):
+    if top.lstrip().startswith(("<?xml", "<tmx", "<!DOCTYPE tmx")) and "\t" not in top.strip():
         raise DataError(
             f"{path}: an XML file; a translation memory (TMX) is read by `bigkeras train translation-memory`"
         )

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from bigkeras.data.columns import found_columns, has_header
+from bigkeras.data.columns import LABEL_NAMES, TEXT_NAMES, found_columns, has_header
 from bigkeras.data.encoding import decoded, says_nothing
 from bigkeras.data.files import SPLIT, SPLIT_NAMES, expanded, part_splits, split_place
 from bigkeras.data.label_names import alike, classes, one_spelling, single, tidy
 from bigkeras.data.pair_splits import text_key
 from bigkeras.data.reviews import text_array
-from bigkeras.data.rows import bytes_of, csv_rows, is_json, json_rows
+from bigkeras.data.rows import LOOKED_AT, bytes_of, csv_rows, is_json, json_rows
 from bigkeras.data.source import ArraySource, DataError, Splits, all_told
 
 NO_LABEL = (
@@ -136,11 +136,19 @@ def _without_titles(
 
 
 def _titles(rows: list[list[str]], wanted: Sequence[str | None]) -> int:
-    """How many rows at the top have one filled cell, above one that names columns: no such row is an example."""
+    """How many rows at the top have one filled cell, above one that names columns: no such row is an example.
+
+    Of few rows these names must be known ones: the first label of a table without names may never come again.
+    """
+    known = {*TEXT_NAMES, *LABEL_NAMES, *(str(name).strip().lower() for name in wanted if name is not None)}
     for place, row in enumerate(rows[: MOST_TITLES + 1]):
-        if sum(bool(cell.strip()) for cell in row) > 1:
+        cells = {cell.strip().lower() for cell in row} - {""}
+        if place and len(cells) > 1:
             below = [one for one in rows[place:] if len(one) >= len(row)]
-            return place if place and has_header(below, wanted) else 0
+            clear = len(below) >= LOOKED_AT or cells & known
+            return place if clear and has_header(below, wanted) else 0
+        if len(cells) > 1 or cells & known:
+            return 0
     return 0
 
 
@@ -170,16 +178,10 @@ def _named(
     twice = [name for name, number in Counter(names).items() if number > 1 and name]
     if twice:
         raise DataError(f"{path}, line {lines[0]}: two columns are called {twice[0]!r}: rename one")
-    widths = Counter(map(len, rows[1:])).most_common(1)
-    usual = widths[0][0] if widths else len(names)
-    if (
-        usual == len(names) + 1
-        and not any(len(row) == len(names) for row in rows[1:])
-        and all(row[-1].strip() for row in rows[1:] if len(row) == usual)
-    ):
+    if _are_numbered(rows[1:], len(names) + 1):
         names = ["", *names]  # R's numbers of rows, and pandas' where index_label=False, have no name
-    while names and not names[-1] and usual < len(names):  # a delimiter at the end of the header alone
-        names.pop()
+    while len(names) > 2 and not names[-1] and not any("".join(row[len(names) - 1 :]).strip() for row in rows[1:]):
+        names.pop()  # a delimiter at the end of the header
     # A delimiter at the end of every row, but not of the header, makes no column.
     cut = [row[: len(names)] if not any(row[len(names) :]) else row for row in rows[1:]]
     again = [[cell.strip() for cell in row] == names for row in cut]
@@ -188,6 +190,12 @@ def _named(
     kept = [(line, row) for line, row, same in zip(lines[1:], cut, again, strict=True) if not same]
     repeated = [line for line, same in zip(lines[1:], again, strict=True) if same]
     return names, [line for line, _ in kept], [row for _, row in kept], repeated
+
+
+def _are_numbered(rows: list[list[str]], width: int) -> bool:
+    """Whether all rows have so many cells, at least three, of which the first is another whole number in each."""
+    first = [row[0].strip() for row in rows if len(row) == width]
+    return width > 2 and len(rows) == len(first) == len(set(first)) and all(map(str.isdigit, first))
 
 
 def _problem(

@@ -62,8 +62,8 @@ IMDB_SELF_TRAINING = IMDB_NB_NGRAMS.override(
 
 IMDB_LSTM = Recipe(
     name="imdb-lstm",
-    claim="IMDb by an LSTM from scratch, both ways, maximum over time: 87.24 % of the test reviews, a quarter of an hour "
-    "on two cores with bfloat16",
+    claim="IMDb by an LSTM from scratch, both ways, maximum over time: 87.24 % of the test reviews, 15 minutes on two "
+    "cores with bfloat16",
     data=Choice("imdb_reviews"),
     task=Choice("text_classification", {"length": 400, "truncation": "head_tail", "vocabulary_size": 30_000}),
     model=Choice("lstm", {"units": 128, "bidirectional": True, "pooling": "max", "dropout": 0.5}),

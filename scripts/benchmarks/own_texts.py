@@ -85,7 +85,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def sample(name: str, folder: Path) -> str:
     """A table of the published reviews for training, or some, always the same; of IMDb's the last three sentences.
 
-    Of both data sets' own test parts nothing is in it. Raises DataError where they are not here.
+    Of the data sets' own test parts nothing is in it. Raises DataError where they are not here.
     """
     from bigkeras.data import DATASETS
 

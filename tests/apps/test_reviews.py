@@ -567,6 +567,12 @@ def test_a_table_that_is_one_json_object_is_one_line(text):
         list(objects_of(io.StringIO(text), "t.json", None))
 
 
+def test_nested_objects_are_defects_of_their_lines():
+    text = '{"review": {"en": "good"}}\n{"review": "fine"}\n'
+    found = list(objects_of(io.StringIO(text), "t.json", "review"))
+    assert [review.defect for review in found] == ["no text under 'review'", ""]
+
+
 def test_rows_that_windows_ends_twice_are_one_row_each(tmp_path):
     path = tmp_path / "t.csv"
     path.write_bytes(b'review\r\r\ngood\r\r\n"bad, very"\r\r\n')

@@ -501,6 +501,9 @@ def test_a_line_break_that_a_code_names_and_a_script_that_a_language_names(tmp_p
     path.write_text(text)
     splits = DATASETS["tmx"](file=str(path))
     assert splits.languages == ("en-GB", "hi-Latn") and not splits.bad
+    path.write_text(text.replace("hi-Latn", "zh-Hans"))
+    with pytest.raises(DataError, match="in Latin script, not in Han"):
+        DATASETS["tmx"](file=str(path))
     with pytest.raises(DataError, match=r"an XML file; a translation memory .*`bigkeras train translation-memory`"):
         DATASETS["translation_pairs"](file=str(path))
 

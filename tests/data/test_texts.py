@@ -830,6 +830,15 @@ def test_titles_above_the_names_of_columns_are_left_out(tmp_path):
     assert not splits.ignored and splits.class_names == ("bad", "good")
 
 
+def test_names_of_columns_are_no_titles(tmp_path):
+    body = "\n".join(rows(("what a meal", "never again")))
+    splits = table(tmp_path / "t.csv", f"review,\n{body}", text="review")
+    assert splits.class_names == ("bad", "good") and not splits.ignored
+    # Of a small table without names the first label may never come again.
+    splits = table(tmp_path / "t.csv", f"not labelled,\nso so,fine\n{body}")
+    assert not splits.ignored
+
+
 def test_a_class_with_one_example_is_told(tmp_path):
     text = "\n".join(["text,label", "Open-Ended Response,Response", *rows(("what a meal", "never again"), times=12)])
     assert f"class 'Response' has a single example, {tmp_path / 't.csv'}:2" in table(tmp_path / "t.csv", text).found
@@ -861,6 +870,32 @@ def test_what_excel_and_mysql_write_for_nothing_is_no_label(tmp_path):
     for nothing in ("#N/A", "#VALUE!", r"\N"):
         splits = table(tmp_path / "t.csv", "\n".join(["text,label", *lines, f"so so,{nothing}"]))
         assert splits.class_names == ("bad", "good") and len(splits.bad) == 1
+
+
+def test_every_text_may_be_frequent(tmp_path):
+    lines = [f"answer {i % 30},{('yes', 'no')[i % 2]}" for i in range(2000)]
+    splits = table(tmp_path / "t.csv", "\n".join(["text,label", *lines]))
+    assert len(splits.validation) > 200 and len(splits.test) > 200
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("review,stars\nnice place,5,2020\nbad one,1,2021\n", "no row has the 2 cells"),
+        ("text,label\nGreat food, loved it,pos\nBad food, hated it,neg\n", "no row has the 2 cells"),
+    ],
+)
+def test_cells_without_a_name_are_no_numbers_of_rows(content, told, tmp_path):
+    with pytest.raises(DataError, match=told):
+        table(tmp_path / "t.csv", content)
+
+
+def test_remarks_behind_the_last_name_keep_their_rows(tmp_path):
+    body = "\n".join(
+        row + (",a remark" if i == 3 else "") for i, row in enumerate(rows(("what a meal", "never again")))
+    )
+    splits = table(tmp_path / "t.csv", f"text,label,\n{body}")
+    assert not splits.bad and splits.class_names == ("bad", "good")
 
 
 def test_numbers_of_rows_without_a_name_are_a_column(tmp_path):
