@@ -195,7 +195,7 @@ def _named(
 def _are_numbered(rows: list[list[str]], width: int) -> bool:
     """Whether all rows have so many cells, at least three, of which the first is another whole number in each."""
     first = [row[0].strip() for row in rows if len(row) == width]
-    return width > 2 and len(rows) == len(first) == len(set(first)) and all(map(str.isdigit, first))
+    return width > 2 and 0 < len(rows) == len(first) == len(set(first)) and all(map(str.isdigit, first))
 
 
 def _problem(

@@ -832,7 +832,8 @@ def test_titles_above_the_names_of_columns_are_left_out(tmp_path):
 
 def test_names_of_columns_are_no_titles(tmp_path):
     body = "\n".join(rows(("what a meal", "never again")))
-    splits = table(tmp_path / "t.csv", f"review,\n{body}", text="review")
+    (tmp_path / "t.csv").write_text(f"review,\n{body}")
+    splits = text_table(file=str(tmp_path / "t.csv"), text="review")
     assert splits.class_names == ("bad", "good") and not splits.ignored
     # Of a small table without names the first label may never come again.
     splits = table(tmp_path / "t.csv", f"not labelled,\nso so,fine\n{body}")
