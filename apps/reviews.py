@@ -114,13 +114,15 @@ def objects_of(stream: TextIO, name: str, column: str | None) -> Iterator[Review
     """A review for every line that is a JSON object: its value under `column`, or under a usual name."""
     filled = (review for review in lines_of(stream, name) if review.text.strip())
     first = list(itertools.islice(filled, 1))
-    if first and first[0].text.strip().startswith("["):
+    start = first[0].text.strip() if first else ""
+    if start.startswith("["):
         raise ReviewError(
             f"{name}: one JSON array; JSON lines are read, an object a line: jq -c '.[]' makes them of it"
         )
-    if first and _is_whole_table(first[0].text):  # where nothing follows
-        first += list(itertools.islice(filled, 1))
-    if first and (first[0].text.strip() == "{" or (len(first) == 1 and _is_whole_table(first[0].text))):
+    whole = _is_whole_table(start)
+    if whole:  # one, where nothing follows
+        first += itertools.islice(filled, 1)
+    if start == "{" or (whole and len(first) == 1):
         raise ReviewError(
             f"{name}: one JSON object; JSON lines are read, an object a line: pandas writes them by "
             "to_json(orient='records', lines=True)"

@@ -25,6 +25,7 @@ from bigkeras.tasks.text import TextPreprocessor
 from bigkeras.transfer import artifact_model
 
 MOST_EXAMPLES = 16
+EXPORTED_WITH = "\nExported with a search"
 
 
 def export(
@@ -73,7 +74,9 @@ def export(
 
     if beam and beam != preprocessor.beam:
         scored = f"the scores above are of a search with {preprocessor.beam}; `bigkeras evaluate` scores this one."
-        files["README.md"] += f"\nExported with a search that follows {beam} hypotheses: {scored}\n"
+        # An exported model may say so of an earlier search.
+        files["README.md"] = files["README.md"].partition(EXPORTED_WITH)[0]
+        files["README.md"] += f"{EXPORTED_WITH} that follows {beam} hypotheses: {scored}\n"
         preprocessor = replace(preprocessor, beam=beam)
     del files["preprocessor.json"]  # the preprocessor's own says how it searches now
     return export_translator(
@@ -109,13 +112,13 @@ def trained_model(run_dir: Path) -> keras.Model:
 
     `bigkeras.models` must have been imported: its layers are then registered. Raises ExportError.
     """
-    for path in (run_dir / "best.keras", run_dir / "last.keras"):
-        if path.is_file():
-            try:
-                return loaded_model(path)
-            except RunError as error:
-                raise ExportError(str(error)) from None
     if saved_version(run_dir) is None:
+        for path in (run_dir / "best.keras", run_dir / "last.keras"):
+            if path.is_file():
+                try:
+                    return loaded_model(path)
+                except RunError as error:
+                    raise ExportError(str(error)) from None
         raise ExportError(f"{run_dir}: neither best.keras nor last.keras in it; is it a run directory, and trained?")
     try:
         return artifact_model(run_dir)

@@ -150,7 +150,7 @@ def check_alike(workers: Workers, recipe: Recipe, found: Found) -> None:
 
 def _said(recipe: Recipe) -> str:
     """What workers have to have alike: of the data and the vocabulary what they are, not where they lie."""
-    settings: dict[str, Any] = {f"data.{name}": None for name in PLACES if name in recipe.data.args}
+    settings: dict[str, Any] = {"claim": "", **{f"data.{name}": None for name in PLACES if name in recipe.data.args}}
     words = recipe.task.args.get("vocabulary")
     if isinstance(words, str):
         place = expanded(words)

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ MOST_EXAMPLES = 100  # lines of --examples; as many sentences as a translator's 
 
 
 def list_recipes(options: argparse.Namespace) -> int:
+    """`bigkeras list`: the recipes, each with what it reaches."""
     from bigkeras.recipes import RECIPES
 
     if options.json:
@@ -25,6 +27,7 @@ def list_recipes(options: argparse.Namespace) -> int:
 
 
 def settings(options: argparse.Namespace) -> int:
+    """`bigkeras settings`: what a recipe can be told. Raises RecipeError."""
     from bigkeras.recipe import known, parse_setting
 
     asked = dict(sorted(map(parse_setting, options.set), key=lambda item: "." in item[0]))
@@ -41,6 +44,7 @@ def settings(options: argparse.Namespace) -> int:
 
 
 def train(options: argparse.Namespace) -> int:
+    """`bigkeras train`: trains a recipe, or goes on with its run. Raises what `fit` raises."""
     from bigkeras.data.files import expanded
     from bigkeras.recipe import parse_setting
     from bigkeras.recipes import RECIPES
@@ -96,6 +100,7 @@ def train(options: argparse.Namespace) -> int:
 
 
 def evaluate(options: argparse.Namespace) -> int:
+    """`bigkeras evaluate`: prints the scores of a run or a model. Raises what `evaluation.evaluate` raises."""
     _start_tensorflow()
     from bigkeras.evaluation import evaluate
     from bigkeras.recipe import parse_setting
@@ -123,6 +128,7 @@ def _check_one_place(data: str | None, settings: Mapping[str, Any]) -> None:
 def _example_texts(options: argparse.Namespace) -> list[bytes] | None:
     """The lines of --examples, as `export` takes them. Raises RunError for none, or for a model that reads images."""
     from bigkeras.data.encoding import decoded
+    from bigkeras.data.files import expanded
     from bigkeras.run import RunError, read_json
 
     if not options.examples:
@@ -132,14 +138,16 @@ def _example_texts(options: argparse.Namespace) -> list[bytes] | None:
         raise RunError(
             f"--examples: {options.run} reads images; from Python, bigkeras.artifact.export takes them encoded"
         )
-    content, _ = decoded(Path(options.examples).read_bytes(), options.examples, None)
-    texts = [line.strip().encode() for line in content.splitlines() if line.strip()]
+    content, _ = decoded(expanded(options.examples).read_bytes(), options.examples)
+    # A sentence may hold signs that Unicode takes for ends of lines.
+    texts = [line.strip().encode() for line in re.split(r"[\r\n]+", content) if line.strip()]
     if not texts:
         raise RunError(f"--examples: {options.examples} holds no text")
     return texts[:MOST_EXAMPLES]
 
 
 def export(options: argparse.Namespace) -> int:
+    """`bigkeras export`: writes the artifact of a run, or a model anew. Raises what `artifact.export` raises."""
     _start_tensorflow()
     if options.run == "lite0-imagenet":
         from bigkeras.imagenet import export_lite0
@@ -176,6 +184,7 @@ def export(options: argparse.Namespace) -> int:
 
 
 def pack(options: argparse.Namespace) -> int:
+    """`bigkeras pack`: a folder of images as ArrayRecord shards. Raises DataError."""
     _start_tensorflow()
     from bigkeras.data.folder import image_folder
     from bigkeras.data.pack import pack
@@ -193,6 +202,7 @@ def pack(options: argparse.Namespace) -> int:
 
 
 def doctor(options: argparse.Namespace) -> int:
+    """`bigkeras doctor`: what this machine has."""
     from bigkeras.doctor import main as doctor
 
     return doctor(json=options.json) or 0

@@ -13,14 +13,13 @@ import tensorflow as tf
 from bigkeras import checkpoint
 from bigkeras.data import DATASETS
 from bigkeras.data.files import expanded
+from bigkeras.data.label_names import SEVERAL
 from bigkeras.data.pipeline import distributed, ordered_plan, plan_rows
 from bigkeras.data.plan import epoch_plan
 from bigkeras.data.source import DataError, Splits, all_learned
 from bigkeras.recipe import HELD_OUT, PLACES, Choice, Recipe, RecipeError, known
 from bigkeras.signals import Log
 from bigkeras.tasks.task import Task
-
-SEVERAL = 20  # classes with one example each may be a try
 
 
 def place(recipe: Recipe) -> dict[str, Any]:
@@ -65,13 +64,13 @@ def load_splits(recipe: Recipe) -> Splits:
     splits = recipe_splits(recipe)
     if len(splits.train) == 0:
         raise DataError(f"data {recipe.data.name}: no training examples")
+    where = next(filter(None, place(recipe).values()), f"data {recipe.data.name}")
     if len(splits.class_names) == 1 and recipe.task.name != "masked_language_model":  # which can be scored, though
-        where = next(filter(None, place(recipe).values()), f"data {recipe.data.name}")
         told = f"; {splits.found.removeprefix(f'{where}: ')}" if splits.found else ""
         left = f"; {len(splits.bad):,} left out, the first {splits.bad[0][0]}: {splits.bad[0][1]}" if splits.bad else ""
         raise DataError(f"{where}: only one class, {splits.class_names[0][:60]!r}: at least two are needed{told}{left}")
     if recipe.data.name == "text_table" and SEVERAL < len(splits.class_names) == splits.read - len(splits.bad):
-        raise DataError(f"data {recipe.data.name}: every example has a class of its own: is that the label?")
+        raise DataError(f"{where}: every example has a class of its own: is that the label?")
     for name in splits.class_names:
         if not name.strip() or "\n" in name or "\r" in name:
             raise DataError(f"class {name!r}: the name of a class is one line of text: labels.txt has one a line")

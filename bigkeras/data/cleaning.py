@@ -150,9 +150,9 @@ def check_order(pairs: Sequence[Pair], languages: tuple[str, str], origin: str, 
 
 def can_tell(first: str, second: str) -> bool:
     """Whether `check_order` sees that sentences of two languages are exchanged: by their script, or by their words."""
-    scripts = [LANGUAGES.get(language, ()) for language in (first, second)]
+    scripts = list(map(usual_scripts, (first, second)))
     apart = all(scripts) and set(scripts[0]).isdisjoint(scripts[1])
-    return apart or first in FREQUENT or second in FREQUENT
+    return apart or base(first) in FREQUENT or base(second) in FREQUENT
 
 
 def spoken(texts: Sequence[str], supposed: str) -> str:

@@ -66,17 +66,9 @@ def _heads_numbers(first: list[str], below: list[list[str]], place: int) -> bool
 
 
 def found_columns(
-    path: Path,
-    names: list[str],
-    rows: list[list[str]],
-    text: str | None,
-    label: str | None,
-    split: int | None,
-    like: Sequence[str] = (),
+    path: Path, names: list[str], rows: list[list[str]], text: str | None, label: str | None, split: int | None
 ) -> tuple[int, int]:
-    """Where texts and labels stand; not where the splits do. `like`: what both may be called before all else."""
-    if len(like) == 2 and set(like) <= set(names):
-        text, label = text or like[0], label or like[1]
+    """Where texts and labels stand; not where the splits do."""
     if len(names) < 2:
         width, times = Counter(map(len, rows[:LOOKED_AT])).most_common(1)[0]
         if width > 1:

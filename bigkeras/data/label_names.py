@@ -9,17 +9,17 @@ from pathlib import Path
 
 import numpy as np
 
+from bigkeras.data.cleaning import MARKS
 from bigkeras.data.source import ArraySource, DataError
 
+SEVERAL = 20  # classes with one example each may be a try
 MOST_NUMBERS = 50  # of classes that are numbers, in a column that nobody named
-# Marks of order, breaks and bytes; not what joins letters, as in Persian, or signs.
-UNSEEN = re.compile("[\u00ad\u061c\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]")
 WHOLE = re.compile(r"(-?(?:0|[1-9]\d*))(?:\.0*)?")
 
 
 def tidy(label: str) -> str:
     """A label in one line, for labels.txt; of those that look alike one: accents composed, nothing invisible."""
-    seen = UNSEEN.sub("", label)
+    seen = MARKS.sub("", label)  # of order, breaks and bytes; not what joins letters, as in Persian, or signs
     name = unicodedata.normalize("NFC", " ".join(seen.split()))
     return name.encode("utf-8", "replace").decode()  # JSON may hold half a character
 
@@ -70,6 +70,10 @@ def _are_numbers(labels: list[str]) -> bool:
 def classes(
     path: Path, labels: list[str], bad: list[tuple[str, str]], column: str, encoding: str, said: bool
 ) -> tuple[str, ...]:
+    """The classes in their order, as numbers where all are. `said`: whether somebody named the column of labels.
+
+    Raises DataError for labels that look like none: none at all, too many, or amounts.
+    """
     names = sorted(set(labels))
     if not names:
         told = f"; {len(bad)} rows were left out, the first {bad[0][0]}: {bad[0][1]}" if bad else ""
@@ -79,7 +83,7 @@ def classes(
     if (
         numbers
         or len(names) > max(1000, len(labels) / 2)
-        or (not said and len(names) > 20 and len(names) == len(labels))
+        or (not said and len(names) > SEVERAL and len(names) == len(labels))
     ):
         raise DataError(
             f"{path}: {len(names)} different labels in {len(labels)} rows of column {column!r} (read as {encoding}): "

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from bigkeras.data.cleaning import Pair, cleaned, reasons
+from bigkeras.data.cleaning import CONTROL, Pair, cleaned, reasons
 from bigkeras.data.reviews import text_array
 from bigkeras.data.source import ArraySource, DataError, Splits
 from bigkeras.data.splits import check_fractions
 
 PARTS = ("train", "validation", "test")
 MOST_KINDS = 4  # of reasons, in a line
-SPACES = re.compile(r"(?i:<br\s*/?>)|[\x00-\x1f\x7f-\x9f]")
+SPACES = re.compile(rf"(?i:<br\s*/?>)|{CONTROL.pattern}")
 
 
 def pair_splits(

@@ -82,7 +82,7 @@ def read_table(
 def check_said(where: str, said: tuple[str, str], named: Sequence[str], advice: str) -> None:
     """Raises DataError where a file names the languages the other way than was said, and no sentence could tell."""
     there, asked = tuple(map(base, named)), tuple(map(base, said))
-    if all(map(_is_language, named)) and there == asked[::-1] != asked and not can_tell(*asked):
+    if all(map(_is_language, named)) and there == asked[::-1] != asked and not can_tell(*said):
         raise DataError(f"{where}: name {there[0]} and {there[1]}, said are {asked[0]} and {asked[1]}: {advice}")
 
 

@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -54,28 +54,19 @@ def text_table(
     path = expanded(file)
     text, label = (None if asked is None else str(asked) for asked in (text, label))
     content, found = decoded(bytes_of(path), str(path), encoding)
-    if is_json(path, content):
-        for key, value in (("delimiter", delimiter), ("header", header)):
-            if value is not None:
-                told = "JSON lines have no delimiter, and names in each line"
-                raise DataError(f"{path}: data.{key}={value!r}: {told}: data.{key}=null")
-        names, lines, rows, bad = json_rows(path, content)
-        ignored: list[tuple[str, str]] = []
-        delimiter = None
-    else:
-        lines, rows, bad, delimiter = csv_rows(path, content, delimiter)
-        lines, rows, ignored, header = _without_titles(path, lines, rows, header, (text, label))
-        names, lines, rows, again = _named(path, lines, rows, header, (text, label))
-        bad += [(f"{path}:{line}", "the names of the columns, once more") for line in again]
+    table = _read(path, content, delimiter, header, (text, label))
+    names, rows, bad, delimiter = table.names, table.rows, table.bad, table.delimiter
     place = None if split is None else split_place(path, names, str(split), "split")
-    columns = found_columns(path, names, rows, text, label, place, like)
+    if len(like) == 2 and set(like) <= set(names):
+        text, label = text or like[0], label or like[1]
+    columns = found_columns(path, names, rows, text, label, place)
     rows = _filled(rows, names, columns, place)
     missing = {str(name).lower() for name in no_label}
     texts: list[bytes] = []
     labels: list[str] = []
     parts: list[str] = []
     kept: list[str] = []
-    for line, row in zip(lines, rows, strict=True):
+    for line, row in zip(table.lines, rows, strict=True):
         origin = f"{path}:{line}"
         problem = _problem(row, names, columns, place, missing, listed=delimiter is None)
         if problem:
@@ -86,8 +77,7 @@ def text_table(
         parts.append(SPLIT_NAMES.get(row[place].strip().lower(), "") if place is not None else "")
         kept.append(origin)
     labels = one_spelling(labels)
-    said = label is not None or names[columns[1]] in like
-    class_names = classes(path, labels, bad, names[columns[1]], found, said=said)
+    class_names = classes(path, labels, bad, names[columns[1]], found, said=label is not None)
     number = {name: i for i, name in enumerate(class_names)}
     whole = ArraySource({"text": text_array(texts)}, [number[name] for name in labels], kept)
     splits = part_splits(
@@ -100,10 +90,38 @@ def text_table(
     named = tuple(names[place] for place in columns)
     return all_told(
         replace(
-            splits, bad=tuple(bad), ignored=(*ignored, *splits.ignored), read=len(kept) + len(bad),
+            splits, bad=tuple(bad), ignored=(*table.ignored, *splits.ignored), read=len(kept) + len(bad),
             found="; ".join(filter(None, lines_told)), columns=() if all(map(str.isdigit, named)) else named,
         )
     )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Table:
+    """Names of columns, rows with the line on which each begins, and what was left out; of JSON lines no delimiter."""
+
+    names: list[str]
+    lines: list[int]
+    rows: list[list[str]]
+    bad: list[tuple[str, str]]
+    ignored: list[tuple[str, str]]
+    delimiter: str | None
+
+
+def _read(path: Path, content: str, delimiter: str | None, header: bool | None, wanted: Sequence[str | None]) -> _Table:
+    """The table that a file holds. Raises DataError for settings that JSON lines do not have."""
+    if is_json(path, content):
+        for key, value in (("delimiter", delimiter), ("header", header)):
+            if value is not None:
+                told = "JSON lines have no delimiter, and names in each line"
+                raise DataError(f"{path}: data.{key}={value!r}: {told}: data.{key}=null")
+        names, lines, rows, bad = json_rows(path, content)
+        return _Table(names, lines, rows, bad, [], None)
+    lines, rows, bad, delimiter = csv_rows(path, content, delimiter)
+    lines, rows, ignored, header = _without_titles(path, lines, rows, header, wanted)
+    names, lines, rows, again = _named(path, lines, rows, header, wanted)
+    bad += [(f"{path}:{line}", "the names of the columns, once more") for line in again]
+    return _Table(names, lines, rows, bad, ignored, delimiter)
 
 
 def _filled(rows: list[list[str]], names: list[str], columns: tuple[int, int], place: int | None) -> list[list[str]]:
@@ -127,7 +145,7 @@ def _without_titles(
     """Lines and rows below titles, without a survey's second header; what was left out; whether names come first."""
     titles = 0 if header is not None else _titles(rows, wanted)
     ignored = [(f"{path}:{line}", "a title above the names of the columns") for line in lines[:titles]]
-    lines, rows = lines[titles:], rows[titles:]
+    lines, rows, header = lines[titles:], rows[titles:], True if titles else header
     more = _imports(rows)
     ignored += [(f"{path}:{line}", "a survey's header, not an answer") for line in lines[1 : 1 + more]]
     if more:
@@ -195,7 +213,8 @@ def _named(
 def _are_numbered(rows: list[list[str]], width: int) -> bool:
     """Whether all rows have so many cells, at least three, of which the first is another whole number in each."""
     first = [row[0].strip() for row in rows if len(row) == width]
-    return width > 2 and 0 < len(rows) == len(first) == len(set(first)) and all(map(str.isdigit, first))
+    numbered = width > 2 and 0 < len(rows) == len(first) == len(set(first)) and all(map(str.isdigit, first))
+    return numbered and any(row[-1].strip() for row in rows)  # else a delimiter ends every row
 
 
 def _problem(

@@ -74,6 +74,7 @@ def test_a_shipped_translator_answers_every_line(model, letters):
     assert [one["text"] for one in told] == file.read_text("utf-8").splitlines()
     translations = [one["translation"] for one in told]
     assert all(translations) and set("".join(translations)) & set(letters)
+    assert sum(path.stat().st_size for path in (ROOT / "saved_models" / model).rglob("*") if path.is_file()) < 30e6
 
 
 def test_a_shipped_translator_is_not_scored_on_another_release_of_its_sentences(tmp_path, monkeypatch):

@@ -891,6 +891,12 @@ def test_cells_without_a_name_are_no_numbers_of_rows(content, told, tmp_path):
         table(tmp_path / "t.csv", content)
 
 
+def test_a_delimiter_at_the_end_of_rows_is_no_column_beside_numbers(tmp_path):
+    body = "\n".join(f"{i},{row}," for i, row in enumerate(rows(("what a meal", "never again"))))
+    splits = table(tmp_path / "t.csv", f"id,text,label\n{body}")
+    assert splits.columns == ("text", "label") and splits.class_names == ("bad", "good")
+
+
 def test_remarks_behind_the_last_name_keep_their_rows(tmp_path):
     body = "\n".join(
         row + (",a remark" if i == 3 else "") for i, row in enumerate(rows(("what a meal", "never again")))
