@@ -13,33 +13,39 @@ LONGEST = 320  # columns of a sentence; of longer ones a model would not read th
 SPELT = re.compile(r"[\dA-ZÀ-ÖØ-ÞΑ-ΩА-ЯЁ_@/#%&=+*~^|\\<>-]{2,}|\d")
 
 # Nothing here goes back over what it has read, however long a row of dots may be.
-# The marks of Hindi and Bengali, Urdu, Arabic and Armenian follow the Latin ones.
-STOPS = ".!?…।॥۔؟։"
+# The marks of Hindi and Bengali, Urdu, Arabic, Armenian, Burmese, Khmer and Amharic follow the Latin ones.
+STOPS = ".!?…।॥۔؟։။។።"
 # Quotation marks of German, which closes by what English opens with, and of French, which has a space before its.
 END = rf"(?<![{STOPS}])[{STOPS}]++[\"'‘’“”«»‹›)\]]*+(?:\s[»›](?=\s|$))?+"
-WIDE_END = r"[。！？]++[」』》〉】〕”’）)]*+"
+WIDE_END = r"[。！？｡]++[」』》〉】〕”’）)]*+"
 # After a full stop that ends an abbreviation, an initial, a day or a century the sentence goes on; not after a year.
 GOES_ON = re.compile(
     r"(?<![^\s(])(?:(?:[A-ZÀ-ÖØ-ÞΑ-ΩА-ЯЁ]\.)*[^\W\d_]|\d{1,3}|Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|vs|etc|e\.g|i\.e|cf|Fig|bzw|usw|ca|vgl"
     r"|Nr|Hr|Fr|z\.\s?B|d\.\s?h|u\.\s?a)\.$"
 )
 GOES_ON_IN_CAPITALS = re.compile(GOES_ON.pattern, re.IGNORECASE)
-ENDS_A_NUMBER = re.compile(r"[^\s:;]\s+\(?\d{1,3}\.$")  # not that of a list, nor that of a day
-MONTH = re.compile("Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec")
+# Of English, a number that ends a sentence, not that of a list nor that of a day; and "It is I.", but Henry I. Smith.
+ENDS_IN_ENGLISH = re.compile(r"[^\s:;]\s+\(?\d{1,3}\.$|(?<!\S)[a-z]+\s+I\.$")
+MONTH = re.compile(
+    r"(?:Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?|Sept?(?:ember)?|Oct(?:ober)?"
+    r"|Nov(?:ember)?|Dec(?:ember)?)\b"
+)
 # Before a digit; else some are words.
 NUMBER = re.compile(
     r"(?:^|[\s(])(?:No|Art|Abs|Kap|Bd|pp|vol|ch|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Okt|Nov|Dec|Dez|\w*str)\.$", re.I
 )
-BREAKS = re.compile(rf"{WIDE_END}\s*+|{END}\s++(?=[^\W_]|[\"'‘’“”„«»(\[¿¡])")
 ABBREVIATION = 40  # letters of one, or of a number, at most
 # Han, Kana and their punctuation. Wide signs with spaces, Hangul and emoji, are not among them; nor is Thai, whose
 # sentences are parted by spaces.
-UNSPACED = re.compile(
-    "[\u2e80-\u312f\u3190-\u9fff\uf900-\ufaff\ufe30-\ufe6f\uff01-\uff9f\uffe0-\uffe6\U00020000-\U000323af]"
-)
+WITHOUT_SPACES = "[\u2e80-\u312f\u3190-\u9fff\uf900-\ufaff\ufe30-\ufe6f\uff01-\uff9f\uffe0-\uffe6\U00020000-\U000323af]"
+UNSPACED = re.compile(WITHOUT_SPACES)
+# Between their letters the Latin marks end a sentence, too.
+NARROW_END = rf"(?<={WITHOUT_SPACES})[!?]++[」』”’]*+(?=[“‘「『《]?{WITHOUT_SPACES})"
+BREAKS = re.compile(rf"{WIDE_END}\s*+|{NARROW_END}|{END}\s++(?=[^\W_]|[\"'‘’“”„«»(\[¿¡])")
+QUOTES = "\"'‘’“”"
 FIRST_LETTER = re.compile(r"[^\W\d_]")
 WORDS = re.compile(r"[^\W\d_]{2,}")
-CLAUSES = re.compile(r"[;:；：]\s*|,\s+|，\s*|、|\s[–—-]\s")
+CLAUSES = re.compile(r"[;:；：؛]\s*|[,،]\s+|，\s*|、|\s[–—-]\s")
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,7 @@ def sentences(text: str, longest: int = LONGEST, language: str = "en") -> list[S
     """
     capitals = _in_capitals(text)
     goes_on, english = GOES_ON_IN_CAPITALS if capitals else GOES_ON, _is(language, *ENGLISH)
-    parts = [part.strip() for part in _parted(text, BREAKS, goes_on, ENDS_A_NUMBER if english else None)]
+    parts = [part.strip() for part in _parted(text, BREAKS, goes_on, ENDS_IN_ENGLISH if english else None)]
     read = [
         Sentence(_small(part, language), True) if capitals or _in_capitals(part) else Sentence(part) for part in parts
     ]
@@ -93,7 +99,9 @@ def joined(parts: list[str]) -> str:
     """Sentences as one text: a space between them where their script has spaces."""
     text = ""
     for part in filter(None, parts):
-        spaced = text and not UNSPACED.match(text[-1]) and not UNSPACED.match(part[0])
+        ends = [text[-1:], part[0]]
+        within = [text.rstrip(QUOTES)[-1:], part.lstrip(QUOTES)[:1]]  # which script has these quotation marks
+        spaced = text and not any(map(UNSPACED.match, ends)) and not all(map(UNSPACED.match, within))
         text += (" " if spaced else "") + part
     return text
 
@@ -148,7 +156,7 @@ def _parted(
             continue
         after = found.end()
         # A mark that opens and closes alike closes where there is one before it.
-        if found[0][0] in "。！？" and text[after : after + 1] == '"' and text.count('"', start, after) % 2:
+        if found[0][0] in "。！？｡" and text[after : after + 1] == '"' and text.count('"', start, after) % 2:
             after += 1
         parts.append(text[start:after])
         start = after

@@ -149,10 +149,10 @@ def _settled(options: argparse.Namespace, directory: Path) -> argparse.Namespace
         try:
             told = json.loads(path.read_text(encoding="utf-8"))
             own = {
-                "longest": max(20, min(LONGEST, COLUMNS * (int(told["length"]) - 1))),
+                "longest": max(20, COLUMNS * (int(told["length"]) - 1)),
                 "own_beam": int(told["beam"]),
                 "length_penalty": float(told["length_penalty"]),
-                "language": str(told.get("languages", ["en"])[0]) or "en",
+                "language": str(told.get("languages", ["en"])[0]),
                 "written": str(told.get("languages", ["", ""])[1]),
             }
             break
@@ -240,9 +240,12 @@ def _together(parts: list[Answer | str]) -> Answer | str:
     answers = [part for part in parts if isinstance(part, Answer)]
     if len(answers) < len(parts):
         return next(part for part in parts if isinstance(part, str))
-    places = range(min((len(answer.translations) for answer in answers), default=1))
-    rows = [[answer.translations[place] for answer in answers] for place in places]
-    return Answer([(joined([text for text, _ in row]), _sum([score for _, score in row])) for row in rows])
+    most = max((len(answer.translations) for answer in answers), default=1)
+    best: list[list[tuple[str, float | None]]] = [[]]
+    for answer in answers:  # the best of all that can be put together, as far as so many are wanted
+        rows = [[*row, one] for row in best for one in answer.translations]
+        best = sorted(rows, key=lambda row: -(_sum([score for _, score in row]) or 0.0))[:most]
+    return Answer([(joined([text for text, _ in row]), _sum([score for _, score in row])) for row in best])
 
 
 def _sum(scores: list[float | None]) -> float | None:

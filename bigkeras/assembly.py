@@ -15,6 +15,7 @@ from bigkeras.data.source import DataError, Source, Splits, Unsuited
 from bigkeras.inheritance import inherited, unheeded
 from bigkeras.models import MODELS, build
 from bigkeras.models.lora import add_lora
+from bigkeras.models.stepper import check_steps
 from bigkeras.optimization import layer_rates, make_optimizer, scale_rates
 from bigkeras.recipe import Recipe, RecipeError
 from bigkeras.step import Step, penalty
@@ -60,6 +61,8 @@ def make_step(
     keras.utils.set_random_seed(recipe.seed)
     function = model or MODELS[recipe.model.name]
     network = named(f"model {recipe.model.name}", lambda: build(function, task.model_arguments, recipe.model.args))
+    if model and recipe.task.name == "translation":
+        named(f"model {network.name}", lambda: check_steps(network))
     prepare(network, recipe, task, splits, say)
     num_classes = len(task.class_names) or None  # the data may have classes that the task does not learn
     with runtime.precision("float32"):  # pixels and labels are; Keras' MixUp fails on them in 16 bits

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bigkeras.data.cleaning import other_languages
+from bigkeras.data.cleaning import SAMPLE, Pair, check_order, other_languages
 from bigkeras.data.corpora import NOT_PINNED
-from bigkeras.data.source import DataError, Source
+from bigkeras.data.source import ArraySource, DataError, Source
 from bigkeras.masked_evaluation import MaskedScores, score_hidden, write_masked_report
 from bigkeras.metrics import best_threshold, bootstrap_interval, classification_metrics, scores_at
 from bigkeras.predictions import (
@@ -80,7 +80,9 @@ def evaluate(
     if splits.found and log is not None:
         log.say(splits.found)
     task = load_task(path, read_labels(path))
-    language = _written(path, recipe, task.preprocessor.languages, splits.languages) if task.kind == "pairs" else None
+    language = None
+    if task.kind == "pairs":
+        language = _written(path, recipe, task.preprocessor.languages, splits.languages, source)
     if average != "none" and task.kind != "image":
         raise RecipeError(f"average {average}: is for images, not for {task.kind}")
     if task.kind in ("image", "text"):
@@ -109,7 +111,7 @@ def evaluate(
     return metrics
 
 
-def _written(path: Path, recipe: Recipe, own: tuple[str, str], found: tuple[str, str]) -> str:
+def _written(path: Path, recipe: Recipe, own: tuple[str, str], found: tuple[str, str], source: Source) -> str:
     """The language that a translator from `own[0]` to `own[1]` writes on data of the languages `found`.
 
     One that has learned both ways to its end translates the other way, too. Raises DataError where the data is of other
@@ -123,7 +125,14 @@ def _written(path: Path, recipe: Recipe, own: tuple[str, str], found: tuple[str,
             "--set data.source=… --set data.target=… name a table's columns, "
             "--set data.source_language=… --set data.target_language=… the languages"
         )
-    return own[0] if other_languages(own, found) else own[1]
+    if other_languages(own, found):
+        return own[0]
+    if "" in found and isinstance(source, ArraySource):
+        sides = zip(source.columns["source"][:SAMPLE], source.columns["target"][:SAMPLE], strict=True)
+        pairs = [Pair("", one.decode(), other.decode()) for one, other in sides]
+        advice = "--set data.source=… --set data.target=… name a table's columns"
+        check_order(pairs, own, f"{path}: of the data", advice)
+    return own[1]
 
 
 def _answered(

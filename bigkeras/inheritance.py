@@ -32,7 +32,7 @@ FINE_TUNED = Recipe(
 # Arguments of models that no weight's shape shows.
 WIRING = ("norm", "positions", "activation", "num_heads", "depth", "pooling")
 OF_VOCABULARIES = ("vocabulary_size", "min_count", "proper_names", "algorithm", "joint")  # how one is learned
-OF_TEXTS = ("tokens", "ngrams", "lower", "truncation")
+OF_TEXTS = ("tokens", "ngrams", "letters", "lower", "truncation")
 PREPARED = ("height", "width", "channels", "resize")  # of pictures
 
 
@@ -160,7 +160,7 @@ def unheeded(recipe: Recipe, vocabulary: Any, preprocessor: Any) -> list[str]:
         lines += [f"task.{name}={value}: not heeded: the vocabulary is {place}" for name, value in made.items()]
         has = {name: getattr(preprocessor, name, own[name]) for name in OF_TEXTS if name in own}
         lines += [f"task.{n}={own[n]}: not heeded: {place} has {has[n]}" for n in has if has[n] != own[n]]
-    if "buckets" in own and getattr(preprocessor, "ngrams", 2) == 1:
+    if "buckets" in own and getattr(preprocessor, "ngrams", 2) == 1 and not getattr(preprocessor, "letters", 0):
         lines.append(f"task.buckets={own['buckets']}: not heeded: there are no n-grams without task.ngrams=2 or more")
     return lines
 
@@ -216,7 +216,7 @@ def _of_text_run(recipe: Recipe, origin: Path) -> dict[str, Any]:
     if theirs.get("kind") not in ("text", "masked_text"):
         raise RecipeError(f"start_from={origin}: is no model of texts")
     for name, value in own.items():
-        heeded = name != "rate" and (name != "buckets" or theirs.get("ngrams", 1) > 1)
+        heeded = name != "rate" and (name != "buckets" or theirs.get("ngrams", 1) > 1 or theirs.get("letters", 0))
         if heeded and value is not None and theirs.get(name, value) != value:
             raise RecipeError(
                 f"task.{name}={value}: start_from={origin} has {theirs[name]}, and its vocabulary is kept"

@@ -64,8 +64,9 @@ def asked_recipe(recipe: Recipe, data: str | None, settings: Mapping[str, Any], 
     if elsewhere and f"{split}_file" in recipe.data.args and f"data.{split}_file" not in settings:
         told = f"the run's {split} pairs lie in a file of their own; say --set data.{split}_file=FILE, or --split all"
         raise RecipeError(f"--data {elsewhere}: {told}")
-    if elsewhere:  # the files of what was held out belong to the place before
-        args = {name: value for name, value in recipe.data.args.items() if name not in HELD_OUT}
+    if elsewhere:  # the files of what was held out belong to the place before, and how that one's signs are written
+        gone = (*HELD_OUT, "encoding")
+        args = {name: value for name, value in recipe.data.args.items() if name not in gone}
         recipe = replace(recipe, data=replace(recipe.data, args=args))
     asked = absolute_data(with_data(recipe, data).override(**settings))
     check("data", asked.data, DATASETS)

@@ -18,6 +18,8 @@ from bigkeras.tasks.text_classification import texts_of
 NGRAM_LOOKS, CONVOLUTION_LOOKS, ENCODER_LOOKS = 150_000, 20_000, 40_000
 # Examples. Of 4,000 film reviews an encoder from scratch learned 62 %, ratios of n-grams 84 % and much sooner.
 FEWEST_FOR_ENCODER = 20_000
+# Bytes of a text, on an average.
+SHORT = 500
 # Classes: every n-gram has a number for each of them, which of 1,000 would be gigabytes.
 MOST_FOR_RATIOS = 100
 # The published encoder. Texts, and bytes of them, that it looks at in some five minutes of two CPU cores; of a text it
@@ -34,7 +36,7 @@ def text_candidates(recipe: Recipe, splits: Splits) -> list[Recipe]:
     size = float(np.mean([len(text) for text in texts_of(splits.train)]))
     tried = [_ngrams(recipe, splits, size, "word", 2), _ngrams(recipe, splits, size, "character", 4)]
     if len(splits.class_names) <= MOST_FOR_RATIOS:
-        tried = [_ratios(recipe, splits), _convolutions(recipe, splits, size), *tried]
+        tried = [_ratios(recipe, splits, size), _convolutions(recipe, splits, size), *tried]
     if len(splits.train) >= FEWEST_FOR_ENCODER:
         tried.append(_encoder(recipe, splits, size))
     vocabulary = _published_words()
@@ -60,15 +62,19 @@ def _heeds(candidate: Recipe, asked: Mapping[str, Any]) -> bool:
     if candidate.start_from:  # whose vocabulary is made, and of small letters
         return set(asked) <= {"tokens", "length", "truncation"} and asked.get("tokens", "wordpiece") == "wordpiece"
     of_ngrams = "ngrams" in own or not {"ngrams", "buckets"} & set(asked)
-    return asked.get("tokens", own["tokens"]) == own["tokens"] and of_ngrams and "vocabulary" not in asked
+    of_letters = own["tokens"] == "word" or not asked.get("letters")
+    same = asked.get("tokens", own["tokens"]) == own["tokens"]
+    return same and of_ngrams and of_letters and "vocabulary" not in asked
 
 
-def _ratios(recipe: Recipe, splits: Splits) -> Recipe:
+def _ratios(recipe: Recipe, splits: Splits, size: float) -> Recipe:
+    """Of short texts n-grams of letters, too: a long one has words enough to be known by."""
+    letters, also = ({"letters": 5}, " and of up to 5 letters") if size <= SHORT else ({}, "")
     return replace(
         recipe,
         name=f"{recipe.name}-ratios",
-        claim="naive Bayes' ratios of n-grams of up to 3 words, with trained weights",
-        task=Choice(recipe.task.name, _triples(splits)),
+        claim=f"naive Bayes' ratios of n-grams of up to 3 words{also}, with trained weights",
+        task=Choice(recipe.task.name, {**_triples(splits), **letters}),
         model=Choice("nb_ngrams"),
         optimizer=Choice("adam", {"learning_rate": 3e-2}),
         epochs=5,

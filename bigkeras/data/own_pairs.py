@@ -129,6 +129,9 @@ def _splits(read: Callable, files: dict[str, Any], **asked: Any) -> Splits:
             told = f"{' to '.join(theirs)}, {origins['']} from {' to '.join(given)}"
             raise DataError(f"{origins[part]}: translates from {told}: they are to be of the same languages")
         languages = (languages[0] or other.languages[0], languages[1] or other.languages[1])
+    for part, other in found.items():
+        if other.languages != languages:  # what one file does not say, another does
+            check_order(other.pairs, languages, origins[part], "exchange its sides, or those of the other files")
     return parted_splits(
         [pair._replace(part=part) for part, one in found.items() for pair in one.pairs],
         languages,

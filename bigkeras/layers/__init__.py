@@ -12,7 +12,7 @@ from bigkeras.layers.attention import (
 )
 from bigkeras.layers.depthwise import DepthwiseConv
 from bigkeras.layers.latent_semantics import LatentSemantics, LearnedApart
-from bigkeras.layers.naive_bayes import DistinctTokens, NaiveBayesEmbedding, SumOverRoot
+from bigkeras.layers.naive_bayes import DistinctTokens, IdsBetween, NaiveBayesEmbedding, SumOverRoot
 from bigkeras.layers.normalization import MOMENTUM, BatchNorm, noted_waits
 from bigkeras.layers.one_hot_conv import EitherOrBoth, LeadingTokens, OneHotConv1D
 from bigkeras.layers.positions import LearnedPositions, SinusoidalPositions, rotate
@@ -45,6 +45,7 @@ __all__ = [
     "EitherOrBoth",
     "FirstToken",
     "GatherPlaces",
+    "IdsBetween",
     "LatentSemantics",
     "LeadingTokens",
     "LearnedApart",

@@ -89,6 +89,27 @@ class NaiveBayesEmbedding(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="bigkeras")
+class IdsBetween(keras.layers.Layer):
+    """Token ids int `(batch, length)` → bool `(batch, length)`: True where `first` ≤ id < `end`."""
+
+    def __init__(self, first: int, end: int, **kwargs):
+        super().__init__(**kwargs)
+        self.first, self.end = first, end
+
+    def call(self, tokens):
+        """Gives the mask."""
+        return ops.logical_and(tokens >= self.first, tokens < self.end)
+
+    def compute_output_spec(self, tokens):
+        """Bool, of the shape of the tokens."""
+        return keras.KerasTensor(tokens.shape, dtype="bool")
+
+    def get_config(self) -> dict:
+        """The constructor's arguments."""
+        return {**super().get_config(), "first": self.first, "end": self.end}
+
+
+@keras.saving.register_keras_serializable(package="bigkeras")
 class SumOverRoot(keras.layers.Layer):
     """The sum over the places that the mask lets count, divided by the root of their number.
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from bigkeras.layers import (
@@ -18,6 +19,11 @@ from bigkeras.layers import (
 from bigkeras.models.transformer import attention_map
 
 State = dict[str, Any]
+ONE_STEP = (
+    "in its decoder only bigkeras.layers.SelfAttention(causal=True) and recurrent layers whose names begin with "
+    "decoder may look back, and CrossAttention, or AdditiveAttention of query, value and key, at the source"
+)
+SAME_LOGITS = 0.05  # of their size; in 16 bits a hundredth is rounding
 
 
 @dataclass(frozen=True)
@@ -121,8 +127,7 @@ def stepper(model: keras.Model, *, compiled: bool = False, covers: bool = False)
     graph is walked once more, with a cache in the place of what looks back. Raises ValueError for a model that does not
     turn `source` and `target` into logits, and for coverage of one that has no attention to the source.
     """
-    if [tensor.name for tensor in model.inputs] != ["source", "target"]:
-        raise ValueError(f"{model.name} is not a translation model: its inputs are not source and target")
+    _check_inputs(model)
     source, target = model.inputs
     readers = [layer for layer in model.layers if isinstance(layer, CrossAttention | keras.layers.AdditiveAttention)]
     attentions = [layer for layer in model.layers if isinstance(layer, SelfAttention) and layer.causal]
@@ -142,6 +147,35 @@ def stepper(model: keras.Model, *, compiled: bool = False, covers: bool = False)
         covers=covers,
         tied=tied,
     )
+
+
+def check_steps(model: keras.Model) -> None:
+    """Raises ValueError for a translation model whose steps have other logits than its full pass, of some tokens.
+
+    So it is where layers look back that the stepper does not know, such as Keras' own attention: they would see the
+    beams of one step in the place of the tokens before.
+    """
+    source = np.array([[5, 6, 7, 8], [6, 5, 0, 0]], "int32")
+    target = np.array([[4, 5, 6], [6, 4, 4]], "int32")
+    expected = ops.convert_to_numpy(ops.cast(model([source, target], training=False), "float32"))
+    _check_inputs(model)
+    found = []
+    try:
+        steps = stepper(model).ready()
+        memory, state = steps.start(ops.convert_to_tensor(source), beams=1, steps=target.shape[1])
+        for index in range(target.shape[1]):
+            logits, state = steps.step(ops.convert_to_tensor(target[:, index : index + 1]), index, memory, state)
+            found.append(ops.convert_to_numpy(ops.cast(logits, "float32")))
+        difference = np.linalg.norm(np.concatenate(found, 1) - expected) / np.linalg.norm(expected)
+    except Exception as error:  # what Keras raises of a graph that cannot be cut there
+        raise ValueError(f"cannot write token by token: {ONE_STEP}") from error
+    if difference > SAME_LOGITS:
+        raise ValueError(f"written token by token it gives other logits than of all tokens at once: {ONE_STEP}")
+
+
+def _check_inputs(model: keras.Model) -> None:
+    if [tensor.name for tensor in model.inputs] != ["source", "target"]:
+        raise ValueError(f"{model.name} is not a translation model: its inputs are not source and target")
 
 
 def _tied(model: keras.Model) -> keras.layers.Layer | None:
@@ -193,7 +227,8 @@ def _one_step(
             looked.append(ops.mean(ops.cast(attention_map(layer, tensors), "float32"), axis=1))
         if isinstance(layer, SinusoidalPositions | LearnedPositions):
             return layer(*args, start=places)
-        twin: dict[str, Any] = {"dtype": layer.dtype_policy, "name": f"{layer.name}_step"}
+        # A sum such as x + y is no layer, and has no type.
+        twin: dict[str, Any] = {"dtype": getattr(layer, "dtype_policy", None), "name": f"{layer.name}_step"}
         if layer in attentions:
             step = CachedSelfAttention(layer.num_heads, rotary=layer.rotary, scatter=scatter, **twin)
             outputs, *after[layer.name] = step(*args, *before[layer.name], slot, mask=mask, positions=places)

@@ -21,6 +21,10 @@ PADDING, UNKNOWN = 0, 1
 PAD_WORD, UNKNOWN_WORD = "[PAD]", "[UNK]"
 LONGEST_WORD = 400  # bytes: BERT's 100 characters, whatever they are written with; a longer one is unknown
 WIDTHS = 8  # how many lengths a batch may have
+SHORTEST, LONGEST_CUT = 3, 30  # letters of a word that has n-grams of letters, and so many of which are looked at
+MOST_OF_LETTERS = 16  # n-grams of letters, for each token that a text may have
+WORD_BEGIN, WORD_END = "<", ">"
+OF_LETTERS = 2**40  # so that a letter is no word's id
 VOCABULARY_FILE, SENTENCEPIECE_FILE = "vocabulary.txt", "sentencepiece.model"
 # Written without spaces between words: each character is a word.
 UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
@@ -36,7 +40,10 @@ class TextPreprocessor:
     (as BERT, between [CLS] and [SEP]) or "sentencepiece". At most `length` tokens of a text are kept: its beginning
     ("head"), or a quarter from its beginning and the rest from its end ("head_tail": Sun et al. 2019, "How to
     Fine-Tune BERT", section 5.3.1). With `ngrams` above 1, the n-grams of 2 … `ngrams` neighbouring tokens follow the
-    tokens, hashed into `buckets` ids after the vocabulary's (Joulin et al. 2016, "Bag of Tricks", section 2.2).
+    tokens, hashed into `buckets` ids after the vocabulary's (Joulin et al. 2016, "Bag of Tricks", section 2.2). With
+    `letters` above 1, of words only, so do the n-grams of 2 … `letters` characters of each word of at least three, its
+    ends marked, in `buckets` ids of their own (Bojanowski et al. 2017, arXiv 1607.04606, section 3.2): a word that is
+    not known has some that are.
     `vocabulary`: the tokens by id; of SentencePiece, `sentencepiece` is the model file's bytes.
     """
 
@@ -44,6 +51,7 @@ class TextPreprocessor:
     length: int
     ngrams: int = 1
     buckets: int = 0
+    letters: int = 0
     lower: bool = True
     nfkc: bool = True
     truncation: str = "head"
@@ -53,11 +61,16 @@ class TextPreprocessor:
     @property
     def shape(self) -> tuple[int]:
         """`(most ids of a text,)`."""
-        return (self.length * self.ngrams,)
+        return (self.length * (self.ngrams + (MOST_OF_LETTERS if self.letters else 0)),)
 
     @property
     def vocabulary_size(self) -> int:
         """How many ids there are, padding included."""
+        return self.letters_from + (self.buckets if self.letters else 0)
+
+    @property
+    def letters_from(self) -> int:
+        """The first id of n-grams of letters, after those of tokens and their n-grams."""
         return len(self.vocabulary) + (self.buckets if self.ngrams > 1 else 0)
 
     def clean(self, texts: tf.Tensor) -> tf.Tensor:
@@ -105,12 +118,20 @@ class TextPreprocessor:
             if self.frame:
                 first, last = (tf.fill([ids.nrows(), 1], number) for number in self.frame)
                 return tf.concat([first, ids, last], 1)
-            # At least one token, so that no model sees nothing but padding.
-            empty = tf.cast(tf.equal(ids.row_lengths(), 0), tf.int64)
-            filler = tf.RaggedTensor.from_row_lengths(tf.fill([tf.reduce_sum(empty)], self.unknown), empty)
-            return tf.concat([ids, filler], 1)
+            return self._filled(ids)
 
-        return tokenize, held
+        def with_letters(texts: tf.Tensor) -> tf.RaggedTensor:
+            words = self._truncated(self.pieces(texts))
+            ids = tf.cast(tf.ragged.map_flat_values(held[0].lookup, words), tf.int32)
+            return tf.concat([self._filled(ids), self.of_letters(words)], 1)
+
+        return (with_letters if self.letters else tokenize), held
+
+    def _filled(self, ids: tf.RaggedTensor) -> tf.RaggedTensor:
+        """At least one token, so that no model sees nothing but padding."""
+        empty = tf.cast(tf.equal(ids.row_lengths(), 0), tf.int64)
+        filler = tf.RaggedTensor.from_row_lengths(tf.fill([tf.reduce_sum(empty)], self.unknown), empty)
+        return tf.concat([ids, filler], 1)
 
     @property
     def frame(self) -> tuple[int, ...]:
@@ -122,14 +143,37 @@ class TextPreprocessor:
         """The id of a token that is not in the vocabulary."""
         return self.vocabulary.index(UNKNOWN_WORD) if self.tokens == "wordpiece" else UNKNOWN
 
+    def of_letters(self, words: tf.RaggedTensor) -> tf.RaggedTensor:
+        """The ids of the n-grams of letters of ragged words, int32 `(batch, any)`."""
+        long = tf.strings.length(words.flat_values, unit="UTF8_CHAR") >= SHORTEST
+        words = tf.ragged.boolean_mask(words, words.with_flat_values(long))
+        marked = tf.strings.join(
+            [WORD_BEGIN, tf.strings.substr(words.flat_values, 0, LONGEST_CUT, "UTF8_CHAR"), WORD_END]
+        )
+        codes = tf.cast(tf.strings.unicode_decode(marked, "UTF-8"), tf.int64) + OF_LETTERS
+        parts, hashed = [], codes
+        for number in range(1, self.letters):
+            hashed = tf.ragged.map_flat_values(mixed, hashed[:, :-1], codes[:, number:])
+            parts.append(tf.math.floormod(hashed, self.buckets) + self.letters_from)
+        found = tf.concat(parts, 1)
+        splits = tf.gather(found.row_splits, words.row_splits)
+        whole = tf.RaggedTensor.from_row_splits(tf.cast(found.flat_values, tf.int32), splits)
+        return whole[:, : self.length * MOST_OF_LETTERS]
+
     def with_ngrams(self, ids: tf.RaggedTensor) -> tf.RaggedTensor:
-        """Ragged ids of tokens, followed by those of their n-grams."""
-        parts, hashed = [ids], tf.cast(ids, tf.int64)
+        """Ragged ids of tokens, followed by those of their n-grams; those of letters, which are there, come last."""
+        parts, rest = [ids], []
+        if self.letters:
+            known = ids < len(self.vocabulary)
+            rest = [tf.ragged.boolean_mask(ids, tf.logical_not(known))]
+            ids = tf.ragged.boolean_mask(ids, known)
+            parts = [ids]
+        hashed = tf.cast(ids, tf.int64)
         for number in range(1, self.ngrams):
             hashed = tf.ragged.map_flat_values(mixed, hashed[:, :-1], tf.cast(ids[:, number:], tf.int64))
             inside = tf.math.floormod(hashed, self.buckets) + len(self.vocabulary)
             parts.append(tf.cast(inside, tf.int32))
-        return tf.concat(parts, 1)
+        return tf.concat([*parts, *rest], 1)
 
     def padded(self, ids: tf.RaggedTensor) -> tf.Tensor:
         """Ragged ids with their n-grams, padded: int32 `(batch, one of a few lengths)`."""
@@ -219,6 +263,8 @@ def word_dropout(
     positions = tf.ragged.range(ids.row_lengths()).flat_values
     chance = tf.cast(tf.math.floormod(mixed(seeds, tf.cast(positions, tf.int64)), 2**24), tf.float32) / 2**24
     dropped = chance < rate
+    if preprocessor.letters:  # whose n-grams stay
+        dropped &= ids.flat_values < len(preprocessor.vocabulary)
     for number in preprocessor.frame:
         dropped &= ids.flat_values != number
     return ids.with_flat_values(tf.where(dropped, preprocessor.unknown, ids.flat_values))

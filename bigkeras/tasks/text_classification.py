@@ -38,10 +38,17 @@ class TextClassification:
 
     @property
     def model_arguments(self) -> dict[str, Any]:
-        """What the data decides of a model, and the hints `words` and `ngrams`: ids from `words` on are of n-grams."""
+        """What the data decides of a model, and hints: ids from `words` on are of n-grams, of up to `ngrams` tokens.
+
+        From `letters_from` on they are of letters, where there are such.
+        """
         (length,) = self.preprocessor.shape
         sizes = {"vocabulary_size": self.preprocessor.vocabulary_size, "length": length}
-        hints = {"words": len(self.preprocessor.vocabulary), "ngrams": self.preprocessor.ngrams}
+        hints = {
+            "words": len(self.preprocessor.vocabulary),
+            "ngrams": self.preprocessor.ngrams,
+            "letters_from": self.preprocessor.letters_from if self.preprocessor.letters else None,
+        }
         return {**sizes, "num_classes": len(self.class_names), **hints}
 
     def ready(self, splits: Splits) -> Splits:
@@ -111,6 +118,7 @@ def text_classification(
     tokens: str = "word",
     ngrams: int = 1,
     buckets: int = 2**17,
+    letters: int = 0,
     length: int | None = None,
     truncation: str = "head",
     vocabulary: str | tuple[str, ...] | None = None,
@@ -132,20 +140,23 @@ def text_classification(
     if not proper_names and (tokens != "word" or not lower):
         raise DataError("task.proper_names=false: of words in small letters: task.tokens=word, task.lower=true")
     _check(tokens=tokens, truncation=truncation, ngrams=ngrams, length=length, size=vocabulary_size, buckets=buckets)
+    if letters and (tokens != "word" or not 2 <= letters <= 6):
+        raise DataError(f"task.letters={letters}: from 2 to 6, of words (task.tokens=word); 0 for none")
     asked = {
         "tokens": tokens, "ngrams": ngrams, "length": length, "truncation": truncation, "lower": lower, "nfkc": nfkc,
-        "buckets": buckets, "vocabulary_size": vocabulary_size, "min_count": min_count, "proper_names": proper_names,
+        "buckets": buckets, "letters": letters, "vocabulary_size": vocabulary_size, "min_count": min_count,
+        "proper_names": proper_names,
     }  # fmt: skip
     found = kept_preprocessor(vocabulary, text_classification, asked)
     if found is not None:
         return TextClassification(found, splits.class_names, augmentation)
     if nfkc is None:
         nfkc = tokens in ("word", "character") or (tokens == "wordpiece" and not vocabulary)
-    if ngrams == 1:
+    if ngrams == 1 and not letters:
         buckets = 0
     values = TextPreprocessor(
-        tokens=tokens, length=length or LONGEST[tokens], ngrams=ngrams, buckets=buckets, lower=lower, nfkc=nfkc,
-        truncation=truncation,
+        tokens=tokens, length=length or LONGEST[tokens], ngrams=ngrams, buckets=buckets, letters=letters, lower=lower,
+        nfkc=nfkc, truncation=truncation,
     )  # fmt: skip
     texts = texts_of(splits.train)
     if vocabulary:
@@ -160,7 +171,7 @@ def text_classification(
         content = {"vocabulary": learned_words(values, texts, vocabulary_size, min_count, proper_names)}
     values = replace(values, **content)
     if length is None:
-        _, lengths = encoded(values, texts)
+        _, lengths = encoded(replace(values, letters=0), texts)
         values = replace(values, length=max(8, int(np.ceil(np.quantile(lengths, SHARE_WHOLE) / 8) * 8)))
     return TextClassification(values, splits.class_names, augmentation)
 
@@ -190,7 +201,7 @@ def _made_with(found: TextPreprocessor, origin: str) -> dict[str, Any]:
     from bigkeras.tasks import TASKS
 
     values = {field.name: getattr(found, field.name) for field in fields(found)}
-    if found.ngrams == 1:
+    if found.ngrams == 1 and not found.letters:
         del values["buckets"]  # of which a run without n-grams has none, whatever it asked for
     try:
         recipe = load(origin)

@@ -26,6 +26,10 @@ def test_a_short_text_is_parted_too():
         ["„Ich komme.“", "Dann ging er.", "»Gut.«", "Er blieb."],
         ["« Bonjour. »", "Il partit.", "«Non !»", "Elle resta."],
         ["Ärger gab es z. B. gestern.", "Das war alles."],
+        ["Tom is 25.", "Mary is 30.", "It is I.", "Open the door.", "Henry I. Smith was born on 3. March."],
+        ["ကျွန်တော် သွားမယ်။", "သူ လာတယ်။"],
+        ["ខ្ញុំទៅ។", "គាត់មក។"],
+        ["እሱ መጣ።", "እሷ ሄደች።"],
         ["Is he there?", "No.", "He left No. 7 in 1999.", "(No. 8, too.)", "She stayed."],
         ["Это стоит 100 руб. и 20 коп. в день.", "Дорого!"],
         ["Il est né en janv. à Paris.", "Élu en 1990."],
@@ -46,6 +50,21 @@ def test_a_day_is_no_end_and_the_number_of_a_list_is_none_in_english():
         "Am 3. Mai kam er.", "Siehe Art. 5 GG, Hauptstr. 7.",
     ]  # fmt: skip
     assert texts_of("1. He came.", language="eng") == ["1. He came."]
+
+
+def test_of_a_language_that_is_not_known_nothing_is_taken_for_english():
+    assert texts_of("Der 2. Weltkrieg begann. Am 3. Mai kam er.", language="") == [
+        "Der 2. Weltkrieg begann.", "Am 3. Mai kam er.",
+    ]  # fmt: skip
+    assert texts_of("VEDO I RAGAZZI", language="") == ["Vedo i ragazzi"]
+
+
+def test_latin_marks_between_chinese_letters_end_a_sentence():
+    parts = ["你好吗?", "我很好!", "“真的?”", "是｡", "好。"]
+    assert texts_of("".join(parts), language="zh") == parts
+    assert texts_of("好(真的?)吗", language="zh") == ["好(真的?)吗"]
+    assert joined(["“是的。”", "“不是。”"]) == "“是的。”“不是。”"
+    assert joined(["“Yes.”", "“No.”"]) == "“Yes.” “No.”" and joined(["他说“好。”", "Good."]) == "他说“好。” Good."
 
 
 def test_what_closes_in_chinese_stays_with_what_it_closes():

@@ -227,6 +227,23 @@ def test_columns_in_each_others_language_are_told(tmp_path):
     DATASETS["translation_pairs"](**said, source=2, target=3)
 
 
+@pytest.mark.parametrize("named", ["file", "test_file"])
+def test_a_file_without_languages_is_held_against_those_of_the_other(tmp_path, named):
+    """Either may say them; nobody says them of the one whose sides are exchanged."""
+    heads = {"file": "", "test_file": "", named: "en\tde\n"}
+    rows = {"file": GOOD, "test_file": GOOD[:10]}
+    other = "test_file" if named == "file" else "file"
+    for turned in (False, True):
+        if turned:
+            rows[other] = [(t, s) for s, t in rows[other]]
+        files = {name: table(tmp_path / f"{name}.tsv", rows[name], head=heads[name]) for name in rows}
+        if not turned:
+            DATASETS["translation_pairs"](**files)
+            continue
+        with pytest.raises(DataError, match=f"{other}.tsv: en stands where de should, and the other way: exchange its"):
+            DATASETS["translation_pairs"](**files)
+
+
 def test_names_of_languages_in_each_others_place_are_told_with_what_mends_it(tmp_path):
     advice = "--set data.source_language=en --set data.target_language=de$"
     said = {"source_language": "en", "target_language": "de"}

@@ -25,6 +25,20 @@ def test_logits_are_the_sum_over_distinct_tokens_divided_by_the_root_of_their_nu
     np.testing.assert_allclose(logits[:, 1:] - logits[:, :1] if classes == 2 else logits, expected, atol=1e-6)
 
 
+def test_letters_have_a_sum_and_a_root_of_their_own():
+    model = MODELS["nb_ngrams"](vocabulary_size=7, length=5, num_classes=3, letters_from=4)
+    layer = model.get_layer("embedding")
+    weights = np.random.default_rng(0).normal(size=(7, 3)).astype("float32")
+    layer.embeddings.assign(weights)
+    tokens = np.array([[2, 3, 5, 2, 6], [1, 0, 0, 0, 0], [2, 6, 4, 4, 5]], "int32")
+    expected = [
+        weights[[2, 3]].sum(0) / 2**0.5 + weights[[5, 6]].sum(0) / 2**0.5,
+        weights[1],
+        weights[2] + weights[[4, 5, 6]].sum(0) / 3**0.5,
+    ]
+    np.testing.assert_allclose(model(tokens), expected, atol=1e-6)
+
+
 def test_ratios_are_those_of_smoothed_shares_and_zero_where_nothing_was_seen():
     layer = NaiveBayesEmbedding(7, 2, smoothing=1.0)
     layer.build((None, None))

@@ -8,10 +8,10 @@ import pytest
 import tensorflow as tf
 
 from bigkeras import runtime
-from bigkeras.layers import CrossAttention, SelfAttention
+from bigkeras.layers import CrossAttention, SelfAttention, SplitHeads
 from bigkeras.models import MODELS
 from bigkeras.models.encoder_decoder import SIZES
-from bigkeras.models.stepper import stepper
+from bigkeras.models.stepper import check_steps, stepper
 from bigkeras.models.transformer import attention_maps
 
 SHARED = {"vocabulary_size": 20, "length": 12}
@@ -234,3 +234,34 @@ def test_a_wrong_value_is_named(args, message):
 def test_a_model_that_does_not_translate_has_no_stepper():
     with pytest.raises(ValueError, match="not a translation model"):
         stepper(MODELS["bag_of_ngrams"](vocabulary_size=30, length=5, num_classes=2))
+
+
+@pytest.mark.parametrize("kind", ["own", "look", "stock", "convolution", "inputs"])
+def test_a_model_of_ones_own_whose_steps_are_not_its_full_pass_is_refused(kind):
+    L = keras.layers
+    keras.utils.set_random_seed(0)
+    names = ("source", "target") if kind != "inputs" else ("text", "translation")
+    source, target = (keras.Input((None,), dtype="int32", name=name) for name in names)
+    embedding = L.Embedding(20, 16)
+    memory, x = embedding(source), embedding(target)
+    if kind == "stock":
+        x = x + L.MultiHeadAttention(2, 8)(x, x, use_causal_mask=True)
+    if kind in ("convolution", "look"):
+        x = L.Conv1D(16, 3, padding="causal")(x)
+    if kind in ("own", "look"):
+        x = x + SelfAttention(2, causal=True)(L.Dense(48)(x))
+    key_value = SplitHeads(2)(L.Dense(32)(memory))
+    x = x + (L.Attention()([x, memory]) if kind == "stock" else CrossAttention(2)(x, *key_value))
+    model = keras.Model([source, target], L.Dense(20)(x))
+    if kind == "own":
+        check_steps(model)
+        return
+    told = {"inputs": "its inputs are not source and target", "look": "written token by token it gives other logits"}
+    with pytest.raises(ValueError, match=told.get(kind, "cannot write token by token: in its decoder only")):
+        check_steps(model)
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("key", TINY)
+def test_all_translation_models_pass_for_ones_own(key, precision):
+    check_steps(build(key, precision))

@@ -111,6 +111,29 @@ def test_ngrams_follow_the_tokens_and_depend_on_all_their_tokens():
     assert all(6 <= number < preprocessor.vocabulary_size for number in rows[0][3:])
 
 
+def test_letters_of_words_follow_and_an_unknown_word_shares_some():
+    preprocessor = TextPreprocessor(
+        tokens="word", length=4, ngrams=2, buckets=100_000, letters=4, vocabulary=(*WORDS.vocabulary[:2], "filmed", "a")
+    )
+    tokenize, held = preprocessor.tokenizer()
+    known, other, short, nothing = tokenize(tf.constant(["filmed", "refilmed a", "a 好 ab", ""])).to_list()
+    # <f fi il lm me ed d>, five of three letters, four of four: none of them is a word's id.
+    assert known[0] == 2 and len(known) == 1 + 7 + 6 + 5 and min(known[1:]) >= preprocessor.letters_from == 100_004
+    assert other[:2] == [1, 3] and len(set(known) & set(other)) >= 10
+    assert short == [3, 1, 1] and nothing == [1]
+    assert max(known + other) < preprocessor.vocabulary_size == 200_004
+    pairs = preprocessor.with_ngrams(tf.ragged.constant([other], tf.int32)).to_list()[0]
+    assert pairs[:2] == other[:2] and pairs[3:] == other[2:]  # the pair of both words between
+    assert 4 <= pairs[2] < preprocessor.letters_from
+    for texts in ([], ["a", "好"], ["x" * 500]):
+        ids = tokenize(tf.constant(texts, tf.string))
+        assert preprocessor.padded(ids).shape[0] == len(texts)
+        assert all(len(row) <= 1 + 4 * 16 for row in ids.to_list())
+    dropped = word_dropout(tf.ragged.constant([known], tf.int32), tf.zeros((1, 2)), preprocessor, rate=0.999)
+    assert dropped.to_list()[0] == [1, *known[1:]]
+    assert held
+
+
 def test_padding_stands_at_the_end_and_widths_are_few():
     preprocessor = TextPreprocessor(tokens="word", length=200, vocabulary=WORDS.vocabulary)
     widths = set()
@@ -142,7 +165,7 @@ def test_a_vocabulary_is_learned_from_the_most_frequent_words():
     task = text_classification(splits_of("a a b", "b a c", "c d"), vocabulary_size=5, min_count=2)
     assert task.preprocessor.vocabulary == ("[PAD]", "[UNK]", "a", "b", "c")
     assert task.model_arguments == {
-        "vocabulary_size": 5, "length": 8, "num_classes": 2, "words": 5, "ngrams": 1,
+        "vocabulary_size": 5, "length": 8, "num_classes": 2, "words": 5, "ngrams": 1, "letters_from": None,
     }  # fmt: skip
     assert count_pieces(task.preprocessor, texts("a b", "a"))[b"a"] == 2
 
