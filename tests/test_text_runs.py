@@ -257,6 +257,43 @@ def test_what_belongs_to_classes_begins_anew_where_they_are_others(model, names,
                 np.testing.assert_array_equal(a, b)
 
 
+def test_letters_go_from_training_into_the_artifact_and_a_new_run(reviews, tmp_path, capsys):
+    asked = recipe_for(reviews, model=Choice("nb_ngrams"), epochs=2).override(**{"task.letters": 4})
+    metrics = fit(asked, tmp_path / "run", log=QUIET)
+    assert metrics["validation"]["accuracy"] > 0.9
+    export(tmp_path / "run", tmp_path / "model")  # which compares both
+    assert load_preprocessor(tmp_path / "model").letters == 4
+    again = recipe_for(reviews, model=Choice("nb_ngrams"), start_from=str(tmp_path / "run"), epochs=1)
+    again = again.override(task="text_classification")
+    assert fit(again, tmp_path / "more", log=QUIET)["validation"]["accuracy"] > 0.9
+    with pytest.raises(RecipeError, match=r"task\.letters=3: start_from=.* has 4, and its vocabulary is kept"):
+        fit(again.override(**{"task.letters": 3}), tmp_path / "other", log=QUIET)
+    hidden = {
+        "model": "bert", "task": "masked_language_model", "task.vocabulary": str(tmp_path / "run"), "augmentation": [],
+    }  # fmt: skip
+    with pytest.raises(DataError, match="a run with n-grams, whose words cannot be hidden"):
+        fit(recipe_for(reviews).override(**hidden), tmp_path / "hidden", log=QUIET)
+
+
+def test_published_weights_of_bert_are_refused_for_another_model(reviews, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    for origin in (tmp_path, tmp_path / "model.safetensors"):
+        asked = recipe_for(reviews, model=Choice("lstm"), start_from=str(origin))
+        with pytest.raises(RecipeError, match="is a published BERT, for --set model=bert; this is lstm"):
+            fit(asked, tmp_path / "run", log=QUIET)
+
+
+def test_a_table_that_is_utf8_is_read_so_whatever_the_runs_was(reviews, tmp_path):
+    rows = reviews.read_text()
+    for name, encoding in (("chinese", "gb18030"), ("utf8", "utf-8"), ("again", "gb18030")):
+        (tmp_path / f"{name}.csv").write_text(rows.replace("good", "good 很好吃"), encoding=encoding)
+    asked = recipe_for(tmp_path / "chinese.csv", epochs=1).override(**{"data.encoding": "gb18030"})
+    fit(asked, tmp_path / "run", log=QUIET)
+    scores = [evaluate(tmp_path / "run", split="all", data=str(tmp_path / f"{n}.csv")) for n in ("utf8", "again")]
+    assert scores[0]["all"]["loss"] == pytest.approx(scores[1]["all"]["loss"], abs=1e-6)
+
+
 def test_a_model_that_has_nothing_but_what_belongs_to_classes_keeps_its_vocabulary(run, reviews, tmp_path, capsys):
     ratios = recipe_for(reviews, model=Choice("nb_ngrams"), epochs=1)
     fit(ratios, tmp_path / "first", log=QUIET)

@@ -151,4 +151,4 @@ def _splits(
         return Splits(whole, None, tested, class_names)
     kept, held_out = stratified_split(whole.labels, (1 - validation, validation), seed)
     kept = kept[stratified_sample(whole.labels[kept], limit_train, seed)]
-    return Splits(whole.take(kept), whole.take(held_out) if validation else None, tested, class_names)
+    return Splits(whole.take(kept), whole.take(held_out) if len(held_out) else None, tested, class_names)

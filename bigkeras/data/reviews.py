@@ -128,7 +128,7 @@ def _published(
     free = np.array([i for i, text in enumerate(train[0].tolist()) if text not in known])
     whole, tested = _source(train).take(free), _source(test)
     kept, second = stratified_split(whole.labels, (1 - validation, validation), seed)
-    validating = _source(held_out) if held_out else whole.take(second) if validation else None
+    validating = _source(held_out) if held_out else whole.take(second) if len(second) else None
     kept = kept[stratified_sample(whole.labels[kept], limit_train, seed)]
     return Splits(whole.take(kept), validating, tested, SENTIMENT)
 

@@ -55,8 +55,9 @@ class OneHotConv1D(keras.layers.Layer):
 class LeadingTokens(keras.layers.Layer):
     """Token ids int `(batch, length)` → `(batch, about length / ngrams)`: the tokens, without what follows them.
 
-    Ids from `size` on are of n-grams of 2 … `ngrams` tokens; they come last, become 0, padding, and are cut off as far
-    as the length alone tells: n tokens have `ngrams` · n - `ngrams` (`ngrams` - 1) / 2 ids in all.
+    Ids from `size` on are of n-grams of 2 … `ngrams` tokens, or of letters; they come last, become 0, padding, and are
+    cut off as far as the length alone tells: n tokens have at least `ngrams` · n - `ngrams` (`ngrams` - 1) / 2 ids in
+    all.
     """
 
     def __init__(self, size: int, ngrams: int = 1, **kwargs):

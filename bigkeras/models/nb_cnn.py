@@ -24,6 +24,7 @@ def nb_cnn(
     num_classes: int,
     words: int | None = None,
     ngrams: int = 1,
+    letters_from: int | None = None,
     smoothing: float = 1.0,
     ratio_rate: float = 15.0,
     known_words: int = 20_000,
@@ -54,7 +55,7 @@ def nb_cnn(
     inputs = keras.Input((None,), dtype="int32", name="tokens")
     ratios = NaiveBayesEmbedding(vocabulary_size, num_classes, smoothing, rate=ratio_rate, name="embedding")
     distinct = DistinctTokens(name="distinct")(inputs)
-    wide = ratio_logits(distinct, ratios, name="ratio_logits")
+    wide = ratio_logits(distinct, ratios, name="ratio_logits", letters_from=letters_from)
     leading = LeadingTokens(words or vocabulary_size, ngrams, name="words")(inputs)
     mask = PaddingMask(name="mask_of_words")(leading)
     groups = []

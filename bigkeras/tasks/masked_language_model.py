@@ -155,7 +155,7 @@ def masked_language_model(
             splits, tokens=tokens, length=length, truncation=truncation, vocabulary=vocabulary,
             vocabulary_size=vocabulary_size, min_count=min_count, lower=lower, nfkc=nfkc,
         ).preprocessor  # fmt: skip
-    if preprocessor.ngrams > 1:
+    if preprocessor.ngrams > 1 or preprocessor.letters:
         raise DataError(f"task.vocabulary={vocabulary}: a run with n-grams, whose words cannot be hidden")
     return MaskedLanguageModel(replace(preprocessor, length=length), rate=rate)
 

@@ -106,8 +106,9 @@ class TextPreprocessor:
         return tf.strings.split(texts)
 
     def tokenizer(self, vocabulary_file: str | None = None) -> tuple[Tokenizer, list[Any]]:
-        """A graph function from strings `(batch,)` to ragged ids, int32, of at most `length`; and what it holds.
+        """A graph function from strings `(batch,)` to ragged ids, int32, of at most `length` tokens; and what it holds.
 
+        Those of n-grams of letters, where there are such, come after them.
         The tables and models that it holds must be tracked by whoever saves the function. With `vocabulary_file` the
         table of words is read from that file, which becomes an asset; else it is a constant.
         """

@@ -142,6 +142,8 @@ def text_classification(
     _check(tokens=tokens, truncation=truncation, ngrams=ngrams, length=length, size=vocabulary_size, buckets=buckets)
     if letters and (tokens != "word" or not 2 <= letters <= 6):
         raise DataError(f"task.letters={letters}: from 2 to 6, of words (task.tokens=word); 0 for none")
+    if letters and not proper_names:
+        raise DataError(f"task.letters={letters}: spells the names that task.proper_names=false leaves out")
     asked = {
         "tokens": tokens, "ngrams": ngrams, "length": length, "truncation": truncation, "lower": lower, "nfkc": nfkc,
         "buckets": buckets, "letters": letters, "vocabulary_size": vocabulary_size, "min_count": min_count,

@@ -98,6 +98,10 @@ def test_validation_of_zero_trains_on_everything(idx_folder):
     assert len(splits.train) == 40
 
 
+def test_a_share_that_comes_to_no_image_is_no_validation(idx_folder):
+    assert arrays.mnist(directory=str(idx_folder), validation=1e-6).validation is None
+
+
 def test_validation_and_training_share_no_image(idx_folder):
     splits = arrays.mnist(directory=str(idx_folder), validation=0.2)
     firsts = [set(part.columns["image"][:, 0, 0, 0]) for part in (splits.train, splits.validation)]

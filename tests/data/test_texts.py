@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import zipfile
 from types import SimpleNamespace
 
@@ -435,6 +436,19 @@ def test_an_object_of_columns_is_told_shortly(value, tmp_path):
         with pytest.raises(DataError, match="one JSON object; JSON lines are read") as told:
             table(tmp_path / name, json.dumps(value))
         assert len(str(told.value)) < 300
+
+
+def test_an_array_of_json_is_no_plain_text_either(tmp_path):
+    """That JSON lines are read of tables is no advice here: they would be refused, too."""
+    (tmp_path / "t.json").write_text('[{"text": "a"}]')
+    with pytest.raises(DataError, match=r"t\.json: a table, whose labels would be learned, too"):
+        DATASETS["plain_text"](file=str(tmp_path / "t.json"))
+
+
+def test_a_pipe_is_refused_before_it_is_read(tmp_path):
+    os.mkfifo(tmp_path / "t.csv")
+    with pytest.raises(DataError, match=r"t\.csv: a pipe, which can be read only once: save what it gives"):
+        load_splits(RECIPES["text-csv"].override(**{"data.file": str(tmp_path / "t.csv")}))
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.jsonl", "t.txt"])
