@@ -104,11 +104,13 @@ def _kept(
         named, path = getattr(recipe, setting), directory / f"{setting}.json"
         log.say(f"{setting}: {named} translates {len(kept['sentences']):,} training sentences")
         written = time.monotonic()
-        for _ in _translated(translate, kept, f"{setting}={named}"):
-            if time.monotonic() - written >= KEEP_SECONDS:
-                write_json(path, kept)
-                written = time.monotonic()
-        write_json(path, kept)
+        try:
+            for _ in _translated(translate, kept, f"{setting}={named}"):
+                if time.monotonic() - written >= KEEP_SECONDS:
+                    write_json(path, kept)
+                    written = time.monotonic()
+        finally:  # Ctrl-C, too: the next run goes on from there
+            write_json(path, kept)
         answers[setting] = kept["translations"]
     return {setting: answers[setting] for setting in TRANSLATED if setting in answers}
 

@@ -40,7 +40,7 @@ def text_candidates(recipe: Recipe, splits: Splits) -> list[Recipe]:
     tried = [_ngrams(recipe, splits, size, "word", 2), _ngrams(recipe, splits, size, "character", 4)]
     if len(splits.class_names) <= MOST_FOR_RATIOS:
         lettered = size <= SHORT and _share(words, lambda word: len(word) >= SHORTEST) >= LETTERED
-        tried = [_ratios(recipe, splits, lettered), _convolutions(recipe, splits, size), *tried]
+        tried = [_ratios(recipe, splits, lettered), _convolutions(recipe, splits, size, lettered), *tried]
     if len(splits.train) >= FEWEST_FOR_ENCODER:
         tried.append(_encoder(recipe, splits, size))
     folder = package_folder(PRETRAINED)
@@ -77,28 +77,27 @@ def _heeds(candidate: Recipe, asked: Mapping[str, Any]) -> bool:
 
 
 def _ratios(recipe: Recipe, splits: Splits, lettered: bool) -> Recipe:
-    """`lettered`: of short texts n-grams of letters, too; a long one has words enough to be known by."""
-    asked = recipe.task.args
-    letters = {"letters": 5} if lettered and asked.get("proper_names", True) else {}
-    also = " and of letters" * bool(asked.get("letters", letters))
+    """`lettered`: of n-grams of letters, too. There are so many of them that two epochs know every text by heart."""
+    task, letters = _triples(recipe, splits, lettered)
     return replace(
         recipe,
         name=f"{recipe.name}-ratios",
-        claim=f"naive Bayes' ratios of n-grams of words{also}, with trained weights",
-        task=Choice(recipe.task.name, {**_triples(splits), **letters}),
+        claim=f"naive Bayes' ratios of n-grams of words{letters}, with trained weights",
+        task=task,
         model=Choice("nb_ngrams"),
         optimizer=Choice("adam", {"learning_rate": 3e-2}),
-        epochs=5,
+        epochs=2 if letters else 5,
         batch_size=_batch(len(splits.train)),
     )
 
 
-def _convolutions(recipe: Recipe, splits: Splits, size: float) -> Recipe:
+def _convolutions(recipe: Recipe, splits: Splits, size: float, lettered: bool) -> Recipe:
+    task, letters = _triples(recipe, splits, lettered)
     return replace(
         recipe,
         name=f"{recipe.name}-convolutions",
-        claim="naive Bayes' ratios of n-grams of words beside convolutions over words",
-        task=Choice(recipe.task.name, _triples(splits)),
+        claim=f"naive Bayes' ratios of n-grams of words{letters} beside convolutions over words",
+        task=task,
         model=Choice("nb_cnn", {"known_words": 10_000, "filters": 100}),
         optimizer=Choice("adam", {"learning_rate": 1e-3}),
         epochs=epochs_for(CONVOLUTION_LOOKS * 1000 / max(size, 100), len(splits.train), 3, 8),
@@ -106,11 +105,18 @@ def _convolutions(recipe: Recipe, splits: Splits, size: float) -> Recipe:
     )
 
 
-def _triples(splits: Splits) -> dict[str, Any]:
-    """Words and n-grams of up to three; a script without spaces has a word for each character."""
+def _triples(recipe: Recipe, splits: Splits, lettered: bool) -> tuple[Choice, str]:
+    """Words and n-grams of up to three, and where it is `lettered`, of up to five letters; what to say of these.
+
+    A script without spaces has a word for each character.
+    """
     # Every class but one of two has a column of its own: about two million numbers in all.
     buckets = 2 ** int(np.clip(21 - np.ceil(np.log2(len(splits.class_names))), 15, 20))
-    return {"tokens": "word", "ngrams": 3, "buckets": buckets, "vocabulary_size": 50_000, "min_count": 1}
+    args = {"tokens": "word", "ngrams": 3, "buckets": buckets, "vocabulary_size": 50_000, "min_count": 1}
+    asked = recipe.task.args
+    if lettered and asked.get("proper_names", True):
+        args["letters"] = 5
+    return Choice(recipe.task.name, args), " and of letters" * bool(asked.get("letters", args.get("letters")))
 
 
 def _ngrams(recipe: Recipe, splits: Splits, size: float, tokens: str, ngrams: int) -> Recipe:

@@ -310,8 +310,9 @@ def test_short_texts_are_known_by_their_letters_too():
     ):
         source = ArraySource({"text": np.array([text] * 8, object)}, [0, 1] * 4)
         recipe = TEXTS.override(task=Choice("text_classification", asked))
-        ratios, *others = search.candidates(recipe, Splits(source, source, None, ("a", "b")))
-        assert ratios.task.args.get("letters") == letters and ("letters" in ratios.claim) is bool(letters)
+        ratios, convolutions, *others = search.candidates(recipe, Splits(source, source, None, ("a", "b")))
+        for candidate in (ratios, convolutions):
+            assert candidate.task.args.get("letters") == letters and ("letters" in candidate.claim) is bool(letters)
         assert not any(other.task.args.get("letters") for other in others)
 
 

@@ -70,7 +70,8 @@ def ratio_logits(
         x = SumOverRoot(name=features)(x, mask=PaddingMask(name="mask")(distinct))
     else:
         ranges = {"words": (1, letters_from), "letters": (letters_from, embedding.vocabulary_size)}
-        sums = [SumOverRoot(name=f"{n}_sum")(x, mask=IdsBetween(*r, name=n)(distinct)) for n, r in ranges.items()]
+        masks = {kind: IdsBetween(*ids, name=f"{kind}_mask")(distinct) for kind, ids in ranges.items()}
+        sums = [SumOverRoot(name=f"{kind}_sum")(x, mask=mask) for kind, mask in masks.items()]
         x = L.Add(name=features, dtype="float32")(sums)
     # At first a class has its own evidence, and of two classes the first has the opposite of the second's.
     two = embedding.num_classes == 2
