@@ -24,8 +24,11 @@ GOES_ON = re.compile(
     r"|Nr|Hr|Fr|z\.\s?B|d\.\s?h|u\.\s?a)\.$"
 )
 GOES_ON_IN_CAPITALS = re.compile(GOES_ON.pattern, re.IGNORECASE)
-# Of English, a number that ends a sentence, not that of a list nor that of a day; and "It is I.", but Henry I. Smith.
-ENDS_IN_ENGLISH = re.compile(r"[^\s:;]\s+\(?\d{1,3}\.$|(?<!\S)[a-z]+\s+I\.$")
+# Of English, a number that ends a sentence, not that of a list nor of a day; and "It is I.", but found by I. Newton.
+ENDS_IN_ENGLISH = re.compile(
+    r"[^\s:;]\s+\(?\d{1,3}\.$"
+    r"|(?<!\S)(?:am|is|was|be|do|did|have|had|can|could|will|would|shall|should|may|might|must|than|and|or|nor)\s+I\.$"
+)
 MONTH = re.compile(
     r"(?:Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?|Sept?(?:ember)?|Oct(?:ober)?"
     r"|Nov(?:ember)?|Dec(?:ember)?)\b"
@@ -39,8 +42,9 @@ ABBREVIATION = 40  # letters of one, or of a number, at most
 # sentences are parted by spaces.
 WITHOUT_SPACES = "[\u2e80-\u312f\u3190-\u9fff\uf900-\ufaff\ufe30-\ufe6f\uff01-\uff9f\uffe0-\uffe6\U00020000-\U000323af]"
 UNSPACED = re.compile(WITHOUT_SPACES)
-# Between their letters the Latin marks end a sentence, too.
-NARROW_END = rf"(?<={WITHOUT_SPACES})[!?]++[」』”’]*+(?=[“‘「『《]?{WITHOUT_SPACES})"
+# Between letters of Chinese and Japanese the Latin marks end a sentence, too.
+HAN_OR_KANA = "[\u3005-\u3007\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af]"
+NARROW_END = rf"(?<={HAN_OR_KANA})[!?]++[」』》〉】〕”’）]*+(?=[“‘「『《〈（【〔]?{HAN_OR_KANA})"
 BREAKS = re.compile(rf"{WIDE_END}\s*+|{NARROW_END}|{END}\s++(?=[^\W_]|[\"'‘’“”„«»(\[¿¡])")
 QUOTES = "\"'‘’“”"
 FIRST_LETTER = re.compile(r"[^\W\d_]")

@@ -130,7 +130,8 @@ def _written(path: Path, recipe: Recipe, own: tuple[str, str], found: tuple[str,
     if "" in found and isinstance(source, ArraySource):
         sides = zip(source.columns["source"][:SAMPLE], source.columns["target"][:SAMPLE], strict=True)
         pairs = [Pair("", one.decode(), other.decode()) for one, other in sides]
-        advice = "--set data.source=… --set data.target=… name a table's columns"
+        columns = "--set data.source=… --set data.target=… name a table's columns"
+        advice = columns if recipe.data.name == "translation_pairs" else "exchange its sides"
         check_order(pairs, own, f"{path}: of the data", advice)
     return own[1]
 

@@ -161,7 +161,8 @@ def unheeded(recipe: Recipe, vocabulary: Any, preprocessor: Any) -> list[str]:
         has = {name: getattr(preprocessor, name, own[name]) for name in OF_TEXTS if name in own}
         lines += [f"task.{n}={own[n]}: not heeded: {place} has {has[n]}" for n in has if has[n] != own[n]]
     if "buckets" in own and getattr(preprocessor, "ngrams", 2) == 1 and not getattr(preprocessor, "letters", 0):
-        lines.append(f"task.buckets={own['buckets']}: not heeded: there are no n-grams without task.ngrams=2 or more")
+        told = "there are no n-grams without task.ngrams=2 or more, or task.letters"
+        lines.append(f"task.buckets={own['buckets']}: not heeded: {told}")
     return lines
 
 
@@ -180,7 +181,8 @@ def _of_texts(recipe: Recipe, named: str, origin: Path) -> dict[str, Any]:
     """Published weights' WordPieces, or the vocabulary of an earlier run."""
     own = dict(recipe.task.args)
     published = any((origin / name).is_file() for name in ("vocab.txt", "config.json"))
-    if published and not recipe.model.name.startswith("bert"):
+    published &= not named.endswith((".keras", ".h5"))
+    if published and recipe.model.name in MODELS and not recipe.model.name.startswith("bert"):
         raise RecipeError(f"start_from={named}: is a published BERT, for --set model=bert; this is {recipe.model.name}")
     if recipe.model.name.startswith("bert") and is_preset(named):
         try:

@@ -23,6 +23,7 @@ from bigkeras.jax_metrics import make_loss, make_metrics
 from bigkeras.jax_step import JaxStep
 from bigkeras.layouts import data_devices, place_optimizer, set_distribution
 from bigkeras.models import MODELS, build
+from bigkeras.models.stepper import check_steps
 from bigkeras.optimization import build_optimizer, layer_rates, make_optimizer, scale_rates
 from bigkeras.recipe import Recipe, RecipeError
 from bigkeras.recipe_data import datasets, ready
@@ -116,6 +117,8 @@ def _step(
     # Within: to tell Keras of the devices has it forget the precision.
     with runtime.precision(recipe.precision):
         network = make()
+        if model and recipe.task.name == "translation":
+            named(f"model {network.name}", lambda: check_steps(network))
         prepare(network, recipe, task, splits, say)
         step = JaxStep(inputs=network.inputs, outputs=network.outputs, name=network.name)
     with runtime.precision("float32"):

@@ -30,10 +30,11 @@ def start_folder(origin: str) -> str:
 
 
 def package_folder(name: str) -> Path | None:
-    """Where the weights of one of PACKAGES lie; None where it is not installed."""
+    """Where the weights and the vocabulary of one of PACKAGES lie; None where it is not installed, or not whole."""
     spec = importlib.util.find_spec(PACKAGES[name][0])
     folders = (spec.submodule_search_locations if spec else None) or []
-    return Path(folders[0]) / "model" if folders else None
+    folder = Path(folders[0]) / "model" if folders else None
+    return folder if folder and (folder / "vocab.txt").is_file() else None
 
 
 def is_preset(origin: str) -> bool:

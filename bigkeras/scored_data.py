@@ -66,7 +66,9 @@ def asked_recipe(recipe: Recipe, data: str | None, settings: Mapping[str, Any], 
         told = f"the run's {split} pairs lie in a file of their own; say --set data.{split}_file=FILE, or --split all"
         raise RecipeError(f"--data {elsewhere}: {told}")
     if elsewhere:  # the files of what was held out belong to the place before
-        gone = (*HELD_OUT, "encoding") if _is_utf8(elsewhere) else HELD_OUT
+        files = [elsewhere, *filter(None, [settings.get("data.target_file")])]
+        other = "encoding" in recipe.data.args and all(map(_is_utf8, files))
+        gone = (*HELD_OUT, "encoding") if other else HELD_OUT
         args = {name: value for name, value in recipe.data.args.items() if name not in gone}
         recipe = replace(recipe, data=replace(recipe.data, args=args))
     asked = absolute_data(with_data(recipe, data).override(**settings))
@@ -78,12 +80,13 @@ def asked_recipe(recipe: Recipe, data: str | None, settings: Mapping[str, Any], 
 
 
 def _is_utf8(path: str) -> bool:
-    """Whether a file is UTF-8, whatever that was which the run has read: other bytes are so by hardly any chance."""
+    """Whether a file is UTF-8 and more than ASCII: bytes in another encoding are so by hardly any chance."""
     try:
-        expanded(path).read_bytes().decode("utf-8-sig")
+        data = expanded(path).read_bytes() if expanded(path).is_file() else b""
+        data.decode("utf-8")
     except (OSError, UnicodeDecodeError):
         return False
-    return True
+    return not data.isascii()
 
 
 def with_columns(recipe: Recipe, path: Path) -> Recipe:

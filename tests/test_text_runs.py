@@ -18,12 +18,14 @@ from bigkeras.assembly import fitted
 from bigkeras.classifier_artifact import export_classifier
 from bigkeras.data.source import DataError
 from bigkeras.evaluation import evaluate
+from bigkeras.inheritance import inherited
 from bigkeras.models import MODELS, build
 from bigkeras.parity import session_loader
-from bigkeras.recipe import Choice, Recipe, RecipeError
+from bigkeras.recipe import Choice, Recipe, RecipeError, load
 from bigkeras.recipe_data import load_splits
 from bigkeras.run import RunError
 from bigkeras.runtime import Machine
+from bigkeras.scored_data import asked_recipe
 from bigkeras.signals import Interrupted, Log
 from bigkeras.tasks import load_preprocessor
 from bigkeras.tasks.text_classification import text_classification
@@ -282,6 +284,13 @@ def test_published_weights_of_bert_are_refused_for_another_model(reviews, tmp_pa
         asked = recipe_for(reviews, model=Choice("lstm"), start_from=str(origin))
         with pytest.raises(RecipeError, match="is a published BERT, for --set model=bert; this is lstm"):
             fit(asked, tmp_path / "run", log=QUIET)
+    # Neither is a model of one's own, which may hold one, nor a run's file that lies beside.
+    for name, origin in (("mine", str(tmp_path)), ("lstm", str(tmp_path / "best.keras"))):
+        asked = recipe_for(reviews, model=Choice(name), start_from=origin)
+        try:
+            inherited(asked, ("", ""))
+        except RecipeError as error:
+            assert "is a published BERT" not in str(error)
 
 
 def test_a_table_that_is_utf8_is_read_so_whatever_the_runs_was(reviews, tmp_path):
@@ -291,6 +300,10 @@ def test_a_table_that_is_utf8_is_read_so_whatever_the_runs_was(reviews, tmp_path
     asked = recipe_for(tmp_path / "chinese.csv", epochs=1).override(**{"data.encoding": "gb18030"})
     fit(asked, tmp_path / "run", log=QUIET)
     scores = [evaluate(tmp_path / "run", split="all", data=str(tmp_path / f"{n}.csv")) for n in ("utf8", "again")]
+    # Of signs in seven bits nothing tells but what was said.
+    recipe = load(tmp_path / "run").override(**{"data.encoding": "iso2022_jp"})
+    (tmp_path / "seven.csv").write_text("text,label\nとても,good", encoding="iso2022_jp")
+    assert asked_recipe(recipe, str(tmp_path / "seven.csv"), {}, "all").data.args["encoding"] == "iso2022_jp"
     assert scores[0]["all"]["loss"] == pytest.approx(scores[1]["all"]["loss"], abs=1e-6)
 
 
@@ -519,7 +532,7 @@ def test_what_a_vocabulary_that_is_there_does_not_heed_is_said(reviews, tmp_path
     fitted(recipe_for(reviews, task=Choice("text_classification", asked)), splits, said.append)
     assert said == [
         f"task.min_count=9: not heeded: the vocabulary is {tmp_path}/words.txt",
-        "task.buckets=64: not heeded: there are no n-grams without task.ngrams=2 or more",
+        "task.buckets=64: not heeded: there are no n-grams without task.ngrams=2 or more, or task.letters",
     ]
     fit(recipe_for(reviews, epochs=1), tmp_path / "run", log=QUIET)
     asked = {"vocabulary": str(tmp_path / "run"), "tokens": "word", "ngrams": 1, "min_count": 1}

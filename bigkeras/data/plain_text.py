@@ -103,7 +103,7 @@ def _splits(named: Named, validation: float, seed: int, limit_train: int | None,
 def _lines(path: Path, encoding: str | None) -> tuple[Named, list[tuple[str, str]]]:
     text, _ = decoded(bytes_of(path, READ), str(path), encoding)
     begin = text.lstrip("\ufeff \t\r\n")[:1]
-    if path.suffix.lower() in TABLES or (path.suffix.lower() == ".json" and begin in "[{") or is_json(path, text):
+    if path.suffix.lower() in TABLES or (path.suffix.lower() == ".json" and begin in ("[", "{")) or is_json(path, text):
         raise DataError(f"{path}: a table, whose labels would be learned, too: write its texts into a .txt, one a line")
     # Not splitlines: it parts at signs that stand inside a text, too.
     lines = enumerate(re.split(r"\r\n|\n|\r", text), 1)

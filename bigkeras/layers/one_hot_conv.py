@@ -57,16 +57,16 @@ class LeadingTokens(keras.layers.Layer):
 
     Ids from `size` on are of n-grams of 2 … `ngrams` tokens, or of letters; they come last, become 0, padding, and are
     cut off as far as the length alone tells: n tokens have at least `ngrams` · n - `ngrams` (`ngrams` - 1) / 2 ids in
-    all.
+    all; nor has a text more than `longest`, if that is not None.
     """
 
-    def __init__(self, size: int, ngrams: int = 1, **kwargs):
+    def __init__(self, size: int, ngrams: int = 1, longest: int | None = None, **kwargs):
         super().__init__(**kwargs)
-        self.size, self.ngrams = size, ngrams
+        self.size, self.ngrams, self.longest = size, ngrams, longest
 
     def call(self, tokens):
         """Gives the ids."""
-        tokens = tokens[:, : ops.shape(tokens)[1] // self.ngrams + self.ngrams // 2 + 1]
+        tokens = tokens[:, : ops.shape(tokens)[1] // self.ngrams + self.ngrams // 2 + 1][:, : self.longest]
         return ops.where(tokens < self.size, tokens, ops.zeros_like(tokens))
 
     def compute_output_spec(self, tokens):
@@ -75,7 +75,7 @@ class LeadingTokens(keras.layers.Layer):
 
     def get_config(self) -> dict:
         """The constructor's arguments."""
-        return {**super().get_config(), "size": self.size, "ngrams": self.ngrams}
+        return {**super().get_config(), "size": self.size, "ngrams": self.ngrams, "longest": self.longest}
 
 
 @keras.saving.register_keras_serializable(package="bigkeras")

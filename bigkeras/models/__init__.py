@@ -49,7 +49,7 @@ MODELS: dict[str, Callable[..., keras.Model]] = {
 
 
 # What a task tells of its data to those models that want to know it.
-HINTS = ("words", "ngrams", "letters_from")
+HINTS = ("words", "ngrams", "letters_from", "longest")
 
 
 def build(function: Callable[..., keras.Model], data: Mapping[str, Any], args: Mapping[str, Any]) -> keras.Model:

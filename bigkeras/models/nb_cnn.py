@@ -25,6 +25,7 @@ def nb_cnn(
     words: int | None = None,
     ngrams: int = 1,
     letters_from: int | None = None,
+    longest: int | None = None,
     smoothing: float = 1.0,
     ratio_rate: float = 15.0,
     known_words: int = 20_000,
@@ -37,10 +38,11 @@ def nb_cnn(
 
     Input: ids of words, then of their hashed n-grams, `(batch, any length)`, 0 is padding. The task says that ids from
     `words` on are n-grams, of up to `ngrams` words: the convolutions do not see them, and to them words from
-    `known_words` on are unknown. `ratio_rate`: how many times as fast the ratios' weights learn. `latent`: as for
-    `nb_ngrams`, the mean of its logits and of this sum; so is what layers adapt to before training. In training a third
-    of the texts has the answer of each part alone, so that neither leans on the other. Raises ValueError for sizes
-    below 1 and a negative `latent`.
+    `known_words` on are unknown. It also says from which id on they are of letters, which have a sum of their own, and
+    how many words the `longest` text has. `ratio_rate`: how many times as fast the ratios' weights learn. `latent`: as
+    for `nb_ngrams`, the mean of its logits and of this sum; so is what layers adapt to before training. In training a
+    third of the texts has the answer of each part alone, so that neither leans on the other. Raises ValueError for
+    sizes below 1 and a negative `latent`.
     Source: Wang & Manning 2012, "Baselines and Bigrams"; Johnson & Zhang 2015 (arXiv 1412.1058), section 2.2.
     """
     check_ratios(smoothing, latent)
@@ -56,7 +58,7 @@ def nb_cnn(
     ratios = NaiveBayesEmbedding(vocabulary_size, num_classes, smoothing, rate=ratio_rate, name="embedding")
     distinct = DistinctTokens(name="distinct")(inputs)
     wide = ratio_logits(distinct, ratios, name="ratio_logits", letters_from=letters_from)
-    leading = LeadingTokens(words or vocabulary_size, ngrams, name="words")(inputs)
+    leading = LeadingTokens(words or vocabulary_size, ngrams, longest, name="words")(inputs)
     mask = PaddingMask(name="mask_of_words")(leading)
     groups = []
     for stage, window in enumerate(windows, start=1):

@@ -52,7 +52,7 @@ MONITORS: dict[str, tuple[str, ...]] = {
 # What a task's `model_arguments` may hold, and a recipe therefore may not.
 MODEL_ARGUMENTS = (
     "input_shape", "num_classes", "vocabulary_size", "target_vocabulary_size", "length", "words", "ngrams",
-    "letters_from",
+    "letters_from", "longest",
 )  # fmt: skip
 AUGMENTATIONS: dict[str, Callable] = {
     "image_classification": augmentation.check_augmentation,

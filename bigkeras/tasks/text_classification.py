@@ -40,7 +40,7 @@ class TextClassification:
     def model_arguments(self) -> dict[str, Any]:
         """What the data decides of a model, and hints: ids from `words` on are of n-grams, of up to `ngrams` tokens.
 
-        From `letters_from` on they are of letters, where there are such.
+        From `letters_from` on they are of letters, where there are such. No text has more than `longest` tokens.
         """
         (length,) = self.preprocessor.shape
         sizes = {"vocabulary_size": self.preprocessor.vocabulary_size, "length": length}
@@ -48,6 +48,7 @@ class TextClassification:
             "words": len(self.preprocessor.vocabulary),
             "ngrams": self.preprocessor.ngrams,
             "letters_from": self.preprocessor.letters_from if self.preprocessor.letters else None,
+            "longest": self.preprocessor.length,
         }
         return {**sizes, "num_classes": len(self.class_names), **hints}
 

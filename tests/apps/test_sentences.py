@@ -26,7 +26,14 @@ def test_a_short_text_is_parted_too():
         ["„Ich komme.“", "Dann ging er.", "»Gut.«", "Er blieb."],
         ["« Bonjour. »", "Il partit.", "«Non !»", "Elle resta."],
         ["Ärger gab es z. B. gestern.", "Das war alles."],
-        ["Tom is 25.", "Mary is 30.", "It is I.", "Open the door.", "Henry I. Smith was born on 3. March."],
+        [
+            "Tom is 25.",
+            "Mary is 30.",
+            "It is I.",
+            "Open the door.",
+            "Henry I. Smith was born on 3. March.",
+            "It was found by I. Newton.",
+        ],
         ["ကျွန်တော် သွားမယ်။", "သူ လာတယ်။"],
         ["ខ្ញុំទៅ។", "គាត់មក។"],
         ["እሱ መጣ።", "እሷ ሄደች።"],
@@ -63,6 +70,10 @@ def test_latin_marks_between_chinese_letters_end_a_sentence():
     parts = ["你好吗?", "我很好!", "“真的?”", "是｡", "好。"]
     assert texts_of("".join(parts), language="zh") == parts
     assert texts_of("好(真的?)吗", language="zh") == ["好(真的?)吗"]
+    assert texts_of("《你好吗?》是一部电影。真的!？来吗?，他说", language="zh") == [
+        "《你好吗?》", "是一部电影。", "真的!？", "来吗?，他说",
+    ]  # fmt: skip
+    assert texts_of("“来吗?”他说", language="zh") == ["“来吗?”", "他说"]
     assert joined(["“是的。”", "“不是。”"]) == "“是的。”“不是。”"
     assert joined(["“Yes.”", "“No.”"]) == "“Yes.” “No.”" and joined(["他说“好。”", "Good."]) == "他说“好。” Good."
 

@@ -443,6 +443,9 @@ def test_an_array_of_json_is_no_plain_text_either(tmp_path):
     (tmp_path / "t.json").write_text('[{"text": "a"}]')
     with pytest.raises(DataError, match=r"t\.json: a table, whose labels would be learned, too"):
         DATASETS["plain_text"](file=str(tmp_path / "t.json"))
+    (tmp_path / "t.json").write_text(" ")
+    with pytest.raises(DataError, match="no text in it"):
+        DATASETS["plain_text"](file=str(tmp_path / "t.json"))
 
 
 def test_a_pipe_is_refused_before_it_is_read(tmp_path):

@@ -236,7 +236,7 @@ def test_a_model_that_does_not_translate_has_no_stepper():
         stepper(MODELS["bag_of_ngrams"](vocabulary_size=30, length=5, num_classes=2))
 
 
-@pytest.mark.parametrize("kind", ["own", "look", "stock", "convolution", "inputs"])
+@pytest.mark.parametrize("kind", ["own", "zeros", "look", "stock", "convolution", "inputs"])
 def test_a_model_of_ones_own_whose_steps_are_not_its_full_pass_is_refused(kind):
     L = keras.layers
     keras.utils.set_random_seed(0)
@@ -248,12 +248,13 @@ def test_a_model_of_ones_own_whose_steps_are_not_its_full_pass_is_refused(kind):
         x = x + L.MultiHeadAttention(2, 8)(x, x, use_causal_mask=True)
     if kind in ("convolution", "look"):
         x = L.Conv1D(16, 3, padding="causal")(x)
-    if kind in ("own", "look"):
+    if kind in ("own", "zeros", "look"):
         x = x + SelfAttention(2, causal=True)(L.Dense(48)(x))
     key_value = SplitHeads(2)(L.Dense(32)(memory))
     x = x + (L.Attention()([x, memory]) if kind == "stock" else CrossAttention(2)(x, *key_value))
-    model = keras.Model([source, target], L.Dense(20)(x))
-    if kind == "own":
+    start = "zeros" if kind == "zeros" else "glorot_uniform"
+    model = keras.Model([source, target], L.Dense(20, kernel_initializer=start)(x))
+    if kind in ("own", "zeros"):
         check_steps(model)
         return
     told = {"inputs": "its inputs are not source and target", "look": "written token by token it gives other logits"}
