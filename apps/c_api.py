@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from apps.native import lend_symbols
 from apps.pruning import pruned
 from apps.remarks import FirstRuns
 from apps.signatures import (
@@ -55,6 +56,8 @@ class CModel:
         config = _session_config(threads, optimise)
         with pruned(directory, self.signatures, only) as folder:
             self._c = c = _typed(library())
+            if any(Path(operations).name.startswith("_fast_") for operations in op_libraries):
+                lend_symbols()
             for operations in op_libraries:
                 with _status(c, f"{operations}: ") as status:
                     c.TF_LoadLibrary(os.fsencode(operations), status)

@@ -40,15 +40,31 @@ def opening() -> Iterator[Callable[[], ctypes.CDLL]]:
         yield opened.result
 
 
+def lend_symbols() -> None:
+    """Has libraries that are opened from now on use what TensorFlow's, which is open, has of what they hold themselves.
+
+    TensorFlow Text's have their own copy of protobuf's maps, which hash by an address of their own: of WordPiece's they
+    find no attribute of an operation then, and end the process (seen with 2.21). Python's TensorFlow lends its symbols.
+    """
+    path = library_path()
+    if path is not None:
+        _opened(path, os.RTLD_LAZY | os.RTLD_GLOBAL | os.RTLD_NOLOAD)
+
+
 def _open_lazily(path: Path) -> ctypes.CDLL:
     """The library, its symbols looked up when they are called; ctypes itself looks them all up first (0.3 s more)."""
+    return ctypes.CDLL(str(path), handle=_opened(path, os.RTLD_LAZY | os.RTLD_LOCAL))
+
+
+def _opened(path: Path, flags: int) -> int:
+    """The handle of a library that is opened so. Raises ModelError."""
     try:
         own = ctypes.CDLL(None)
         own.dlopen.restype, own.dlopen.argtypes = ctypes.c_void_p, [ctypes.c_char_p, ctypes.c_int]
         own.dlerror.restype = ctypes.c_char_p
-        handle = own.dlopen(os.fsencode(path), os.RTLD_LAZY | os.RTLD_LOCAL)
+        handle = own.dlopen(os.fsencode(path), flags)
         if not handle:
             raise OSError((own.dlerror() or b"no reason").decode("utf-8", "replace"))
-        return ctypes.CDLL(str(path), handle=handle)
+        return handle
     except (OSError, AttributeError) as error:
         raise ModelError(f"{path}: cannot be loaded: {error}") from None
