@@ -28,6 +28,9 @@ def written(path: str | None, plain: bool, table: bool = False) -> Iterator[Text
         return
     with replaced(path) as place, open(place, "w", encoding="utf-8", errors="surrogateescape", newline="") as out:
         yield out
+        out.flush()
+        with contextlib.suppress(OSError):  # of a device or a pipe
+            os.fsync(out.fileno())
 
 
 def _is_standard_output(path: str) -> bool:
@@ -95,3 +98,6 @@ def _copied(whole: Path, final: Path) -> None:
         shutil.copyfile(whole, final)
     except OSError as error:
         raise ReviewError(f"{final}: cannot be written: {error.strerror}; all of it is in {whole}") from None
+    except BaseException:  # a signal
+        print(f"{final}: not all of it was written; all of it is in {whole}", file=sys.stderr, flush=True)
+        raise

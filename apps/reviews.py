@@ -185,8 +185,9 @@ class Table:
         self.file = self.open(path, encoding, files, table=True)
         buffer: Any = self.file.buffer
         start = buffer.peek(LOOKED_AT)
-        # Excel takes a table without one for its own, old encoding.
-        self.mark = "\ufeff" if start.startswith(tuple(MARKS)) else ""
+        # Excel takes a table without one for its own, old encoding; that is one where another was said.
+        other = encoding is not None and not self.file.encoding.startswith("utf")
+        self.mark = "\ufeff" if other or start.startswith(tuple(MARKS)) else ""
         try:
             start = start.decode(self.file.encoding, "replace")
         except UnicodeError as error:  # idna and the like
@@ -198,7 +199,7 @@ class Table:
                 break
             blank.append(first)
         first = first.removeprefix("\ufeff")
-        self.end = "\r\n" if first.endswith("\r\n") else "\n"
+        self.end = next((end for end in ("\r\n", "\n", "\r") if first.endswith(end)), "\n")
         self.before = ""
         told = first.strip().lower()
         if told.startswith("sep=") and len(told) <= 5:  # what Excel writes, or wants to read, in front of a table
@@ -224,7 +225,8 @@ class Table:
         if top is None:
             wanted = ": its first line names the columns, such as id,review" if named else ""
             raise ReviewError(f"{path}: the file is empty{wanted}")
-        self.header = [cell.strip() if named else str(place) for place, cell in enumerate(top[1], 1)]
+        self.top = top[1]  # as it stands there
+        self.header = [cell.strip() if named else str(place) for place, cell in enumerate(self.top, 1)]
         if not named:
             self.rows = itertools.chain(begun, self.rows)
         self.place = self._column(column)
@@ -265,6 +267,10 @@ class Table:
                     raise ReviewError(f"{told}; utf-8, if it is that with broken bytes")
             # Broken bytes of UTF-8 pass; of another encoding they have no form in which they could.
             chosen = codecs.lookup(encoding).name if encoding else found
+            if start.startswith(codecs.BOM_UTF8) and not chosen.startswith("utf"):
+                raise ReviewError(
+                    f"{path}: begins with the mark of UTF-8, so it is not {encoding}: leave --encoding out"
+                )
             if chosen == "utf-8":
                 chosen = "utf-8-sig"  # which reads texts without its mark, too
             errors = "surrogateescape" if chosen.startswith("utf-8") else "replace"
@@ -314,10 +320,8 @@ class Table:
         out.write(self.mark + self.before)
         quoted = rows if self.plain else csv.writer(out, **form, quoting=csv.QUOTE_ALL)
         if self.named:
-            (quoted if any("\r" in cell for cell in self.header) else rows).writerow(
-                map(_whole, [*self.header, *names])
-            )
-        return Rows(rows, quoted, len(self.header))
+            (quoted if any("\r" in cell for cell in self.top) else rows).writerow(map(_whole, [*self.top, *names]))
+        return Rows(rows, quoted, len(self.header), self.delimiter if self.plain else None)
 
     def _column(self, name: str | None) -> int:
         told = ", ".join(map(repr, self.header))
@@ -347,14 +351,16 @@ class Rows:
     """The rows of a copied table; a row of too few or too many cells is copied as it is, without an answer.
 
     `quoted` writes those with a carriage return in a cell: before Python 3.11.9 `rows` would leave some of these bare.
+    `parting`: of a table without quotation marks what parts its cells, in the place of which a label has a space.
     """
 
-    def __init__(self, rows: Any, quoted: Any, cells: int):
-        self.rows, self.quoted, self.cells = rows, quoted, cells
+    def __init__(self, rows: Any, quoted: Any, cells: int, parting: str | None = None):
+        self.rows, self.quoted, self.cells, self.parting = rows, quoted, cells, parting
 
     def write(self, review: Review, answer: tuple[str, str]) -> None:
         writer = self.quoted if any("\r" in cell for cell in review.row) else self.rows
-        cells = [*review.row, *(answer if len(review.row) == self.cells else ())]
+        given = [cell.replace(self.parting, " ") if self.parting else cell for cell in answer]
+        cells = [*review.row, *(given if len(review.row) == self.cells else ())]
         writer.writerow(map(_whole, cells))
 
 

@@ -112,7 +112,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--delimiter", metavar="C", help="what parts the table's columns (default: found)")
     parser.add_argument("--no-header", action="store_true",
                         help="the table's first line holds a text, too; --column takes a number: 1, 2 ...")  # fmt: skip
-    parser.add_argument("--encoding", metavar="NAME", help="of --file (default: UTF-8, or UTF-16 that says so)")
+    parser.add_argument(
+        "--encoding",
+        metavar="NAME",
+        help="of --file (default: UTF-8, or UTF-16 that says so); the table that comes out is UTF-8",
+    )
     parser.add_argument("--output", metavar="FILE", help="written instead of standard output, whole or not at all")
     model_options(parser, DEFAULT_MODEL, "texts", 32)
     threads_option(parser)

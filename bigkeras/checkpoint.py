@@ -10,7 +10,7 @@ import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +39,16 @@ class NotFinite(ValueError):
 
 @dataclass(frozen=True)
 class Position:
-    """Where a run stands: `step` steps of epoch `epoch` are done; `history` has a dict for every finished epoch."""
+    """Where a run stands: `step` steps of epoch `epoch` are done; `history` has a dict for every finished epoch.
+
+    `examples`: how many the plan of its epochs was made of; 0 in checkpoints of earlier versions.
+    """
 
     epoch: int = 0
     step: int = 0
     history: tuple[dict[str, Any], ...] = ()
     bad: dict[str, str] = field(default_factory=dict)
+    examples: int = 0
 
 
 def values(variables: Sequence[Any]) -> dict[str, np.ndarray]:
@@ -127,7 +131,7 @@ def restore(
         )
     for variable, array in zip(variables, arrays, strict=True):
         variable.assign(array)
-    return Position(position.epoch, position.step, tuple(position.history), position.bad), broken
+    return replace(position, history=tuple(position.history)), broken
 
 
 def hand_out(variables: Sequence[Any], told: Callable[[bytes], bytes], chief: bool) -> None:

@@ -59,6 +59,7 @@ class Control(keras.callbacks.Callback):
         self.task, self.asked, self.machine, self.workers = task, asked, machine, workers
         lengths = task.lengths(splits.train)
         self.steps = steps_per_epoch(splits.train.labels, recipe.batch_size, recipe.balance, lengths)
+        self.examples = len(splits.train)
         pairs = task.kind == "pairs"
         # Of sentence pairs, real target tokens are counted; batch_size is how many there is room for.
         self.unit = "tokens" if pairs else "examples"
@@ -105,6 +106,12 @@ class Control(keras.callbacks.Callback):
         if position.step > self.steps:
             told = f"{position.step} steps of an epoch are done, and now it has {self.steps}"
             raise RunError(f"{self.directory}: {told}: fewer examples can be read than before; take another --run-dir")
+        if position.examples and position.examples != self.examples:
+            told = f"{self.examples:,} training examples can be read now, before {position.examples:,}"
+            raise RunError(
+                f"{self.directory}: {told}, and the epochs would be others: make the files what they were, or take "
+                "another --run-dir"
+            )
         self.position = position
         self.bad.update(position.bad)
         self.told_bad.update(position.bad)
@@ -237,7 +244,7 @@ class Control(keras.callbacks.Callback):
         arrays = checkpoint.values(self.step.state())
         where = self.directory / "checkpoints"
         # A copy, since the pipeline's threads go on noting bad samples while it is written.
-        position = replace(self.position, bad=dict(self.bad))
+        position = replace(self.position, bad=dict(self.bad), examples=self.examples)
         written = self._write(lambda: checkpoint.save(where, position, self.total_steps, arrays), then)
         self.saved_at = time.monotonic()
         return written

@@ -27,7 +27,8 @@ from bigkeras.models.stepper import check_steps
 from bigkeras.optimization import build_optimizer, layer_rates, make_optimizer, scale_rates
 from bigkeras.recipe import Recipe, RecipeError
 from bigkeras.recipe_data import datasets, ready
-from bigkeras.signals import Log, signals
+from bigkeras.run import is_candidate
+from bigkeras.signals import Interrupted, Log, signals
 from bigkeras.tasks.task import Task
 from bigkeras.workers import Workers
 
@@ -51,7 +52,10 @@ def fit_on_jax(
         control = JaxControl(recipe, directory, step, splits, task, log, asked, machine, workers)
         with contextlib.closing(control):
             _train(recipe, step, splits, task, control)
-    return jax_scores.finished(directory, control.position)
+    metrics = jax_scores.finished(directory, control.position)
+    if asked and is_candidate(directory):
+        raise Interrupted(asked[0])
+    return metrics
 
 
 def _train(recipe: Recipe, step: Any, splits: Splits, task: Task, control: JaxControl) -> None:

@@ -139,6 +139,8 @@ class Recipe:
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
                 raise RecipeError(f"{name}={value}: from {low} to {high}")
+        if self.ema == 1:
+            raise RecipeError("ema=1: below 1, or null for no averages")
         if not 0 <= self.seed < 2**32:
             raise RecipeError(f"seed={self.seed}: from 0 to 4294967295")
         seed = self.data.args.get("seed", 0)

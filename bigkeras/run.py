@@ -210,6 +210,11 @@ def has_learned(run_dir: Path) -> bool:
     return any((place / "best.keras").exists() or any(place.glob("checkpoints/*.npz")) for place in places)
 
 
+def is_candidate(run_dir: Path) -> bool:
+    """Whether a run is one of those that a search tries."""
+    return run_dir.absolute().parent.name == "candidates"
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes a text file, beside and renamed. Raises RunError where it cannot be written.
 
@@ -219,11 +224,19 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Writes a file, beside and renamed, and the folder it lies in. Raises RunError where it cannot be written."""
+    """Writes a file, beside and renamed, and the folder it lies in. Raises RunError where it cannot be written.
+
+    One that has this content stays. A power cut leaves the one before or this one, none that is empty.
+    """
     beside = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(exist_ok=True)
-        beside.write_bytes(data)
+        if path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data:
+            return
+        with open(beside, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(beside, path)
     except OSError as error:
         with contextlib.suppress(OSError):

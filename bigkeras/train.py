@@ -37,10 +37,20 @@ from bigkeras.inheritance import absolute, continued, wired_alike
 from bigkeras.models.pretrained import renew_constants
 from bigkeras.recipe import Recipe, RecipeError, load
 from bigkeras.recipe_data import absolute_data, datasets, load_splits, ready
-from bigkeras.run import asked_for, has_learned, note_places, opened, read_json, write_bytes, write_json, write_text
+from bigkeras.run import (
+    asked_for,
+    has_learned,
+    is_candidate,
+    note_places,
+    opened,
+    read_json,
+    write_bytes,
+    write_json,
+    write_text,
+)
 from bigkeras.search import fit_best, name_a_model
 from bigkeras.self_training import taught
-from bigkeras.signals import Log, signals
+from bigkeras.signals import Interrupted, Log, signals
 from bigkeras.step import Step
 from bigkeras.tasks.task import Task
 from bigkeras.watch import Watch
@@ -165,7 +175,10 @@ def _fit(
         with handed_out.lookout(asked, log.say, patience) if handed_out else watch:
             _train(recipe, directory, step, splits, task, control)
     history = control.position.history
-    return workers.by_chief(lambda: finish_run(directory, recipe, validation, history, control.bad))
+    metrics = workers.by_chief(lambda: finish_run(directory, recipe, validation, history, control.bad))
+    if asked and is_candidate(directory):  # which is done; another one is not to begin
+        raise Interrupted(asked[0])
+    return metrics
 
 
 def _decided(recipe: Recipe, directory: Path, strategy: str, by_chief: Callable, log: Log) -> Recipe:

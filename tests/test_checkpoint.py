@@ -239,10 +239,11 @@ def test_an_epoch_whose_model_could_not_be_written_is_not_taken_for_the_kept_one
 def test_bad_samples_noted_while_a_checkpoint_is_written_change_nothing_in_it(tmp_path, monkeypatch):
     def noting(where, position, total_steps, arrays):
         bad["late.png"] = "half"
-        assert position == Position(1, 2, bad={"early.png": "half"})
+        assert position == Position(1, 2, bad={"early.png": "half"}, examples=7)
 
     bad = {"early.png": "half"}
     run = SimpleNamespace(
+        examples=7,
         position=Position(1, 2, bad=bad), bad=bad, directory=tmp_path, step=SimpleNamespace(state=list), total_steps=9,
         _write=lambda write, then: write(),
     )  # fmt: skip

@@ -14,6 +14,7 @@ from bigkeras.data.source import ArraySource, Splits
 from bigkeras.data.token_pairs import TokenPairSource
 from bigkeras.progress import epoch_line, progress_bar
 from bigkeras.recipes import RECIPES
+from bigkeras.run import RunError
 from bigkeras.runtime import Machine
 from bigkeras.signals import Log
 
@@ -118,6 +119,15 @@ def test_an_epoch_whose_steps_an_earlier_process_made_has_no_rate(tmp_path):
     control.resume(Position(epoch=1, step=2))
     control.on_test_begin()
     assert control.rate == 0
+
+
+def test_another_number_of_examples_than_the_epochs_were_made_of_is_refused(tmp_path):
+    """Of as many steps, too: each would hold others. Numbers of earlier versions are not known."""
+    control = control_of(tmp_path, [0] * 30, batch_size=16)
+    control.resume(Position(epoch=1, step=1, examples=30))
+    control.resume(Position(epoch=1, step=1))
+    with pytest.raises(RunError, match=r"30 training examples can be read now, before 31, and the epochs would be"):
+        control.resume(Position(epoch=1, step=1, examples=31))
 
 
 def test_the_bar_knows_where_a_resumed_run_goes_on():

@@ -162,6 +162,25 @@ def test_a_run_without_validation_goes_on_where_it_was_left_after_an_epochs_last
     assert history(tmp_path / "whole") == history(tmp_path / "run")
 
 
+@pytest.mark.parametrize("place", ["run", "run/candidates/one"])
+def test_after_a_candidate_that_was_asked_to_stop_no_other_begins(place, tmp_path, monkeypatch):
+    """It is whole: a run that is no candidate ends as if nobody had asked."""
+
+    def interrupting(self, logs=None):
+        self.asked.append(signal.SIGTERM)
+
+    monkeypatch.setattr(control.Control, "on_train_end", interrupting, raising=False)
+    (tmp_path / place).mkdir(parents=True)
+    recipe = TINY.override(epochs=1)
+    if place == "run":
+        assert fit(recipe, tmp_path / place, log=QUIET)["epochs"] == 1
+        return
+    with pytest.raises(Interrupted):
+        fit(recipe, tmp_path / place, log=QUIET)
+    assert (tmp_path / place / "metrics.json").exists()
+    assert fit(recipe, tmp_path / place, log=QUIET)["epochs"] == 1
+
+
 def test_an_epoch_that_is_left_at_its_end_is_shown(tmp_path, monkeypatch, capsys):
     def interrupting(self, epoch, logs=None):
         self.asked.append(signal.SIGTERM)

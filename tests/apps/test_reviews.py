@@ -283,6 +283,31 @@ def test_a_copy_has_the_mark_by_which_excel_knows_it(tmp_path, encoding):
     assert copy.splitlines() == ["\ufeff评论,编号,label,probability", "好,1,x,1"]
 
 
+def test_a_copy_of_a_table_in_another_encoding_says_that_it_is_utf8(tmp_path):
+    (tmp_path / "t.csv").write_bytes("评论,编号\n好,1\n".encode("gb18030"))
+    with contextlib.ExitStack() as files, written(str(tmp_path / "out.csv"), plain=False) as out:
+        Table(str(tmp_path / "t.csv"), "gb18030", None, None, files).writer(out)
+    assert (tmp_path / "out.csv").read_text("utf-8").startswith("\ufeff评论,编号,label")
+    with contextlib.ExitStack() as files, pytest.raises(ReviewError, match=r"the mark of UTF-8, so it is not gb18030"):
+        Table(str(tmp_path / "out.csv"), "gb18030", None, None, files)
+
+
+def test_a_copy_keeps_its_ends_of_lines_and_the_names_as_they_stand(tmp_path):
+    (tmp_path / "t.csv").write_bytes(b"id, review \r1,good\r")
+    _, copy = rows(tmp_path / "t.csv", None)
+    assert copy == "id, review ,label,probability\r1,good,x,1\r"
+
+
+def test_a_label_with_a_tab_parts_no_row(tmp_path):
+    (tmp_path / "t.tsv").write_text("id\treview\n1\tgood\n")
+    with contextlib.ExitStack() as files, written(str(tmp_path / "out.tsv"), plain=False) as out:
+        table = Table(str(tmp_path / "t.tsv"), None, None, None, files)
+        writer = table.writer(out)
+        for review in table:
+            writer.write(review, ("a\tb", "1"))
+    assert (tmp_path / "out.tsv").read_text().splitlines()[1] == "1\tgood\ta b\t1"
+
+
 def test_half_a_character_is_copied_as_a_question_mark(tmp_path):
     (tmp_path / "t.csv").write_bytes(b"id,review\n1,the +2AA- cat\n")
     with contextlib.ExitStack() as files, written(str(tmp_path / "out.csv"), plain=False) as out:
