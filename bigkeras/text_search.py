@@ -167,7 +167,7 @@ def _pretrained(recipe: Recipe, splits: Splits) -> Recipe:
         augmentation=(Choice("word_dropout", {"rate": 0.1}),),
         layer_decay=0.9,
         clip_norm=1.0,
-        epochs=epochs_for(_looks(recipe, splits), len(splits.train), 1, 10),
+        epochs=epochs_for(_looks(recipe, splits), len(splits.train), 1, 6),
         batch_size=min(32, _batch(len(splits.train))),
     )
 

@@ -280,7 +280,7 @@ def test_texts_that_a_published_encoder_knows_and_can_look_at_have_it_tried(
     assert bool(found) is tried and text_search.missing_encoder(recipe, parts) is None
     for candidate in found:
         check_recipe(candidate)
-        assert candidate.epochs == (10 if count == 100 else 1) and candidate.task.args["length"] == asked.get(
+        assert candidate.epochs == (6 if count == 100 else 1) and candidate.task.args["length"] == asked.get(
             "length", 128
         )
     monkeypatch.setattr(text_search, "package_folder", lambda name: None)
