@@ -166,6 +166,7 @@ def test_a_vocabulary_is_learned_from_the_most_frequent_words():
     assert task.preprocessor.vocabulary == ("[PAD]", "[UNK]", "a", "b", "c")
     assert task.model_arguments == {
         "vocabulary_size": 5, "length": 8, "num_classes": 2, "words": 5, "ngrams": 1, "letters_from": None,
+        "longest": 8,
     }  # fmt: skip
     assert count_pieces(task.preprocessor, texts("a b", "a"))[b"a"] == 2
 
