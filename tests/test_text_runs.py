@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from apps import savedmodel, sentiment
 from apps.native import library_path
-from bigkeras import control, serving
+from bigkeras import control, serving, text_search
 from bigkeras.__main__ import main
 from bigkeras.artifact import export
 from bigkeras.assembly import fitted
@@ -23,6 +23,7 @@ from bigkeras.data.source import DataError
 from bigkeras.evaluation import evaluate
 from bigkeras.inheritance import inherited
 from bigkeras.models import MODELS, build
+from bigkeras.origin import package_folder
 from bigkeras.parity import session_loader
 from bigkeras.recipe import Choice, Recipe, RecipeError, load
 from bigkeras.recipe_data import load_splits
@@ -615,14 +616,16 @@ def test_a_run_finds_its_data_from_any_folder_however_it_was_named(reviews, tmp_
 
 
 @pytest.mark.slow
-def test_model_auto_keeps_the_best_of_its_candidates(reviews, tmp_path):
+def test_model_auto_keeps_the_best_of_its_candidates(reviews, tmp_path, monkeypatch):
+    monkeypatch.setattr(text_search, "PRETRAINED_LOOKS", 200)
     recipe = Recipe(
         name="own", data=Choice("text_table", {"file": str(reviews)}), task=Choice("text_classification"),
         model=Choice("auto"),
     )  # fmt: skip
     fit(recipe, tmp_path / "run", log=QUIET)
     search = json.loads((tmp_path / "run" / "search.json").read_text())
-    assert set(search["tried"]) == {"own-ratios", "own-convolutions", "own-words", "own-characters"}
+    pretrained = {"own-pretrained"} if package_folder("minilm") else set()
+    assert set(search["tried"]) == {"own-ratios", "own-convolutions", "own-words", "own-characters"} | pretrained
     told = f"Model auto tried several candidates and kept **{search['kept']}**; validation accuracy: "
     assert (tmp_path / "run" / "report.md").read_text().count(told) == 1
     evaluate(tmp_path / "run")
