@@ -27,7 +27,7 @@ GOES_ON_IN_CAPITALS = re.compile(GOES_ON.pattern, re.IGNORECASE)
 # Of English, a number that ends a sentence, not that of a list nor of a day; and "It is I.", but found by I. Newton.
 ENDS_IN_ENGLISH = re.compile(
     r"[^\s:;]\s+\(?\d{1,3}\.$"
-    r"|(?<!\S)(?:am|is|was|be|do|did|have|had|can|could|will|would|shall|should|may|might|must|than|and|or|nor)\s+I\.$"
+    r"|\b(?:[Ii]t\s(?:is|was)|(?:[Ss]o|[Nn]either|[Nn]or)\s[a-z]+|than)\sI\.$"
 )
 MONTH = re.compile(
     r"(?:Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?|Sept?(?:ember)?|Oct(?:ober)?"
