@@ -80,6 +80,7 @@ def make_step(
         micro_batches=recipe.micro_batches,
         clip_norm=recipe.clip_norm,
         ema=recipe.ema,
+        averages=bool(recipe.average_checkpoints),
         penalty=penalty(recipe.l1, recipe.l2),
         consistency=recipe.consistency,
         steps_per_call=machine.steps_per_call or 1,

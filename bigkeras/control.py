@@ -139,12 +139,20 @@ class Control(keras.callbacks.Callback):
         self.first = self.position.step + 1  # of the steps of this call
         self.position = checkpoint.Position(self.position.epoch, done, self.position.history, self.bad)
         self._check_loss(logs)
+        if done == self.steps:
+            self._average()
         asked, due = self._agree()
         self._check_bad()
         if asked:
             raise Interrupted(asked)
         if due:
             self.save()
+
+    def _average(self) -> None:
+        """Takes the weights after an epoch into the mean of those after the last ones."""
+        if self.recipe.average_checkpoints:
+            before = max(self.recipe.epochs - self.recipe.average_checkpoints, 0)
+            self.step.take_in(max(self.position.epoch + 1 - before, 1))
 
     def _check_loss(self, logs: Any) -> None:
         loss = float(logs["loss"])

@@ -17,8 +17,9 @@ class JaxStep(keras.Model):
     """A functional model under Keras' own fit, with what `Control` asks of a step.
 
     With a decay, its weights are averaged after each step: average += (1 - d) (weight - average). After n steps
-    d = min(decay, (1 + n) / (10 + n)). The averages are variables of the optimizer, so they are parted over the devices
-    and written in checkpoints with it; `evaluate` scores them. Made of a network's inputs and outputs.
+    d = min(decay, (1 + n) / (10 + n)). Averages, those of `take_in` too, are variables of the optimizer, so they are
+    parted over the devices and written in checkpoints with it; `evaluate` scores them. Made of a network's inputs and
+    outputs.
     """
 
     confusion = None
@@ -29,14 +30,17 @@ class JaxStep(keras.Model):
     consistency = 0.0
     decay = 0.0
     # Of the averages among the optimizer's variables; kept here themselves, they would be weights of the model.
-    first = 0
+    first: int | None = None
 
-    def begin(self, network: keras.Model, decay: float | None, micro_batches: int) -> None:
-        """Adds the averages to the optimizer, which is compiled and built; `network` is what this was made of."""
+    def begin(self, network: keras.Model, decay: float | None, averages: bool, micro_batches: int) -> None:
+        """Adds the averages to the optimizer, which is compiled and built; `network` is what this was made of.
+
+        `averages`: whether there are some without a decay, too.
+        """
         self.plain, self.micro_batches = lambda: network, micro_batches
-        if not decay:
+        if not (decay or averages):
             return
-        self.decay, self.first = decay, len(self.optimizer.variables)
+        self.decay, self.first = decay or 0.0, len(self.optimizer.variables)
         # Where the loss is scaled, the scale's variables stand before those of the optimizer inside.
         inner: Any = getattr(self.optimizer, "inner_optimizer", self.optimizer)
         for variable in self._averaged():
@@ -61,7 +65,8 @@ class JaxStep(keras.Model):
         return [*self.trainable_variables, *self.non_trainable_variables]
 
     def _places(self) -> range:
-        return range(self.first, len(self.optimizer.variables))
+        count = len(self.optimizer.variables)
+        return range(count if self.first is None else self.first, count)
 
     def _count(self, optimizer: Any) -> Any:
         """How many steps the optimizer, whose variables have these values, has made."""
@@ -152,12 +157,21 @@ class JaxStep(keras.Model):
         finally:
             self.swap_averages()
 
+    def take_in(self, count: int) -> None:
+        """Makes the averages the mean of the weights and of the `count - 1` that were taken in before them."""
+        self.jax_state_sync()
+        for average, variable in self._pairs():
+            held = np.array(average)
+            average.assign(held + (np.array(variable) - held) / count)
+
+    def _pairs(self) -> list[tuple[Any, Any]]:
+        """Each average and its weight; none where there are no averages."""
+        averages = [self.optimizer.variables[place] for place in self._places()]
+        return list(zip(averages, self._averaged() if averages else [], strict=True))
+
     def swap_averages(self) -> None:
-        """Exchanges the weights and their averages, where there are; no step may be under way."""
-        if not self.decay:
-            return
-        for place, variable in zip(self._places(), self._averaged(), strict=True):
-            average = self.optimizer.variables[place]
+        """Exchanges the weights and their averages, where there are any; no step may be under way."""
+        for average, variable in self._pairs():
             current = np.array(variable)
             variable.assign(np.array(average))
             average.assign(current)

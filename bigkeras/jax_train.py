@@ -138,7 +138,7 @@ def _step(
         _penalise(network, recipe.l1, recipe.l2)
     loss = named(f"loss {recipe.loss.name}", lambda: make_loss(recipe, splits, len(task.class_names)))
     step.compile(optimizer=optimizer, loss=loss, weighted_metrics=make_metrics(loss, len(task.class_names)))
-    step.begin(network, recipe.ema, recipe.micro_batches)
+    step.begin(network, recipe.ema, bool(recipe.average_checkpoints), recipe.micro_batches)
     step.consistency = recipe.consistency
     if layers:
         step.augment = named("augmentation", lambda: augmenter(layers, task.preprocessor, len(task.class_names)))

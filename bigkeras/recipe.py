@@ -61,6 +61,9 @@ class Recipe:
     clip_norm: The greatest length of the gradient of all weights together; null leaves it.
     ema: The share, below 1, of the old average in the averaged weights; these are what validation sees and what is kept
         (Polyak & Juditsky 1992, here exponentially). null: no average.
+    average_checkpoints: The mean of the weights after each of the last so many of `epochs` is what validation sees then
+        and what is kept (Vaswani et al. 2017, arXiv 1706.03762, section 6.1); in epochs before them, the weights
+        themselves. null: no mean.
     monitor: The validation metric that decides the best epoch; without a validation split it is the last one.
     patience: The run ends after so many scored epochs without a better `monitor`; null: never.
     max_bad_fraction: The run ends where a greater share of the examples cannot be read.
@@ -103,6 +106,7 @@ class Recipe:
     l2: float = 0.0
     clip_norm: float | None = None
     ema: float | None = None
+    average_checkpoints: int | None = None
     monitor: str = "val_accuracy"
     patience: int | None = None
     max_bad_fraction: float = 0.01
@@ -141,6 +145,10 @@ class Recipe:
                 raise RecipeError(f"{name}={value}: from {low} to {high}")
         if self.ema == 1:
             raise RecipeError("ema=1: below 1, or null for no averages")
+        if self.average_checkpoints is not None and self.average_checkpoints < 2:
+            raise RecipeError(f"average_checkpoints={self.average_checkpoints}: at least 2, or null for no mean")
+        if self.average_checkpoints and self.ema:
+            raise RecipeError(f"ema={self.ema}, average_checkpoints={self.average_checkpoints}: one of both averages")
         if not 0 <= self.seed < 2**32:
             raise RecipeError(f"seed={self.seed}: from 0 to 4294967295")
         seed = self.data.args.get("seed", 0)

@@ -32,7 +32,7 @@ class Step(keras.Model):
 
     Without `num_classes` the answers are sequences of tokens: labels and weights `(batch, length)`, logits of a
     vocabulary. `penalty` is a function of the trainable variables that is added to the loss once a step (L1, L2);
-    `consistency` is as a recipe has it.
+    `ema` and `consistency` are as a recipe has them; `averages`: whether `take_in` will be called.
     With `xla` None, Keras decides whether the step is compiled.
     """
 
@@ -48,6 +48,7 @@ class Step(keras.Model):
         micro_batches: int = 1,
         clip_norm: float | None = None,
         ema: float | None = None,
+        averages: bool = False,
         penalty: Callable[[list[Any]], Any] | None = None,
         consistency: float = 0.0,
         steps_per_call: int = 1,
@@ -72,7 +73,7 @@ class Step(keras.Model):
         self.confusion = None if num_classes is None else ConfusionMatrix(num_classes)
         self.averages = [
             keras.Variable(v.numpy(), trainable=False, aggregation="only_first_replica", name=f"average_{i}")
-            for i, v in enumerate(self._averaged() if ema else [])
+            for i, v in enumerate(self._averaged() if ema or averages else [])
         ]
         self.steps_left = 0  # of the epoch, so that the last call from the host makes no step too many
         self.test_steps_left = 0
@@ -284,8 +285,14 @@ class Step(keras.Model):
         for average, variable in zip(self.averages, self._averaged(), strict=True):
             average.assign(average + tf.cast(1 - decay, average.dtype) * (variable - average))
 
+    def take_in(self, count: int) -> None:
+        """Makes the averages the mean of the weights and of the `count - 1` that were taken in before them."""
+        for average, variable in zip(self.averages, self._averaged(), strict=True):
+            held = average.numpy()
+            average.assign(held + (variable.numpy() - held) / count)
+
     def swap_averages(self) -> None:
-        """Exchanges the weights and their averages; does nothing where the recipe has no `ema`."""
+        """Exchanges the weights and their averages, where there are any."""
         for average, variable in zip(self.averages, self._averaged() if self.averages else [], strict=True):
             current = variable.numpy()
             variable.assign(average.numpy())

@@ -264,6 +264,26 @@ def interrupted(folder: Path) -> dict:
     }
 
 
+def checkpoint_averages(folder: Path) -> dict:
+    """How far the mean of the last two epochs' weights is from one made here, and a run that broke off from it."""
+    recipe, watch, made = broken_off().override(ema=None, average_checkpoints=2, epochs=3), Watch(), []
+    noted_steps(made)
+    whole, history = trained(folder, "whole", recipe, watch, strategy="model_parallel")
+    steps = (len(watch.seen) - 1) // 3
+    mean = [(one + two) / 2 for one, two in zip(watch.seen[2 * steps], watch.seen[3 * steps], strict=True)]
+    expected = {v.path: a for v, a in zip(made[0]._averaged(), mean, strict=True)}
+    for where in ("training", "validation"):
+        with contextlib.suppress(Interrupted):
+            trained(folder, "left", recipe, Ending(where), strategy="model_parallel")
+    left = trained(folder, "left", recipe, strategy="model_parallel")
+    apart = max(float(abs(a - b).max()) for a, b in zip(mean, watch.seen[3 * steps], strict=True))
+    return {
+        "moved": apart,
+        "averages": difference(expected, whole),
+        "left": [difference(whole, left[0]), left[1] == history],
+    }
+
+
 def killed(folder: Path) -> None:
     """A run that is killed while it writes its third checkpoint."""
     kill_in_write(3)
@@ -387,6 +407,7 @@ def on_all_strategies(folder: Path) -> dict:
 WHAT = {
     "all": on_all_strategies,
     "interrupted": interrupted,
+    "checkpoint averages": checkpoint_averages,
     "killed": killed,
     "killed on a mesh": killed_on_a_mesh,
     "alike": alike_here,

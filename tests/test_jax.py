@@ -99,6 +99,15 @@ def test_averages_on_jax_are_those_of_tensorflows_step_and_outlive_breaks_and_ki
 @needs_jax
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
+def test_the_last_checkpoints_are_averaged_on_a_mesh_too(tmp_path):
+    told = cases(tmp_path, "checkpoint averages")
+    assert told["moved"] > 1e-3 and told["averages"] < 1e-6
+    assert told["left"] == [0, True]
+
+
+@needs_jax
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_a_run_killed_on_a_mesh_ends_as_one_that_was_not(tmp_path):
     told = cases(tmp_path, "killed on a mesh")
     assert told["statuses"] == [0, 0] and len(told["kills"]) == 3

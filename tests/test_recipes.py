@@ -23,6 +23,12 @@ def test_a_place_that_is_not_utf8_is_kept(tmp_path):
     assert load(tmp_path) == recipe
 
 
+@pytest.mark.parametrize("asked", [{"average_checkpoints": 1}, {"average_checkpoints": 5, "ema": 0.9}])
+def test_a_mean_of_one_checkpoint_or_beside_other_averages_is_refused(asked):
+    with pytest.raises(RecipeError, match="average_checkpoints="):
+        RECIPES["digits"].override(**{"ema": None, **asked})
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_shipped_recipe_passes_its_check(name):
     recipe = RECIPES[name]

@@ -31,6 +31,7 @@ from bigkeras.recipes import RECIPES
 from bigkeras.run import RunError, asked_for, note_places, opened, read_json, write_json
 from bigkeras.runtime import Machine, MachineError
 from bigkeras.signals import Interrupted, Log, signals
+from bigkeras.step import Step
 from bigkeras.train import fit
 
 TINY = RECIPES["digits"].override(
@@ -140,6 +141,43 @@ def test_a_run_that_was_interrupted_ends_as_one_that_was_not(where, whole, tmp_p
         measured = [bool(row["examples_per_second"]) for row in csv.DictReader(file)]
     # Epoch 2 was left in its validation: all its steps were those of the process before.
     assert measured == [True, where == "train", True]
+
+
+def test_the_last_checkpoints_are_averaged_also_where_a_run_was_left_between_them(tmp_path, monkeypatch):
+    def noted(self, count):
+        after.append((count, [v.numpy() for v in self._averaged()]))
+        original(self, count)
+
+    def interrupting(self, batch, logs=None):
+        if self.total_steps in (12, 13) and self.total_steps not in seen:  # an epoch's last step, another one's first
+            seen.append(self.total_steps)
+            self.asked.append(signal.SIGTERM)
+        end(self, batch, logs)
+
+    recipe = TINY.override(ema=None, average_checkpoints=2)
+    original, end = Step.take_in, control.Control.on_train_batch_end
+    after: list = []
+    monkeypatch.setattr(Step, "take_in", noted)
+    fit(recipe, tmp_path / "whole", log=QUIET)
+    assert [count for count, _ in after] == [1, 1, 2]
+    newest = sorted((tmp_path / "whole" / "checkpoints").glob("*.npz"))[-1]
+    with np.load(newest) as data:
+        averages = [data[name] for name in sorted(data.files) if "average_" in name]
+    for average, one, two in zip(averages, after[1][1], after[2][1], strict=True):
+        np.testing.assert_allclose(average, (one + two) / 2, rtol=1e-6, atol=1e-7)
+    kept = keras.models.load_model(tmp_path / "whole" / "last.keras", compile=False).trainable_variables
+    assert all(np.array_equal(a, b) for a, b in zip(averages, kept, strict=True))
+
+    monkeypatch.setattr(control.Control, "on_train_batch_end", interrupting)
+    seen: list[int] = []
+    for _ in range(2):
+        with pytest.raises(Interrupted):
+            fit(recipe, tmp_path / "run", log=QUIET)
+    fit(recipe, tmp_path / "run", log=QUIET)
+    assert all(
+        np.array_equal(a, b) for a, b in zip(weights(tmp_path / "whole"), weights(tmp_path / "run"), strict=True)
+    )
+    assert history(tmp_path / "whole") == history(tmp_path / "run")
 
 
 def test_a_run_without_validation_goes_on_where_it_was_left_after_an_epochs_last_step(tmp_path, monkeypatch):
