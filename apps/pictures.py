@@ -57,7 +57,18 @@ def find(paths: Iterable[str]) -> Iterator[Picture]:
             if not found:
                 yield Picture(path, "no file matches")
         else:
-            yield Picture(path, "broken link" if os.path.islink(path) else "no such file or folder")
+            yield Picture(path, "broken link" if os.path.islink(path) else _missing(path))
+
+
+def _missing(path: str) -> str:
+    """Why there is nothing at a path: it may lie in a folder that one may not enter."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        pass
+    except OSError as error:
+        return str(error.strerror)
+    return "no such file or folder"
 
 
 def _place(path: str) -> str:

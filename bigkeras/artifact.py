@@ -88,7 +88,8 @@ def _check_there(run_dir: Path, exported: bool, anew: bool) -> None:
     """Raises ExportError for a run without a model, or an exported model that is not to be written `anew`."""
     if not (run_dir / "recipe.json").is_file() or any(run_dir.glob("*.keras")) or anew:
         return
-    told = "an exported model: the directory of the run that made it is needed, or examples (--examples)"
+    told = "an exported model: the directory of the run that made it is needed, or examples: of texts --examples, of "
+    told += "images from Python, bigkeras.artifact.export(…, examples=[…])"
     if not exported:
         whole = (run_dir / "metrics.json").is_file()
         told = "its best.keras is gone" if whole else f"no model yet: bigkeras train {run_dir} goes on with it"

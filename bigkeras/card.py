@@ -73,7 +73,8 @@ def image_use(place: str, input_shape: Sequence[int]) -> Use:
         f"channel{'s' if channels > 1 else ''} inside.",
         f"python -m apps.image_classification photo.jpg --model {shlex.quote(place)}",
         "It always names one of its classes, also for an image that shows none of them. How far its probabilities can "
-        "be trusted is the calibration error above, on images like the training data; on others nothing is known.",
+        "be trusted is the calibration error, where it was scored, on images like the training data; on others nothing "
+        "is known.",
     )
 
 

@@ -186,15 +186,19 @@ def export(options: argparse.Namespace) -> int:
 def pack(options: argparse.Namespace) -> int:
     """`bigkeras pack`: a folder of images as ArrayRecord shards. Raises DataError."""
     _start_tensorflow()
-    from bigkeras.data.folder import image_folder
     from bigkeras.data.pack import pack
     from bigkeras.data.source import DataError, ignored_line
+    from bigkeras.recipe import Choice
+    from bigkeras.recipe_data import load_splits
+    from bigkeras.recipes import RECIPES
 
     if options.shard_megabytes < 1:
         raise DataError(f"--shard-megabytes {options.shard_megabytes}: at least 1")
-    splits = image_folder(directory=options.folder)
-    if splits.ignored:
-        print(shown(ignored_line(splits)), file=sys.stderr)
+    # What could not be trained on is told now, not after a million pictures.
+    folder = Choice("image_folder", {"directory": options.folder})
+    splits = load_splits(RECIPES["image-folder"].override(data=folder))
+    if splits.found or splits.ignored:
+        print(shown(splits.found or ignored_line(splits)), file=sys.stderr)
     with leaving():
         told = pack(splits, options.out, shard_megabytes=options.shard_megabytes)
     print(told)

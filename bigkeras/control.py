@@ -1,7 +1,6 @@
 """What happens between the steps of a run: checkpoints, the best model, the log, early stopping."""
 
 import contextlib
-import json
 import signal
 import time
 from collections.abc import Callable
@@ -13,9 +12,8 @@ import keras
 import numpy as np
 
 from bigkeras import checkpoint
-from bigkeras.data.bad import reason
 from bigkeras.data.plan import steps_per_epoch
-from bigkeras.data.source import DataError, Source, Splits
+from bigkeras.data.source import Source, Splits
 from bigkeras.data.token_pairs import TokenPairSource
 from bigkeras.metrics import NO_SCORE, epoch_score, had_enough, macro_f1
 from bigkeras.progress import ProgressBar, counted, examples_of, progress_bar
@@ -27,6 +25,7 @@ from bigkeras.step import Step
 from bigkeras.tasks.task import Task
 from bigkeras.tensorboard import Forgiving, tensorboard_callbacks
 from bigkeras.translator import ALIGNED, Translator, texts_of, validation_scores
+from bigkeras.unreadable import Unreadable
 from bigkeras.workers import ChiefError, Workers
 
 ENDS = "the run ends without it"  # where something cannot be written, and else checkpoint.GOES_ON
@@ -67,8 +66,7 @@ class Control(keras.callbacks.Callback):
         self.counted = counted(recipe.batch_size, tokens, self.steps)
         self.of_epoch = self.steps * self.counted if pairs else examples_of(recipe, splits.train.labels)
         self.position = checkpoint.Position()
-        self.bad: dict[str, str] = dict(splits.bad)
-        self.told_bad = dict(self.bad)  # those that all workers know of, in one order
+        self.unreadable = Unreadable(splits, task, recipe.max_bad_fraction, directory)
         self.finished = False
         self.asked_to_leave = 0  # the signal by which an epoch's end was the last
         self.confusion: np.ndarray | None = None  # of the last validation
@@ -113,8 +111,7 @@ class Control(keras.callbacks.Callback):
                 "another --run-dir"
             )
         self.position = position
-        self.bad.update(position.bad)
-        self.told_bad.update(position.bad)
+        self.unreadable.restore(position.bad)
         kept = [row for row in position.history if "best_unsaved" not in row]
         self.best = max([epoch_score(row, self.recipe.monitor) for row in kept], default=NO_SCORE)
         self.finished = self._enough()
@@ -137,12 +134,12 @@ class Control(keras.callbacks.Callback):
         """Counts, looks at the loss, and saves or leaves where asked."""
         done = self.steps - self.step.steps_left
         self.first = self.position.step + 1  # of the steps of this call
-        self.position = checkpoint.Position(self.position.epoch, done, self.position.history, self.bad)
+        self.position = checkpoint.Position(self.position.epoch, done, self.position.history, self.unreadable.noted)
         self._check_loss(logs)
         if done == self.steps:
             self._average()
         asked, due = self._agree()
-        self._check_bad()
+        self.unreadable.check()
         if asked:
             raise Interrupted(asked)
         if due:
@@ -193,10 +190,10 @@ class Control(keras.callbacks.Callback):
             else:
                 row["best_unsaved"] = 1.0  # best.keras holds an earlier epoch
         history = (*self.position.history, row)
-        self.position = checkpoint.Position(epoch + 1, 0, history, self.bad)
+        self.position = checkpoint.Position(epoch + 1, 0, history, self.unreadable.noted)
         asked, due = self._agree()
         self._write(self._write_tables)
-        self._check_bad()
+        self.unreadable.check()
         self.finished = self._enough()
         if self.finished or asked:
             self.step.stop_training = True
@@ -251,8 +248,8 @@ class Control(keras.callbacks.Callback):
         """A checkpoint of where the run stands, by the chief; all workers must call it. Whether it was written."""
         arrays = checkpoint.values(self.step.state())
         where = self.directory / "checkpoints"
-        # A copy, since the pipeline's threads go on noting bad samples while it is written.
-        position = replace(self.position, bad=dict(self.bad), examples=self.examples)
+        # A copy, since the pipeline's threads go on noting examples while it is written.
+        position = replace(self.position, bad=dict(self.unreadable.noted), examples=self.examples)
         written = self._write(lambda: checkpoint.save(where, position, self.total_steps, arrays), then)
         self.saved_at = time.monotonic()
         return written
@@ -352,42 +349,14 @@ class Control(keras.callbacks.Callback):
         The chief's clock counts. Also makes every worker know the bad samples of all.
         """
         due = self.workers.chief and time.monotonic() - self.saved_at >= self.machine.checkpoint_seconds
-        fresh = {name: why for name, why in list(self.bad.items()) if name not in self.told_bad}
+        fresh = self.unreadable.fresh()
         asked, time_to_save, news = self.workers.sums([bool(self.asked), due, len(fresh)])
-        for worker in range(self.workers.count if news else 0):
-            heard = json.loads(self.workers.told(json.dumps(fresh).encode(), worker))
-            self.bad.update(heard)
-            self.told_bad.update(heard)
+        if news:
+            self.unreadable.share(fresh, self.workers)
         return (self.asked or [signal.SIGTERM])[0] if asked else 0, bool(time_to_save)
 
-    # ------------------------------------------------------------------ bad samples
-
-    def on_bad(self, source: Source, index: int) -> None:
-        """Notes an example that cannot be read; called from the pipeline's threads."""
-        name = source.name(index)
-        if name not in self.bad:
-            self.bad[name] = reason(source, index, self.task.prepare)
-
-    def _check_bad(self) -> None:
-        splits = self.splits
-        # Of texts every row was read; pictures of the test split are read when it is scored.
-        tested = () if self.task.kind == "image" else splits.test or ()
-        train = splits.labelled or splits.train  # without what a teacher answers
-        total = splits.read or len(train) + len(splits.validation or ()) + len(tested) + len(splits.bad)
-        limit = self.recipe.max_bad_fraction
-        bad = self.told_bad  # which all workers know, so that all end
-        if len(bad) > limit * total:
-            first = "; ".join(f"{name}: {why}" for name, why in list(bad.items())[:3])
-            raise DataError(
-                f"{len(bad)} of {total} examples cannot be read, more than max_bad_fraction={limit:g} allows; "
-                f"the first: {first}; all are in {self.directory / 'bad_samples.csv'}"
-            )
-
     def _write_tables(self) -> None:
-        # Of a unit with several translations, several are of one name.
-        listed = {*self.splits.ignored, *self.bad.items()}
-        rows = [{"sample": name, "reason": why} for name, why in sorted(listed)]
-        write_csv(self.directory / "bad_samples.csv", rows, ("sample", "reason"))
+        write_csv(self.directory / "bad_samples.csv", self.unreadable.rows(), ("sample", "reason"))
         history = self.position.history
         if history:
             columns = dict.fromkeys(key for row in history for key in row)  # some are not measured in every epoch

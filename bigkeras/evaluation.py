@@ -1,13 +1,13 @@
 """Scores of a run or a shipped artifact on a split, and the report."""
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bigkeras.data.cleaning import SAMPLE, Pair, check_order, other_languages
 from bigkeras.data.corpora import NOT_PINNED
-from bigkeras.data.source import ArraySource, DataError, Source
+from bigkeras.data.source import ArraySource, DataError, Source, ignored_line
 from bigkeras.masked_evaluation import MaskedScores, score_hidden, write_masked_report
 from bigkeras.metrics import best_threshold, bootstrap_interval, classification_metrics, scores_at
 from bigkeras.predictions import (
@@ -77,8 +77,8 @@ def evaluate(
     own = compared and is_own(path, splits, split, place(recipe) != place(begun), bool(settings)) and not artifact
     if splits.bad and log is not None:
         log.say(f"{len(splits.bad):,} of the data are left out, the first {splits.bad[0][0]}: {splits.bad[0][1]}")
-    if splits.found and log is not None:
-        log.say(splits.found)
+    if (splits.found or splits.ignored) and log is not None:
+        log.say(splits.found or ignored_line(splits))
     task = load_task(path, read_labels(path))
     language = None
     if task.kind == "pairs":
@@ -92,7 +92,7 @@ def evaluate(
     predictions = _answered(path, task, source, scored_at_once(recipe), artifact, average, language)
     if isinstance(predictions, Predictions):
         if predictions.bad and log is not None:
-            name, why = next(iter(predictions.bad.items()))
+            name, why = predictions.bad[0]
             log.say(f"{len(predictions.bad):,} could not be read and are not scored, the first {name}: {why}")
         key = split if average == "none" else f"{split} {average}"
         metrics = {key: score(predictions, task.class_names, _threshold(path))}
@@ -209,13 +209,13 @@ def is_artifact(path: Path) -> bool:
     return saved_version(path) is not None
 
 
-def _list_bad(path: Path, bad: Mapping[str, str]) -> None:
+def _list_bad(path: Path, bad: Sequence[tuple[str, str]]) -> None:
     """Adds samples, and why they cannot be read, to a run's table of them."""
     listed = {}
     if path.exists():
         with open(path, encoding="utf-8", newline="") as file:
             listed = {row["sample"]: row["reason"] for row in csv.DictReader(file)}
-    rows = [{"sample": name, "reason": why} for name, why in sorted({**listed, **bad}.items())]
+    rows = [{"sample": name, "reason": why} for name, why in sorted({**listed, **dict(bad)}.items())]
     write_csv(path, rows, ("sample", "reason"))
 
 

@@ -63,7 +63,7 @@ def _train(recipe: Recipe, step: Any, splits: Splits, task: Task, control: JaxCo
 
     def data() -> tuple[Any, Any]:
         position, strategy = control.position, tf.distribute.get_strategy()
-        train, validation = datasets(recipe, splits, task, position, control.on_bad, strategy)
+        train, validation = datasets(recipe, splits, task, position, control.unreadable.note, strategy)
         # What augments inside the step normalises there, too.
         train = _arrays(train, task, normalised=step.augment is None)
         return train, None if validation is None else _arrays(validation, task, normalised=True)

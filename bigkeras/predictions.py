@@ -2,7 +2,7 @@
 
 import contextlib
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,12 +32,13 @@ class Predictions:
 
     labels: `(n,)`. probabilities: `(n, classes)`.
     worst: the mistakes it was surest of: pixels or text, label and probabilities.
+    bad: name and reason of each example that cannot be read.
     """
 
     labels: np.ndarray
     probabilities: np.ndarray
     worst: tuple[Mistake, ...]
-    bad: Mapping[str, str]
+    bad: tuple[tuple[str, str], ...]
 
 
 def _plain(predict: Predict) -> Predict:
@@ -78,10 +79,10 @@ def predict_source(predict: Predict, source: Source, task: Task, worst: int = 16
 
     Raises DataError where no example can be read.
     """
-    bad: dict[str, str] = {}
+    bad: dict[int, tuple[str, str]] = {}
 
     def on_bad(index: int) -> None:
-        bad[source.name(index)] = reason(source, index, task.prepare)
+        bad[index] = source.name(index), reason(source, index, task.prepare)
 
     source = task.opened(source)
     batch_size = min(batch, len(source))
@@ -95,7 +96,7 @@ def predict_source(predict: Predict, source: Source, task: Task, worst: int = 16
         answers.append(np.asarray(predict(x))[keep])
     seen = np.concatenate(places)
     if not len(seen):
-        name, why = next(iter(bad.items()))
+        name, why = next(iter(bad.values()))
         raise DataError(f"none of {len(source):,} examples can be read; the first, {name}: {why}")
     order = np.argsort(seen)
     seen, probabilities = seen[order], np.concatenate(answers)[order]
@@ -108,7 +109,7 @@ def predict_source(predict: Predict, source: Source, task: Task, worst: int = 16
         (task.shown(source, int(seen[i])), int(labels[i]), probabilities[i])
         for i in worst_mistakes(labels, probabilities, worst)
     ]
-    return Predictions(labels, probabilities, tuple(mistakes), bad)
+    return Predictions(labels, probabilities, tuple(mistakes), tuple(bad.values()))
 
 
 def run_predictor(model: Path, task: Task) -> Predict:

@@ -256,6 +256,8 @@ def check(kind: str, choice: Choice, functions: Mapping[str, Callable], given: t
     for key in allowed:
         if parameters[key].default is inspect.Parameter.empty and key not in choice.args:
             hint = "--data PATH" if key in ("directory", "file") else f"--set {kind}.{key}=…"
+            if kind == "augmentation":  # a list of functions
+                hint = f'--set \'augmentation=[{{"name": "{choice.name}", "args": {{"{key}": …}}}}]\''
             raise RecipeError(f"{kind} {choice.name} needs {key}: {hint}")
 
 

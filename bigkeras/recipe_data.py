@@ -31,6 +31,8 @@ def with_data(recipe: Recipe, data: str | None) -> Recipe:
     """The recipe with its data at another place (the data function's `directory` or `file`)."""
     if data is None:
         return absolute_data(recipe)
+    if not data.strip():
+        raise RecipeError("--data: an empty name: say where the data is")
     function = DATASETS[known("data", recipe.data.name, DATASETS)]
     places = [n for n in ("directory", "file") if n in inspect.signature(function).parameters]
     if not places:

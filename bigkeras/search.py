@@ -194,7 +194,7 @@ def fit_best(recipe: Recipe, directory: Path, splits: Splits, fit: Any, log: Any
         except Exception as error:
             full = out_of_memory(error)
             # What is installed beside may be damaged, or of another version.
-            beside = candidate.start_from in PACKAGES and isinstance(error, RecipeError) and scores
+            beside = candidate.start_from in (*PACKAGES, "imagenet") and isinstance(error, RecipeError) and scores
             if not (full or beside or isinstance(error, (Unsuited, Diverged))):
                 raise
             unfit.add(candidate.name)

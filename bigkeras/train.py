@@ -175,7 +175,7 @@ def _fit(
         with handed_out.lookout(asked, log.say, patience) if handed_out else watch:
             _train(recipe, directory, step, splits, task, control)
     history = control.position.history
-    metrics = workers.by_chief(lambda: finish_run(directory, recipe, validation, history, control.bad))
+    metrics = workers.by_chief(lambda: finish_run(directory, recipe, validation, history, control.unreadable.noted))
     if asked and is_candidate(directory):  # which is done; another one is not to begin
         raise Interrupted(asked[0])
     return metrics
@@ -291,7 +291,7 @@ def _train(recipe: Recipe, directory: Path, step: Step, splits: Splits, task: Ta
             renew_constants(step.network)
         while control.position.epoch < recipe.epochs and not control.finished:
             position, strategy = control.position, step.distribute_strategy
-            train, validation = datasets(recipe, splits, task, position, control.on_bad, strategy)
+            train, validation = datasets(recipe, splits, task, position, control.unreadable.note, strategy)
             if splits.validation is not None:
                 lengths = task.lengths(splits.validation)
                 step.validation_steps = steps_per_epoch(splits.validation.labels, recipe.batch_size, lengths=lengths)

@@ -13,12 +13,13 @@ import pytest
 
 from bigkeras import checkpoint, control
 from bigkeras.checkpoint import CheckpointError, Position
-from bigkeras.data.source import DataError, Splits
+from bigkeras.data.source import DataError, FileSource, Splits
 from bigkeras.recipe import Choice
 from bigkeras.recipes import RECIPES
 from bigkeras.runtime import Machine
 from bigkeras.signals import Interrupted, Log
 from bigkeras.train import fit
+from bigkeras.unreadable import Unreadable
 
 TINY = RECIPES["digits"].override(
     **{"epochs": 2, "batch_size": 512, "augmentation": (), "model": Choice("simple_cnn", {"width": 4})}
@@ -244,7 +245,7 @@ def test_bad_samples_noted_while_a_checkpoint_is_written_change_nothing_in_it(tm
     bad = {"early.png": "half"}
     run = SimpleNamespace(
         examples=7,
-        position=Position(1, 2, bad=bad), bad=bad, directory=tmp_path, step=SimpleNamespace(state=list), total_steps=9,
+        position=Position(1, 2, bad=bad), unreadable=SimpleNamespace(noted=bad), directory=tmp_path, step=SimpleNamespace(state=list), total_steps=9,
         _write=lambda write, then: write(),
     )  # fmt: skip
     monkeypatch.setattr(checkpoint, "save", noting)
@@ -258,12 +259,20 @@ def test_bad_samples_noted_while_a_checkpoint_is_written_change_nothing_in_it(tm
 def test_bad_rows_of_a_whole_table_are_a_share_of_all_its_rows(kind, read, told, tmp_path):
     bad = {f"line {number}": "no label" for number in range(30)}
     splits = Splits(range(200), range(100), range(1700), ("a", "b"), bad=tuple(bad.items()), read=read)
-    run = SimpleNamespace(
-        splits=splits, task=SimpleNamespace(kind=kind), recipe=TINY.override(max_bad_fraction=0.02), told_bad=bad,
-        directory=tmp_path,
-    )  # fmt: skip
+    unreadable = Unreadable(splits, SimpleNamespace(kind=kind), 0.02, tmp_path)
     with pytest.raises(DataError, match=told) if told else nullcontext():
-        control.Control._check_bad(run)
+        unreadable.check()
+
+
+def test_rows_that_name_one_picture_which_cannot_be_read_count_each(tmp_path):
+    source = FileSource([str(tmp_path / name) for name in ["gone.png"] * 3 + ["a.png"] * 97], [0] * 100)
+    task = SimpleNamespace(kind="image", prepare=lambda columns: columns)
+    run = Unreadable(Splits(source, None, None, ("a", "b")), task, 0.02, tmp_path)
+    run.note(source, 0)
+    run.check()  # until all workers know of it
+    run.restore(run.fresh())
+    with pytest.raises(DataError, match="3 of 100 examples cannot be read"):
+        run.check()
 
 
 def test_what_workers_begin_with_is_the_chiefs():

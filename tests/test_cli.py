@@ -118,6 +118,9 @@ def test_list_names_every_recipe(capsys):
         (["train", "image-table", "--data", "labels.csv"], "labels.csv"),
         (["train", "text-csv", "--data", "t.csv", "--set", "data.no_label=unknown"], "data.no_label='unknown': a list"),
         (["train", "digits", "--set", "start_from=nowhere"], "start_from=nowhere: nothing is there"),
+        (["train", "image-folder", "--data", ""], "--data: an empty name"),
+        (["train", "digits", "--set", 'augmentation=["random_rotation"]'], '"args": {"factor": …}'),
+        (["train", "digits", "--set", "task.mean=[123.7]"], "task.mean=[123.7]: of pixels from 0 to 1"),
         (["train", "digits", "--set", "freeze_until=conv9"], "freeze_until='conv9': no such layer"),
         (["train", "digits", "--set", "consistency=1"], "consistency=1.0: nothing in model"),
         (["train", "digits", "--patience-seconds", "5"], "--patience-seconds 5: is for several workers"),
@@ -435,6 +438,10 @@ def test_a_run_that_was_left_goes_on_by_its_folder(tiny, tmp_path, capsys, monke
 def test_a_pack_trains_like_its_folder(digits_folder, tmp_path, capsys):
     status, _, err = run(capsys, "pack", digits_folder, tmp_path / "packed", "--shard-megabytes", "0")
     assert status == 1 and "--shard-megabytes 0: at least 1" in err
+    (tmp_path / "one" / "cat").mkdir(parents=True)
+    (tmp_path / "one" / "cat" / "a.png").touch()
+    status, _, err = run(capsys, "pack", tmp_path / "one", tmp_path / "none")
+    assert status == 1 and "only one class, 'cat'" in err and not (tmp_path / "none").exists()
     assert run(capsys, "pack", digits_folder, tmp_path / "packed")[0] == 0
     results = []
     for name, data, place in (("a", "image_folder", digits_folder), ("b", "packed", tmp_path / "packed")):

@@ -85,6 +85,8 @@ def class_files(directory: str, extensions: tuple[str, ...], what: str) -> Files
         roots = [(root / name, part) for name, part in layout.items()]
     elif len(folders) == 1 and "train" in layout.values():
         roots = [(root / folders[0], "train")]
+    elif layout and len(layout) == len(folders) and all(_entries(root / name, "folder") for name in folders):
+        roots = [(root / name, part) for name, part in layout.items()]  # held-out parts alone, which can be scored
     elif len(folders) > 1 and all(spoken := [_part_in(name) for name in folders]) and {"train"} < set(spoken):
         raise DataError(
             f"{root}: {', '.join(map(printable, folders))} look like parts of the data: call them train, validation "

@@ -14,7 +14,7 @@ import numpy as np
 
 from bigkeras.data.files import expanded
 from bigkeras.data.formats import NUMPY_BROKEN
-from bigkeras.data.source import DataError, Source, Splits
+from bigkeras.data.source import DataError, FileSource, Source, Splits
 
 INDEX = "index.json"
 VERSION = 1
@@ -167,10 +167,11 @@ def _bytes(source: Source, index: int) -> bytes:
     except (tf.errors.OpError, ValueError) as error:
         # A file that is not the picture it should be is packed as it is: training marks it bad, as it would the file.
         # But not what a link points at: it may be anything, and packs are passed on.
-        if Path(source.name(index)).is_symlink():
+        path = Path(os.fsdecode(source.paths[index]) if isinstance(source, FileSource) else source.name(index))
+        if path.is_symlink():
             return b""
-        if Path(source.name(index)).is_file() and os.access(source.name(index), os.R_OK):
-            return Path(source.name(index)).read_bytes()
+        if path.is_file() and os.access(path, os.R_OK):
+            return path.read_bytes()
         from bigkeras.data.bad import short
 
         raise DataError(f"{source.name(index)}: cannot be packed: {short(str(error))}") from None

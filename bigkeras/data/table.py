@@ -80,17 +80,21 @@ def image_table(
 def _rows(path: Path) -> tuple[list[int], list[list[str]]]:
     """The rows that are not empty, and the line on which each begins."""
     text = _text(path)
-    first = text.partition("\n")[0]
-    delimiter = "\t" if path.suffix.lower() in (".tsv", ".tab") else max(",;\t", key=first.count)
+    begun = next(filter(str.strip, text.splitlines()), "")
+    delimiter = "\t" if path.suffix.lower() in (".tsv", ".tab") else max(",;\t", key=begun.count)
+    told = re.match(r"sep=([,;\t])[ ,;]*\r?\n", text, re.IGNORECASE)  # what Excel wants to read in front of a table
+    if told:
+        delimiter, text = told[1], text[told.end() :]
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     lines, rows = [], []
-    start = 1
+    before = 1 if told else 0
+    start = 1 + before
     try:
         for row in reader:
             if any(cell.strip() for cell in row):
                 lines.append(start)
                 rows.append(row)
-            start = reader.line_num + 1
+            start = reader.line_num + 1 + before
     except csv.Error as error:
         raise DataError(f"{path}, line {start}: not CSV: {error}: check the quotes of this row") from None
     if not rows:

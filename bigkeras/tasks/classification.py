@@ -156,7 +156,8 @@ def image_classification(
 ) -> ImageClassification:
     """The task fitted on the training split; sizes and statistics that are not given come from its images.
 
-    Of picture files the size found is at most 224: cameras' pictures are of thousands of pixels, models are not.
+    Of picture files the size found is at most 224: cameras' pictures are of thousands of pixels, models are not. `mean`
+    and `std`, a number for each channel, are of values from 0 (black) to 1, not to 255.
     """
     if resize not in ("stretch", "crop", "pad"):
         raise DataError(f"task.resize={resize!r}: stretch, crop or pad")
@@ -190,6 +191,8 @@ def image_classification(
         if given is not None and (len(given) != values.channels or (name == "std" and min(given) <= 0)):
             right = f"a number for each of {values.channels} channels" + ", above 0" * (name == "std")
             raise DataError(f"task.{name}={list(given)}: {right}")
+        if given is not None and not all(0 <= value <= 1 for value in given):
+            raise DataError(f"task.{name}={list(given)}: of pixels from 0 to 1: divide what is of 0 to 255 by 255")
     if mean is None or std is None:
         found_mean, found_std = channel_statistics(sample_pixels(splits.train, values))
         mean, std = mean or found_mean, std or found_std

@@ -149,6 +149,15 @@ def test_parts_by_other_names_are_no_classes(animals, tmp_path_factory, names):
     assert "bus" in image_folder(directory=str(root)).class_names
 
 
+def test_parts_without_one_for_training_are_parts(animals, tmp_path_factory):
+    root = tmp_path_factory.mktemp("held-out")
+    for name in ("validation", "test"):
+        (root / name).symlink_to(animals)
+    splits = image_folder(directory=str(root))
+    assert splits.class_names == image_folder(directory=str(animals)).class_names
+    assert not len(splits.train) and len(splits.validation) == len(splits.test) > 0
+
+
 def test_a_class_with_one_picture_is_trained_on(animals):
     picture(animals / "emu" / "1.png")
     splits = image_folder(directory=str(animals), validation=0.3, test=0.3)

@@ -1,5 +1,6 @@
 """Packed pictures give what their files give."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +102,14 @@ def test_mistakes_with_a_pack_are_named(splits, tmp_path):
         packed(directory=str(out))
     with pytest.raises(DataError, match="arrays in memory are not packed"):
         pack(arrays.digits(), tmp_path / "digits")
+
+
+def test_a_broken_file_whose_name_is_not_utf8_is_packed_as_it_is(tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        (tmp_path / "in" / name / os.fsdecode(b"caf\xe9.jpg")).write_bytes(b"II*nonsense")
+    source = image_folder(directory=str(tmp_path / "in"), validation=0, test=0)
+    assert fetched(packed(directory=str(pack(source, tmp_path / "out"))).train) == [b"II*nonsense"] * 2
 
 
 def test_a_file_that_is_gone_is_named_and_a_broken_one_is_packed_as_it_is(splits, tmp_path):
