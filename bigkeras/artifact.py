@@ -18,8 +18,9 @@ from bigkeras.origin import UNREADABLE, first_line
 from bigkeras.parity import ExportError
 from bigkeras.placing import new_place
 from bigkeras.predictions import loaded_model
-from bigkeras.recipe import from_json
-from bigkeras.run import RunError, saved_version
+from bigkeras.recipe import defaults, from_json, load
+from bigkeras.run import RunError, begun, saved_version
+from bigkeras.tasks import TASKS
 from bigkeras.tasks.pairs import PairPreprocessor
 from bigkeras.tasks.text import TextPreprocessor
 from bigkeras.transfer import artifact_model
@@ -72,11 +73,14 @@ def export(
         return export_classifier(model, preprocessor, labels, directory, examples=examples, files=files)
     from bigkeras.translation_artifact import export_translator
 
-    if beam and beam != preprocessor.beam:
-        scored = f"the scores above are of a search with {preprocessor.beam}; `bigkeras evaluate` scores this one."
-        # An exported model may say so of an earlier search.
+    if beam:
+        # What was scored is the recipe's search; an exported model may say so of another one before.
+        asked = load(run_dir)
+        trained = asked.task.args.get("beam", defaults(TASKS[asked.task.name])["beam"])
         files["README.md"] = files["README.md"].partition(EXPORTED_WITH)[0]
-        files["README.md"] += f"{EXPORTED_WITH} that follows {beam} hypotheses: {scored}\n"
+        if beam != trained:
+            scored = f"the scores above are of a search with {trained}; `bigkeras evaluate` scores this one."
+            files["README.md"] += f"{EXPORTED_WITH} that follows {beam} hypotheses: {scored}\n"
         preprocessor = replace(preprocessor, beam=beam)
     del files["preprocessor.json"]  # the preprocessor's own says how it searches now
     return export_translator(
@@ -92,7 +96,7 @@ def _check_there(run_dir: Path, exported: bool, anew: bool) -> None:
     told += "images from Python, bigkeras.artifact.export(…, examples=[…])"
     if not exported:
         whole = (run_dir / "metrics.json").is_file()
-        told = "its best.keras is gone" if whole else f"no model yet: bigkeras train {run_dir} goes on with it"
+        told = "its best.keras is gone" if whole else f"no model yet: {begun(run_dir)} goes on with it"
     raise ExportError(f"{run_dir}: {told}")
 
 

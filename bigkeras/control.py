@@ -66,7 +66,7 @@ class Control(keras.callbacks.Callback):
         self.counted = counted(recipe.batch_size, tokens, self.steps)
         self.of_epoch = self.steps * self.counted if pairs else examples_of(recipe, splits.train.labels)
         self.position = checkpoint.Position()
-        self.unreadable = Unreadable(splits, task, recipe.max_bad_fraction, directory)
+        self.unreadable = Unreadable(splits, recipe.max_bad_fraction, directory, task)
         self.finished = False
         self.asked_to_leave = 0  # the signal by which an epoch's end was the last
         self.confusion: np.ndarray | None = None  # of the last validation
@@ -356,7 +356,7 @@ class Control(keras.callbacks.Callback):
         return (self.asked or [signal.SIGTERM])[0] if asked else 0, bool(time_to_save)
 
     def _write_tables(self) -> None:
-        write_csv(self.directory / "bad_samples.csv", self.unreadable.rows(), ("sample", "reason"))
+        self.unreadable.write()
         history = self.position.history
         if history:
             columns = dict.fromkeys(key for row in history for key in row)  # some are not measured in every epoch

@@ -78,9 +78,8 @@ def continued(recipe: Recipe) -> Recipe:
         return recipe
     size = _language_model(recipe.start_from, origin) if recipe.task.name == "text_classification" else None
     if size is not None:
-        model = Choice("bert", {"size": size, "pooling": "mean"})
-        claim = f"{recipe.start_from}, fine-tuned on"
-        return replace(FINE_TUNED, **{**_given(recipe), "claim": claim, "model": model})
+        encoder = replace(FINE_TUNED, model=Choice("bert", {"size": size, "pooling": "mean"}))
+        return replace(encoder, **{**_given(recipe, encoder), "claim": f"{recipe.start_from}, fine-tuned on"})
     if not (origin / "recipe.json").is_file():
         raise RecipeError(f"start_from={origin}: no recipe.json there: neither a run directory nor a shipped model")
     # What it learned besides its own training examples is not there.
@@ -90,8 +89,8 @@ def continued(recipe: Recipe) -> Recipe:
     if theirs.task.name != recipe.task.name:
         raise RecipeError(f"start_from={origin}: is of {theirs.task.name}, not of {recipe.task.name}")
     task = Choice(recipe.task.name, {**_without_sides(theirs.task.args, recipe.task.args), **recipe.task.args})
-    own = {**_given(recipe), "claim": f"{theirs.name}, trained on"}
-    return replace(theirs, **{**own, "task": task, "model": theirs.model})
+    own = {**_given(recipe, theirs), "claim": f"{theirs.name}, trained on"}
+    return replace(theirs, **{**own, "task": task})
 
 
 def _without_sides(theirs: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
@@ -100,9 +99,19 @@ def _without_sides(theirs: Mapping[str, Any], own: Mapping[str, Any]) -> dict[st
     return {name: value for name, value in theirs.items() if name not in sides}
 
 
-def _given(recipe: Recipe) -> dict[str, Any]:
-    """What a recipe says otherwise than by default."""
-    return {f.name: getattr(recipe, f.name) for f in fields(recipe) if getattr(recipe, f.name) != f.default}
+def _given(recipe: Recipe, theirs: Recipe) -> dict[str, Any]:
+    """What a recipe of model "auto" says otherwise than by default, in the place of `theirs`.
+
+    Of a function whose name it does not change, argument by argument.
+    """
+    usual: dict[str, Any] = {f.name: f.default for f in fields(recipe)} | {"model": Choice("auto")}
+    given = {name: getattr(recipe, name) for name, default in usual.items() if getattr(recipe, name) != default}
+    for name in ("model", "loss", "optimizer", "schedule"):
+        own, base, other = getattr(recipe, name), usual[name], getattr(theirs, name)
+        said = {key: value for key, value in own.args.items() if key not in base.args or base.args[key] != value}
+        if own.name == base.name and said:
+            given[name] = Choice(other.name, {**other.args, **said})
+    return given
 
 
 def _language_model(named: str, origin: Path) -> str | None:
@@ -214,11 +223,8 @@ def _of_texts(recipe: Recipe, named: str, origin: Path) -> dict[str, Any]:
 def _of_text_run(recipe: Recipe, origin: Path) -> dict[str, Any]:
     """The vocabulary of a run, which keeps it: what a recipe says of its own making must be the same."""
     own = dict(recipe.task.args)
-    try:
-        theirs = json.loads((origin / "preprocessor.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RecipeError(f"start_from={origin}: preprocessor.json cannot be read: {error}") from None
-    if theirs.get("kind") not in ("text", "masked_text"):
+    theirs = _preparation(origin)
+    if theirs.get("kind") not in ("text", "masked_text") or "length" not in theirs:
         raise RecipeError(f"start_from={origin}: is no model of texts")
     for name, value in own.items():
         heeded = name != "rate" and (name != "buckets" or theirs.get("ngrams", 1) > 1 or theirs.get("letters", 0))
@@ -238,17 +244,25 @@ def _of_text_run(recipe: Recipe, origin: Path) -> dict[str, Any]:
     return {**asked, "vocabulary": str(origin), "length": theirs["length"]}
 
 
+def _preparation(origin: Path) -> dict[str, Any]:
+    """What preprocessor.json says."""
+    try:
+        found = json.loads((origin / "preprocessor.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RecipeError(f"start_from={origin}: preprocessor.json cannot be read: {error}") from None
+    if not isinstance(found, dict):
+        raise RecipeError(f"start_from={origin}: preprocessor.json is damaged, or not all there")
+    return found
+
+
 def _of_pictures(recipe: Recipe, origin: Path) -> dict[str, Any]:
     """How an origin's pictures were prepared: its weights know no others."""
     if recipe.start_from == "imagenet" and recipe.model.args.get("variant") == "lite0":
         return {"channels": 3, "mean": [LITE0_MEAN / 255] * 3, "std": [LITE0_STD / 255] * 3}
     if not (origin / "preprocessor.json").is_file():
         return {}
-    try:
-        found = json.loads((origin / "preprocessor.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RecipeError(f"start_from={origin}: preprocessor.json cannot be read: {error}") from None
-    if found.get("kind", "image") != "image":
+    found = _preparation(origin)
+    if found.get("kind", "image") != "image" or not {*PREPARED, "mean", "std", "crop_fraction"} <= found.keys():
         raise RecipeError(f"start_from={origin}: is no model of pictures")
     # Of grey pictures where colour ones are asked for, the statistics say nothing.
     same = recipe.task.args.get("channels") in (None, found["channels"])

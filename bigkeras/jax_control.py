@@ -1,5 +1,6 @@
 """What happens between the steps of a run on Keras' JAX backend: the same as on TensorFlow, around Keras' own fit."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -18,6 +19,7 @@ class JaxControl(Control):
     """Counts the steps that Keras' own fit makes, and takes its values back from JAX where they are looked at."""
 
     scores: TranslationScores | None = None
+    modules: Sequence[str] = ()  # of layers of one's own
 
     def callbacks(self) -> list[keras.callbacks.Callback]:
         """This one and a progress bar; what TensorBoard shows rests on TensorFlow's step."""
@@ -57,7 +59,7 @@ class JaxControl(Control):
         self.save_model(VALIDATED)
         if not model.exists():
             return {}
-        self.scores = self.scores or TranslationScores(self.directory, validation)
+        self.scores = self.scores or TranslationScores(self.directory, validation, self.modules)
         try:
             return self.scores(model, self._leave_if_asked)
         finally:

@@ -4,6 +4,7 @@ As a program it does in the run directory that is its first argument what the se
 """
 
 import contextlib
+import importlib
 import json
 import os
 import select
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +21,40 @@ import keras
 import numpy as np
 
 from bigkeras.checkpoint import Position
+from bigkeras.data.fingerprint import DATA_FILE, fingerprints, other_data
 from bigkeras.data.source import ArraySource, DataError, Source
 from bigkeras.evaluation import finish_run
-from bigkeras.recipe import load
+from bigkeras.recipe import RecipeError, load
+from bigkeras.run import read_json
 from bigkeras.tasks import load_task
 from bigkeras.translator import Translator, texts_of, validation_scores
 
+KNOWN = ("keras", "bigkeras", "keras_hub")  # whose layers the process knows, or reads without
 LOOKING = 0.5  # seconds between two looks at whether to leave
 NOT_UTF8 = "surrogateescape"  # bytes that are none go through JSON and come out as they were
 
 
-def finished(directory: Path, position: Position) -> dict[str, Any]:
-    """Scores the best model and writes the report of a run that is trained; gives its metrics. Raises DataError."""
-    command, environment = _command(directory, "finish"), _on_tensorflow()
+def own_modules(network: keras.Model) -> list[str]:
+    """The modules of layers that are not Keras' and not of this package: the process that scores imports them.
+
+    Raises RecipeError for layers of the program itself, which it cannot import.
+    """
+    kinds = {type(layer) for layer in network._flatten_layers()}
+    own = sorted({kind.__module__ for kind in kinds if kind.__module__.partition(".")[0] not in KNOWN})
+    for kind in sorted((kind for kind in kinds if kind.__module__ == "__main__"), key=repr):
+        raise RecipeError(
+            f"layer {kind.__name__}: is of the program that runs, and what scores a run on JAX is another one: put it "
+            "into a module, and import it from there"
+        )
+    return own
+
+
+def finished(directory: Path, position: Position, modules: Sequence[str] = ()) -> dict[str, Any]:
+    """Scores the best model and writes the report of a run that is trained; gives its metrics. Raises DataError.
+
+    `modules`: what `own_modules` gave.
+    """
+    command, environment = _command(directory, "finish", modules), _on_tensorflow(modules)
     with tempfile.TemporaryFile() as errors:
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": errors}
         with subprocess.Popen(command, env=environment, text=True, **pipes) as process:
@@ -61,9 +83,9 @@ class TranslationScores:
     The process that translates begins at the first call, and stays for the others.
     """
 
-    def __init__(self, directory: Path, source: Source):
-        """`directory`: the run's, which holds the preprocessor."""
-        self.directory, self.source = directory, source
+    def __init__(self, directory: Path, source: Source, modules: Sequence[str] = ()):
+        """`directory`: the run's, which holds the preprocessor. `modules`: what `own_modules` gave."""
+        self.directory, self.source, self.modules = directory, source, modules
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115  closed with the process
         self.process: Any = None
 
@@ -86,7 +108,7 @@ class TranslationScores:
 
     def _begin(self) -> None:
         self.process = subprocess.Popen(
-            _command(self.directory, "translate"), env=_on_tensorflow(), text=True,
+            _command(self.directory, "translate", self.modules), env=_on_tensorflow(self.modules), text=True,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors,
             process_group=0,  # Ctrl-C is for the run, which saves first
         )  # fmt: skip
@@ -105,14 +127,18 @@ class TranslationScores:
         self.errors.close()
 
 
-def _command(directory: Path, what: str) -> list[str]:
-    return [sys.executable, "-P", "-m", "bigkeras.jax_scores", str(directory.resolve()), what]
+def _command(directory: Path, what: str, modules: Sequence[str]) -> list[str]:
+    return [sys.executable, "-P", "-m", "bigkeras.jax_scores", str(directory.resolve()), what, *modules]
 
 
-def _on_tensorflow() -> dict[str, str]:
-    """The environment of a process on TensorFlow, beside JAX, which takes most of a GPU's memory."""
+def _on_tensorflow(modules: Sequence[str]) -> dict[str, str]:
+    """The environment of a process on TensorFlow, beside JAX, which takes most of a GPU's memory.
+
+    Where it imports modules, it looks for them where this one has found them.
+    """
     root = str(Path(__file__).resolve().parents[1])
-    path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+    places = [os.path.abspath(place) for place in sys.path] if modules else []
+    path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")]), *places])
     ours = {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "2", "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
     # TensorFlow ends the process at a flag of XLA that only JAX's version knows.
     others = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
@@ -132,7 +158,11 @@ def _finish(directory: Path) -> None:
     recipe = load(directory)
     history, bad = json.loads(sys.stdin.readline())
     threading.Thread(target=_end_with_input, daemon=True).start()
-    print(json.dumps(finish_run(directory, recipe, load_splits(recipe).validation, history, bad)))
+    splits = load_splits(recipe)
+    changed = other_data(read_json(directory / DATA_FILE), fingerprints(splits, "validation"))
+    if changed:
+        raise DataError(f"the data has changed since the run began ({changed}), and may have been learned from")
+    print(json.dumps(finish_run(directory, recipe, splits.validation, history, bad)))
 
 
 def _end_with_input() -> None:
@@ -164,4 +194,6 @@ def _translate(directory: Path) -> None:
 WHAT = {"finish": _finish, "translate": _translate}
 
 if __name__ == "__main__":
+    for module in sys.argv[3:]:
+        importlib.import_module(module)
     WHAT[sys.argv[2]](Path(sys.argv[1]))

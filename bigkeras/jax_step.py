@@ -12,6 +12,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from bigkeras.signals import Interrupted
+
 
 class JaxStep(keras.Model):
     """A functional model under Keras' own fit, with what `Control` asks of a step.
@@ -32,7 +34,7 @@ class JaxStep(keras.Model):
     # Of the averages among the optimizer's variables; kept here themselves, they would be weights of the model.
     first: int | None = None
 
-    def begin(self, network: keras.Model, decay: float | None, averages: bool, micro_batches: int) -> None:
+    def begin(self, network: keras.Model, decay: float | None, micro_batches: int, averages: bool = False) -> None:
         """Adds the averages to the optimizer, which is compiled and built; `network` is what this was made of.
 
         `averages`: whether there are some without a decay, too.
@@ -153,9 +155,13 @@ class JaxStep(keras.Model):
         """Keras' evaluate, on the averaged weights where there are."""
         self.swap_averages()
         try:
-            return super().evaluate(*args, **kwargs)
-        finally:
+            scores = super().evaluate(*args, **kwargs)
+        except Interrupted:
             self.swap_averages()
+            raise
+        # After any other error Keras has taken the variables' values away, and nothing goes on.
+        self.swap_averages()
+        return scores
 
     def take_in(self, count: int) -> None:
         """Makes the averages the mean of the weights and of the `count - 1` that were taken in before them."""

@@ -47,12 +47,14 @@ def fit_on_jax(
     splits = ready(task, splits, log)
     describe(directory, task, splits, {"strategy": runtime.choose_on_jax(machine), "backend": "jax"})
     step: Any = _step(recipe, task, splits, model, machine, log.say_once)
+    modules = jax_scores.own_modules(step.network)
     with signals() as asked:
         workers = Workers(tf.distribute.get_strategy())
         control = JaxControl(recipe, directory, step, splits, task, log, asked, machine, workers)
+        control.modules = modules
         with contextlib.closing(control):
             _train(recipe, step, splits, task, control)
-    metrics = jax_scores.finished(directory, control.position)
+    metrics = jax_scores.finished(directory, control.position, modules)
     if asked and is_candidate(directory):
         raise Interrupted(asked[0])
     return metrics
@@ -122,7 +124,7 @@ def _step(
     with runtime.precision(recipe.precision):
         network = make()
         if model and recipe.task.name == "translation":
-            named(f"model {network.name}", lambda: check_steps(network))
+            named(f"model {network.name}", lambda: check_steps(network, covers=task.preprocessor.covers))
         prepare(network, recipe, task, splits, say)
         step = JaxStep(inputs=network.inputs, outputs=network.outputs, name=network.name)
     with runtime.precision("float32"):
@@ -138,7 +140,7 @@ def _step(
         _penalise(network, recipe.l1, recipe.l2)
     loss = named(f"loss {recipe.loss.name}", lambda: make_loss(recipe, splits, len(task.class_names)))
     step.compile(optimizer=optimizer, loss=loss, weighted_metrics=make_metrics(loss, len(task.class_names)))
-    step.begin(network, recipe.ema, bool(recipe.average_checkpoints), recipe.micro_batches)
+    step.begin(network, recipe.ema, recipe.micro_batches, averages=bool(recipe.average_checkpoints))
     step.consistency = recipe.consistency
     if layers:
         step.augment = named("augmentation", lambda: augmenter(layers, task.preprocessor, len(task.class_names)))

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from bigkeras import pictures
 from bigkeras.data.pipeline import ordered_plan, plan_rows
-from bigkeras.data.source import Source
+from bigkeras.data.source import DataError, Source
 from bigkeras.markdown import plain, table
 from bigkeras.predictions import loaded_model
 from bigkeras.recipe import Recipe
@@ -71,13 +71,15 @@ def score_hidden(path: Path, source: Source, task: Task) -> MaskedScores:
         for one in generator.permutation(len(rows))[: max(1, SHOWN // len(plan.indices))]:
             guesses.append(_guess(task.preprocessor, inputs, labels, chances, tokens, rows[one], places[one]))
     nats, right, count = sums
-    loss = float(nats / max(count, 1))
+    if not count:
+        raise DataError("there is no word of the vocabulary in these texts: nothing to hide")
+    loss = float(nats / count)
     if not np.isfinite(loss):
         raise RunError(f"{path}: its answers are no numbers (NaN or infinite)")
     metrics = {
         "loss": loss,
         "perplexity": float(np.exp(loss)),
-        "accuracy": float(right / max(count, 1)),
+        "accuracy": float(right / count),
         "hidden_tokens": int(count),
         "examples": len(opened),
     }

@@ -59,11 +59,11 @@ class Recipe:
     l1: Times the sum of all absolute weights of kernels and embeddings, added to the loss.
     l2: Times the sum of their squares, added to the loss.
     clip_norm: The greatest length of the gradient of all weights together; null leaves it.
-    ema: The share, below 1, of the old average in the averaged weights; these are what validation sees and what is kept
-        (Polyak & Juditsky 1992, here exponentially). null: no average.
-    average_checkpoints: The mean of the weights after each of the last so many of `epochs` is what validation sees then
-        and what is kept (Vaswani et al. 2017, arXiv 1706.03762, section 6.1); in epochs before them, the weights
-        themselves. null: no mean.
+    ema: The share, below 1, of the old average in the averaged weights; these are what validation sees and what is
+        kept (Polyak & Juditsky 1992, here exponentially). null: no average.
+    average_checkpoints: In the last so many of `epochs`, validation sees, and a run keeps, the mean of the weights
+        after each of these epochs so far (Vaswani et al. 2017, arXiv 1706.03762, section 6.1); in those before, the
+        weights themselves. null: no mean.
     monitor: The validation metric that decides the best epoch; without a validation split it is the last one.
     patience: The run ends after so many scored epochs without a better `monitor`; null: never.
     max_bad_fraction: The run ends where a greater share of the examples cannot be read.
@@ -168,10 +168,10 @@ class Recipe:
 
     def override(self, /, **values: Any) -> "Recipe":
         """A copy with other values; `model__depth=56` and `{"model.depth": 56}` reach into a Choice."""
-        recipe = self
+        changed: dict[str, Any] = {}
         for key, value in values.items():
-            recipe = _set(recipe, key.replace("__", "."), value)
-        return recipe
+            changed |= _set({**vars(self), **changed}, key.replace("__", "."), value)
+        return dataclasses.replace(self, **changed)  # at once: of two values that must agree both may be new
 
     def to_json(self) -> str:
         """The recipe as JSON text; `from_json` gives an equal recipe."""
@@ -271,6 +271,10 @@ def _alike(name: str, value: Any, default: Any) -> None:
     if isinstance(default, bool) and not isinstance(value, bool):
         raise RecipeError(f"{name}={value!r}: true or false")
     number = isinstance(default, (int, float)) and not isinstance(default, bool)
+    if name.startswith("optimizer."):  # Keras looks at none of these, and fails in the middle of a step
+        right = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if (number and not right) or (default is None and not right and value is not None):
+            raise RecipeError(f"{name}={value!r}: a number" + " or null" * (default is None))
     if number and isinstance(value, (str, bool, dict)):
         raise RecipeError(f"{name}={value!r}: a number")
 
@@ -281,10 +285,11 @@ def check_smoothing(label_smoothing: float) -> None:
         raise RecipeError(f"loss.label_smoothing={label_smoothing}: from 0 to below 1")
 
 
-def _set(recipe: Recipe, key: str, value: Any) -> Recipe:
+def _set(values: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """The field of a recipe of these values that a key such as model.depth changes, and what it becomes."""
     head, _, rest = key.partition(".")
     known("key", head, [f.name for f in dataclasses.fields(Recipe)])
-    current = getattr(recipe, head)
+    current = values[head]
     if isinstance(current, Choice):
         if rest:
             value = Choice(current.name, {**current.args, rest: value})
@@ -293,7 +298,7 @@ def _set(recipe: Recipe, key: str, value: Any) -> Recipe:
             value = current if value == current.name else Choice(value)
     elif rest:
         raise RecipeError(f"{key}: {head} is a plain value, without {rest!r}")
-    return dataclasses.replace(recipe, **{head: value})
+    return {head: _typed(head, value, typing.get_type_hints(Recipe)[head])}
 
 
 def _typed(name: str, value: Any, hint: Any) -> Any:

@@ -11,7 +11,7 @@ from bigkeras.data.fingerprint import DATA_FILE
 from bigkeras.markdown import plain, table
 from bigkeras.metrics import NO_SCORE, epoch_score
 from bigkeras.recipe import Recipe
-from bigkeras.run import read_json, write_text
+from bigkeras.run import is_ours, read_json, write_text
 
 # The scores that a reader trusts most come first.
 SPLITS = ("test", "validation", "train")
@@ -276,10 +276,12 @@ def again(recipe: Recipe, directory: Path) -> str:
     """The commands; TensorBoard's where there are files for it: on JAX none, of model auto those of what was kept."""
     search = directory / "search.json"
     curves = f"candidates/{read_json(search)['kept']}/tensorboard" if search.is_file() else "tensorboard"
+    train = "bigkeras train recipe.json --run-dir again"
+    own = f'bigkeras.fit(bigkeras.recipe.load("recipe.json"), "again", model={recipe.model.name})  # in Python'
     lines = [
         "## Do it again",
         "From this directory, with the versions below:",
-        f"    bigkeras train recipe.json --run-dir again\n    bigkeras evaluate again{_split(directory)}",
+        f"    {train if is_ours(recipe) else own}\n    bigkeras evaluate again{_split(directory)}",
         f"The whole recipe (seed {recipe.seed}, precision {recipe.precision}): recipe.json."
         + (f" The curves: `tensorboard --logdir {curves}`." if (directory / curves).is_dir() else ""),
     ]

@@ -291,7 +291,21 @@ def unfinished(directory: str | Path) -> str:
     with open(directory / "log.csv", encoding="utf-8", newline="") as file:
         done = sum(1 for _ in csv.DictReader(file))
     told = f"{directory}: not complete: {done} of {load(directory).epochs} epochs"
-    return f"{told}; the command that began it, or bigkeras train {shlex.quote(str(directory))}, goes on with it"
+    return f"{told}; {begun(directory)} goes on with it"
+
+
+def begun(directory: Path) -> str:
+    """What goes on with a run."""
+    if not is_ours(load(directory)):
+        return "the same bigkeras.fit(…, model=…) in Python"
+    return f"the command that began it, or bigkeras train {shlex.quote(str(directory))},"
+
+
+def is_ours(recipe: Recipe) -> bool:
+    """Whether the command line can make a recipe's model: it knows none of one's own."""
+    from bigkeras.models import MODELS  # and with it Keras
+
+    return recipe.model.name in (*MODELS, "auto")
 
 
 def check_run(run_dir: str | Path) -> Path:
@@ -304,7 +318,7 @@ def check_run(run_dir: str | Path) -> Path:
     if saved_version(run_dir) is not None:
         raise RunError(f"{run_dir}: an exported model: the directory of the run that made it is needed")
     if not (run_dir / "best.keras").exists():
-        raise RunError(f"{run_dir}: no model yet: bigkeras train {run_dir} goes on with it")
+        raise RunError(f"{run_dir}: no model yet: {begun(run_dir)} goes on with it")
     return run_dir
 
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 from bigkeras.data.files import expanded
 from bigkeras.data.fingerprint import fingerprint
 from bigkeras.data.source import ArraySource, Splits, joined
-from bigkeras.predictions import Predict, predict_source, run_predictor, scored_at_once
+from bigkeras.predictions import Predict, loaded_model, predict_source, run_predictor, scored_at_once
 from bigkeras.recipe import Recipe, RecipeError, load
 from bigkeras.run import RunError, check_run, has_learned, read_json, read_labels, write_json
 from bigkeras.tasks import load_task
@@ -82,7 +82,5 @@ def _answers(recipe: Recipe, class_names: Sequence[str], unlabelled: ArraySource
 
 def _on_jax(model: Path, task: Task) -> Predict:
     """What `run_predictor` gives, on Keras' JAX backend."""
-    import bigkeras.models  # noqa: F401  registers the layers
-
-    network = keras.models.load_model(model, compile=False, safe_mode=True)
+    network = loaded_model(model)
     return lambda x: tf.nn.softmax(network.predict_on_batch(tf.nest.map_structure(np.asarray, task.normalise(x))))

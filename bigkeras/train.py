@@ -29,7 +29,7 @@ from bigkeras.checks import (
 from bigkeras.control import Control
 from bigkeras.data.fingerprint import fingerprints
 from bigkeras.data.plan import ROWS, steps_per_epoch
-from bigkeras.data.source import Splits, ignored_line
+from bigkeras.data.source import DataError, Splits, ignored_line
 from bigkeras.diversification import diversified
 from bigkeras.epochs import go_on, kept, learn
 from bigkeras.evaluation import finish_run
@@ -53,6 +53,7 @@ from bigkeras.self_training import taught
 from bigkeras.signals import Interrupted, Log, signals
 from bigkeras.step import Step
 from bigkeras.tasks.task import Task
+from bigkeras.unreadable import Unreadable
 from bigkeras.watch import Watch
 from bigkeras.workers import Workers, lost_workers
 
@@ -231,9 +232,20 @@ def _opened(recipe: Recipe, directory: Path, by_chief: Callable, log: Log) -> tu
     found = fingerprints(splits)
     by_chief(lambda: check_data(directory, recipe, found, splits.columns))
     by_chief(lambda: note_places(directory, recipe))
+    by_chief(lambda: _check_read(splits, recipe, directory))
     for line in by_chief(lambda: known_before(recipe, found)):
         log.say_once(line)
     return splits, found
+
+
+def _check_read(splits: Splits, recipe: Recipe, directory: Path) -> None:
+    """Raises DataError where too many rows of a table cannot be read: before a teacher answers, and a step is made."""
+    unreadable = Unreadable(splits, recipe.max_bad_fraction, directory)
+    try:
+        unreadable.check()
+    except DataError:
+        unreadable.write()
+        raise
 
 
 def _hold(held: contextlib.ExitStack, directory: Path, recipe: Recipe) -> None:

@@ -97,8 +97,10 @@ def save(model: keras.Model, preprocessor: PairPreprocessor, directory: Path) ->
 
 def signatures(model: keras.Model, preprocessor: PairPreprocessor, tokenizers: Any) -> dict[str, Callable]:
     """The signatures' graph functions by name."""
-    covers, beam = preprocessor.coverage_penalty > 0, preprocessor.beam
-    steps, compiled_steps = (stepper(model, compiled=compiled, covers=covers) for compiled in (False, True))
+    beam = preprocessor.beam
+    plain, compiled_steps = stepper(model), stepper(model, compiled=True, covers=preprocessor.covers)
+    several = stepper(model, covers=True) if preprocessor.coverage_penalty else plain
+    steps = several if beam > 1 else plain
 
     def read(text: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Cleaned sentences, and their ids in at least one row."""
@@ -132,20 +134,20 @@ def signatures(model: keras.Model, preprocessor: PairPreprocessor, tokenizers: A
     def n_best(text: tf.Tensor, length_penalty: tf.Tensor) -> Answer:
         sentences, ids = read(text)
         count = max(beam, 2)
-        found, scores = best(steps, preprocessor, ids, count, count, tf.clip_by_value(length_penalty, 0.0, 10.0))
+        found, scores = best(several, preprocessor, ids, count, count, tf.clip_by_value(length_penalty, 0.0, 10.0))
         rows = [written(sentences, found[:, place]) for place in range(count)]
         return {"translation": tf.stack(rows, 1), "score": scores[: tf.size(sentences)]}
 
     found: dict[str, Callable] = {
         "serving_default": translating(lambda ids: best(steps, preprocessor, ids, beam)[0][:, 0]),
-        "greedy": translating(lambda ids: best(steps, preprocessor, ids, 1)[0][:, 0]),
+        "greedy": translating(lambda ids: best(plain, preprocessor, ids, 1)[0][:, 0]),
         "compiled": translating(in_few_shapes),
         "n_best": n_best,
     }
     try:
-        maps = attention_maps(model)
+        maps = attention_maps(model, across=True)
     except ValueError:
-        return found  # a model without attention
+        return found  # a model without attention to the source
     return {**found, "attention": _attention(maps, preprocessor, read, written, steps)}
 
 

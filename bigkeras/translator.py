@@ -29,7 +29,7 @@ class Translator:
     def __init__(self, network: keras.Model, preprocessor: PairPreprocessor, batch: int = BATCH):
         """`network`: its weights may change between two calls."""
         self.network, self.preprocessor, self.batch = network, preprocessor, batch
-        self.stepper = stepper(network, covers=preprocessor.coverage_penalty > 0)
+        self.stepper = stepper(network, covers=preprocessor.covers)
         self.tokenizers = preprocessor.tokenizers()
         self.answer = tf.function(self._answer, input_signature=[tf.TensorSpec([None, None], tf.int32)])
 
@@ -50,10 +50,11 @@ class Translator:
     def alignments(self, texts: Sequence[bytes]) -> list[tuple[list[str], list[str], np.ndarray]]:
         """Of each text its pieces, those of its translation, and how much each of these looked at each of those.
 
-        The weights are `(pieces of the translation, pieces of the text)`. Of a model without attention nothing.
+        The weights are `(pieces of the translation, pieces of the text)`. Of a model without attention
+        to the source nothing.
         """
         try:
-            maps = attention_maps(self.network)
+            maps = attention_maps(self.network, across=True)
         except ValueError:
             return []
         names = [pieces(model) for model in self.preprocessor.models]
@@ -97,11 +98,11 @@ def best(
 def alignment(maps: keras.Model, source: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
     """How much each id of the target `(batch, n)` looked at each of the source `(batch, m)`: `(batch, n, m)`.
 
-    The mean over the heads and layers that attend to the source, of `attention_maps`; of padding 0.
+    The mean over the heads and layers of `attention_maps` across; of padding 0.
     """
     before = tf.concat([tf.fill([tf.shape(target)[0], 1], BEGIN), target[:, :-1]], 1)
     layers = maps([source, before], training=False)
-    looked = [tf.cast(value, tf.float32) for name, value in layers.items() if "cross" in name]
+    looked = [tf.cast(value, tf.float32) for value in layers.values()]
     weight = tf.add_n([tf.reduce_mean(value, 1) for value in looked]) / len(looked)
     return weight * tf.cast(target != PADDING, tf.float32)[:, :, None]
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from bigkeras.data.bad import reason
 from bigkeras.data.source import DataError, Source, Splits
+from bigkeras.run import write_csv
 from bigkeras.tasks.task import Task
 from bigkeras.workers import Workers
 
@@ -15,8 +16,11 @@ from bigkeras.workers import Workers
 class Unreadable:
     """Why each example cannot be read, by its name: `noted` by this worker or told of, `shared` by all workers."""
 
-    def __init__(self, splits: Splits, task: Task, limit: float, directory: Path):
-        """`limit`: the greatest share of the examples that may be so; `directory`: where they are listed."""
+    def __init__(self, splits: Splits, limit: float, directory: Path, task: Task | None = None):
+        """`limit`: the greatest share of the examples that may be so; `directory`: where they are listed.
+
+        `task`: None before there is one, when nothing but rows of tables has been read.
+        """
         self.splits, self.task, self.limit, self.directory = splits, task, limit, directory
         self.noted: dict[str, str] = dict(splits.bad)
         self.shared = dict(self.noted)  # in one order
@@ -31,6 +35,7 @@ class Unreadable:
         """Notes an example; called from the pipeline's threads."""
         name = source.name(index)
         if name not in self.noted:
+            assert self.task is not None  # what is learned from has one
             self.noted[name] = reason(source, index, self.task.prepare)
 
     def fresh(self) -> dict[str, str]:
@@ -49,7 +54,7 @@ class Unreadable:
         self.checked = len(self.shared)
         splits, found = self.splits, self._rows_of(self.shared)
         # Of texts every row was read; pictures of the test split are read when it is scored.
-        tested: Any = () if self.task.kind == "image" else splits.test or ()
+        tested: Any = () if self.task and self.task.kind == "image" else splits.test or ()
         train = splits.labelled or splits.train  # without what a teacher answers
         total = splits.read or len(train) + len(splits.validation or ()) + len(tested) + len(splits.bad)
         if found > self.limit * total:
@@ -68,8 +73,9 @@ class Unreadable:
         times = Counter(name for name in found if name in fresh)
         return before.total() + sum(max(times[name], 1) for name in fresh)
 
-    def rows(self) -> list[dict[str, str]]:
-        """What bad_samples.csv lists: these, and what is left out on purpose."""
+    def write(self) -> None:
+        """Writes bad_samples.csv: these, and what is left out on purpose. Raises RunError."""
         # Of a unit with several translations, several are of one name.
         listed = {*self.splits.ignored, *self.noted.items()}
-        return [{"sample": name, "reason": why} for name, why in sorted(listed)]
+        rows = [{"sample": name, "reason": why} for name, why in sorted(listed)]
+        write_csv(self.directory / "bad_samples.csv", rows, ("sample", "reason"))

@@ -7,13 +7,14 @@ synchronized, the workers wait for each other within their own parts, too: these
 """
 
 import contextlib
+import ipaddress
 import json
 import re
 import socket
 import statistics
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from bigkeras.step import Step
@@ -45,7 +46,7 @@ class Watch:
         host = re.sub(r":\d+$", "", names[self.workers.index])
         # On the address that the others know this worker by, and no other; behind NAT it is not this machine's.
         try:
-            self.server: socket.socket | None = socket.create_server((socket.gethostbyname(host), 0))
+            self.server: socket.socket | None = socket.create_server((own_address(host, names), 0))
         except OSError as error:
             self.server = None
             self.say(f"{host}: {error.strerror}: a worker that hangs or is slow is not told of")
@@ -131,3 +132,22 @@ class Watch:
                 return int(steps), float(seconds)
         except (OSError, ValueError):
             return None
+
+
+def own_address(host: str, names: Sequence[str]) -> str:
+    """The address of this machine's `host` that other machines reach, by the names of all workers, with their ports.
+
+    Debian's /etc/hosts calls the machine's own name 127.0.1.1, where nobody else is heard: then it is the address from
+    which packets to the first worker elsewhere would go.
+    """
+    address = socket.gethostbyname(host)
+    others = {re.sub(r":\d+$", "", name) for name in names} - {host}
+    if not ipaddress.ip_address(address).is_loopback:
+        return address
+    for other in sorted(others):
+        with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+            there = socket.gethostbyname(other)
+            if not ipaddress.ip_address(there).is_loopback:
+                asked.connect((there, 9))  # nothing is sent
+                return asked.getsockname()[0]
+    return address

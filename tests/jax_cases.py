@@ -12,6 +12,7 @@ from pathlib import Path
 import keras
 import numpy as np
 from lives import kill_in_write
+from own_layers import Doubting
 
 from bigkeras import jax_scores, jax_train, search, text_search
 from bigkeras.data.reviews import text_array
@@ -19,7 +20,7 @@ from bigkeras.data.source import ArraySource
 from bigkeras.jax_control import JaxControl
 from bigkeras.layers import PatchWhitening
 from bigkeras.models import MODELS
-from bigkeras.recipe import Choice, Recipe
+from bigkeras.recipe import Choice, Recipe, RecipeError
 from bigkeras.recipe_data import load_splits
 from bigkeras.recipes import RECIPES
 from bigkeras.runtime import Machine
@@ -102,16 +103,6 @@ def whitened(*, input_shape, num_classes) -> keras.Model:
     return set_alike(keras.Model(inputs, x))
 
 
-@keras.saving.register_keras_serializable(package="tests")
-class Doubting(keras.layers.Layer):
-    """In training the second half of a batch is answered another way, as dropout would, but by no chance."""
-
-    def call(self, x, training=False):
-        """Of the shape of `x`."""
-        places = keras.ops.arange(keras.ops.shape(x)[0])[:, None]
-        return keras.ops.where(places * 2 < keras.ops.shape(x)[0], x, 0.5 * x + 0.1) if training else x
-
-
 def doubting(*, input_shape, num_classes) -> keras.Model:
     """A network whose two answers to an example differ."""
     inputs = keras.Input(input_shape, name="image")
@@ -173,7 +164,9 @@ def trained(
     histories: list = []
     callbacks = JaxControl.callbacks
     JaxControl.callbacks = lambda self: [*callbacks(self), *extra]
-    jax_scores.finished = lambda directory, position: histories.append(position.history) or {}  # tested by itself
+    jax_scores.finished = lambda directory, position, modules: (
+        histories.append(position.history) or {}
+    )  # tested by itself
     try:
         fit(recipe, folder / name, model=model, machine=Machine(**{"strategy": "one", **arguments}), log=QUIET)
     finally:
@@ -262,6 +255,28 @@ def interrupted(folder: Path) -> dict:
         "killed": [difference(whole, killed[0]), killed[1] == history],
         "half": [p.name for p in (folder / "killed" / "checkpoints").glob("*.part")],
     }
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Here(Doubting):
+    """A layer of the program that runs."""
+
+
+def own_layers(folder: Path) -> dict:
+    """The accuracy of a run of a model with layers of a module, and what is said of layers of the program itself."""
+    recipe, machine = broken_off().override(ema=None, epochs=1, model=Choice("doubting")), Machine(strategy="one")
+    metrics = fit(recipe, folder / "own", model=doubting, machine=machine, log=QUIET)
+
+    def here(*, input_shape, num_classes) -> keras.Model:
+        inputs = keras.Input(input_shape, name="image")
+        x = Here(name="features")(keras.layers.Flatten(name="stem")(inputs))
+        return keras.Model(inputs, keras.layers.Dense(num_classes, dtype="float32", name="logits")(x))
+
+    try:
+        fit(recipe, folder / "here", model=here, machine=machine, log=QUIET)
+    except RecipeError as error:
+        return {"accuracy": metrics["validation"]["accuracy"], "refused": str(error)}
+    return {}
 
 
 def checkpoint_averages(folder: Path) -> dict:
@@ -408,6 +423,7 @@ WHAT = {
     "all": on_all_strategies,
     "interrupted": interrupted,
     "checkpoint averages": checkpoint_averages,
+    "own layers": own_layers,
     "killed": killed,
     "killed on a mesh": killed_on_a_mesh,
     "alike": alike_here,

@@ -244,9 +244,8 @@ def test_bad_samples_noted_while_a_checkpoint_is_written_change_nothing_in_it(tm
 
     bad = {"early.png": "half"}
     run = SimpleNamespace(
-        examples=7,
-        position=Position(1, 2, bad=bad), unreadable=SimpleNamespace(noted=bad), directory=tmp_path, step=SimpleNamespace(state=list), total_steps=9,
-        _write=lambda write, then: write(),
+        examples=7, position=Position(1, 2, bad=bad), unreadable=SimpleNamespace(noted=bad), directory=tmp_path,
+        step=SimpleNamespace(state=list), total_steps=9, _write=lambda write, then: write(),
     )  # fmt: skip
     monkeypatch.setattr(checkpoint, "save", noting)
     control.Control.save(run)
@@ -259,7 +258,7 @@ def test_bad_samples_noted_while_a_checkpoint_is_written_change_nothing_in_it(tm
 def test_bad_rows_of_a_whole_table_are_a_share_of_all_its_rows(kind, read, told, tmp_path):
     bad = {f"line {number}": "no label" for number in range(30)}
     splits = Splits(range(200), range(100), range(1700), ("a", "b"), bad=tuple(bad.items()), read=read)
-    unreadable = Unreadable(splits, SimpleNamespace(kind=kind), 0.02, tmp_path)
+    unreadable = Unreadable(splits, 0.02, tmp_path, SimpleNamespace(kind=kind))
     with pytest.raises(DataError, match=told) if told else nullcontext():
         unreadable.check()
 
@@ -267,7 +266,7 @@ def test_bad_rows_of_a_whole_table_are_a_share_of_all_its_rows(kind, read, told,
 def test_rows_that_name_one_picture_which_cannot_be_read_count_each(tmp_path):
     source = FileSource([str(tmp_path / name) for name in ["gone.png"] * 3 + ["a.png"] * 97], [0] * 100)
     task = SimpleNamespace(kind="image", prepare=lambda columns: columns)
-    run = Unreadable(Splits(source, None, None, ("a", "b")), task, 0.02, tmp_path)
+    run = Unreadable(Splits(source, None, None, ("a", "b")), 0.02, tmp_path, task)
     run.note(source, 0)
     run.check()  # until all workers know of it
     run.restore(run.fresh())

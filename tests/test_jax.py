@@ -99,6 +99,15 @@ def test_averages_on_jax_are_those_of_tensorflows_step_and_outlive_breaks_and_ki
 @needs_jax
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
+def test_a_run_with_layers_of_a_module_is_scored_and_one_with_the_programs_own_is_refused(tmp_path):
+    told = cases(tmp_path, "own layers")
+    assert 0 < told["accuracy"] <= 1
+    assert told["refused"].startswith("layer Here: is of the program that runs")
+
+
+@needs_jax
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_the_last_checkpoints_are_averaged_on_a_mesh_too(tmp_path):
     told = cases(tmp_path, "checkpoint averages")
     assert told["moved"] > 1e-3 and told["averages"] < 1e-6
@@ -340,7 +349,7 @@ def test_an_epoch_left_after_its_last_step_is_ended_with_its_validation_if_it_ha
 def test_a_process_that_ends_instead_of_scoring_is_told(code, why, tmp_path, monkeypatch):
     from bigkeras import jax_scores
 
-    monkeypatch.setattr(jax_scores, "_command", lambda directory, what: [sys.executable, "-c", code])
+    monkeypatch.setattr(jax_scores, "_command", lambda directory, what, modules: [sys.executable, "-c", code])
     texts = np.array([b"a", b"\xff"], object)
     scores = jax_scores.TranslationScores(tmp_path, ArraySource({"source": texts, "target": texts}, [0, 0]))
     with contextlib.closing(scores), pytest.raises(DataError, match=f"epoch cannot be scored: .*{why}"):
@@ -374,7 +383,7 @@ def test_the_process_that_scores_a_trained_run_answers_or_says_why_not(code, why
     from bigkeras import jax_scores
     from bigkeras.checkpoint import Position
 
-    monkeypatch.setattr(jax_scores, "_command", lambda directory, what: [sys.executable, "-c", code])
+    monkeypatch.setattr(jax_scores, "_command", lambda directory, what, modules: [sys.executable, "-c", code])
     position = Position(1, 0, ({"epoch": 1.0},), {"a.png": "broken"})
     if why is None:
         assert jax_scores.finished(tmp_path, position) == [[{"epoch": 1.0}], {"a.png": "broken"}]

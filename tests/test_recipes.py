@@ -6,7 +6,7 @@ import pytest
 
 from bigkeras.checks import check_recipe
 from bigkeras.data import DATASETS
-from bigkeras.recipe import RecipeError, load
+from bigkeras.recipe import Choice, RecipeError, load
 from bigkeras.recipe_data import with_data
 from bigkeras.recipes import RECIPES
 
@@ -21,6 +21,15 @@ def test_a_place_that_is_not_utf8_is_kept(tmp_path):
     recipe = with_data(RECIPES["image-folder"], "/data/caf\udce9")
     recipe.save(tmp_path / "recipe.json")
     assert load(tmp_path) == recipe
+
+
+def test_values_that_must_agree_may_come_in_any_order():
+    recipe = RECIPES["photos10"]
+    assert recipe.ema
+    assert recipe.override(average_checkpoints=5, ema=None).average_checkpoints == 5
+    assert recipe.override(micro_batches=3, batch_size=96).batch_size == 96
+    told = {"model": {"name": "resnet", "args": {"depth": 20}}, "model.width": 8}
+    assert recipe.override(**told).model == Choice("resnet", {"depth": 20, "width": 8})
 
 
 @pytest.mark.parametrize("asked", [{"average_checkpoints": 1}, {"average_checkpoints": 5, "ema": 0.9}])

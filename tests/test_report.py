@@ -13,7 +13,8 @@ from bigkeras import pictures
 from bigkeras.card import card
 from bigkeras.metrics import bootstrap_interval, classification_metrics
 from bigkeras.recipe import Choice, Recipe
-from bigkeras.report import training, write_report
+from bigkeras.recipes import RECIPES
+from bigkeras.report import again, training, write_report
 from bigkeras.translation_report import write_translation_report
 
 NAMES = ("cat", "dog", "a|b <i>", "狗")
@@ -63,6 +64,8 @@ def test_report_tells_classes_epochs_command_and_the_best_epoch(tmp_path):
     assert "| cat |" in text and "| 狗 |" in text and "macro average" in text
     assert "The best by val_accuracy is epoch 2" in text
     assert "bigkeras train recipe.json --run-dir again" in text
+    own = again(replace(RECIPES["digits"], model=Choice("two_layers")), tmp_path)
+    assert 'bigkeras.fit(bigkeras.recipe.load("recipe.json"), "again", model=two_layers)' in own
 
 
 def test_the_curves_are_named_where_they_lie(tmp_path):

@@ -21,12 +21,13 @@ from bigkeras.assembly import fitted
 from bigkeras.classifier_artifact import export_classifier
 from bigkeras.data.source import DataError
 from bigkeras.evaluation import evaluate
-from bigkeras.inheritance import inherited
+from bigkeras.inheritance import continued, inherited
 from bigkeras.models import MODELS, build
 from bigkeras.origin import package_folder
 from bigkeras.parity import session_loader
 from bigkeras.recipe import Choice, Recipe, RecipeError, load
 from bigkeras.recipe_data import load_splits
+from bigkeras.recipes import RECIPES
 from bigkeras.run import RunError
 from bigkeras.runtime import Machine
 from bigkeras.scored_data import asked_recipe
@@ -136,6 +137,14 @@ def test_other_rows_than_those_of_the_run_are_not_taken_for_its_own(reviews, tmp
     (tmp_path / "run" / "metrics.json").unlink()
     with pytest.raises(RunError, match=r"its data has changed since it began \(train: .*take another --run-dir"):
         fit(recipe_for(place, epochs=1), tmp_path / "run", log=QUIET)
+
+
+def test_too_many_bad_rows_are_told_before_anything_is_made_of_the_data(reviews, tmp_path, monkeypatch):
+    monkeypatch.setattr("bigkeras.train._fit", lambda *_: pytest.fail("it begins"))
+    (tmp_path / "t.csv").write_text(reviews.read_text("utf-8") + "\n,bad" * 100, "utf-8")
+    with pytest.raises(DataError, match="more than max_bad_fraction"):
+        fit(recipe_for(tmp_path / "t.csv", epochs=1), tmp_path / "run", log=QUIET)
+    assert (tmp_path / "run" / "bad_samples.csv").read_text().count("an empty text") == 100
 
 
 def test_a_run_that_has_learned_nothing_takes_mended_data(reviews, tmp_path):
@@ -358,6 +367,27 @@ def test_what_is_asked_for_goes_before_the_earlier_run_where_it_is_the_usual_val
     }
     assert main([*more[:-1], str(tmp_path / "auto"), *asked[:2]]) == 1
     assert "epochs=10: model auto decides it; name a model, as --set model=text_cnn" in capsys.readouterr().err
+
+
+def test_in_python_what_is_said_of_a_function_goes_into_the_earlier_runs(run, reviews):
+    theirs = load(run)
+    said = {"data.file": str(reviews), "start_from": str(run), "model.dropout": 0.2, "optimizer.learning_rate": 1e-4}
+    found = continued(RECIPES["text-csv"].override(**said))
+    assert found.model == Choice(theirs.model.name, {**theirs.model.args, "dropout": 0.2})
+    assert found.optimizer == Choice(theirs.optimizer.name, {**theirs.optimizer.args, "learning_rate": 1e-4})
+    assert found.schedule == theirs.schedule
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", "1"])
+def test_a_damaged_preparation_of_an_origin_is_one_line(content, run, reviews, tmp_path):
+    shutil.copytree(run, tmp_path / "earlier")
+    (tmp_path / "earlier" / "preprocessor.json").write_text(content)
+    recipe = recipe_for(reviews, start_from=str(tmp_path / "earlier"))
+    with pytest.raises(RecipeError, match=r"preprocessor\.json is damaged|is no model of texts"):
+        inherited(recipe, ("", ""))
+    pictures = RECIPES["image-folder"].override(start_from=str(tmp_path / "earlier"), model="resnet")
+    with pytest.raises(RecipeError, match=r"preprocessor\.json is damaged|is no model of pictures"):
+        inherited(pictures, ("", ""))
 
 
 def test_the_artifact_scores_what_the_run_scores(run, artifact):

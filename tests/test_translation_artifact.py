@@ -74,12 +74,12 @@ def test_an_exported_model_is_written_anew_with_its_own_weights_and_card(made, t
     older = shutil.copytree(directory, tmp_path / "older")
     sizes = {"depth": 1, "width": 16, "num_heads": 2, "feed_forward": 32, "dropout": 0.0}
     recipe = Recipe(
-        name="toy", data=Choice("translation_pairs"), task=Choice("translation"),
+        name="toy", data=Choice("translation_pairs"), task=Choice("translation", {"beam": 2}),
         model=Choice("transformer_translator", sizes), monitor="val_bleu",
     )  # fmt: skip
     recipe.save(older / "recipe.json")
     (older / "README.md").write_text("# toy\n")
-    with pytest.raises(ExportError, match=r"an exported model: .*, or examples \(--examples\)"):
+    with pytest.raises(ExportError, match=r"an exported model: .*, or examples: of texts --examples"):
         export(older, tmp_path / "anew")
     report = export(older, tmp_path / "anew", examples=[b"the red cat", b"one dog"], beam=3, warm_compiled=(1,))
     assert json.loads((tmp_path / "anew" / "preprocessor.json").read_text())["beam"] == 3
@@ -89,6 +89,10 @@ def test_an_exported_model_is_written_anew_with_its_own_weights_and_card(made, t
     assert n_best.shape == (None, 3)
     card = (tmp_path / "anew" / "README.md").read_text()
     assert card.startswith("# toy\n") and "follows 3 hypotheses: the scores above are of a search with 2" in card
+    # The scores are of the recipe's search, however often a model is exported with others.
+    (tmp_path / "anew" / "recipe.json").write_bytes((older / "recipe.json").read_bytes())
+    export(tmp_path / "anew", tmp_path / "back", examples=[b"one dog"], beam=2)
+    assert "hypotheses" not in (tmp_path / "back" / "README.md").read_text()
     assert min(report["agreement"].values()) == 1
     data = "1/variables/variables.data-00000-of-00001"
     assert (tmp_path / "anew" / data).read_bytes() == (older / data).read_bytes()

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from bigkeras import watch
+from bigkeras.watch import own_address
 
 ADDRESSES = ["127.0.0.1:1001", "127.0.0.1:1002"]
 
@@ -57,6 +58,18 @@ def test_a_worker_behind_an_address_of_another_machine_trains_without_the_watch(
     for each in (chief, other):
         each.note(0.1)
         each.__exit__()
+
+
+def test_a_name_of_this_machine_alone_is_not_where_others_ask(monkeypatch):
+    # Debian's /etc/hosts; 192.0.2.1 is nobody's, but there is a way to it.
+    known = {"here": "127.0.1.1", "there": "192.0.2.1", "beside": "127.0.0.1"}
+    monkeypatch.setattr(socket, "gethostbyname", known.__getitem__)
+    assert own_address("here", ["here:1", "beside:2"]) == "127.0.1.1"
+    assert own_address("there", ["here:1", "there:2"]) == "192.0.2.1"
+    connected = []
+    monkeypatch.setattr(socket.socket, "connect", lambda self, place: connected.append(place))
+    monkeypatch.setattr(socket.socket, "getsockname", lambda self: ("198.51.100.7", 0))
+    assert own_address("here", ["here:1", "there:2"]) == "198.51.100.7" and connected == [("192.0.2.1", 9)]
 
 
 def heard(said: queue.Queue, what: str) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bigkeras.data.cleaning import Pair, base, check_order, tidy
+from bigkeras.data.cleaning import LANGUAGES, Pair, base, check_order, tidy
 from bigkeras.data.files import expanded
 from bigkeras.data.pair_splits import parted_splits
 from bigkeras.data.pair_table import PairFile, check_said, others_way, read_lines, read_table
@@ -150,7 +150,9 @@ def _aligned(paths: tuple[Path, Path], said: tuple[str, str], encoding: str | No
         counts = " and ".join(f"{path} {len(lines)}" for path, lines in zip(paths, sides, strict=True))
         raise DataError(f"aligned files have the same number of lines, these have: {counts}")
     endings = [path.name.removesuffix(".gz").rpartition(".")[2] for path in paths]
-    codes = [ending if _is_code(base(ending)) and len(set(endings)) == 2 else "" for ending in endings]
+    # One may be of a language that is not known here, as another's beside it; train.in and train.out are of none.
+    some = len(set(endings)) == 2 and any(base(ending) in LANGUAGES for ending in endings)
+    codes = [ending if some and _is_code(base(ending)) else "" for ending in endings]
     languages = (said[0] or codes[0], said[1] or codes[1])
     check_said(f"{paths[0]}: the files' names", languages, codes, "exchange file and target_file")
     pairs = [

@@ -112,13 +112,11 @@ def lower_case(folder: Path) -> bool:
     vocab.txt has a capital letter. Raises ValueError for a tokenizer that does otherwise than BERT's.
     """
     path = folder / "tokenizer_config.json"
-    words = (folder / "vocab.txt").read_text(encoding="utf-8").split("\n")
+    words = _text(folder / "vocab.txt").split("\n")
     plain = not any(w != w.lower() for w in words if not w.startswith("["))
     if not path.is_file():
         return plain
-    config = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(config, dict):
-        raise ValueError(f"{path}: not a JSON object")
+    config = _object(path)
     # BERT's own makes lower case where nothing is said; this class does as its tokenizer.json has it.
     usual = plain if config.get("tokenizer_class") == "PreTrainedTokenizerFast" else True
     lower = bool(config.get("do_lower_case", usual))
@@ -131,13 +129,25 @@ def lower_case(folder: Path) -> bool:
     return lower
 
 
-def _config(path: Path) -> dict[str, Any]:
+def _text(path: Path) -> str:
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ValueError(f"{path}: not UTF-8 text") from None
+
+
+def _object(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(_text(path))
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}: not JSON: {error}") from None
-    if not isinstance(config, dict):
+    if not isinstance(found, dict):
         raise ValueError(f"{path}: not a JSON object")
+    return found
+
+
+def _config(path: Path) -> dict[str, Any]:
+    config = _object(path)
     if config.get("model_type", "bert") != "bert":  # the first to be published do not say it
         raise ValueError(f"{path}: model_type is {config.get('model_type')!r}, and only 'bert' is read")
     for key in (*LAYERS, "vocab_size", "max_position_embeddings"):

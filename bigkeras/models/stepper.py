@@ -20,8 +20,9 @@ from bigkeras.models.transformer import attention_map
 
 State = dict[str, Any]
 ONE_STEP = (
-    "in its decoder only bigkeras.layers.SelfAttention(causal=True) and recurrent layers whose names begin with "
-    "decoder may look back, and CrossAttention, or AdditiveAttention of query, value and key, at the source"
+    "in its decoder only bigkeras.layers.SelfAttention(causal=True) and recurrent layers with an initial_state, whose "
+    "names begin with decoder, may look back, and CrossAttention, or AdditiveAttention of query, value and key, at the "
+    "source"
 )
 SAME_LOGITS = 0.05  # of their size; in 16 bits a hundredth is rounding
 
@@ -65,7 +66,7 @@ class Stepper:
 
     def start(self, source, *, beams: int, steps) -> tuple[Any, State]:
         """Reads the source `(batch, length)` and gives (memory, state) for `beams` and at most `steps`."""
-        outputs = self.encoder(source, training=False)
+        outputs = keras.tree.flatten(self.encoder(source, training=False))  # a single one is no list
         memory, states = outputs[: len(outputs) - self.states], outputs[len(outputs) - self.states :]
         states = [ops.repeat(x[:, None], beams, axis=1) for x in states]
         batch, slots = ops.shape(source)[0], steps * beams if self.caches else 0
@@ -106,7 +107,7 @@ class Stepper:
         places = ops.broadcast_to(index, (beams,))
         transposed = [] if self.tied is None else [self.transposed]  # which `ready` has made
         inputs = [tokens, *memory, places, index * beams, mask, *transposed, *state["cache"], *state["states"]]
-        logits, *rest = self.decoder(inputs, training=False)
+        logits, *rest = keras.tree.flatten(self.decoder(inputs, training=False))
         following = {"mask": mask}
         if self.covers:
             following["coverage"] = state["coverage"] + rest.pop()
@@ -129,7 +130,7 @@ def stepper(model: keras.Model, *, compiled: bool = False, covers: bool = False)
     """
     _check_inputs(model)
     source, target = model.inputs
-    readers = [layer for layer in model.layers if isinstance(layer, CrossAttention | keras.layers.AdditiveAttention)]
+    readers = _readers(model)
     attentions = [layer for layer in model.layers if isinstance(layer, SelfAttention) and layer.causal]
     recurrent = [a for a in model.layers if isinstance(a, keras.layers.RNN) and a.name.startswith("decoder")]
     if covers and not readers:
@@ -149,28 +150,49 @@ def stepper(model: keras.Model, *, compiled: bool = False, covers: bool = False)
     )
 
 
-def check_steps(model: keras.Model) -> None:
-    """Raises ValueError for a translation model whose steps have other logits than its full pass, of some tokens.
+def check_steps(model: keras.Model, *, covers: bool = False) -> None:
+    """Raises ValueError for a translation model that a search cannot go through, one that `covers` where it is asked.
 
-    So it is where layers look back that the stepper does not know, such as Keras' own attention: they would see the
-    beams of one step in the place of the tokens before.
+    That is one whose steps have other logits than its full pass, of some tokens: so it is where layers look back that
+    the stepper does not know, such as Keras' own attention, which would see the beams of one step in the place of the
+    tokens before. Or one of other logits than float32.
     """
+    _check_inputs(model)
+    if covers and not _readers(model):
+        raise ValueError("has no attention to the source, which a coverage penalty asks for: task.coverage_penalty=0")
+    if model.output.dtype != "float32":
+        raise ValueError(f'gives logits in {model.output.dtype}: its last layer needs dtype="float32"')
+    kept = model.get_weights()
     source = np.array([[5, 6, 7, 8], [6, 5, 0, 0]], "int32")
     target = np.array([[4, 5, 6], [6, 4, 4]], "int32")
-    _check_inputs(model)
-    expected = ops.convert_to_numpy(ops.cast(model([source, target], training=False), "float32"))
-    found = []
+    if not ops.convert_to_numpy(model([source, target], training=False)).any():
+        # Weights that begin at 0 would hide whatever comes before them.
+        random = np.random.default_rng(0)
+        model.set_weights([w + random.normal(0, 0.1, w.shape).astype(w.dtype) * (w.dtype.kind == "f") for w in kept])
     try:
-        steps = stepper(model).ready()
+        _compare(model, source, target, covers)
+    finally:
+        model.set_weights(kept)
+
+
+def _compare(model: keras.Model, source: np.ndarray, target: np.ndarray, covers: bool) -> None:
+    expected, found = ops.convert_to_numpy(model([source, target], training=False)), []
+    try:
+        steps = stepper(model, covers=covers).ready()
         memory, state = steps.start(ops.convert_to_tensor(source), beams=1, steps=target.shape[1])
         for index in range(target.shape[1]):
             logits, state = steps.step(ops.convert_to_tensor(target[:, index : index + 1]), index, memory, state)
-            found.append(ops.convert_to_numpy(ops.cast(logits, "float32")))
+            found.append(ops.convert_to_numpy(logits))
         difference = np.linalg.norm(np.concatenate(found, 1) - expected)
     except Exception as error:  # what Keras raises of a graph that cannot be cut there
         raise ValueError(f"cannot write token by token: {ONE_STEP}") from error
     if difference > SAME_LOGITS * np.linalg.norm(expected):
         raise ValueError(f"written token by token it gives other logits than of all tokens at once: {ONE_STEP}")
+
+
+def _readers(model: keras.Model) -> list[keras.layers.Layer]:
+    """The layers that look at the source."""
+    return [layer for layer in model.layers if isinstance(layer, CrossAttention | keras.layers.AdditiveAttention)]
 
 
 def _check_inputs(model: keras.Model) -> None:

@@ -203,13 +203,13 @@ def residual(x, y, *, dropout: float, name: str):
     return L.Add(name=name)([x, y])
 
 
-def attention_maps(model: keras.Model) -> keras.Model:
+def attention_maps(model: keras.Model, *, across: bool = False) -> keras.Model:
     """A model over the same layers that gives the weights of every attention layer by the layer's name.
 
-    From the inputs of `model` to a dict of `(batch, heads, queries, keys)`. Raises ValueError for a model without
-    attention.
+    From the inputs of `model` to a dict of `(batch, heads, queries, keys)`; `across`: of the layers alone that look at
+    another sequence. Raises ValueError for a model without such attention.
     """
-    kinds = SelfAttention | CrossAttention | L.AdditiveAttention
+    kinds = CrossAttention | L.AdditiveAttention if across else SelfAttention | CrossAttention | L.AdditiveAttention
     found = [layer for layer in model.layers if isinstance(layer, kinds)]
     maps = {layer.name: attention_map(layer, keras.tree.flatten(layer.input)) for layer in found}
     if not maps:
@@ -222,8 +222,9 @@ def attention_map(layer: keras.layers.Layer, inputs: list):
 
     They are what it projects, for cross-attention key and value, and the mask, if any.
     """
-    if isinstance(layer, L.AdditiveAttention):
-        return AdditiveAttentionMap(layer, name=f"{layer.name}_map")(*inputs[:3], mask=inputs[3])
-    kind, own = (SelfAttentionMap, 1) if isinstance(layer, SelfAttention) else (CrossAttentionMap, 3)
+    own = 1 if isinstance(layer, SelfAttention) else 3
     mask = inputs[own] if len(inputs) > own else None
+    if isinstance(layer, L.AdditiveAttention):
+        return AdditiveAttentionMap(layer, name=f"{layer.name}_map")(*inputs[:own], mask=mask)
+    kind = SelfAttentionMap if isinstance(layer, SelfAttention) else CrossAttentionMap
     return kind.from_config({**layer.get_config(), "name": f"{layer.name}_map"})(*inputs[:own], mask=mask)

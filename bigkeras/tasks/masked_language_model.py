@@ -183,7 +183,7 @@ def windows(preprocessor: TextPreprocessor, texts: np.ndarray) -> tuple[np.ndarr
         for part in np.array_split(ids, max(1, -(-len(ids) // most))):
             parts.append(np.concatenate([frame[:1], part, frame[1:]]) if frame else part)
             rows.append(row)
-    return np.concatenate([np.zeros(0), *parts]).astype(np.int32), np.array([len(p) for p in parts]), np.array(rows)
+    return np.concatenate([np.zeros(0, np.int32), *parts]), np.array([len(p) for p in parts]), np.array(rows)
 
 
 def hider(preprocessor: TextPreprocessor, rate: float) -> Callable[[tf.Tensor, tf.Tensor], Hidden]:

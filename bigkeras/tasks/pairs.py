@@ -46,6 +46,11 @@ class PairPreprocessor:
         return self.source_model, self.target_model
 
     @property
+    def covers(self) -> bool:
+        """Whether its search has a coverage penalty: one beam alone has nothing to choose by."""
+        return self.coverage_penalty > 0 and self.beam > 1
+
+    @property
     def joint(self) -> bool:
         """Whether both languages have one vocabulary."""
         return self.source_model == self.target_model

@@ -81,6 +81,8 @@ def trained(folder: Path, options: argparse.Namespace, strategy: str, servers: i
         while group.poll() is None:
             rows = list(csv.DictReader(log.open(encoding="utf-8"))) if log.exists() else []
             for row in rows[len(curve) :]:
+                if "val_loss" not in row:
+                    raise WorkerError(f"--recipe {options.recipe}: has no validation split: --set data.validation=0.1")
                 if not curve:
                     # All have started and traced their step: now the worker is slowed, and the clock runs.
                     slowed = threading.Thread(target=slow_down, args=(worker_one(group.pid), options.share, ended))

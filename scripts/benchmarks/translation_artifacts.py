@@ -33,7 +33,7 @@ def make(run: Path, folder: Path, *, file: str | None, count: int, beam: int, pe
     texts = (from_file(Path(file)) if file else from_test(run))[:count]
     if not texts:
         raise SystemExit("Error: no sentences to translate")
-    greedy = replace(preprocessor, beam=1)
+    greedy = replace(preprocessor, beam=1, coverage_penalty=0.0)
     translations = Translator(in_float32(network), greedy)([text.encode() for text in texts])
     tokenizers = preprocessor.tokenizers()
     ids = tokenizers.source_ids(texts).to_list()
@@ -46,11 +46,12 @@ def make(run: Path, folder: Path, *, file: str | None, count: int, beam: int, pe
     plain = replace(preprocessor, beam=beam, coverage_penalty=0.0, length_penalty=0.0)
     for name, how in ((GREEDY, greedy), (BEAM, plain)):
         export_translator(network, how, folder / name, examples=compared)
+    sizes: dict[str, int] = {}
     if peers:
         write_ctranslate2(network, folder / CTRANSLATE2)
         write_hugging_face(network, folder / HUGGING_FACE_MODEL)
-    weights = Weights(network)
-    sizes = {
+        weights = Weights(network)
+        sizes = {
         "vocabulary_size": len(weights.target), "num_layers": weights.depth, "num_heads": weights.heads,
         "hidden_dim": weights.width, "intermediate_dim": weights.feed_forward,
     }  # fmt: skip

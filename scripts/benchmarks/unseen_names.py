@@ -44,7 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = [sys.executable, "-m", "apps.translation", "--file", str(file), "--model", options.model]
         done = subprocess.run(command, capture_output=True, encoding="utf-8")
     if done.returncode:
-        print(done.stderr.strip().splitlines()[-1], file=sys.stderr)
+        told = done.stderr.strip().splitlines() or [f"apps.translation: exit status {done.returncode}"]
+        print(told[-1], file=sys.stderr)
         return 1
     translations, references = done.stdout.splitlines(), [[target] for _, target in pairs]
     kept = sum(name in WORD.findall(text) for name, text in zip(names, translations, strict=True))

@@ -30,13 +30,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Trains all on each split and prints a table; gives 1 where the data is not here or a training fails."""
     parser = argparse.ArgumentParser(prog="scripts/benchmark waimai-splits", description=__doc__)
     parser.add_argument("--recipes", default=",".join(RECIPES), help="names of recipes, parted by commas")
-    parser.add_argument("--seeds", default="0,1,2", help="those of the splits")
+    parser.add_argument("--seeds", type=numbers, default=[0, 1, 2], help="those of the splits (0,1,2)")
     parser.add_argument("--json", type=new_file, metavar="FILE", help="where to write what was measured")
     options = parser.parse_args(arguments)
     machine = environment(cores(), ("tensorflow", "keras", "scikit-learn"))
     found: dict[str, list[dict[str, float]]] = {}
     try:
-        for seed in map(int, options.seeds.split(",")):
+        for seed in options.seeds:
             found.setdefault(SVM, []).append(baseline(DATASETS["waimai"](seed=seed)))
             for recipe in options.recipes.split(","):
                 found.setdefault(recipe, []).append(ours(recipe, seed))
@@ -48,6 +48,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     tell(markdown(found), {"environment": machine, "seeds": options.seeds, "contenders": found}, options.json)
     return 0
+
+
+def numbers(text: str) -> list[int]:
+    """0,1,2 as numbers. Raises ValueError."""
+    return [int(word) for word in text.split(",")]
 
 
 def baseline(splits: Splits) -> dict[str, float]:

@@ -434,7 +434,7 @@ def test_the_ending_of_an_aligned_file_is_no_language_in_any_case(tmp_path):
     assert splits.languages == ("EN", "")
 
 
-@pytest.mark.parametrize("names", [("a.dat", "b.dat"), ("x.v1", "x.v2")])
+@pytest.mark.parametrize("names", [("a.dat", "b.dat"), ("x.v1", "x.v2"), ("x.in", "x.out"), ("x.old", "x.new")])
 def test_an_ending_that_both_files_have_or_with_a_digit_is_no_language(tmp_path, names):
     for side, name in enumerate(names):
         (tmp_path / name).write_text("".join(pair[side] + "\n" for pair in GOOD))

@@ -1,6 +1,7 @@
 """The translation models: published sizes, padding, and that a step of decoding gives what the full pass gives."""
 
 import functools
+from contextlib import nullcontext
 
 import keras
 import numpy as np
@@ -257,8 +258,41 @@ def test_a_model_of_ones_own_whose_steps_are_not_its_full_pass_is_refused(kind):
     if kind in ("own", "zeros"):
         check_steps(model)
         return
-    told = {"inputs": "its inputs are not source and target", "look": "written token by token it gives other logits"}
+    other = "written token by token it gives other logits"
+    told = {"inputs": "its inputs are not source and target", "look": other, "convolution": other}
     with pytest.raises(ValueError, match=told.get(kind, "cannot write token by token: in its decoder only")):
+        check_steps(model)
+
+
+@pytest.mark.parametrize(
+    ("covers", "args", "told"),
+    [
+        (True, {}, "has no attention to the source, which a coverage penalty asks for"),
+        (False, {"dtype": "mixed_bfloat16"}, 'gives logits in bfloat16: its last layer needs dtype="float32"'),
+        (False, {"kernel_initializer": "zeros"}, None),
+    ],
+)
+def test_a_model_of_ones_own_is_looked_at_as_the_search_will_use_it(covers, args, told):
+    L = keras.layers
+    source, target = (keras.Input((None,), dtype="int32", name=name) for name in ("source", "target"))
+    embedding = L.Embedding(20, 8)
+    first = L.GRU(8, name="encoder")(embedding(source))
+    x = L.GRU(8, return_sequences=True, name="decoder")(embedding(target), initial_state=first)
+    model = keras.Model([source, target], L.Dense(20, **args)(x))
+    before = model.get_weights()
+    with pytest.raises(ValueError, match=told) if told else nullcontext():
+        check_steps(model, covers=covers)
+    assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
+
+
+def test_weights_that_begin_at_zero_hide_no_look_back():
+    L = keras.layers
+    source, target = (keras.Input((None,), dtype="int32", name=name) for name in ("source", "target"))
+    embedding = L.Embedding(20, 16)
+    x = L.Conv1D(16, 3, padding="causal")(embedding(target))
+    x = x + CrossAttention(2)(x, *SplitHeads(2)(L.Dense(32)(embedding(source))))
+    model = keras.Model([source, target], L.Dense(20, kernel_initializer="zeros")(x))
+    with pytest.raises(ValueError, match="written token by token"):
         check_steps(model)
 
 

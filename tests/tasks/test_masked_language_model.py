@@ -245,6 +245,12 @@ def test_own_texts_with_nothing_else_said_take_its_encoder(run, tmp_path):
     assert (recipe.name, recipe.epochs, recipe.model.args["size"]) == ("text-csv", 1, "tiny")
 
 
+def test_texts_of_which_no_word_is_known_have_no_score(run, tmp_path):
+    (tmp_path / "other.txt").write_text("这是 一个 句子\n" * 20, "utf-8")
+    with pytest.raises(DataError, match="no word of the vocabulary in these texts"):
+        evaluate(run, split="all", data=str(tmp_path / "other.txt"))
+
+
 def test_pretraining_goes_on_from_an_earlier_run_with_its_vocabulary(run, tmp_path):
     other = tmp_path / "other.txt"
     other.write_text("\n".join(f"the {noun} eats apple number {i}" for i in range(10) for noun in NOUNS), "utf-8")

@@ -1,0 +1,13 @@
+"""Layers of one's own, in a module of their own."""
+
+import keras
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Doubting(keras.layers.Layer):
+    """In training the second half of a batch is answered another way, as dropout would, but by no chance."""
+
+    def call(self, x, training=False):
+        """Of the shape of `x`."""
+        places = keras.ops.arange(keras.ops.shape(x)[0])[:, None]
+        return keras.ops.where(places * 2 < keras.ops.shape(x)[0], x, 0.5 * x + 0.1) if training else x
