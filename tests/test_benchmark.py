@@ -37,7 +37,8 @@ from benchmarks.translation_artifacts import batches as sentence_batches
 from benchmarks.translators import up_to_end
 
 from bigkeras.data import DATASETS
-from bigkeras.data.source import ArraySource, Splits
+from bigkeras.data.fingerprint import fingerprints
+from bigkeras.data.source import ArraySource, DataError, Splits
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -342,10 +343,12 @@ def test_names_never_seen_are_put_in_the_place_of_tom(tmp_path, capsys):
     folder.mkdir()
     lines = [f"Tom saw Sabine {i}.\tTom sah Sabine {i}.\tCC-BY 2.0" for i in range(300)]
     (folder / "deu.txt").write_text("\n".join(lines), encoding="utf-8")
-    names, pairs = unseen_names.renamed(str(tmp_path))
+    names, pairs = unseen_names.renamed(DATASETS["tatoeba"](target_language="de", directory=str(tmp_path)))
     unseen = [name for name in unseen_names.NAMES.split() if name != "Sabine"]
     assert pairs and names == unseen[: len(pairs)] == [source.split()[0] for source, _ in pairs]
     assert all(target.split()[0] == source.split()[0] for source, target in pairs)
+    assert unseen_names.main(["--data", str(tmp_path)]) == 1
+    assert "translate-en-de: has other held-out sentences than this data" in capsys.readouterr().err
     assert unseen_names.main(["--data", str(tmp_path / "none")]) == 1
     assert "tatoeba is not in" in capsys.readouterr().err
 
@@ -358,7 +361,12 @@ def test_held_out_sentences_are_parted_by_what_another_model_has_seen(tmp_path, 
         if folder == "deu":
             lines = [f"{text}\tGeh {i} mal\tauthors\n" for i, text in enumerate(some)]
         (tmp_path / f"tatoeba-{folder}-eng" / f"{code}.txt").write_text("".join(lines), encoding="utf-8")
-    parts = unseen_sentences.parted("test", str(tmp_path))
+    with pytest.raises(DataError, match="translate-en-zh: has other held-out sentences than this data"):
+        unseen_sentences.parted("translate-en-zh", "test", str(tmp_path))
+    chinese = DATASETS["tatoeba"](target_language="zh", directory=str(tmp_path))
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "data.json").write_text(json.dumps(fingerprints(chinese)))
+    parts = unseen_sentences.parted(tmp_path / "model", "test", str(tmp_path))
     german = DATASETS["tatoeba"](target_language="de", directory=str(tmp_path)).train.columns["source"].tolist()
     assert sum(map(len, parts.values())) == 4
     for name, source in parts.items():

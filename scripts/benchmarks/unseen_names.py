@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.comparison import cores, environment, new_file, tell
+from benchmarks.unseen_sentences import check_own
 from bigkeras.data import DATASETS
-from bigkeras.data.source import DataError
+from bigkeras.data.source import DataError, Splits
+from bigkeras.run import RunError
 from bigkeras.translation_metrics import corpus_bleu
 
 # People, places and companies; those that stand in the training sentences are left out.
@@ -34,8 +36,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=new_file, metavar="FILE", help="where to write what was measured")
     options = parser.parse_args(arguments)
     try:
-        names, pairs = renamed(options.data)
-    except DataError as error:
+        splits = DATASETS["tatoeba"](target_language="de", **({"directory": options.data} if options.data else {}))
+        check_own(options.model, splits)
+        names, pairs = renamed(splits)
+    except (DataError, RunError) as error:
         print(error, file=sys.stderr)
         return 1
     with tempfile.TemporaryDirectory() as folder:
@@ -56,9 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def renamed(directory: str | None) -> tuple[list[str], list[tuple[str, str]]]:
-    """Names, and Tatoeba's validation pairs that have Tom equally often on both sides, with these in his place."""
-    splits = DATASETS["tatoeba"](target_language="de", **({"directory": directory} if directory else {}))
+def renamed(splits: Splits) -> tuple[list[str], list[tuple[str, str]]]:
+    """Names, and the validation pairs that have Tom equally often on both sides, with these in his place."""
     texts = [text.decode() for side in ("source", "target") for text in splits.train.columns[side]]
     seen = {word for text in texts for word in WORD.findall(text)}
     unseen = [name for name in NAMES.split() if name not in seen]

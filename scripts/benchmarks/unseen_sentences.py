@@ -13,9 +13,10 @@ from typing import Any
 from benchmarks.comparison import cores, environment, new_file, tell
 from benchmarks.interleave import ROOT
 from bigkeras.data import DATASETS
+from bigkeras.data.fingerprint import DATA_FILE, fingerprints, other_data
 from bigkeras.data.pair_splits import source_key
-from bigkeras.data.source import ArraySource, DataError
-from bigkeras.run import RunError
+from bigkeras.data.source import ArraySource, DataError, Splits
+from bigkeras.run import RunError, read_json
 from bigkeras.tasks import load_task
 from bigkeras.translation_evaluation import artifact_translator, translate_source
 
@@ -31,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     model = Path(options.model)
     try:
-        parts = parted(options.split, options.data)
+        parts = parted(model, options.split, options.data)
         task, translate = load_task(model, ()), artifact_translator(model)
     except (DataError, RunError, OSError) as error:
         print(error, file=sys.stderr)
@@ -46,10 +47,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def parted(split: str, directory: str | None) -> dict[str, ArraySource]:
+def check_own(model: str | Path, splits: Splits) -> None:
+    """Raises DataError where an exported or shipped model has learned from other splits: of another release, say."""
+    place = Path(model) if Path(model).is_dir() else ROOT / "saved_models" / model
+    if not (place / DATA_FILE).is_file():
+        raise DataError(f"{place}: no {DATA_FILE} there: what it has learned from is not known")
+    changed = other_data(read_json(place / DATA_FILE), fingerprints(splits, "validation", "test"))
+    if changed:
+        raise DataError(f"{place}: has other held-out sentences than this data ({changed}), and may have learned these")
+
+
+def parted(model: str | Path, split: str, directory: str | None) -> dict[str, ArraySource]:
     """A held-out split of Tatoeba's Chinese pairs, by whether the German training pairs have its English."""
     place = {"directory": directory} if directory else {}
     german, chinese = (DATASETS["tatoeba"](target_language=language, **place) for language in ("de", "zh"))
+    check_own(model, chinese)
     known = {source_key(text.decode()) for text in german.train.columns["source"]}
     held_out = getattr(chinese, split)
     seen = [source_key(text.decode()) in known for text in held_out.columns["source"]]
