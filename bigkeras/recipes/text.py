@@ -77,7 +77,7 @@ IMDB_LSTM = Recipe(
 
 IMDB_TRANSFORMER = Recipe(
     name="imdb-transformer",
-    claim="IMDb by a Transformer encoder from scratch, on SentencePiece; for an accelerator",
+    claim="IMDb by a Transformer encoder from scratch, on SentencePiece: 87.12 % in an hour on two cores",
     data=Choice("imdb_reviews"),
     task=Choice(
         "text_classification",
