@@ -62,7 +62,7 @@ def make_step(
     function = model or MODELS[recipe.model.name]
     network = named(f"model {recipe.model.name}", lambda: build(function, task.model_arguments, recipe.model.args))
     if model and recipe.task.name == "translation":
-        named(f"model {network.name}", lambda: check_steps(network, covers=task.preprocessor.covers))
+        named(f"model {network.name}", lambda: check_steps(network, covers=task.preprocessor.coverage_penalty > 0))
     prepare(network, recipe, task, splits, say)
     num_classes = len(task.class_names) or None  # the data may have classes that the task does not learn
     with runtime.precision("float32"):  # pixels and labels are; Keras' MixUp fails on them in 16 bits

@@ -66,7 +66,7 @@ class Control(keras.callbacks.Callback):
         self.counted = counted(recipe.batch_size, tokens, self.steps)
         self.of_epoch = self.steps * self.counted if pairs else examples_of(recipe, splits.train.labels)
         self.position = checkpoint.Position()
-        self.unreadable = Unreadable(splits, recipe.max_bad_fraction, directory, task)
+        self.unreadable = Unreadable(splits, task, recipe.max_bad_fraction, directory)
         self.finished = False
         self.asked_to_leave = 0  # the signal by which an epoch's end was the last
         self.confusion: np.ndarray | None = None  # of the last validation
@@ -111,7 +111,7 @@ class Control(keras.callbacks.Callback):
                 "another --run-dir"
             )
         self.position = position
-        self.unreadable.restore(position.bad)
+        self.unreadable.learn(position.bad)
         kept = [row for row in position.history if "best_unsaved" not in row]
         self.best = max([epoch_score(row, self.recipe.monitor) for row in kept], default=NO_SCORE)
         self.finished = self._enough()

@@ -13,7 +13,8 @@ LOW_PRECISIONS = ("bfloat16", "float16", "mixed_bfloat16", "mixed_float16")
 def in_float32(model: keras.Model) -> keras.Model:
     """`model` itself if all of it computes in float32, else the same layers and weights in float32.
 
-    Its recurrent layers do without NVIDIA's kernels, which would stand in the graph and run on no other device.
+    Its recurrent layers do without NVIDIA's kernels, which would stand in the graph and run on no other device: from
+    then on those of `model` itself, too.
     """
     config = model.get_config()
     plain_config = _float32_config(config)

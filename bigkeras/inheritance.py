@@ -86,6 +86,8 @@ def continued(recipe: Recipe) -> Recipe:
     theirs = replace(
         load(origin), teacher=None, teacher_sure=Recipe.teacher_sure, back_translator=None, learn_validation=False
     )
+    if recipe.ema or recipe.average_checkpoints:  # one excludes the other
+        theirs = replace(theirs, ema=None, average_checkpoints=None)
     if theirs.task.name != recipe.task.name:
         raise RecipeError(f"start_from={origin}: is of {theirs.task.name}, not of {recipe.task.name}")
     task = Choice(recipe.task.name, {**_without_sides(theirs.task.args, recipe.task.args), **recipe.task.args})

@@ -124,7 +124,7 @@ def _step(
     with runtime.precision(recipe.precision):
         network = make()
         if model and recipe.task.name == "translation":
-            named(f"model {network.name}", lambda: check_steps(network, covers=task.preprocessor.covers))
+            named(f"model {network.name}", lambda: check_steps(network, covers=task.preprocessor.coverage_penalty > 0))
         prepare(network, recipe, task, splits, say)
         step = JaxStep(inputs=network.inputs, outputs=network.outputs, name=network.name)
     with runtime.precision("float32"):

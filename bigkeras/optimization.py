@@ -201,7 +201,8 @@ def make_optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Opt
     rate = Schedule(recipe.schedule.name, rate, total, round(warmup * steps_per_epoch), shape)
     optimizer = OPTIMIZERS[recipe.optimizer.name](learning_rate=rate, **args)
     if optimizer.weight_decay or recipe.optimizer.name == "muon":
-        optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
+        # By whole names: TensorFlow's have their layer's before them, which may be called beta_head.
+        optimizer.exclude_from_weight_decay(var_names=[r"(^|/)(bias|gamma|beta)(:\d+)?$"])
     if recipe.precision == "mixed_float16":
         return keras.optimizers.LossScaleOptimizer(optimizer)
     return optimizer

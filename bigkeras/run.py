@@ -291,14 +291,14 @@ def unfinished(directory: str | Path) -> str:
     with open(directory / "log.csv", encoding="utf-8", newline="") as file:
         done = sum(1 for _ in csv.DictReader(file))
     told = f"{directory}: not complete: {done} of {load(directory).epochs} epochs"
-    return f"{told}; {begun(directory)} goes on with it"
+    return f"{told}; {goes_on_by(directory)}"
 
 
-def begun(directory: Path) -> str:
-    """What goes on with a run."""
+def goes_on_by(directory: Path) -> str:
+    """What goes on with a run, as a clause."""
     if not is_ours(load(directory)):
-        return "the same bigkeras.fit(…, model=…) in Python"
-    return f"the command that began it, or bigkeras train {shlex.quote(str(directory))},"
+        return "the same bigkeras.fit(…, model=…) in Python goes on with it"
+    return f"the command that began it, or bigkeras train {shlex.quote(str(directory))}, goes on with it"
 
 
 def is_ours(recipe: Recipe) -> bool:
@@ -318,7 +318,7 @@ def check_run(run_dir: str | Path) -> Path:
     if saved_version(run_dir) is not None:
         raise RunError(f"{run_dir}: an exported model: the directory of the run that made it is needed")
     if not (run_dir / "best.keras").exists():
-        raise RunError(f"{run_dir}: no model yet: {begun(run_dir)} goes on with it")
+        raise RunError(f"{run_dir}: no model yet: {goes_on_by(run_dir)}")
     return run_dir
 
 

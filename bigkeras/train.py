@@ -53,7 +53,7 @@ from bigkeras.self_training import taught
 from bigkeras.signals import Interrupted, Log, signals
 from bigkeras.step import Step
 from bigkeras.tasks.task import Task
-from bigkeras.unreadable import Unreadable
+from bigkeras.unreadable import check_share, write_listed
 from bigkeras.watch import Watch
 from bigkeras.workers import Workers, lost_workers
 
@@ -224,6 +224,7 @@ def _opened(recipe: Recipe, directory: Path, by_chief: Callable, log: Log) -> tu
     Says what is left out. Raises RecipeError, DataError and RunError.
     """
     splits = load_splits(recipe)
+    by_chief(lambda: _check_read(splits, recipe, directory))
     if recipe.teacher and recipe.task.name != "translation":
         log.say(f"{recipe.teacher} answers what has no labels")
         splits = taught(recipe, splits, directory, by_chief)
@@ -232,7 +233,6 @@ def _opened(recipe: Recipe, directory: Path, by_chief: Callable, log: Log) -> tu
     found = fingerprints(splits)
     by_chief(lambda: check_data(directory, recipe, found, splits.columns))
     by_chief(lambda: note_places(directory, recipe))
-    by_chief(lambda: _check_read(splits, recipe, directory))
     for line in by_chief(lambda: known_before(recipe, found)):
         log.say_once(line)
     return splits, found
@@ -240,11 +240,11 @@ def _opened(recipe: Recipe, directory: Path, by_chief: Callable, log: Log) -> tu
 
 def _check_read(splits: Splits, recipe: Recipe, directory: Path) -> None:
     """Raises DataError where too many rows of a table cannot be read: before a teacher answers, and a step is made."""
-    unreadable = Unreadable(splits, recipe.max_bad_fraction, directory)
+    named = dict(splits.bad)
     try:
-        unreadable.check()
+        check_share(splits, len(splits.bad), named, recipe.max_bad_fraction, directory)
     except DataError:
-        unreadable.write()
+        write_listed(splits, named, directory)
         raise
 
 

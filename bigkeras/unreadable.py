@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +12,22 @@ from bigkeras.run import write_csv
 from bigkeras.tasks.task import Task
 from bigkeras.workers import Workers
 
+FILE = "bad_samples.csv"  # of a run directory
+
 
 class Unreadable:
     """Why each example cannot be read, by its name: `noted` by this worker or told of, `shared` by all workers."""
 
-    def __init__(self, splits: Splits, limit: float, directory: Path, task: Task | None = None):
-        """`limit`: the greatest share of the examples that may be so; `directory`: where they are listed.
-
-        `task`: None before there is one, when nothing but rows of tables has been read.
-        """
+    def __init__(self, splits: Splits, task: Task, limit: float, directory: Path):
+        """`limit`: the greatest share of the examples that may be so; `directory`: where they are listed."""
         self.splits, self.task, self.limit, self.directory = splits, task, limit, directory
         self.noted: dict[str, str] = dict(splits.bad)
-        self.shared = dict(self.noted)  # in one order
-        self.checked = 0  # of those
+        self.shared = dict(self.noted)  # in the order in which all workers have learned of them
+        self.checked = 0  # how many of these `check` has seen
+        self.times: Counter[str] | None = None  # how many examples have each name
 
-    def restore(self, known: dict[str, str]) -> None:
-        """Takes in what a checkpoint knows."""
+    def learn(self, known: Mapping[str, str]) -> None:
+        """Takes in what a checkpoint or another worker knows."""
         self.noted.update(known)
         self.shared.update(known)
 
@@ -35,7 +35,6 @@ class Unreadable:
         """Notes an example; called from the pipeline's threads."""
         name = source.name(index)
         if name not in self.noted:
-            assert self.task is not None  # what is learned from has one
             self.noted[name] = reason(source, index, self.task.prepare)
 
     def fresh(self) -> dict[str, str]:
@@ -45,37 +44,50 @@ class Unreadable:
     def share(self, fresh: dict[str, str], workers: Workers) -> None:
         """Has every worker know of what each one has in `fresh`; all must call it."""
         for worker in range(workers.count):
-            self.restore(json.loads(workers.told(json.dumps(fresh).encode(), worker)))
+            self.learn(json.loads(workers.told(json.dumps(fresh).encode(), worker)))
 
     def check(self) -> None:
         """Raises DataError, on all workers alike, where they are too many."""
         if len(self.shared) == self.checked:
             return
         self.checked = len(self.shared)
-        splits, found = self.splits, self._rows_of(self.shared)
-        # Of texts every row was read; pictures of the test split are read when it is scored.
-        tested: Any = () if self.task and self.task.kind == "image" else splits.test or ()
-        train = splits.labelled or splits.train  # without what a teacher answers
-        total = splits.read or len(train) + len(splits.validation or ()) + len(tested) + len(splits.bad)
-        if found > self.limit * total:
-            first = "; ".join(f"{name}: {why}" for name, why in list(self.shared.items())[:3])
-            raise DataError(
-                f"{found} of {total} examples cannot be read, more than max_bad_fraction={self.limit:g} "
-                f"allows; the first: {first}; all are in {self.directory / 'bad_samples.csv'}"
-            )
+        # Pictures of the test split are read when it is scored; of texts every row was read.
+        tested = self.task.kind != "image"
+        check_share(self.splits, self._count(), self.shared, self.limit, self.directory, tested=tested)
 
-    def _rows_of(self, names: Iterable[str]) -> int:
-        """How many examples have these names: several rows of a table may name one picture."""
-        before = Counter(name for name, _ in self.splits.bad)
-        sources = [self.splits.train, *filter(None, [self.splits.validation])]
-        fresh = set(names) - before.keys()
-        found = (source.name(i) for source in sources for i in range(len(source))) if fresh else ()
-        times = Counter(name for name in found if name in fresh)
-        return before.total() + sum(max(times[name], 1) for name in fresh)
+    def _count(self) -> int:
+        """How many examples are known to be unreadable: several rows of a table may name one picture."""
+        if self.times is None:  # once: there may be a million
+            sources = [self.splits.train, *filter(None, [self.splits.validation])]
+            self.times = Counter(source.name(i) for source in sources for i in range(len(source)))
+        before = {name for name, _ in self.splits.bad}
+        return len(self.splits.bad) + sum(max(self.times[name], 1) for name in self.shared if name not in before)
 
     def write(self) -> None:
-        """Writes bad_samples.csv: these, and what is left out on purpose. Raises RunError."""
-        # Of a unit with several translations, several are of one name.
-        listed = {*self.splits.ignored, *self.noted.items()}
-        rows = [{"sample": name, "reason": why} for name, why in sorted(listed)]
-        write_csv(self.directory / "bad_samples.csv", rows, ("sample", "reason"))
+        """Writes bad_samples.csv. Raises RunError."""
+        write_listed(self.splits, self.noted, self.directory)
+
+
+def check_share(
+    splits: Splits, found: int, named: Mapping[str, str], limit: float, directory: Path, *, tested: bool = True
+) -> None:
+    """Raises DataError where `found` examples, the `named` ones, are more than a share `limit` of all that was read.
+
+    `tested`: whether the test split was read.
+    """
+    parts: list[Any] = [splits.labelled or splits.train, splits.validation]  # without what a teacher answers
+    total = splits.read or sum(len(part or ()) for part in [*parts, splits.test if tested else ()]) + len(splits.bad)
+    if found > limit * total:
+        first = "; ".join(f"{name}: {why}" for name, why in list(named.items())[:3])
+        raise DataError(
+            f"{found} of {total} examples cannot be read, more than max_bad_fraction={limit:g} allows; the first: "
+            f"{first}; all are in {directory / FILE}"
+        )
+
+
+def write_listed(splits: Splits, named: Mapping[str, str], directory: Path) -> None:
+    """Writes bad_samples.csv: the `named` ones, and what is left out on purpose. Raises RunError."""
+    # Of a unit with several translations, several are of one name.
+    listed = {*splits.ignored, *named.items()}
+    rows = [{"sample": name, "reason": why} for name, why in sorted(listed)]
+    write_csv(directory / FILE, rows, ("sample", "reason"))

@@ -176,6 +176,17 @@ def trained(
     return {v.path: np.asarray(v) for v in network.variables}, history
 
 
+def noted_resumes(found: list) -> None:
+    """Has the steps from which runs go on put into a list."""
+    go_on = jax_train.go_on
+
+    def noting(control: JaxControl, restored: tuple) -> None:
+        go_on(control, restored)
+        found.append(control.total_steps)
+
+    jax_train.go_on = noting
+
+
 def noted_steps(made: list) -> None:
     """Has every model that is trained put into a list."""
     make = jax_train._step
@@ -212,16 +223,19 @@ class Watch(keras.callbacks.Callback):
 class Ending(keras.callbacks.Callback):
     """Has the system end this process in the second step of an epoch, or in a validation."""
 
-    def __init__(self, where: str):
+    def __init__(self, where: str, epoch: int | None = None):
         super().__init__()
-        self.where = where
+        self.where, self.epoch, self.at = where, epoch, 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.at = epoch
 
     def on_train_batch_begin(self, batch, logs=None):
-        if self.where == "training" and batch == 1:
+        if self.where == "training" and batch == 1 and self.epoch in (None, self.at):
             os.kill(os.getpid(), signal.SIGTERM)
 
     def on_test_batch_begin(self, batch, logs=None):
-        if self.where == "validation":
+        if self.where == "validation" and self.epoch in (None, self.at):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
@@ -231,8 +245,9 @@ def difference(a: dict, b: dict) -> float:
 
 def interrupted(folder: Path) -> dict:
     """How far averages are from those added up here, and runs that broke off from one that did not."""
-    recipe, watch, made = broken_off(), Watch(), []
+    recipe, watch, made, resumed = broken_off(), Watch(), [], []
     noted_steps(made)
+    noted_resumes(resumed)
     whole, history = trained(folder, "whole", recipe, watch)
     averages, *later = watch.seen
     for n, weights in enumerate(later, 1):
@@ -251,6 +266,7 @@ def interrupted(folder: Path) -> dict:
         "moved": max(float(abs(a - b).max()) for a, b in zip(averages, watch.seen[0], strict=True)),
         "averages": difference(expected, whole),
         "ends": ends,
+        "resumed": resumed,
         "left": [difference(whole, run[0]), run[1] == history],
         "killed": [difference(whole, killed[0]), killed[1] == history],
         "half": [p.name for p in (folder / "killed" / "checkpoints").glob("*.part")],
@@ -282,19 +298,23 @@ def own_layers(folder: Path) -> dict:
 def checkpoint_averages(folder: Path) -> dict:
     """How far the mean of the last two epochs' weights is from one made here, and a run that broke off from it."""
     recipe, watch, made = broken_off().override(ema=None, average_checkpoints=2, epochs=3), Watch(), []
+    resumed: list[int] = []
     noted_steps(made)
+    noted_resumes(resumed)
     whole, history = trained(folder, "whole", recipe, watch, strategy="model_parallel")
     steps = (len(watch.seen) - 1) // 3
     mean = [(one + two) / 2 for one, two in zip(watch.seen[2 * steps], watch.seen[3 * steps], strict=True)]
     expected = {v.path: a for v, a in zip(made[0]._averaged(), mean, strict=True)}
     for where in ("training", "validation"):
         with contextlib.suppress(Interrupted):
-            trained(folder, "left", recipe, Ending(where), strategy="model_parallel")
+            trained(folder, "left", recipe, Ending(where, epoch=2), strategy="model_parallel")
     left = trained(folder, "left", recipe, strategy="model_parallel")
     apart = max(float(abs(a - b).max()) for a, b in zip(mean, watch.seen[3 * steps], strict=True))
     return {
         "moved": apart,
         "averages": difference(expected, whole),
+        "steps": steps,
+        "resumed": resumed,
         "left": [difference(whole, left[0]), left[1] == history],
     }
 

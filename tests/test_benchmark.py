@@ -361,12 +361,14 @@ def test_held_out_sentences_are_parted_by_what_another_model_has_seen(tmp_path, 
         if folder == "deu":
             lines = [f"{text}\tGeh {i} mal\tauthors\n" for i, text in enumerate(some)]
         (tmp_path / f"tatoeba-{folder}-eng" / f"{code}.txt").write_text("".join(lines), encoding="utf-8")
-    with pytest.raises(DataError, match="translate-en-zh: has other held-out sentences than this data"):
-        unseen_sentences.parted("translate-en-zh", "test", str(tmp_path))
-    chinese = DATASETS["tatoeba"](target_language="zh", directory=str(tmp_path))
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "data.json").write_text(json.dumps(fingerprints(chinese)))
-    parts = unseen_sentences.parted(tmp_path / "model", "test", str(tmp_path))
+    for language in ("zh", "de"):
+        splits = DATASETS["tatoeba"](target_language=language, directory=str(tmp_path))
+        (tmp_path / language).mkdir()
+        (tmp_path / language / "data.json").write_text(json.dumps(fingerprints(splits)))
+    for models in (("translate-en-zh", tmp_path / "de"), (tmp_path / "zh", "translate-en-de")):
+        with pytest.raises(DataError, match="has other held-out sentences than this data"):
+            unseen_sentences.parted(*models, "test", str(tmp_path))
+    parts = unseen_sentences.parted(tmp_path / "zh", tmp_path / "de", "test", str(tmp_path))
     german = DATASETS["tatoeba"](target_language="de", directory=str(tmp_path)).train.columns["source"].tolist()
     assert sum(map(len, parts.values())) == 4
     for name, source in parts.items():

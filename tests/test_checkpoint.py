@@ -19,7 +19,7 @@ from bigkeras.recipes import RECIPES
 from bigkeras.runtime import Machine
 from bigkeras.signals import Interrupted, Log
 from bigkeras.train import fit
-from bigkeras.unreadable import Unreadable
+from bigkeras.unreadable import Unreadable, check_share
 
 TINY = RECIPES["digits"].override(
     **{"epochs": 2, "batch_size": 512, "augmentation": (), "model": Choice("simple_cnn", {"width": 4})}
@@ -258,18 +258,17 @@ def test_bad_samples_noted_while_a_checkpoint_is_written_change_nothing_in_it(tm
 def test_bad_rows_of_a_whole_table_are_a_share_of_all_its_rows(kind, read, told, tmp_path):
     bad = {f"line {number}": "no label" for number in range(30)}
     splits = Splits(range(200), range(100), range(1700), ("a", "b"), bad=tuple(bad.items()), read=read)
-    unreadable = Unreadable(splits, 0.02, tmp_path, SimpleNamespace(kind=kind))
     with pytest.raises(DataError, match=told) if told else nullcontext():
-        unreadable.check()
+        check_share(splits, 30, dict(bad), 0.02, tmp_path, tested=kind != "image")
 
 
 def test_rows_that_name_one_picture_which_cannot_be_read_count_each(tmp_path):
     source = FileSource([str(tmp_path / name) for name in ["gone.png"] * 3 + ["a.png"] * 97], [0] * 100)
     task = SimpleNamespace(kind="image", prepare=lambda columns: columns)
-    run = Unreadable(Splits(source, None, None, ("a", "b")), 0.02, tmp_path, task)
+    run = Unreadable(Splits(source, None, None, ("a", "b")), task, 0.02, tmp_path)
     run.note(source, 0)
     run.check()  # until all workers know of it
-    run.restore(run.fresh())
+    run.learn(run.fresh())
     with pytest.raises(DataError, match="3 of 100 examples cannot be read"):
         run.check()
 

@@ -93,6 +93,7 @@ def test_averages_on_jax_are_those_of_tensorflows_step_and_outlive_breaks_and_ki
     assert told["steps"] > 4 and told["moved"] > 1e-3
     assert told["averages"] < 1e-6
     assert told["ends"] == [signal.SIGTERM] * 2
+    assert len(told["resumed"]) == 3 and all(told["resumed"])
     assert told["left"] == told["killed"] == [0, True] and not told["half"]
 
 
@@ -111,7 +112,8 @@ def test_a_run_with_layers_of_a_module_is_scored_and_one_with_the_programs_own_i
 def test_the_last_checkpoints_are_averaged_on_a_mesh_too(tmp_path):
     told = cases(tmp_path, "checkpoint averages")
     assert told["moved"] > 1e-3 and told["averages"] < 1e-6
-    assert told["left"] == [0, True]
+    steps = told["steps"]
+    assert told["resumed"] == [2 * steps + 2, 3 * steps] and told["left"] == [0, True]
 
 
 @needs_jax

@@ -259,7 +259,7 @@ def test_workers_that_were_stopped_and_killed_end_in_the_weights_of_one_device(t
     wait_for(group, lambda: checkpoints(run_dir) - before)
     worker(group, 1).kill()
     assert group.wait(1200) == 0
-    assert "going on at epoch" in (tmp_path / "worker-1.log").read_text()
+    assert (tmp_path / "worker-1.log").read_text().count("going on at epoch") == 2  # the log is one of both starts
 
     fit(TINY, tmp_path / "one", log=Log(quiet=True))
     one, two = (keras.models.load_model(d / "last.keras", compile=False) for d in (tmp_path / "one", run_dir))

@@ -104,11 +104,12 @@ def test_all_that_nadam_remembers_is_kept_where_the_loss_is_scaled():
     assert sum(each is plain._u_product for each in plain.variables) == 1
 
 
-def test_weight_decay_shrinks_kernels_and_leaves_biases():
+@pytest.mark.parametrize("name", ["dense", "beta_head", "debias"])
+def test_weight_decay_shrinks_kernels_and_leaves_biases(name):
     optimizer = make_optimizer(
         PLAIN.override(optimizer=Choice("adamw", {"learning_rate": 0.1, "weight_decay": 0.5})), 10
     )
-    network = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, bias_initializer="ones")])
+    network = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, bias_initializer="ones", name=name)])
     kernel, bias = network.trainable_variables
     before = kernel.numpy()
     optimizer.build([kernel, bias])

@@ -51,7 +51,9 @@ def test_the_python_of_the_page_about_it_runs(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", [*READMES, "docs/results.md"])
 def test_commands_of_a_readme_are_taken(name):
     from bigkeras.__main__ import make_parser
+    from bigkeras.checks import check_recipe
     from bigkeras.recipe import parse_setting
+    from bigkeras.recipe_data import with_data
     from bigkeras.recipes import RECIPES
 
     whole = text(name).replace("\\\n", " ")
@@ -66,7 +68,9 @@ def test_commands_of_a_readme_are_taken(name):
         options = make_parser().parse_args(words)
         read += 1
         if words[0] == "train" and words[1] in RECIPES:
-            RECIPES[words[1]].override(**dict(map(parse_setting, options.set)))
+            recipe = RECIPES[words[1]].override(**dict(map(parse_setting, options.set)))
+            if recipe.model.name != "auto":
+                check_recipe(with_data(recipe, options.data))
     assert read > (30 if name in READMES else 5)
 
 

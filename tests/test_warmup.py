@@ -89,7 +89,7 @@ def test_a_translator_may_ask_for_the_compilation_of_every_length(prediction_log
 
 
 ROOT = Path(__file__).resolve().parents[1]
-WARMED = sorted(path.parents[1] for path in (ROOT / "saved_models").glob(f"*/1/{FILE}"))
+WARMED = sorted(path.parents[0] for path in (ROOT / "saved_models").glob("*/1/saved_model.pb"))
 
 
 @pytest.mark.parametrize(

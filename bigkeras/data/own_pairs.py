@@ -66,7 +66,8 @@ def aligned_files(
 ) -> Splits:
     """Own sentence pairs in two files, line by line: `file` holds the sources, `target_file` their translations.
 
-    A language that is not said is the file's ending, as in news.en and news.de. A tab is a character as any other. The
+    A language that is not said is the file's ending, as in news.en and news.de, if one of both is of a language that is
+    known here. A tab is a character as any other. The
     seed splits by source sentence, but for what the files for validation and test hold, two each.
     Raises DataError where the numbers of lines differ.
     """
@@ -150,7 +151,7 @@ def _aligned(paths: tuple[Path, Path], said: tuple[str, str], encoding: str | No
         counts = " and ".join(f"{path} {len(lines)}" for path, lines in zip(paths, sides, strict=True))
         raise DataError(f"aligned files have the same number of lines, these have: {counts}")
     endings = [path.name.removesuffix(".gz").rpartition(".")[2] for path in paths]
-    # One may be of a language that is not known here, as another's beside it; train.in and train.out are of none.
+    # An unknown code counts beside a known one alone: train.in and train.out are of no languages.
     some = len(set(endings)) == 2 and any(base(ending) in LANGUAGES for ending in endings)
     codes = [ending if some and _is_code(base(ending)) else "" for ending in endings]
     languages = (said[0] or codes[0], said[1] or codes[1])

@@ -85,9 +85,10 @@ class CachedSelfAttention(keras.layers.Layer):
 
         `inputs`: the projections `(batch, steps, 3 · width)` of the next tokens, one or several; `key` and `value`: the
         caches, each `(batch, heads, longest, d)`; `index`: the position of the first of these tokens, a scalar.
-        `mask`: bool `(batch, longest)` or `(batch, steps, longest)`; what is not yet written is hidden in any case.
-        `positions`: int `(steps,)`, the place of each in its sentence where that is not its place in the cache: the
-        beams of a search are written side by side, and the mask alone tells each its own past.
+        `mask`: bool `(batch, longest)` or `(batch, steps, longest)`; without `positions`, what is not yet written is
+        hidden in any case. `positions`: int `(steps,)`, the place of each in its sentence where that is not its place
+        in the cache: the beams of a search are written side by side, and the mask, which must be there, alone tells
+        each its own past.
         """
         query, new_key, new_value = split_heads(inputs, 3, self.num_heads)
         if self.rotary:
@@ -274,7 +275,7 @@ def causal_bias(queries, keys, start=0):
 
 
 def attention_weights(query, key, bias):
-    """softmax(QKᵀ/√d + bias), `(batch, heads, queries, keys)`, in the queries' type, never computed in 16 bits."""
+    """softmax(QKᵀ/√d + bias), `(batch, heads, queries, keys)`, in the queries' type; the softmax is not in 16 bits."""
     scores = ops.matmul(query * query.shape[-1] ** -0.5, ops.swapaxes(key, -1, -2))
     wide = keras.backend.result_type(query.dtype, "float32")
     return ops.cast(ops.softmax(ops.cast(scores, wide) + ops.cast(bias, wide)), query.dtype)
@@ -304,7 +305,8 @@ def _fused(query, key, value, bias):
     import jax
 
     heads_last = [ops.swapaxes(x, 1, 2) for x in (query, key, value)]
-    bias = None if isinstance(bias, float) else ops.cast(bias, query.dtype)
+    # -1e9 is no number of float16, and a row that sees nothing would become NaN.
+    bias = None if isinstance(bias, float) else ops.cast(ops.maximum(bias, -3e4), query.dtype)
     # Keras' kernel for TPUs takes no bias: it would hide what comes later, and no padding (Keras 3.15).
     flash = False if jax.default_backend() == "tpu" else None
     outputs = ops.dot_product_attention(*heads_last, bias=bias, flash_attention=flash)

@@ -68,7 +68,8 @@ def started(arguments: Sequence[str], threads: int) -> Start:
     """Starts Python and waits for its answer. Raises WorkerError where it fails."""
     quiet = {"HF_HUB_OFFLINE": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
-    environment = {**os.environ, **quiet, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": path}
+    limits = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
+    environment = {**os.environ, **quiet, **dict.fromkeys(limits, str(threads)), "PYTHONPATH": path}
     with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as errors:
         began = time.perf_counter()
         process = subprocess.Popen([sys.executable, *arguments], cwd=ROOT, env=environment, stdout=said, stderr=errors)

@@ -52,9 +52,9 @@ def make(run: Path, folder: Path, *, file: str | None, count: int, beam: int, pe
         write_hugging_face(network, folder / HUGGING_FACE_MODEL)
         weights = Weights(network)
         sizes = {
-        "vocabulary_size": len(weights.target), "num_layers": weights.depth, "num_heads": weights.heads,
-        "hidden_dim": weights.width, "intermediate_dim": weights.feed_forward,
-    }  # fmt: skip
+            "vocabulary_size": len(weights.target), "num_layers": weights.depth, "num_heads": weights.heads,
+            "hidden_dim": weights.width, "intermediate_dim": weights.feed_forward,
+        }  # fmt: skip
     return {"parameters": network.count_params(), "sentences": len(rows), "sizes": sizes}
 
 

@@ -26,13 +26,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="scripts/benchmark unseen-sentences", description=__doc__)
     parser.add_argument("--model", metavar="DIR", default=str(ROOT / "saved_models" / "translate-en-zh"),
                         help="an exported translator (default: the shipped translate-en-zh)")  # fmt: skip
+    parser.add_argument("--origin", metavar="DIR", default="translate-en-de", help="what it began with (%(default)s)")
     parser.add_argument("--split", default="test", choices=("test", "validation"))
     parser.add_argument("--data", metavar="DIR", help="where Tatoeba's folders lie (default: BIGKERAS_DATA)")
     parser.add_argument("--json", type=new_file, metavar="FILE", help="where to write what was measured")
     options = parser.parse_args(arguments)
     model = Path(options.model)
     try:
-        parts = parted(model, options.split, options.data)
+        parts = parted(model, options.origin, options.split, options.data)
         task, translate = load_task(model, ()), artifact_translator(model)
     except (DataError, RunError, OSError) as error:
         print(error, file=sys.stderr)
@@ -52,16 +53,17 @@ def check_own(model: str | Path, splits: Splits) -> None:
     place = Path(model) if Path(model).is_dir() else ROOT / "saved_models" / model
     if not (place / DATA_FILE).is_file():
         raise DataError(f"{place}: no {DATA_FILE} there: what it has learned from is not known")
-    changed = other_data(read_json(place / DATA_FILE), fingerprints(splits, "validation", "test"))
+    changed = other_data(read_json(place / DATA_FILE), fingerprints(splits))
     if changed:
         raise DataError(f"{place}: has other held-out sentences than this data ({changed}), and may have learned these")
 
 
-def parted(model: str | Path, split: str, directory: str | None) -> dict[str, ArraySource]:
+def parted(model: str | Path, origin: str | Path, split: str, directory: str | None) -> dict[str, ArraySource]:
     """A held-out split of Tatoeba's Chinese pairs, by whether the German training pairs have its English."""
     place = {"directory": directory} if directory else {}
     german, chinese = (DATASETS["tatoeba"](target_language=language, **place) for language in ("de", "zh"))
     check_own(model, chinese)
+    check_own(origin, german)
     known = {source_key(text.decode()) for text in german.train.columns["source"]}
     held_out = getattr(chinese, split)
     seen = [source_key(text.decode()) in known for text in held_out.columns["source"]]
