@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from bigkeras.recipe import Recipe, RecipeError, defaults
@@ -160,6 +161,18 @@ def scale_rates(optimizer: keras.optimizers.Optimizer, rates: list[float]) -> No
     inner.update_step = update_step
 
 
+def _check_adafactor(rate: Schedule, total: int) -> None:
+    """Raises RecipeError for a rate that Keras' Adafactor would cut: it takes 1/√step at most, whatever it is told."""
+    steps = np.unique(np.linspace(0, total - 1, min(total, 1000)).astype(np.int64))
+    cut = steps[ops.convert_to_numpy(rate(steps)) > 1.0001 / np.sqrt(steps + 1)]
+    if len(cut):
+        least = 1 / math.sqrt(cut[-1] + 1)
+        raise RecipeError(
+            f"optimizer.learning_rate={rate.rate:g}: Keras' Adafactor takes at most 1/√step, and {least:.2g} at step "
+            f"{cut[-1] + 1:,}: a lower rate"
+        )
+
+
 def build_optimizer(optimizer: keras.optimizers.Optimizer, variables: list[keras.Variable]) -> None:
     """Makes the optimizer's variables, and has it know all of them: they are saved, and on JAX handed around."""
     optimizer.build(variables)
@@ -199,6 +212,8 @@ def make_optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Opt
         raise RecipeError("optimizer=ftrl: its weights go with its rate: schedule=constant, no warm-up, a rate above 0")
     total = recipe.epochs * steps_per_epoch
     rate = Schedule(recipe.schedule.name, rate, total, round(warmup * steps_per_epoch), shape)
+    if recipe.optimizer.name == "adafactor":
+        _check_adafactor(rate, total)
     optimizer = OPTIMIZERS[recipe.optimizer.name](learning_rate=rate, **args)
     if optimizer.weight_decay or recipe.optimizer.name == "muon":
         # By whole names: TensorFlow's have their layer's before them, which may be called beta_head.

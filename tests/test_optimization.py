@@ -1,6 +1,7 @@
 """Learning rates over a run, and from layer to layer; weight decay; which weights an optimizer leaves alone."""
 
 import re
+from contextlib import nullcontext
 
 import keras
 import numpy as np
@@ -102,6 +103,15 @@ def test_all_that_nadam_remembers_is_kept_where_the_loss_is_scaled():
     plain = make_optimizer(recipe.override(precision="float32"), 10)
     build_optimizer(plain, [keras.Variable(np.ones((4, 3)), dtype="float32", name="kernel")])
     assert sum(each is plain._u_product for each in plain.variables) == 1
+
+
+@pytest.mark.parametrize(
+    ("rate", "epochs", "told"), [(0.05, 100, "at most 1/√step, and 0.032 at step 1,000"), (0.05, 10, "")]
+)
+def test_a_rate_that_adafactor_would_cut_is_refused(rate, epochs, told):
+    asked = PLAIN.override(optimizer=Choice("adafactor", {"learning_rate": rate}), schedule="constant", epochs=epochs)
+    with pytest.raises(RecipeError, match=told) if told else nullcontext():
+        make_optimizer(asked, 10)
 
 
 @pytest.mark.parametrize("name", ["dense", "beta_head", "debias"])
