@@ -15,7 +15,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import keras
 import numpy as np
@@ -152,7 +152,7 @@ def _last_line(errors: str) -> str:
 # ---------------------------------------------------------------------- what runs on TensorFlow
 
 
-def _finish(directory: Path) -> None:
+def _finish(directory: Path, answers: TextIO) -> None:
     from bigkeras.recipe_data import load_splits
 
     recipe = load(directory)
@@ -162,7 +162,7 @@ def _finish(directory: Path) -> None:
     changed = other_data(read_json(directory / DATA_FILE), fingerprints(splits, "validation"))
     if changed:
         raise DataError(f"the data has changed since the run began ({changed}), and may have been learned from")
-    print(json.dumps(finish_run(directory, recipe, splits.validation, history, bad)))
+    print(json.dumps(finish_run(directory, recipe, splits.validation, history, bad)), file=answers, flush=True)
 
 
 def _end_with_input() -> None:
@@ -171,7 +171,7 @@ def _end_with_input() -> None:
     os._exit(1)
 
 
-def _translate(directory: Path) -> None:
+def _translate(directory: Path, answers: TextIO) -> None:
     """Reads the columns of a source of pairs, then the path of a model a line; writes a line of scores for each."""
     import bigkeras.models  # noqa: F401  registers the layers
 
@@ -188,12 +188,15 @@ def _translate(directory: Path) -> None:
         # One of them translates, whatever its weights: another would have everything traced anew.
         translator = translator or Translator(network, task.preprocessor)
         translator.network.set_weights(network.get_weights())
-        print(json.dumps(validation_scores(translator, source)[0]), flush=True)
+        print(json.dumps(validation_scores(translator, source)[0]), file=answers, flush=True)
 
 
 WHAT = {"finish": _finish, "translate": _translate}
 
 if __name__ == "__main__":
+    # Open to the end: who reads it waits for that, and then closes what this process reads, which would end it.
+    pipe = open(os.dup(1), "w", closefd=False)  # noqa: SIM115
+    os.dup2(2, 1)  # what a module of one's own prints is no answer
     for module in sys.argv[3:]:
         importlib.import_module(module)
-    WHAT[sys.argv[2]](Path(sys.argv[1]))
+    WHAT[sys.argv[2]](Path(sys.argv[1]), pipe)

@@ -271,8 +271,12 @@ def _alike(name: str, value: Any, default: Any) -> None:
     if isinstance(default, bool) and not isinstance(value, bool):
         raise RecipeError(f"{name}={value!r}: true or false")
     number = isinstance(default, (int, float)) and not isinstance(default, bool)
-    if name.startswith("optimizer.") and default is None and isinstance(value, (str, bool, dict)):
-        raise RecipeError(f"{name}={value!r}: a number or null")  # Keras would fail in the middle of a step
+    if name.startswith("optimizer."):  # Keras looks at none of these, and would fail in the middle of a step
+        if default is None and isinstance(value, (str, bool, dict)):
+            raise RecipeError(f"{name}={value!r}: a number or null")
+        may_be_none = name.endswith(("weight_decay", "rms_rate"))
+        if number and (isinstance(value, (list, tuple)) or (value is None and not may_be_none)):
+            raise RecipeError(f"{name}={value!r}: a number")
     if number and isinstance(value, (str, bool, dict)):
         raise RecipeError(f"{name}={value!r}: a number")
 

@@ -224,8 +224,9 @@ def _opened(recipe: Recipe, directory: Path, by_chief: Callable, log: Log) -> tu
     Says what is left out. Raises RecipeError, DataError and RunError.
     """
     splits = load_splits(recipe)
-    by_chief(lambda: _check_read(splits, recipe, directory))
     if recipe.teacher and recipe.task.name != "translation":
+        _tell(splits, log)
+        by_chief(lambda: _check_read(splits, recipe, directory))
         log.say(f"{recipe.teacher} answers what has no labels")
         splits = taught(recipe, splits, directory, by_chief)
     _tell(splits, log)
@@ -233,6 +234,7 @@ def _opened(recipe: Recipe, directory: Path, by_chief: Callable, log: Log) -> tu
     found = fingerprints(splits)
     by_chief(lambda: check_data(directory, recipe, found, splits.columns))
     by_chief(lambda: note_places(directory, recipe))
+    by_chief(lambda: _check_read(splits, recipe, directory))
     for line in by_chief(lambda: known_before(recipe, found)):
         log.say_once(line)
     return splits, found

@@ -57,11 +57,13 @@ class Unreadable:
 
     def _count(self) -> int:
         """How many examples are known to be unreadable: several rows of a table may name one picture."""
-        if self.times is None:  # once: there may be a million
+        before = {name for name, _ in self.splits.bad}
+        fresh = [name for name in self.shared if name not in before]
+        if fresh and self.times is None:  # once: there may be a million
             sources = [self.splits.train, *filter(None, [self.splits.validation])]
             self.times = Counter(source.name(i) for source in sources for i in range(len(source)))
-        before = {name for name, _ in self.splits.bad}
-        return len(self.splits.bad) + sum(max(self.times[name], 1) for name in self.shared if name not in before)
+        times = self.times or Counter()
+        return len(self.splits.bad) + sum(max(times[name], 1) for name in fresh)
 
     def write(self) -> None:
         """Writes bad_samples.csv. Raises RunError."""

@@ -2,6 +2,8 @@
 
 import keras
 
+print("as some modules do")
+
 
 @keras.saving.register_keras_serializable(package="tests")
 class Doubting(keras.layers.Layer):

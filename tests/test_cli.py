@@ -120,6 +120,7 @@ def test_list_names_every_recipe(capsys):
         (["train", "digits", "--set", "start_from=nowhere"], "start_from=nowhere: nothing is there"),
         (["train", "image-folder", "--data", ""], "--data: an empty name"),
         (["train", "digits", "--set", "optimizer=adam", "--set", "optimizer.weight_decay=0,01"], "'0,01': a number or"),
+        (["train", "digits", "--set", "optimizer=adam", "--set", "optimizer.beta_1=null"], "beta_1=None: a number"),
         (["train", "digits", "--set", 'augmentation=["random_rotation"]'], '"args": {"factor": …}'),
         (["train", "digits", "--set", "task.mean=[123.7]"], "task.mean=[123.7]: of pixels from 0 to 1"),
         (["train", "digits", "--set", "freeze_until=conv9"], "freeze_until='conv9': no such layer"),

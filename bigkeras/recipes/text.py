@@ -77,7 +77,8 @@ IMDB_LSTM = Recipe(
 
 IMDB_TRANSFORMER = Recipe(
     name="imdb-transformer",
-    claim="IMDb by a Transformer encoder from scratch, on SentencePiece: 87.12 % in an hour on two cores",
+    claim="IMDb by a Transformer encoder from scratch, on SentencePiece: 87.12 % of the test reviews, 52 minutes on "
+    "two cores with bfloat16",
     data=Choice("imdb_reviews"),
     task=Choice(
         "text_classification",
