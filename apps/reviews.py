@@ -247,6 +247,8 @@ class Table:
     @staticmethod
     def open(path: str, encoding: str | None, files: contextlib.ExitStack, table: bool = False) -> TextIO:
         """The file or pipe, to be read as text; `files` closes it."""
+        if path == "-":
+            raise ReviewError("--file -: standard input is read as lines, by - alone; a table from it by /dev/stdin")
         try:
             # Opened once, since what a pipe has given does not come again.
             file = io.BufferedReader(io.FileIO(path), LOOKED_AT)

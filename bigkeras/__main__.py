@@ -2,10 +2,13 @@
 
 import argparse
 import contextlib
+import dataclasses
 import io
 import os
+import re
 import signal
 import sys
+from typing import Any, NoReturn
 
 from bigkeras import __version__, commands
 from bigkeras.signals import open_standard_error, shown
@@ -64,7 +67,7 @@ def _is_users(error: Exception) -> bool:
 
     ours = ("ChiefError", "Diverged", "Interrupted", "LostWorker", "ExportError")
     tensorflow = ("PermissionDeniedError", "ResourceExhaustedError")  # what its own writers raise
-    known = isinstance(error, (DataError, RecipeError, RunError, MachineError, OSError))
+    known = isinstance(error, (DataError, RecipeError, RunError, MachineError, OSError, MemoryError))
     return known or out_of_memory(error) or type(error).__name__ in (*ours, *tensorflow)
 
 
@@ -76,6 +79,8 @@ def _line(error: Exception) -> str:
         return error.strerror
     from bigkeras.runtime import out_of_memory
 
+    if isinstance(error, MemoryError):
+        return "too little memory: a table or memory is read whole; take a part of its rows, or a larger machine"
     if out_of_memory(error):
         return (
             "a device has too little memory; in training a smaller batch_size, more micro_batches or a smaller model "
@@ -84,9 +89,25 @@ def _line(error: Exception) -> str:
     return str(error).split("\n")[0] if hasattr(error, "error_code") else str(error)
 
 
+class Parser(argparse.ArgumentParser):
+    """Takes whole names of options alone, since --patience is no --patience-seconds; says how settings are written."""
+
+    def __init__(self, **arguments: Any):
+        super().__init__(**{**arguments, "allow_abbrev": False})
+
+    def error(self, message: str) -> NoReturn:
+        """Argparse's own; of a recipe's key, which is no option, how it is said."""
+        from bigkeras.recipe import Recipe
+
+        keys = {field.name for field in dataclasses.fields(Recipe)}
+        asked = [key for key in re.findall(r" --(\w+)", message) if key in keys]
+        told = f"; a setting is said by --set {asked[0]}=VALUE" if "unrecognized" in message and asked else ""
+        super().error(f"{message}{told}")
+
+
 def make_parser() -> argparse.ArgumentParser:
     """The command line's grammar."""
-    parser = argparse.ArgumentParser(prog="bigkeras", description="Recipes in, trained and exported Keras models out.")
+    parser = Parser(prog="bigkeras", description="Recipes in, trained and exported Keras models out.")
     parser.add_argument("--version", action="version", version=f"bigkeras {__version__}")
     subs = parser.add_subparsers(metavar="command")
 

@@ -22,6 +22,20 @@ def go_on(control: Control, restored: tuple[checkpoint.Position, Any]) -> None:
     control.log.say(f"going on at epoch {position.epoch + 1}, step {position.step}{passed_over}")
 
 
+def begin_anew(control: Control) -> None:
+    """Where there is no checkpoint: keeps the best model of a run whose checkpoints are gone, and says so."""
+
+    def kept_model() -> bool:
+        best = control.directory / "best.keras"
+        there = best.exists()
+        if there:
+            best.replace(best.with_name("best.before.keras"))
+        return there
+
+    if control.workers.by_chief(kept_model):
+        control.log.say("no checkpoint to go on from: begins anew; the best model of before is best.before.keras")
+
+
 @contextlib.contextmanager
 def kept(control: Control) -> Iterator[None]:
     """Around the training: what it has learned is saved at its end, and where it ends before its time.

@@ -79,6 +79,9 @@ def evaluate(
         log.say(f"{len(splits.bad):,} of the data are left out, the first {splits.bad[0][0]}: {splits.bad[0][1]}")
     if (splits.found or splits.ignored) and log is not None:
         log.say(splits.found or ignored_line(splits))
+    whole = sum(len(part or ()) for part in (splits.train, splits.validation, splits.test))
+    if place(recipe) != place(begun) and split != "all" and len(source) < whole and log is not None:
+        log.say(f"{len(source):,} of {whole:,} are scored, the {split} part; --split all scores every one")
     task = load_task(path, read_labels(path))
     language = None
     if task.kind == "pairs":

@@ -16,7 +16,7 @@ from bigkeras import checkpoint, jax_scores, runtime
 from bigkeras.assembly import Say, fitted, named, prepare
 from bigkeras.data.plan import ROWS, steps_per_epoch
 from bigkeras.data.source import Source, Splits
-from bigkeras.epochs import go_on, kept, learn
+from bigkeras.epochs import begin_anew, go_on, kept, learn
 from bigkeras.jax_augmentation import augmenter
 from bigkeras.jax_control import JaxControl
 from bigkeras.jax_metrics import make_loss, make_metrics
@@ -75,6 +75,8 @@ def _train(recipe: Recipe, step: Any, splits: Splits, task: Task, control: JaxCo
     restored = checkpoint.restore(control.directory / "checkpoints", step.state())
     if restored:
         go_on(control, restored)
+    else:
+        begin_anew(control)
     steps = None if splits.validation is None else _steps(recipe, splits.validation, task)
     with kept(control):
         while control.position.epoch < recipe.epochs and not control.finished:

@@ -213,7 +213,7 @@ def load(path: str | Path) -> Recipe:
     if path.is_dir():
         path = path / "recipe.json"
     try:
-        return from_json(path.read_text(encoding="utf-8"), str(path))
+        return from_json(path.read_text(encoding="utf-8-sig"), str(path))
     except OSError as error:
         raise RecipeError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:

@@ -311,12 +311,15 @@ def is_ours(recipe: Recipe) -> bool:
 def check_run(run_dir: str | Path) -> Path:
     """The path, if it is a run directory with a trained model. Raises RunError."""
     run_dir = Path(run_dir)
+    above = f"; {run_dir.parent} has one" if (run_dir.parent / "recipe.json").is_file() else ""
     if not run_dir.is_dir():
-        raise RunError(f"{run_dir}: no such directory")
+        raise RunError(f"{run_dir}: no such directory" if not run_dir.exists() else f"{run_dir}: no directory{above}")
     if not (run_dir / "recipe.json").exists():
-        raise RunError(f"{run_dir}: not a run directory: it has no recipe.json")
+        raise RunError(f"{run_dir}: not a run directory: it has no recipe.json{above}")
     if saved_version(run_dir) is not None:
         raise RunError(f"{run_dir}: an exported model: the directory of the run that made it is needed")
+    if not (run_dir / "best.keras").exists() and (run_dir / "metrics.json").exists():
+        raise RunError(f"{run_dir}: its best.keras is gone")
     if not (run_dir / "best.keras").exists():
         raise RunError(f"{run_dir}: no model yet: {goes_on_by(run_dir)}")
     return run_dir

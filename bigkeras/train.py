@@ -31,7 +31,7 @@ from bigkeras.data.fingerprint import fingerprints
 from bigkeras.data.plan import ROWS, steps_per_epoch
 from bigkeras.data.source import DataError, Splits, ignored_line
 from bigkeras.diversification import diversified
-from bigkeras.epochs import go_on, kept, learn
+from bigkeras.epochs import begin_anew, go_on, kept, learn
 from bigkeras.evaluation import finish_run
 from bigkeras.inheritance import absolute, continued, wired_alike
 from bigkeras.models.pretrained import renew_constants
@@ -299,6 +299,8 @@ def _train(recipe: Recipe, directory: Path, step: Step, splits: Splits, task: Ta
     restored = checkpoint.restore(directory / "checkpoints", step.state(), workers.told, workers.chief)
     if restored:
         go_on(control, restored)
+    else:
+        begin_anew(control)
     with kept(control):
         if not restored and workers.count > 1:
             checkpoint.hand_out([*step.network.variables, *step.averages], workers.told, workers.chief)

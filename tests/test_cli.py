@@ -19,6 +19,7 @@ from tensorflow.errors import ResourceExhaustedError
 from bigkeras import commands, evaluation
 from bigkeras.__main__ import main
 from bigkeras.control import Control
+from bigkeras.recipe import load
 from bigkeras.recipes import RECIPES
 from bigkeras.run import RunError, unfinished
 from bigkeras.runtime import Machine
@@ -452,6 +453,27 @@ def test_a_pack_trains_like_its_folder(digits_folder, tmp_path, capsys):
         assert status == 0, err
         results.append(json.loads(out)["validation"])
     assert results[0] == results[1]
+
+
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [("--patience", "--set patience=VALUE"), ("--epochs", "--set epochs=VALUE"), ("--steps", "arguments: --steps 3")],
+)
+def test_an_option_is_named_whole_and_a_setting_is_told_as_one(option, told, capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "digits", option, "3"])
+    assert told in capsys.readouterr().err
+
+
+def test_what_is_missing_of_a_run_is_named_and_the_folder_above_where_it_is_one(digits_folder, tmp_path, capsys):
+    (tmp_path / "run" / "1").mkdir(parents=True)
+    RECIPES["digits"].save(tmp_path / "run" / "recipe.json")
+    (tmp_path / "run" / "metrics.json").write_text("{}")
+    assert "its best.keras is gone" in run(capsys, "evaluate", tmp_path / "run")[2]
+    assert f"{tmp_path / 'run'} has one" in run(capsys, "evaluate", tmp_path / "run" / "1")[2]
+    content = (tmp_path / "run" / "recipe.json").read_bytes()
+    (tmp_path / "marked.json").write_bytes(b"\xef\xbb\xbf" + content)
+    assert load(tmp_path / "marked.json") == RECIPES["digits"]
 
 
 @pytest.mark.parametrize("named", [[], ["--run-dir"]])

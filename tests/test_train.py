@@ -183,6 +183,24 @@ def test_the_last_checkpoints_are_averaged_also_where_a_run_was_left_between_the
     assert history(tmp_path / "whole") == history(tmp_path / "run")
 
 
+def test_a_run_whose_checkpoints_are_gone_keeps_its_best_model(tmp_path, monkeypatch, capsys):
+    def interrupting(self, batch, logs=None):
+        if self.total_steps == 6:
+            self.asked.append(signal.SIGTERM)
+        original(self, batch, logs)
+
+    original = control.Control.on_train_batch_end
+    monkeypatch.setattr(control.Control, "on_train_batch_end", interrupting)
+    with pytest.raises(Interrupted):
+        fit(TINY, tmp_path / "run", log=QUIET)
+    best = (tmp_path / "run" / "best.keras").read_bytes()
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    monkeypatch.undo()
+    fit(TINY.override(epochs=3), tmp_path / "run")
+    assert "no checkpoint to go on from: begins anew" in capsys.readouterr().err
+    assert (tmp_path / "run" / "best.before.keras").read_bytes() == best
+
+
 def test_a_run_without_validation_goes_on_where_it_was_left_after_an_epochs_last_step(tmp_path, monkeypatch):
     def interrupting(self, batch, logs=None):
         if not self.step.steps_left and self.position.epoch == 0:

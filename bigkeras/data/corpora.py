@@ -11,6 +11,7 @@ from pathlib import Path
 
 from bigkeras.data.arrays import data_directory
 from bigkeras.data.cleaning import Pair, tidy
+from bigkeras.data.files import expanded
 from bigkeras.data.formats import read_bytes
 from bigkeras.data.pair_splits import pair_splits, parted_splits
 from bigkeras.data.source import DataError, Splits
@@ -82,6 +83,11 @@ def tatoeba(
     folders = [root / f"tatoeba-{code}-eng", *([root] if directory else [])]
     content = next((text for text in (_tatoeba_text(folder, code) for folder in folders) if text is not None), None)
     if content is None:
+        if directory and expanded(directory).is_file():
+            told = (
+                "is no place of tatoeba, which is what would be read: --set data=translation_pairs reads one's own file"
+            )
+            raise DataError(f"{directory}: {told}")
         wanted = f"{code}-eng.zip of https://www.manythings.org/anki"
         raise DataError(f"tatoeba is not in {folders[0]}: place there {wanted}, or say --data DIR")
     rows = [line.split("\t") for line in content.split("\n")]

@@ -81,6 +81,7 @@ def waimai(
     name = "waimai_10k.csv"
     path = root / name if directory and (root / name).is_file() else root / "waimai-10k" / name
     if not path.is_file():
+        check_not_own(directory, "waimai", "text")
         raise DataError(f"waimai: {path} is not there: place it (label,review) in {path.parent}, or say --data DIR")
     rows = list(csv.reader(io.StringIO(read_bytes(path, "waimai-10k").decode("utf-8-sig"), newline="")))[1:]
     whole = ArraySource(
