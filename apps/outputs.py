@@ -17,7 +17,8 @@ from apps.table_rows import ReviewError
 def written(path: str | None, plain: bool, table: bool = False) -> Iterator[TextIO]:
     """Where answers go: standard output, or a file that gets its name when all of it is written.
 
-    A `path` of None or "-" is standard output. `plain`: text for a person, in the terminal's own encoding; all else is UTF-8. `table`: lines end as they come.
+    A `path` of None or "-" is standard output. `plain`: text for a person, in the terminal's own encoding; all else is
+    UTF-8. `table`: lines end as they come.
     """
     if path in (None, "-") or _is_standard_output(str(path)):
         if isinstance(sys.stdout, io.TextIOWrapper):  # and not what a test or a notebook put there

@@ -84,10 +84,8 @@ def tatoeba(
     content = next((text for text in (_tatoeba_text(folder, code) for folder in folders) if text is not None), None)
     if content is None:
         if directory and expanded(directory).is_file():
-            told = (
-                "is no place of tatoeba, which is what would be read: --set data=translation_pairs reads one's own file"
-            )
-            raise DataError(f"{directory}: {told}")
+            told = f"{directory}: is no place of tatoeba, which is what would be read"
+            raise DataError(f"{told}: --set data=translation_pairs reads one's own file")
         wanted = f"{code}-eng.zip of https://www.manythings.org/anki"
         raise DataError(f"tatoeba is not in {folders[0]}: place there {wanted}, or say --data DIR")
     rows = [line.split("\t") for line in content.split("\n")]
