@@ -80,7 +80,7 @@ def _line(error: Exception) -> str:
     from bigkeras.runtime import out_of_memory
 
     if isinstance(error, MemoryError):
-        return "too little memory: a table or memory is read whole; take a part of its rows, or a larger machine"
+        return "too little memory (of a table or a translation memory, which are read whole, take a part)"
     if out_of_memory(error):
         return (
             "a device has too little memory; in training a smaller batch_size, more micro_batches or a smaller model "
@@ -95,14 +95,21 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **arguments: Any):
         super().__init__(**{**arguments, "allow_abbrev": False})
 
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Argparse's own."""
+        self.asked = sys.argv[1:] if args is None else [*args]
+        return super().parse_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
-        """Argparse's own; of a recipe's key, which is no option, how it is said."""
+        """Argparse's own; of a recipe's key, which is no option of `train`, how it is said."""
         from bigkeras.recipe import Recipe
 
         keys = {field.name for field in dataclasses.fields(Recipe)}
-        asked = [key for key in re.findall(r" --(\w+)", message) if key in keys]
-        told = f"; a setting is said by --set {asked[0]}=VALUE" if "unrecognized" in message and asked else ""
-        super().error(f"{message}{told}")
+        names = [name.replace("-", "_") for name in re.findall(r" --([\w.-]+)", message)]
+        known = [name for name in names if name.partition(".")[0] in keys]
+        if known and "unrecognized" in message and getattr(self, "asked", [])[:1] == ["train"]:
+            message += f"; a setting is said by --set {known[0]}=VALUE"
+        super().error(message)
 
 
 def make_parser() -> argparse.ArgumentParser:

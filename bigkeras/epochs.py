@@ -26,10 +26,10 @@ def begin_anew(control: Control) -> None:
     """Where there is no checkpoint: keeps the best model of a run whose checkpoints are gone, and says so."""
 
     def kept_model() -> bool:
-        best = control.directory / "best.keras"
-        there = best.exists()
+        best, before = control.directory / "best.keras", control.directory / "best.before.keras"
+        there = best.exists() and not before.exists()  # where it is, this is one of a few steps
         if there:
-            best.replace(best.with_name("best.before.keras"))
+            best.replace(before)
         return there
 
     if control.workers.by_chief(kept_model):

@@ -32,7 +32,7 @@ from bigkeras.run import (
     write_csv,
     write_json,
 )
-from bigkeras.scored_data import asked_recipe, chosen_source, is_own, numbered, with_columns
+from bigkeras.scored_data import asked_recipe, chosen_source, is_own, numbered, part_told, with_columns
 from bigkeras.signals import Log
 from bigkeras.tasks import load_task
 from bigkeras.tasks.task import Task
@@ -79,9 +79,9 @@ def evaluate(
         log.say(f"{len(splits.bad):,} of the data are left out, the first {splits.bad[0][0]}: {splits.bad[0][1]}")
     if (splits.found or splits.ignored) and log is not None:
         log.say(splits.found or ignored_line(splits))
-    whole = sum(len(part or ()) for part in (splits.train, splits.validation, splits.test))
-    if place(recipe) != place(begun) and split != "all" and len(source) < whole and log is not None:
-        log.say(f"{len(source):,} of {whole:,} are scored, the {split} part; --split all scores every one")
+    told = "" if same_place(recipe, begun) else part_told(path, recipe, splits, split, source)
+    if told and log is not None:
+        log.say(told)
     task = load_task(path, read_labels(path))
     language = None
     if task.kind == "pairs":

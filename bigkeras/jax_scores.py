@@ -197,6 +197,7 @@ if __name__ == "__main__":
     # Open to the end: who reads it waits for that, and then closes what this process reads, which would end it.
     pipe = open(os.dup(1), "w", closefd=False)  # noqa: SIM115
     os.dup2(2, 1)  # what a module of one's own prints is no answer
+    sys.stdout = sys.stderr  # and stands before what goes wrong later
     for module in sys.argv[3:]:
         importlib.import_module(module)
     WHAT[sys.argv[2]](Path(sys.argv[1]), pipe)

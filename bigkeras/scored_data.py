@@ -47,6 +47,15 @@ def chosen_source(path: Path, recipe: Recipe, split: str, elsewhere: bool) -> tu
     return recipe, splits, source
 
 
+def part_told(path: Path, recipe: Recipe, splits: Splits, split: str, source: Source) -> str:
+    """Of own data that the run does not know, and of which a part alone is scored: how much that is; else nothing."""
+    whole = sum(len(part or ()) for part in (splits.train, splits.validation, splits.test))
+    own = recipe.data.name in OWN[recipe.task.name] and recipe.data.name != "packed"
+    if split == "all" or len(source) == whole or not own or _is_known(path, splits):
+        return ""
+    return f"{len(source):,} of {whole:,} are scored, the {split} part; --split all scores every one"
+
+
 def asked_recipe(recipe: Recipe, data: str | None, settings: Mapping[str, Any], split: str) -> Recipe:
     """The recipe on the data that is to be scored. Raises RecipeError for what is not said right."""
     for key in settings:

@@ -115,9 +115,6 @@ def signals() -> Iterator[list[int]]:
 
     def note(signum: int, frame: Any) -> None:
         asked.append(signum)
-        if signum == signal.SIGINT:  # a step may take long; what prints may not be interrupted
-            with contextlib.suppress(OSError):
-                os.write(2, b"\nstops after this step, and saves; once more ends at once\n")
         # A closed terminal sends its signal twice.
         signal.signal(signum, signal.SIG_IGN if signum == signal.SIGHUP else before[signum])
 

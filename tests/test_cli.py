@@ -457,7 +457,12 @@ def test_a_pack_trains_like_its_folder(digits_folder, tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("option", "told"),
-    [("--patience", "--set patience=VALUE"), ("--epochs", "--set epochs=VALUE"), ("--steps", "arguments: --steps 3")],
+    [
+        ("--patience", "--set patience=VALUE"),
+        ("--batch-size", "--set batch_size=VALUE"),
+        ("--model.depth", "--set model.depth=VALUE"),
+        ("--steps", "arguments: --steps 3\n"),
+    ],
 )
 def test_an_option_is_named_whole_and_a_setting_is_told_as_one(option, told, capsys):
     with pytest.raises(SystemExit):

@@ -139,6 +139,16 @@ def test_other_rows_than_those_of_the_run_are_not_taken_for_its_own(reviews, tmp
         fit(recipe_for(place, epochs=1), tmp_path / "run", log=QUIET)
 
 
+def test_of_other_data_it_is_told_where_a_part_alone_is_scored(run, reviews, tmp_path, capsys):
+    shutil.copy(reviews, tmp_path / "same.csv")
+    (tmp_path / "other.csv").write_text(reviews.read_text("utf-8").replace("film", "picture"), "utf-8")
+    told = []
+    for name, split in (("same", "test"), ("other", "test"), ("other", "all")):
+        evaluate(run, split=split, data=str(tmp_path / f"{name}.csv"), log=Log())
+        told.append("are scored, the test part; --split all" in capsys.readouterr().err)
+    assert told == [False, True, False]
+
+
 def test_too_many_bad_rows_are_told_before_anything_is_made_of_the_data(reviews, tmp_path, monkeypatch):
     monkeypatch.setattr("bigkeras.train._fit", lambda *_: pytest.fail("it begins"))
     (tmp_path / "t.csv").write_text(reviews.read_text("utf-8") + "\n,bad" * 100, "utf-8")

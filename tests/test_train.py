@@ -196,7 +196,7 @@ def test_a_run_whose_checkpoints_are_gone_keeps_its_best_model(tmp_path, monkeyp
     best = (tmp_path / "run" / "best.keras").read_bytes()
     shutil.rmtree(tmp_path / "run" / "checkpoints")
     monkeypatch.undo()
-    fit(TINY.override(epochs=3), tmp_path / "run")
+    fit(TINY, tmp_path / "run")
     assert "no checkpoint to go on from: begins anew" in capsys.readouterr().err
     assert (tmp_path / "run" / "best.before.keras").read_bytes() == best
 

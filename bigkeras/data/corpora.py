@@ -83,7 +83,7 @@ def tatoeba(
     folders = [root / f"tatoeba-{code}-eng", *([root] if directory else [])]
     content = next((text for text in (_tatoeba_text(folder, code) for folder in folders) if text is not None), None)
     if content is None:
-        if directory and expanded(directory).is_file():
+        if directory and expanded(directory).is_file() and code not in Path(directory).name:
             told = f"{directory}: is no place of tatoeba, which is what would be read"
             raise DataError(f"{told}: --set data=translation_pairs reads one's own file")
         wanted = f"{code}-eng.zip of https://www.manythings.org/anki"
