@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import math
 import os
 import re
@@ -190,6 +191,12 @@ def import_tensorflow() -> None:
         finally:
             os.dup2(shown, 2)
             os.close(shown)
+    tf.get_logger().addFilter(_for_users)
+
+
+def _for_users(record: logging.LogRecord) -> bool:
+    """Whether a remark of TensorFlow's is one: that each candidate's model is traced anew is advice to programmers."""
+    return "triggered tf.function retracing" not in record.getMessage()
 
 
 def chosen(machine: Machine) -> str:

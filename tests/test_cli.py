@@ -87,6 +87,20 @@ def test_examples_are_read_in_their_encoding(encoding, tmp_path):
     assert commands._example_texts(options) == ["这个菜很好吃".encode(), "送餐很快".encode()]
 
 
+def test_advice_of_tensorflow_to_programmers_is_not_shown():
+    code = """
+from bigkeras.runtime import import_tensorflow
+import_tensorflow()
+import tensorflow as tf
+traced = tf.function(lambda x: x + 1)
+for size in range(9):
+    traced(tf.zeros(size))
+tf.get_logger().warning("this is for users")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert "this is for users" in done.stderr and "retracing" not in done.stderr
+
+
 def test_list_names_every_recipe(capsys):
     status, out, _ = run(capsys, "list")
     assert status == 0
