@@ -20,14 +20,14 @@ def written(path: str | None, plain: bool, table: bool = False) -> Iterator[Text
     A `path` of None or "-" is standard output. `plain`: text for a person, in the terminal's own encoding; all else is
     UTF-8. `table`: lines end as they come.
     """
-    if path in (None, "-") or _is_standard_output(str(path)):
+    if path is None or path == "-" or _is_standard_output(path):
         if isinstance(sys.stdout, io.TextIOWrapper):  # and not what a test or a notebook put there
             errors = "backslashreplace" if plain else "surrogateescape"
             newline = "" if table else None
             sys.stdout.reconfigure(encoding=None if plain else "utf-8", errors=errors, newline=newline)
         yield sys.stdout
         return
-    with replaced(str(path)) as place, open(place, "w", encoding="utf-8", errors="surrogateescape", newline="") as out:
+    with replaced(path) as place, open(place, "w", encoding="utf-8", errors="surrogateescape", newline="") as out:
         yield out
         out.flush()
         with contextlib.suppress(OSError):  # of a device or a pipe

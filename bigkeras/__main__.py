@@ -94,6 +94,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **arguments: Any):
         super().__init__(**{**arguments, "allow_abbrev": False})
+        self.asked: list[str] = []
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Argparse's own."""
@@ -107,7 +108,7 @@ class Parser(argparse.ArgumentParser):
         keys = {field.name for field in dataclasses.fields(Recipe)}
         names = [name.replace("-", "_") for name in re.findall(r" --([\w.-]+)", message)]
         known = [name for name in names if name.partition(".")[0] in keys]
-        if known and "unrecognized" in message and getattr(self, "asked", [])[:1] == ["train"]:
+        if known and "unrecognized" in message and self.asked[:1] == ["train"]:
             message += f"; a setting is said by --set {known[0]}=VALUE"
         super().error(message)
 

@@ -19,7 +19,7 @@ from bigkeras.parity import ExportError
 from bigkeras.placing import new_place
 from bigkeras.predictions import loaded_model
 from bigkeras.recipe import defaults, from_json, load
-from bigkeras.run import RunError, goes_on_by, saved_version
+from bigkeras.run import RunError, saved_version, without_model
 from bigkeras.tasks import TASKS
 from bigkeras.tasks.pairs import PairPreprocessor
 from bigkeras.tasks.text import TextPreprocessor
@@ -94,10 +94,7 @@ def _check_there(run_dir: Path, exported: bool, anew: bool) -> None:
         return
     told = "an exported model: the directory of the run that made it is needed, or examples: of texts --examples, of "
     told += "images from Python, bigkeras.artifact.export(…, examples=[…])"
-    if not exported:
-        whole = (run_dir / "metrics.json").is_file()
-        told = "its best.keras is gone" if whole else f"no model yet: {goes_on_by(run_dir)}"
-    raise ExportError(f"{run_dir}: {told}")
+    raise ExportError(f"{run_dir}: {told if exported else without_model(run_dir)}")
 
 
 def _examples(run_dir: Path, preprocessor: Any) -> list[bytes]:

@@ -187,7 +187,7 @@ def pack(options: argparse.Namespace) -> int:
     """`bigkeras pack`: a folder of images as ArrayRecord shards. Raises DataError."""
     _start_tensorflow()
     from bigkeras.data.pack import pack
-    from bigkeras.data.source import DataError, ignored_line
+    from bigkeras.data.source import DataError, left_out
     from bigkeras.recipe import Choice
     from bigkeras.recipe_data import load_splits
     from bigkeras.recipes import RECIPES
@@ -197,8 +197,8 @@ def pack(options: argparse.Namespace) -> int:
     # What could not be trained on is told now, not after a million pictures.
     folder = Choice("image_folder", {"directory": options.folder})
     splits = load_splits(RECIPES["image-folder"].override(data=folder))
-    if splits.found or splits.ignored:
-        print(shown(splits.found or ignored_line(splits)), file=sys.stderr)
+    for line in left_out(splits):
+        print(shown(line), file=sys.stderr)
     with leaving():
         told = pack(splits, options.out, shard_megabytes=options.shard_megabytes)
     print(told)

@@ -7,7 +7,7 @@ from typing import Any
 
 from bigkeras.data.cleaning import SAMPLE, Pair, check_order, other_languages
 from bigkeras.data.corpora import NOT_PINNED
-from bigkeras.data.source import ArraySource, DataError, Source, ignored_line
+from bigkeras.data.source import ArraySource, DataError, Source, left_out
 from bigkeras.masked_evaluation import MaskedScores, score_hidden, write_masked_report
 from bigkeras.metrics import best_threshold, bootstrap_interval, classification_metrics, scores_at
 from bigkeras.predictions import (
@@ -75,13 +75,10 @@ def evaluate(
     compared = not artifact or any(place(recipe).values()) or recipe.data.name == NOT_PINNED
     # What a link leads to, say, may be others by now: whoever names it so asks for these.
     own = compared and is_own(path, splits, split, place(recipe) != place(begun), bool(settings)) and not artifact
-    if splits.bad and log is not None:
-        log.say(f"{len(splits.bad):,} of the data are left out, the first {splits.bad[0][0]}: {splits.bad[0][1]}")
-    if (splits.found or splits.ignored) and log is not None:
-        log.say(splits.found or ignored_line(splits))
-    told = "" if same_place(recipe, begun) else part_told(path, recipe, splits, split, source)
-    if told and log is not None:
-        log.say(told)
+    part = "" if same_place(recipe, begun) else part_told(path, recipe, splits, split, source)
+    if log is not None:
+        for line in [*left_out(splits), *filter(None, [part])]:
+            log.say(line)
     task = load_task(path, read_labels(path))
     language = None
     if task.kind == "pairs":

@@ -291,10 +291,10 @@ def unfinished(directory: str | Path) -> str:
     with open(directory / "log.csv", encoding="utf-8", newline="") as file:
         done = sum(1 for _ in csv.DictReader(file))
     told = f"{directory}: not complete: {done} of {load(directory).epochs} epochs"
-    return f"{told}; {goes_on_by(directory)}"
+    return f"{told}; {_goes_on_by(directory)}"
 
 
-def goes_on_by(directory: Path) -> str:
+def _goes_on_by(directory: Path) -> str:
     """What goes on with a run, as a clause."""
     if not is_ours(load(directory)):
         return "the same bigkeras.fit(…, model=…) in Python goes on with it"
@@ -318,11 +318,14 @@ def check_run(run_dir: str | Path) -> Path:
         raise RunError(f"{run_dir}: not a run directory: it has no recipe.json{above}")
     if saved_version(run_dir) is not None:
         raise RunError(f"{run_dir}: an exported model: the directory of the run that made it is needed")
-    if not (run_dir / "best.keras").exists() and (run_dir / "metrics.json").exists():
-        raise RunError(f"{run_dir}: its best.keras is gone")
     if not (run_dir / "best.keras").exists():
-        raise RunError(f"{run_dir}: no model yet: {goes_on_by(run_dir)}")
+        raise RunError(f"{run_dir}: {without_model(run_dir)}")
     return run_dir
+
+
+def without_model(run_dir: Path) -> str:
+    """What is told of a run that has no trained model: whether one was there, and else what goes on with it."""
+    return "its best.keras is gone" if (run_dir / "metrics.json").is_file() else f"no model yet: {_goes_on_by(run_dir)}"
 
 
 def _short(value: Any) -> str:

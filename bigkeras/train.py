@@ -29,7 +29,7 @@ from bigkeras.checks import (
 from bigkeras.control import Control
 from bigkeras.data.fingerprint import fingerprints
 from bigkeras.data.plan import ROWS, steps_per_epoch
-from bigkeras.data.source import DataError, Splits, ignored_line
+from bigkeras.data.source import DataError, Splits, left_out
 from bigkeras.diversification import diversified
 from bigkeras.epochs import begin_anew, go_on, kept, learn
 from bigkeras.evaluation import finish_run
@@ -256,13 +256,8 @@ def _hold(held: contextlib.ExitStack, directory: Path, recipe: Recipe) -> None:
 
 def _tell(splits: Splits, log: Log) -> None:
     """Says what was found in data of one's own, and how much of it is left out."""
-    if splits.found:
-        log.say_once(splits.found + ("; all: bad_samples.csv" if splits.ignored else ""))
-    elif splits.ignored:
-        log.say_once(ignored_line(splits) + "; all are in bad_samples.csv")
-    if splits.bad:
-        name, why = splits.bad[0]
-        log.say_once(f"{len(splits.bad):,} left out, the first {name}: {why}; all are in bad_samples.csv")
+    for line in left_out(splits, "; all are in bad_samples.csv"):
+        log.say_once(line)
 
 
 def _spoken(taken: dict[str, Any]) -> str:

@@ -193,7 +193,7 @@ def test_a_table_for_testing_alone_is_scored_and_changes_nothing_of_the_run(run,
     place.write_text("review,label,split\nvery good,good,test\nvery bad,bad,test\nno label,,test\n", "utf-8")
     found = evaluate(run, split="all", data=str(place), log=Log())["all"]
     assert found["examples"] == 2
-    assert "1 of the data are left out, the first " in capsys.readouterr().err
+    assert "1 left out, the first " in capsys.readouterr().err
     assert (run / "metrics.json").read_text() == before
 
 

@@ -56,6 +56,17 @@ def ignored_line(splits: Splits) -> str:
     return f"{len(splits.ignored):,} left out that are no examples, the first {name}: {why}"
 
 
+def left_out(splits: Splits, listed: str = "") -> list[str]:
+    """Lines on what was found in data of one's own and how much of it is left out; `listed`: where all of that is."""
+    lines = []
+    if splits.found or splits.ignored:
+        lines.append((splits.found or ignored_line(splits)) + (listed if splits.ignored else ""))
+    if splits.bad:
+        name, why = splits.bad[0]
+        lines.append(f"{len(splits.bad):,} left out, the first {name}: {why}{listed}")
+    return lines
+
+
 def all_told(splits: Splits) -> Splits:
     """The same, with what was left out in `found`, too, where that says something."""
     both = splits.found and splits.ignored
