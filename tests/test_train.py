@@ -50,6 +50,12 @@ def weights(run_dir: Path) -> list[np.ndarray]:
     return keras.models.load_model(run_dir / "last.keras", compile=False).get_weights()
 
 
+def saved(run_dir: Path) -> list[np.ndarray]:
+    """All that the newest checkpoint holds: weights, averages, the optimizer's and the loss scale's state."""
+    with np.load(sorted((run_dir / "checkpoints").glob("*.npz"))[-1]) as data:
+        return [data[name] for name in sorted(data.files) if name != "position"]
+
+
 def history(run_dir: Path) -> list[dict]:
     position, _ = checkpoint.restore(run_dir / "checkpoints", NoVariables(run_dir))
     return [{k: v for k, v in row.items() if k != "examples_per_second"} for row in position.history]
@@ -141,6 +147,37 @@ def test_a_run_that_was_interrupted_ends_as_one_that_was_not(where, whole, tmp_p
         measured = [bool(row["examples_per_second"]) for row in csv.DictReader(file)]
     # Epoch 2 was left in its validation: all its steps were those of the process before.
     assert measured == [True, where == "train", True]
+
+
+@pytest.mark.parametrize(
+    "settings, machine",
+    [
+        # The loss scale and its count of good steps are part of what a run goes on from.
+        ({"precision": "mixed_float16", "micro_batches": 2, "clip_norm": 1.0}, Machine()),
+        ({"precision": "mixed_bfloat16", "consistency": 1.0, "balance": "oversample"}, Machine(steps_per_call=3)),
+        pytest.param({"optimizer": "muon", "augmentation": ()}, Machine(xla=True), marks=pytest.mark.slow),
+    ],
+    ids=["half precision", "several steps a call", "compiled"],
+)
+def test_a_run_goes_on_exactly_in_every_way_of_computing(settings, machine, tmp_path, monkeypatch):
+    def interrupting(self, batch, logs=None):
+        if self.total_steps > 5 and not seen:
+            seen.append(self.total_steps)
+            self.asked.append(signal.SIGTERM)
+        original(self, batch, logs)
+
+    recipe = TINY.override(epochs=2, **settings)
+    fit(recipe, tmp_path / "whole", machine=machine, log=QUIET)
+    original, seen = control.Control.on_train_batch_end, []
+    monkeypatch.setattr(control.Control, "on_train_batch_end", interrupting)
+    with pytest.raises(Interrupted):
+        fit(recipe, tmp_path / "run", machine=machine, log=QUIET)
+    newest = sorted((tmp_path / "run" / "checkpoints").glob("*.npz"))[-1]
+    assert 5 < int(newest.stem.removeprefix("step-")) < 10  # in the middle of the second epoch
+    fit(recipe, tmp_path / "run", machine=machine, log=QUIET)
+    for one, two in zip(*(saved(tmp_path / name) for name in ("whole", "run")), strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert history(tmp_path / "whole") == history(tmp_path / "run")
 
 
 def test_the_last_checkpoints_are_averaged_also_where_a_run_was_left_between_them(tmp_path, monkeypatch):
