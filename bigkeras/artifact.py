@@ -42,7 +42,8 @@ def export(
     `examples` are encoded images or texts for the parity gate; None takes those that the trainer left in
     `<run>/examples/`. With them an exported model is written anew, too, by its recipe and its own weights: its graph is
     then what this version makes, and its card stays. Of translators, `warm_compiled` is `export_translator`'s, and
-    `beam` how many hypotheses the search follows in the place of the recipe's. Raises ExportError.
+    `beam` how many hypotheses the search follows in the place of the recipe's. Raises ExportError, and RecipeError or
+    DataError for a damaged recipe.json or preprocessor.json.
     """
     import bigkeras.models  # noqa: F401  registers the layers and initializers of the run's .keras file
     from bigkeras.tasks import load_preprocessor

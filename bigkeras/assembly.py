@@ -37,7 +37,8 @@ Say = Callable[[str], object]  # by default `str`, which says nothing
 def fitted(recipe: Recipe, splits: Splits, say: Say = str) -> Task:
     """The recipe's task, fitted on the training split. Raises Unsuited where these data cannot have it.
 
-    `say` is told what of the recipe a vocabulary that is there already does not heed.
+    `say` is told what of the recipe a vocabulary that is there already does not heed, and whose languages a translator
+    takes over.
     """
     arguments = inherited(recipe, splits.languages)
     try:
@@ -46,6 +47,12 @@ def fitted(recipe: Recipe, splits: Splits, say: Say = str) -> Task:
         raise Unsuited(str(error)) from None
     for line in unheeded(recipe, arguments.get("vocabulary"), task.preprocessor):
         say(line)
+    languages = getattr(task.preprocessor, "languages", splits.languages)
+    if languages != splits.languages:
+        say(
+            f"translates from {' to '.join(languages)}, as {arguments['vocabulary']} does: of other languages say "
+            "data.source_language and data.target_language"
+        )
     return task
 
 

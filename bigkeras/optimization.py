@@ -214,6 +214,9 @@ def make_optimizer(recipe: Recipe, steps_per_epoch: int) -> keras.optimizers.Opt
     rate = Schedule(recipe.schedule.name, rate, total, round(warmup * steps_per_epoch), shape)
     if recipe.optimizer.name == "adafactor":
         _check_adafactor(rate, total)
+    usual = defaults(OPTIMIZERS[recipe.optimizer.name])
+    # Of a whole number Keras' SGD says that it is none between 0 and 1.
+    args = {n: float(v) if isinstance(usual.get(n), float) and isinstance(v, int) else v for n, v in args.items()}
     optimizer = OPTIMIZERS[recipe.optimizer.name](learning_rate=rate, **args)
     if optimizer.weight_decay or recipe.optimizer.name == "muon":
         # By whole names: TensorFlow's have their layer's before them, which may be called beta_head.

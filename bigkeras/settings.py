@@ -52,11 +52,19 @@ def settings(recipe: Recipe) -> list[Setting]:
             found += _of_choice(field.name, value, functions)
         elif field.name == "augmentation":
             told = f"a list of names and arguments; names: {', '.join(functions) or 'none for this task'}"
-            found.append(Setting(field.name, [dataclasses.asdict(choice) for choice in value], told, meant[field.name]))
+            about = "\n".join([meant[field.name], *map(_called, functions, functions.values())])
+            found.append(Setting(field.name, [dataclasses.asdict(choice) for choice in value], told, about))
         else:
             takes = ", ".join(_names(recipe, field.name)) or spoken(hints[field.name])
             found.append(Setting(field.name, value, takes, meant[field.name]))
     return found
+
+
+def _called(name: str, function: Callable) -> str:
+    """How an augmentation is called: its name, and its arguments but those that the trainer gives."""
+    parameters = inspect.signature(function).parameters.values()
+    own = [p for p in parameters if p.kind is not p.VAR_KEYWORD and p.name not in augmentation.GIVEN]
+    return f"{name}({', '.join(str(p.replace(annotation=p.empty)) for p in own)})"
 
 
 def meanings() -> dict[str, str]:

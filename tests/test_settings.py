@@ -34,6 +34,16 @@ def test_every_key_of_a_recipe_says_what_it_means(capsys):
     assert "lora=null    (a whole number or null)\n    | The rank of low-rank updates" in capsys.readouterr().out
 
 
+def test_every_augmentation_and_way_of_preparation_is_told_with_what_it_takes():
+    told = {one.key: one.about for one in settings(RECIPES["photos10"])}
+    assert 'crop(padding=4, mode=\'reflect\')' in told["augmentation"] and "randoms" not in told["augmentation"]
+    assert "flip()" in told["augmentation"] and "stretch" in told["task"] and "crop_fraction" in told["task"]
+    texts = {one.key: one.about for one in settings(RECIPES["imdb-lstm"])}
+    assert "word_dropout(rate=0.1)" in texts["augmentation"]
+    for argument in (one.key.removeprefix("task.") for one in settings(RECIPES["imdb-lstm"]) if "task." in one.key):
+        assert f"`{argument}`" in texts["task"], argument
+
+
 def test_every_name_that_is_offered_is_taken_and_explained():
     recipe = RECIPES["mnist-lenet"]
     for one in settings(recipe):

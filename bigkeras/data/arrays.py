@@ -43,7 +43,8 @@ def fashion_mnist(
 ) -> Splits:
     """Pictures of clothes, uint8 (28, 28, 1): 60,000 for training and 10,000 for testing, ten kinds.
 
-    Origin: https://github.com/zalandoresearch/fashion-mnist, MIT licence, Zalando SE. The split rule is mnist's.
+    Origin: https://github.com/zalandoresearch/fashion-mnist, MIT licence, Zalando SE. Validation is a stratified part of
+    the training images that the seed decides; 0 trains on all of them. `limit_train` trains on so many only.
     """
     names = ("fashion-mnist", "fashion_mnist")
     train, test = _read("fashion_mnist", names, directory, (formats.idx_arrays,), IDX_FILES)
@@ -55,7 +56,8 @@ def cifar10(
 ) -> Splits:
     """Small colour photographs, uint8 (32, 32, 3): 50,000 for training and 10,000 for testing, ten classes.
 
-    Origin: https://www.cs.toronto.edu/~kriz/cifar.html, Krizhevsky 2009; no licence stated. The split rule is mnist's.
+    Origin: https://www.cs.toronto.edu/~kriz/cifar.html, Krizhevsky 2009; no licence stated. Validation is a stratified
+    part of the training images that the seed decides; 0 trains on all of them. `limit_train` trains on so many only.
     """
     readers = (formats.npz_arrays, formats.batch_arrays, formats.sheet_arrays)
     names = ("cifar10", "cifar-10-batches-bin")

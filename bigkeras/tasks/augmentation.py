@@ -99,6 +99,8 @@ LAYERS: dict[str, Callable] = {
     "random_sharpness": keras.layers.RandomSharpness,
 }
 AUGMENTATIONS = {**BATCH, **EXAMPLE, **LAYERS}
+# Their arguments that the trainer gives, and those of texts'.
+GIVEN = ("pixels", "image", "ids", "randoms", "size", "preprocessor", "seed", "name")
 
 
 MIXING = ("MixUp", "CutMix")  # the layers that change labels, too
@@ -128,7 +130,7 @@ def check_augmentation(choices: Sequence[Choice]) -> None:
     if twice:
         raise RecipeError(f"augmentation {twice[0]}: stands there twice, and a picture is cut out of one once")
     for choice in choices:
-        check("augmentation", choice, AUGMENTATIONS, given=("pixels", "image", "randoms", "size", "seed", "name"))
+        check("augmentation", choice, AUGMENTATIONS, given=GIVEN)
         area = choice.args.get("minimum_area", 1)
         if choice.name in EXAMPLE and not 0 < area <= 1:
             raise RecipeError(f"augmentation {choice.name}: minimum_area={area}: a share of the picture above 0, to 1")

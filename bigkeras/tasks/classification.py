@@ -156,8 +156,11 @@ def image_classification(
 ) -> ImageClassification:
     """The task fitted on the training split; sizes and statistics that are not given come from its images.
 
-    Of picture files the size found is at most 224: cameras' pictures are of thousands of pixels, models are not. `mean`
-    and `std`, a number for each channel, are of values from 0 (black) to 1, not to 255.
+    Of picture files the size found is at most 224: cameras' pictures are of thousands of pixels, models are not.
+    `height` or `width` alone means a square. `channels`: 1 (grey) or 3 (RGB). `resize`: "stretch" (the whole picture,
+    its shape changed), "crop" (the middle, after the shorter side fits) or "pad" (the whole picture on black);
+    `crop_fraction`: of "crop", the share of the shorter side that is kept, above 0, to 1. `mean` and `std`, a number
+    for each channel, are of values from 0 (black) to 1, not to 255.
     """
     if resize not in ("stretch", "crop", "pad"):
         raise DataError(f"task.resize={resize!r}: stretch, crop or pad")

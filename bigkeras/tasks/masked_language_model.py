@@ -134,9 +134,13 @@ def masked_language_model(
     nfkc: bool | None = None,
     rate: float = 0.15,
 ) -> MaskedLanguageModel:
-    """The task fitted on the training split: its vocabulary. `rate` of the words are hidden; the rest: as of texts.
+    """The task fitted on the training split: its vocabulary. A share `rate` of the words, below 0.5, is hidden.
 
-    A text of more than `length` tokens is learned in parts; `truncation` is for the classifier that starts from it.
+    A text of more than `length` tokens is learned in parts; `truncation` ("head" or "head_tail") is for the classifier
+    that starts from it. `tokens`: "word", "character", "wordpiece" or "sentencepiece", of which `vocabulary_size` are
+    known, at most, that stand in the training texts `min_count` times (SentencePiece has no such count). `vocabulary`:
+    a vocabulary file, the directory of a run whose tokens are taken over, or the words by id. `lower`: in small
+    letters. `nfkc`: Unicode's compatibility forms made one; null: but of published WordPieces and of SentencePiece.
 
     Source: Devlin et al. 2018 (arXiv 1810.04805), section 3.1; whole words: the authors' later models of 2019.
     """

@@ -131,12 +131,19 @@ def text_classification(
 ) -> TextClassification:
     """The task fitted on the training split: its vocabulary and, where `length` is not given, a length.
 
+    `tokens`: "word" (words and single signs; each character where a script has no spaces), "character", "wordpiece" or
+    "sentencepiece". `length`: so many tokens of a text are read, at most; null: what holds nearly all training texts.
+    `truncation`: of a longer text its beginning ("head"), or a quarter from there and the rest from its end
+    ("head_tail"). `ngrams`: neighbouring tokens up to so many are read together, too, hashed into `buckets` numbers.
+    `letters`: of words, so are their characters, up to so many (2 to 6; 0: none). `vocabulary_size`: so many tokens are
+    known, at most, of those that stand in the training texts `min_count` times (SentencePiece has no such count).
+    `lower`: in small letters.
+
     `vocabulary`: a vocabulary file, the directory of a run whose preprocessor is taken over as it is, or the words by
-    id. `nfkc`: None
-    normalises words and characters, and for WordPieces that are learned here; published ones expect what their authors
-    did, and SentencePiece has a normaliser of its own. `proper_names`: false leaves words that begin with a capital
-    letter nearly everywhere out of a vocabulary of words, so that they are unknown ones: who plays in the films that
-    are reviewed, say, tells little of others. The rest: TextPreprocessor.
+    id. `nfkc`: Unicode's compatibility forms made one; null: of words and characters, and of WordPieces that are
+    learned here; published ones expect what their authors did, and SentencePiece has a normaliser of its own.
+    `proper_names`: false leaves words that begin with a capital letter nearly everywhere out of a vocabulary of words,
+    so that they are unknown ones: who plays in the films that are reviewed, say, tells little of others.
     """
     if not proper_names and (tokens != "word" or not lower):
         raise DataError("task.proper_names=false: of words in small letters: task.tokens=word, task.lower=true")

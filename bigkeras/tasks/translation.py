@@ -185,7 +185,7 @@ def translation(
     `joint`: one vocabulary for both languages; languages of different scripts are better off with two.
     `vocabulary`: the directory of a run whose vocabularies are taken over, or a SentencePiece model for both languages;
     null: learned, also where it is said of a translator that starts from another; not said at all, those of the one
-    that `start_from` names are taken over, where its languages are the same. Languages that
+    that `start_from` names are taken over, where its languages are not known to be others. Languages that
     the data does not say are those of the run whose vocabularies are taken over. `beam`,
     `length_penalty` and `coverage_penalty` (both nothing to one beam) are those of validation and of the artifact.
     `sampling`: training sentences are cut into subwords at random, so bold (`subwords.sampled` says what the number
