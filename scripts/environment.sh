@@ -59,8 +59,23 @@ installed() {
   tail -n +2 "$stamp"
 }
 
+# One that was moved or copied here is not: its scripts and its activate begin with the folder where it was made.
 is_whole() {
-  "$python" -m pip --version >/dev/null 2>&1 && [ ! -e "$unfinished" ]
+  "$python" -m pip --version >/dev/null 2>&1 && [ ! -e "$unfinished" ] && is_at_home
+}
+
+is_at_home() {
+  [ ! -e "$stamp" ] || [ "$(head -n 1 "$stamp")" -ef "$root" ]
+}
+
+# One that somebody made here by himself is kept, and may be of a Python that TensorFlow has no packages for.
+check_version() {
+  local version
+  version="$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')"
+  case "$version" in
+    3.11 | 3.12 | 3.13) ;;
+    *) fail "$root/.venv is of Python $version, and 3.11, 3.12 or 3.13 is needed: remove that folder, then run this again." ;;
+  esac
 }
 
 is_current() {
@@ -89,6 +104,7 @@ set_up() {
 install_packages() {
   if is_whole; then
     local whole=yes
+    check_version
   else
     local whole=no base
     base="$(find_python)"

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from processes import ROOT, surroundings
 
-ROOT = Path(__file__).resolve().parents[1]
 NO_DATA = "BIGKERAS_DATA is not set and ../shared/data is not there: this test reads real data sets"
 
 # Before TensorFlow, Keras or matplotlib is imported; processes that tests start inherit it.
@@ -20,6 +20,9 @@ os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 os.environ["CUDA_VISIBLE_DEVICES"] = "-1"  # what is equal on two devices is tried on CPUs; Slurm says others
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ["MPLBACKEND"] = "Agg"
+# What makes every run here one of many workers, or ends it early.
+for name in ("TF_CONFIG", "KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH"):
+    os.environ.pop(name, None)
 if "BIGKERAS_DATA" not in os.environ and (ROOT.parent / "shared" / "data").is_dir():
     os.environ["BIGKERAS_DATA"] = str(ROOT.parent / "shared" / "data")
 
@@ -108,12 +111,10 @@ def run_cli() -> Callable[..., Result]:
 
     def run(*arguments: object, timeout: float = 300, cwd: Path = ROOT, **environment: str) -> Result:
         command = [sys.executable, "-m", "bigkeras", *map(str, arguments)]
-        # The checkout is found from any folder, also where bigkeras is not installed.
-        path = os.pathsep.join(p for p in (str(ROOT), os.environ.get("PYTHONPATH")) if p)
         done = subprocess.run(
             command,
             cwd=cwd,
-            env={**os.environ, "PYTHONPATH": path, **environment},
+            env=surroundings(**environment),
             capture_output=True,
             text=True,
             timeout=timeout,

@@ -12,14 +12,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from processes import CONFIG, IN_WRITE
 
 from bigkeras.recipe import load
 from bigkeras.runtime import Machine
 from bigkeras.signals import Log
 from bigkeras.train import fit
-
-IN_WRITE = "in-write "
-CONFIG = "TF_CONFIG="
 
 
 def kill_in_write(number: int) -> None:

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import re
 import signal
 import subprocess
@@ -18,6 +17,7 @@ import numpy as np
 import psutil
 import pytest
 import tensorflow as tf
+from processes import surroundings, wait_for
 
 from bigkeras.asynchronous import Lookout, _fetched
 from bigkeras.launch import GRACE, configurations, main
@@ -47,10 +47,9 @@ def start(folder: Path, recipe, workers: int, servers: int, *options: str, patie
 
 
 def launch(folder: Path, workers: int, servers: int, options: tuple, program: list[str]) -> subprocess.Popen:
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     command = [sys.executable, "-m", "bigkeras.launch", str(workers), "--servers", str(servers), *options]
     command += ["--logs", str(folder), "--", sys.executable, *program]
-    return subprocess.Popen(command, env={**os.environ, "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": "-1"})
+    return subprocess.Popen(command, env=surroundings())
 
 
 def member(group: subprocess.Popen, job: str, index: int) -> psutil.Process:
@@ -58,13 +57,6 @@ def member(group: subprocess.Popen, job: str, index: int) -> psutil.Process:
         if json.loads(process.environ()["TF_CONFIG"])["task"] == {"type": job, "index": index}:
             return process
     raise AssertionError(f"no {job} {index}")
-
-
-def wait_for(group: subprocess.Popen, condition) -> None:
-    """Fails where the group ends before the condition holds."""
-    while not condition():
-        assert group.poll() is None, f"the group has ended with {group.poll()}"
-        time.sleep(0.05)
 
 
 @contextmanager

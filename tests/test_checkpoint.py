@@ -81,6 +81,8 @@ def test_variables_of_another_model_or_backend_are_told(tmp_path):
     save(tmp_path, 1)
     with pytest.raises(CheckpointError, match=r"holds 1 variables, and this run has 2, .* \(KERAS_BACKEND\)"):
         checkpoint.restore(tmp_path, [keras.Variable(np.zeros(3)), keras.Variable(np.zeros(2))])
+    with pytest.raises(CheckpointError, match="holds 1 variables, and this run has 1, of other shapes"):
+        checkpoint.restore(tmp_path, [keras.Variable(np.zeros((7, 7)))])
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.EACCES])
@@ -215,11 +217,13 @@ def test_a_directory_that_comes_back_is_written_to_again_where_the_recipe_says_g
 @pytest.mark.parametrize("stopped", [False, True])
 def test_an_epoch_whose_model_could_not_be_written_is_not_taken_for_the_kept_one(stopped, tmp_path, monkeypatch):
     def full(network, path):
+        asked.append(path.name)
         if path.name == "best.keras" and not failed:
             failed.append(path)
             raise CheckpointError(f"{path}: cannot be written: No space left on device")
         original(network, path)
 
+    asked: list[str] = []
     failed: list[Path] = []
     original = checkpoint.write_model
     monkeypatch.setattr(checkpoint, "write_model", full)
@@ -233,6 +237,7 @@ def test_an_epoch_whose_model_could_not_be_written_is_not_taken_for_the_kept_one
     assert fit(recipe, run, log=QUIET)["epochs"] == 2 and failed
     head, first, second = (line.split(",") for line in (run / "log.csv").read_text().splitlines())
     assert (first[head.index("best_unsaved")], second[head.index("best_unsaved")]) == ("1.0", "")
+    assert asked == ["best.keras", "best.keras", "last.keras"]  # the second epoch is no better, but it is kept
     report = (run / "report.md").read_text()
     assert "is epoch 2, kept as best.keras" in report and "could not be written" not in report
 
@@ -265,7 +270,8 @@ def test_bad_rows_of_a_whole_table_are_a_share_of_all_its_rows(kind, read, told,
 def test_rows_that_name_one_picture_which_cannot_be_read_count_each(tmp_path):
     source = FileSource([str(tmp_path / name) for name in ["gone.png"] * 3 + ["a.png"] * 97], [0] * 100)
     task = SimpleNamespace(kind="image", prepare=lambda columns: columns)
-    run = Unreadable(Splits(source, None, None, ("a", "b")), task, 0.02, tmp_path)
+    # Pictures for testing are read when they are scored, and count neither among the bad nor among all.
+    run = Unreadable(Splits(source, None, range(1700), ("a", "b")), task, 0.02, tmp_path)
     run.note(source, 0)
     run.check()  # until all workers know of it
     run.learn(run.fresh())

@@ -2,7 +2,6 @@
 
 import functools
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from device_cases import KINDS, OPTIMIZERS, Trained, cnn, load, recipe, start_weights, train, train_case
+from processes import surroundings
 
 from bigkeras.__main__ import make_parser
 from bigkeras.assembly import make_step
@@ -114,12 +114,9 @@ def test_several_steps_in_one_call_on_two_replicas_end_in_the_weights_of_one_dev
 def two_workers(tmp_path_factory) -> Path:
     """A directory with what two processes of one replica each have trained together."""
     folder = tmp_path_factory.mktemp("workers")
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     program = [sys.executable, str(ROOT / "tests" / "device_cases.py"), str(folder), *ON_WORKERS, *HALF_ON_WORKERS]
     launch = [sys.executable, "-m", "bigkeras.launch", "2", "--logs", str(folder), "--", *program]
-    group = subprocess.Popen(
-        launch, env={**os.environ, "PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": "-1"}, stderr=subprocess.PIPE, text=True
-    )
+    group = subprocess.Popen(launch, env=surroundings(), stderr=subprocess.PIPE, text=True)
     try:
         _, told = group.communicate(timeout=1500)
     finally:

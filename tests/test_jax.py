@@ -15,6 +15,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from processes import surroundings
 
 import bigkeras.models  # noqa: F401  registers the layers
 from bigkeras.data.source import ArraySource, DataError
@@ -30,9 +31,8 @@ needs_jax = pytest.mark.skipif(find_spec("jax") is None, reason="JAX is not inst
 
 
 def on_jax(*command: str) -> subprocess.CompletedProcess:
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     flags = "--xla_force_host_platform_device_count=4"
-    environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "PYTHONPATH": path}
+    environment = surroundings(KERAS_BACKEND="jax", JAX_PLATFORMS="cpu", XLA_FLAGS=flags)
     return subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, timeout=1100)
 
 

@@ -3,18 +3,14 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import keras
 import numpy as np
 import psutil
 import pytest
-from lives import CONFIG
+from processes import lives
 
 from bigkeras.launch import FALLEN_GRACE, configurations
 from bigkeras.recipe import Choice
@@ -33,44 +29,6 @@ RECIPE = RECIPES["digits"].override(
         "model": Choice("simple_cnn", {"width": 4, "dropout": 0.0}),
     }
 )
-
-
-class Lives:
-    """A process that begins trainings of a recipe, each in a process of its own (tests/lives.py)."""
-
-    def __init__(self, recipe: Path, strategy: str):
-        # One thread an operation: how several of them share a sum is TensorFlow's affair, and not what is asked here.
-        threads = {"TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
-        tests = Path(__file__).parent
-        path = os.pathsep.join([str(tests.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-        self.process = subprocess.Popen(
-            [sys.executable, str(tests / "lives.py"), str(recipe), strategy],
-            env={**os.environ, **threads, "PYTHONPATH": path},
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-        )  # fmt: skip
-
-    def begin(self, run: Path, config: str = "") -> int:
-        """The number of the process that trains in `run`; `config`: its TF_CONFIG, where it is one of several."""
-        self.process.stdin.write(f"{CONFIG}{config} {run}\n" if config else f"{run}\n")
-        self.process.stdin.flush()
-        return int(self.process.stdout.readline())
-
-    def ended(self) -> int:
-        """How the process has ended that was begun last."""
-        return int(self.process.stdout.readline())
-
-
-@contextmanager
-def lives(recipe: Path, strategy: str, count: int) -> Iterator[list[Lives]]:
-    """So many of them, which end with what they have begun."""
-    all_of_them = [Lives(recipe, strategy) for _ in range(count)]
-    try:
-        yield all_of_them
-    finally:
-        for one in all_of_them:
-            for child in psutil.Process(one.process.pid).children():
-                child.kill()
-            one.process.communicate()
 
 
 def newest(run: Path) -> int:
@@ -96,7 +54,7 @@ def test_a_run_on_two_replicas_that_was_killed_ends_as_one_that_was_not(tmp_path
     recipe, run, whole = tmp_path / "recipe.json", tmp_path / "run", tmp_path / "whole"
     RECIPE.save(recipe)
     random = np.random.default_rng(1)
-    with lives(recipe, "mirrored", 1) as (one,):
+    with lives(recipe, "mirrored") as (one,):
         for number in range(KILLS):
             process = one.begin(run)
             wait_for_a_moment(run, number, random)
@@ -105,7 +63,7 @@ def test_a_run_on_two_replicas_that_was_killed_ends_as_one_that_was_not(tmp_path
         assert 0 < newest(run) < RECIPE.epochs * STEPS
         for directory in (run, whole):
             one.begin(directory)
-            assert one.ended() == 0
+            assert one.ended() == 0, one.told()
     assert json.loads((run / "environment.json").read_text())["run"]["replicas"] > 1
     assert all(np.array_equal(a, b) for a, b in zip(weights(whole), weights(run), strict=True))
 

@@ -10,6 +10,7 @@ from bigkeras.metrics import (
     best_threshold,
     bootstrap_interval,
     classification_metrics,
+    epoch_score,
     had_enough,
     macro_f1,
     scores_at,
@@ -118,6 +119,22 @@ def test_scores_at_a_threshold_count_no_class_that_is_not_there():
     assert scores_at(0.5, [0, 0], [[0.9, 0.1], [0.8, 0.2]])["macro_f1"] == 1
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_the_threshold_is_the_best_there_is_and_of_equals_the_one_nearest_to_a_half(seed):
+    random = np.random.default_rng(seed)
+    labels = random.integers(2, size=12)
+    labels[:2] = 0, 1
+    ones = random.integers(0, 7, size=12) / 7 + 0.03  # some are equal, and no threshold parts them
+    probabilities = np.stack([1 - ones, ones], 1)
+    values = np.unique(ones)
+    places = [0.0, *(values[1:] + values[:-1]) / 2, np.nextafter(1.0, 2.0)]
+    found = [scores.f1_score(labels, ones >= place, average="macro") for place in places]
+    best = [place for place, score in zip(places, found, strict=True) if score > max(found) - 1e-9]
+    threshold = best_threshold(labels, probabilities)
+    assert abs(threshold - 0.5) == pytest.approx(min(abs(place - 0.5) for place in best))
+    assert scores_at(threshold, labels, probabilities)["macro_f1"] == pytest.approx(max(found))
+
+
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
 def test_a_threshold_that_says_never_is_applied_so(kind):
     labels, probabilities = [0] * 9 + [1], np.array([[0, 1]] * 9 + [[1, 0]], kind)
@@ -183,6 +200,19 @@ def test_macro_f1_of_a_confusion_matrix_is_that_of_the_labels():
     result = classification_metrics(labels, probabilities, names)
     assert macro_f1(result["confusion"]) == pytest.approx(result["macro"]["f1"])
     assert macro_f1(np.zeros((3, 3))) == 0
+
+
+def test_of_equally_accurate_epochs_the_one_of_less_loss_is_better():
+    rows = [{"val_accuracy": accuracy, "val_loss": loss} for accuracy, loss in ((0.9, 0.5), (0.9, 0.3), (0.8, 0.1))]
+    assert max(rows, key=lambda row: epoch_score(row, "val_accuracy")) == rows[1]
+    assert max(rows, key=lambda row: epoch_score(row, "val_loss")) == rows[2]
+
+
+def test_of_equal_probabilities_the_first_class_is_the_answer():
+    told = classification_metrics([0, 1, 2], np.full((3, 3), 1 / 3), list("abc"))
+    assert told["accuracy"] == pytest.approx(1 / 3)
+    six = classification_metrics([4, 5], np.full((2, 6), 1 / 6), list("abcdef"))
+    assert six["top_k"] == 5 and six["top_k_accuracy"] == 0.5
 
 
 def test_patience_waits_for_scores_and_not_for_epochs_in_which_none_was_measured():

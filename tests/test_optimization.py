@@ -128,6 +128,16 @@ def test_weight_decay_shrinks_kernels_and_leaves_biases(name):
     np.testing.assert_array_equal(bias, np.ones(2))
 
 
+def test_weight_decay_leaves_norms():
+    args = {"learning_rate": 0.1, "weight_decay": 0.5}
+    optimizer = make_optimizer(PLAIN.override(optimizer=Choice("adamw", args)), 10)
+    norm = keras.layers.LayerNormalization()
+    norm.build((None, 3))
+    optimizer.build(norm.trainable_variables)
+    optimizer.apply([np.zeros(3, "float32")] * 2)
+    assert sorted(float(v.numpy().sum()) for v in norm.trainable_variables) == [0, 3]
+
+
 def test_weight_decay_of_muon_is_what_the_recipe_says_for_every_shape():
     for decay in (0.0, 0.5):
         args = {"learning_rate": 0.1, "weight_decay": decay}
@@ -176,17 +186,21 @@ def test_freezing_tied_embeddings_freezes_no_block():
     assert any(name.startswith("stage2") for name in free) and not any(name.startswith("stage1") for name in free)
 
 
-def test_each_stage_moves_by_its_own_rate():
+@pytest.mark.parametrize("scaled", [False, True])
+def test_each_stage_moves_by_its_own_rate(scaled):
     network = MODELS["transformer"](
         vocabulary_size=20, length=8, num_classes=2, depth=2, width=8, num_heads=2, feed_forward=8
     )
     variables = network.trainable_variables
     rates = layer_rates(network, 0.5)
     optimizer = keras.optimizers.SGD(learning_rate=1.0)
+    scale = 8.0 if scaled else 1.0  # a power of two, so that nothing is rounded
+    if scaled:
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=scale)
     scale_rates(optimizer, rates)
     optimizer.build(variables)
     before = [v.numpy() for v in variables]
-    optimizer.apply([np.ones(v.shape, "float32") for v in variables])
+    optimizer.apply([np.full(v.shape, scale, "float32") for v in variables])
     moved = {v.path: float((b - v.numpy()).mean()) for v, b in zip(variables, before, strict=True)}
     assert moved["embedding/embeddings"] == pytest.approx(0.5**3, rel=1e-4)
     assert moved["logits/kernel"] == pytest.approx(1.0, rel=1e-4)

@@ -90,6 +90,32 @@ def control_of(directory, labels, lengths=None, **values):
     return Control(recipe, directory, step, splits, task, Log(), [], Machine(), chief)
 
 
+def test_a_resumed_run_knows_its_best_kept_epoch_what_it_could_not_read_and_whether_it_is_over(tmp_path):
+    history = (
+        {"epoch": 1, "val_accuracy": 0.9, "val_loss": 0.3},
+        {"epoch": 2, "val_accuracy": 0.95, "val_loss": 0.2, "best_unsaved": 1.0},
+        {"epoch": 3, "val_accuracy": 0.8, "val_loss": 0.5},
+    )
+    control = control_of(tmp_path, [0] * 20 + [1] * 10, patience=1)
+    control.resume(Position(epoch=3, history=history, bad={"a.png": "half"}))
+    assert control.best == (0.9, -0.3) and control.finished
+    assert control.unreadable.noted == {"a.png": "half"} == control.unreadable.shared
+    control.resume(Position(epoch=2, history=history[:2]))
+    assert not control.finished
+
+
+@pytest.mark.parametrize("epochs", [3, 9])
+def test_no_more_checkpoints_are_averaged_than_there_are(epochs, tmp_path):
+    taken: list[int] = []
+    control = control_of(tmp_path, [0] * 4, average_checkpoints=5, epochs=epochs)
+    control.step.take_in = taken.append
+    for epoch in range(epochs):
+        control.position = Position(epoch=epoch)
+        control._average()
+    # The first of them takes the place of whatever stood there.
+    assert taken == ([1, 2, 3] if epochs == 3 else [1] * 5 + [2, 3, 4, 5])
+
+
 @pytest.mark.parametrize(
     ("values", "first", "examples"),
     [

@@ -1,5 +1,6 @@
 """The README in both languages: as many sections, and commands that are there."""
 
+import importlib
 import re
 import shlex
 from pathlib import Path
@@ -48,8 +49,11 @@ def test_the_python_of_the_page_about_it_runs(tmp_path, monkeypatch):
     assert asked[0].data.args == {"directory": "my-photos"}
 
 
-@pytest.mark.parametrize("name", [*READMES, "docs/results.md"])
-def test_commands_of_a_readme_are_taken(name):
+PAGES = sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))
+
+
+@pytest.mark.parametrize("name", [*READMES, *PAGES])
+def test_commands_of_a_page_are_taken(name):
     from bigkeras.__main__ import make_parser
     from bigkeras.checks import check_recipe
     from bigkeras.recipe import parse_setting
@@ -71,7 +75,19 @@ def test_commands_of_a_readme_are_taken(name):
             recipe = RECIPES[words[1]].override(**dict(map(parse_setting, options.set)))
             if recipe.model.name != "auto":
                 check_recipe(with_data(recipe, options.data))
-    assert read > (30 if name in READMES else 5)
+    assert read > (30 if name in READMES else 5 if name in ("docs/results.md", "docs/texts.md") else -1)
+
+
+@pytest.mark.parametrize("name", [*READMES, *PAGES])
+def test_options_of_an_app_are_taken(name):
+    whole = text(name).replace("\\\n", " ")
+    commands = re.findall(r"(?<!`)`python -m (apps\.\w+ [^`]*)`", whole)
+    commands += re.findall(r"^(?:\$ | +)?python -m (apps\.\w+ [^`\n|<>]*?)(?: +#.*)?$", whole, re.M)
+    for command in commands:
+        app, *words = shlex.split(re.sub(r"[\[\]]", "", command))
+        if "--help" not in words and "…" not in words:
+            importlib.import_module(app)._parser().parse_args(words)
+    assert len(commands) > (6 if name in READMES else -1)
 
 
 @pytest.mark.parametrize("name", READMES)

@@ -36,7 +36,7 @@ def test_every_key_of_a_recipe_says_what_it_means(capsys):
 
 def test_every_augmentation_and_way_of_preparation_is_told_with_what_it_takes():
     told = {one.key: one.about for one in settings(RECIPES["photos10"])}
-    assert 'crop(padding=4, mode=\'reflect\')' in told["augmentation"] and "randoms" not in told["augmentation"]
+    assert "crop(padding=4, mode='reflect')" in told["augmentation"] and "randoms" not in told["augmentation"]
     assert "flip()" in told["augmentation"] and "stretch" in told["task"] and "crop_fraction" in told["task"]
     texts = {one.key: one.about for one in settings(RECIPES["imdb-lstm"])}
     assert "word_dropout(rate=0.1)" in texts["augmentation"]

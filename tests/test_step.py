@@ -188,6 +188,15 @@ def test_examples_of_weight_zero_count_in_no_loss(splits):
     assert len(gradients) == len(step.network.trainable_variables)
 
 
+def test_a_batch_of_which_nothing_could_be_read_changes_no_weight(splits):
+    step = train(splits, recipe(epochs=1, optimizer=Choice("sgd", {"learning_rate": 1.0})))
+    before = [v.numpy() for v in step.network.trainable_variables]
+    loss = step.train_step((tf.zeros((1, 6, 6, 1), tf.uint8), tf.constant([0]), tf.constant([0.0])))
+    assert float(loss) == 0
+    for was, variable in zip(before, step.network.trainable_variables, strict=True):
+        np.testing.assert_array_equal(variable, was, err_msg=variable.path)
+
+
 def test_float16_scales_the_loss_and_still_clips(splits):
     step = train(splits, recipe(precision="mixed_float16", clip_norm=1.0))
     assert isinstance(step.optimizer, keras.optimizers.LossScaleOptimizer)

@@ -19,6 +19,7 @@ import keras
 import numpy as np
 import psutil
 import pytest
+from processes import lives, surroundings, wait_for
 
 from bigkeras import checkpoint, control, runtime, train
 from bigkeras.artifact import export
@@ -786,19 +787,16 @@ def test_a_run_that_is_interrupted_saves_and_the_same_command_ends_it(tmp_path, 
     recipe = tmp_path / "recipe.json"
     TINY.override(epochs=100).save(recipe)
     command = [sys.executable, "-m", "bigkeras", "train", str(recipe), "--run-dir", str(tmp_path / "run")]
-    root = str(Path(__file__).parents[1])
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])}
     with (tmp_path / "errors").open("w") as errors:
-        training = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=errors)
+        training = subprocess.Popen(command, env=surroundings(), stdout=subprocess.PIPE, stderr=errors)
         request.addfinalizer(lambda: ended(training))
-        while not (tmp_path / "run" / "best.keras").exists() and training.poll() is None:
-            time.sleep(0.05)
+        wait_for(training, (tmp_path / "run" / "best.keras").exists)
         training.send_signal(signal.SIGINT)
         assert training.wait() == 130
     assert "the same command goes on" in (tmp_path / "errors").read_text()
     done = history(tmp_path / "run")
     assert 0 < len(done) < 100
-    subprocess.run(command, env=environment, check=True, capture_output=True)
+    subprocess.run(command, env=surroundings(), check=True, capture_output=True)
     assert len(history(tmp_path / "run")) == 100 and history(tmp_path / "run")[: len(done)] == done
 
 
@@ -817,55 +815,43 @@ def test_pictures_that_are_read_anew_in_every_epoch_train_what_those_in_memory_t
 KILLS, IN_WRITE = 20, 7
 
 
+def is_alive(number: int) -> bool:
+    return psutil.pid_exists(number) and psutil.Process(number).status() != psutil.STATUS_ZOMBIE
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_a_run_killed_twenty_times_ends_as_one_that_was_not(tmp_path, request):
+def test_a_run_killed_twenty_times_ends_as_one_that_was_not(tmp_path):
     generator = np.random.default_rng(0)
     recipe = tmp_path / "recipe.json"
     TINY.override(batch_size=64, epochs=6).save(recipe)  # some 120 steps, of which each life makes a few
-    # One thread an operation: how several of them share a sum is TensorFlow's affair, and not what is asked here.
-    root = str(Path(__file__).parents[1])
-    environment = {**os.environ, "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
-    environment["PYTHONPATH"] = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
-    lives = subprocess.Popen(
-        [sys.executable, str(Path(__file__).parent / "lives.py"), str(recipe)],
-        env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-    )  # fmt: skip
-    request.addfinalizer(lambda: ended(lives))
-
-    def begin(name: str, in_write: bool = False) -> int:
-        lives.stdin.write(f"{'in-write ' * in_write}{tmp_path / name}\n")
-        lives.stdin.flush()
-        return int(lives.stdout.readline())
-
     log = tmp_path / "run" / "checkpoints"
     kills: list[str] = []
-    while len(kills) < KILLS:
-        before = {p.name for p in log.glob("*.npz")}
-        in_write = len(kills) == IN_WRITE
-        process = begin("run", in_write)
-        # One in four at any moment, of the start, too; the others when a checkpoint has come, or while one is written.
-        # One life, in the middle of a checkpoint for certain, ends itself.
-        early, deadline = generator.random() < 0.25, time.monotonic() + generator.uniform(0, 4)
-        wanted, written = int(generator.integers(1, 3)), generator.random() < 0.5
-        # The life that ends itself is waited for below.
-        while not in_write and psutil.pid_exists(process) and psutil.Process(process).status() != psutil.STATUS_ZOMBIE:
-            new = {p.name for p in log.glob("*.npz")} - before
-            late = len(new) >= wanted or (written and new and any(log.glob("*.part")))
-            if late or (early and time.monotonic() >= deadline):
-                os.kill(process, signal.SIGKILL)
+    with lives(recipe) as (one,):
+        while len(kills) < KILLS:
+            before = {p.name for p in log.glob("*.npz")}
+            in_write = len(kills) == IN_WRITE
+            process = one.begin(tmp_path / "run", in_write=in_write)
+            # One in four at any moment, of the start, too; the others when a checkpoint has come, or while one is
+            # written. One life, in the middle of a checkpoint for certain, ends itself.
+            early, deadline = generator.random() < 0.25, time.monotonic() + generator.uniform(0, 4)
+            wanted, written = int(generator.integers(1, 3)), generator.random() < 0.5
+            # The life that ends itself is waited for below.
+            while not in_write and is_alive(process):
+                new = {p.name for p in log.glob("*.npz")} - before
+                late = len(new) >= wanted or (written and new and any(log.glob("*.part")))
+                if late or (early and time.monotonic() >= deadline):
+                    os.kill(process, signal.SIGKILL)
+                    kills.append(", ".join(sorted(p.name for p in log.glob("*"))))
+                    break
+                time.sleep(0.002)
+            status = one.ended()
+            if in_write:
                 kills.append(", ".join(sorted(p.name for p in log.glob("*"))))
-                break
-            time.sleep(0.002)
-        status = int(lives.stdout.readline())
-        if in_write:
-            kills.append(", ".join(sorted(p.name for p in log.glob("*"))))
-        assert status == -signal.SIGKILL, f"after {len(kills)} kills the run ended by itself, with {status}"
-    for name in ("run", "whole"):
-        begin(name)
-        assert int(lives.stdout.readline()) == 0
-    lives.stdin.close()
-    lives.wait(60)
+            assert status == -signal.SIGKILL, f"after {len(kills)} kills, a status of {status}: {one.told()}"
+        for name in ("run", "whole"):
+            one.begin(tmp_path / name)
+            assert one.ended() == 0, one.told()
     assert ".part" in kills[IN_WRITE] and not list(log.glob("*.part"))
     whole, run = tmp_path / "whole", tmp_path / "run"
     differences = [float(np.abs(a - b).max()) for a, b in zip(weights(whole), weights(run), strict=True)]

@@ -43,8 +43,8 @@ def fashion_mnist(
 ) -> Splits:
     """Pictures of clothes, uint8 (28, 28, 1): 60,000 for training and 10,000 for testing, ten kinds.
 
-    Origin: https://github.com/zalandoresearch/fashion-mnist, MIT licence, Zalando SE. Validation is a stratified part of
-    the training images that the seed decides; 0 trains on all of them. `limit_train` trains on so many only.
+    Origin: https://github.com/zalandoresearch/fashion-mnist, MIT licence, Zalando SE. Validation is a stratified part
+    of the training images that the seed decides; 0 trains on all of them. `limit_train` trains on so many only.
     """
     names = ("fashion-mnist", "fashion_mnist")
     train, test = _read("fashion_mnist", names, directory, (formats.idx_arrays,), IDX_FILES)

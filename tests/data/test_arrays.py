@@ -54,6 +54,15 @@ def test_a_class_with_one_example_stands_in_the_first_part():
     assert not {1, 2} & set(labels[np.concatenate(others)])
 
 
+def test_a_class_of_two_keeps_one_to_train_on_and_tiny_ones_take_nothing_from_a_large_one():
+    labels = np.array([0] * 20 + [1, 1] + [2] * 20)
+    assert 1 in labels[stratified_split(labels, (0.2, 0.4, 0.4), seed=0)[0]]
+    # A hundred classes of one example each, of which none can be held out, and a large one.
+    many = np.concatenate([np.arange(100), np.full(1000, 100)])
+    held_out = stratified_split(many, (0.9, 0.1), seed=0)[1]
+    assert set(many[held_out]) == {100} and len(held_out) in (100, 101)
+
+
 def test_a_split_is_decided_by_its_seed():
     labels = np.arange(100) % 3
     first, again, other = (stratified_split(labels, (0.8, 0.2), seed)[1] for seed in (3, 3, 4))

@@ -103,6 +103,14 @@ def test_the_script_of_an_unknown_language_is_that_of_its_letters():
     assert [name for name, _ in left_out] == ["odd"]
 
 
+def test_a_sentence_with_a_foreign_name_in_it_stays():
+    pairs = [Pair(str(i), f"A plain sentence, number {i}.", f"第{i}句话很简单。") for i in range(30)]
+    mixed = Pair("mixed", "NASA has opened a new office.", "NASA开设了新办事处。")
+    foreign = Pair("foreign", "He said it in the old way.", "He说 it in the old way.")
+    kept, left_out = cleaned([*pairs, mixed, foreign], ("en", "zh"))
+    assert mixed in kept and [name for name, _ in left_out] == ["foreign"]
+
+
 def test_emoji_numbers_and_zero_bytes_are_no_damage(tmp_path):
     rows = [*GOOD, ("I ❤ it 😀", "Ich ❤ es 😀"), ("42", "42 !"), ("A zero\0byte here.", "Ein Null\0byte hier.")]
     splits = DATASETS["translation_pairs"](file=table(tmp_path / "p.tsv", rows))

@@ -1,15 +1,14 @@
 """Attention against NumPy, against Keras' layer, and step by step against the whole."""
 
-import os
 import subprocess
 import sys
 from importlib.util import find_spec
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from processes import surroundings
 
 from bigkeras.layers import (
     CachedSelfAttention,
@@ -22,6 +21,7 @@ from bigkeras.layers import (
     attention,
     rotate,
 )
+from bigkeras.layers.attention import attention_weights, causal_bias
 
 RANDOM = np.random.default_rng(0)
 # Projections: queries, keys and values of two heads, each four wide.
@@ -89,8 +89,7 @@ for causal in (False, True):
 @pytest.mark.skipif(find_spec("jax") is None, reason="JAX is not installed")
 def test_the_fused_kernel_of_jax_equals_numpy(tmp_path):
     np.savez(tmp_path / "given.npz", x=X, mask=MASK)
-    path = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "PYTHONPATH": path}
+    environment = surroundings(KERAS_BACKEND="jax", JAX_PLATFORMS="cpu")
     command = [sys.executable, "-c", ON_JAX, str(tmp_path / "given.npz"), str(tmp_path)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -188,6 +187,23 @@ def test_dropout_hides_weights_in_training_only():
     layer, plain = SelfAttention(2, dropout=0.5), SelfAttention(2)
     np.testing.assert_array_equal(layer(X), plain(X))
     assert np.abs(layer(X, training=True) - plain(X)).max() > 0.01
+
+
+def test_dropout_hides_weights_of_cross_attention_too():
+    key, value = np.random.default_rng(3).normal(size=(2, 3, 2, 7, 12)).astype("float32")
+    layer, plain = CrossAttention(2, dropout=0.5), CrossAttention(2)
+    np.testing.assert_array_equal(layer(X, key, value), plain(X, key, value))
+    assert np.abs(layer(X, key, value, training=True) - plain(X, key, value)).max() > 0.01
+
+
+def test_the_softmax_is_not_in_sixteen_bits():
+    # One weight of 1,024 equal ones is 1/1024 in either type; of bfloat16 a sum of so many ends at 256.
+    query, key = (keras.ops.ones((1, 1, rows, 4), "bfloat16") for rows in (1, 1024))
+    weights = attention_weights(query, key, causal_bias(1, 1024, start=999))
+    assert weights.dtype == "bfloat16"
+    np.testing.assert_array_equal(
+        np.asarray(weights, "float32")[0, 0, 0, :1000], float(keras.ops.cast(1e-3, "bfloat16"))
+    )
 
 
 def test_heads_that_cannot_share_the_width_are_named():
