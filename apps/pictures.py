@@ -1,5 +1,6 @@
 """Where an app's pictures come from: files, folders, patterns and standard input; and their encoded bytes."""
 
+import contextlib
 import glob
 import io
 import os
@@ -44,7 +45,7 @@ def find(paths: Iterable[str]) -> Iterator[Picture]:
         elif os.path.isdir(path):
             yield from _in_folder(path)
         elif glob.has_magic(path):
-            found = sorted(glob.glob(path, recursive=True))
+            found = sorted(_matches(path))
             given: set[str] = set()  # "**" finds a folder, and what is in it, too
             for match in found:
                 if _place(match) in given:
@@ -58,6 +59,40 @@ def find(paths: Iterable[str]) -> Iterator[Picture]:
                 yield Picture(path, "no file matches")
         else:
             yield Picture(path, "broken link" if os.path.islink(path) else _missing(path))
+
+
+def _matches(pattern: str) -> Iterator[str]:
+    """As `glob.glob(pattern, recursive=True)`, which follows links to folders above some forty times, each of them."""
+    parts = pattern.split(os.sep)
+    if "**" not in parts:
+        yield from glob.iglob(pattern)
+        return
+    first = parts.index("**")
+    above, rest = os.sep.join(parts[:first]) + os.sep * (first > 0), os.sep.join(parts[first + 1 :])
+    for top in glob.glob(above) if above else [""]:
+        for folder in _folders(top):
+            if rest:
+                yield from _matches(os.path.join(glob.escape(folder), rest))
+            else:
+                yield folder or os.curdir
+                with contextlib.suppress(OSError):
+                    yield from (os.path.join(folder, n) for n in os.listdir(folder or os.curdir) if n[0] != ".")
+
+
+def _folders(top: str) -> Iterator[str]:
+    """A folder and those in it, each once, whatever links lead there; none that begins with a dot. "" is this one."""
+    seen, waiting = set(), [top]
+    while waiting:
+        folder = waiting.pop()
+        try:
+            place = os.stat(folder or os.curdir)
+            inside = [entry for entry in os.scandir(folder or os.curdir) if entry.name[0] != "." and entry.is_dir()]
+        except OSError:
+            continue
+        if (place.st_dev, place.st_ino) not in seen:
+            seen.add((place.st_dev, place.st_ino))
+            yield folder
+            waiting += [os.path.join(folder, entry.name) for entry in inside]
 
 
 def _missing(path: str) -> str:

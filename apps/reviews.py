@@ -231,8 +231,8 @@ class Table:
             self.rows = itertools.chain(begun, self.rows)
         self.place = self._column(column)
 
-    def _first_rows(self) -> Iterator[tuple[int, list[str], bool]]:
-        """The first row that is not blank; where it has no names, to the first one whose quotation marks are closed."""
+    def _first_rows(self) -> Iterator[tuple[int, list[str], str]]:
+        """The first row that is not blank; where it has no names, to the first one with which nothing is wrong."""
         for found in self.rows:
             if any(cell.strip() for cell in found[1]):
                 yield found
@@ -248,7 +248,7 @@ class Table:
     def open(path: str, encoding: str | None, files: contextlib.ExitStack, table: bool = False) -> TextIO:
         """The file or pipe, to be read as text; `files` closes it."""
         if path == "-":
-            raise ReviewError("--file -: standard input is read as lines, by - alone; a table from it by /dev/stdin")
+            raise ReviewError("--file -: standard input is read as lines, by - alone")
         try:
             # Opened once, since what a pipe has given does not come again.
             file = io.BufferedReader(io.FileIO(path), LOOKED_AT)
@@ -293,7 +293,7 @@ class Table:
 
     def __iter__(self) -> Iterator[Review]:
         cut = False
-        for number, row, unclosed in self.rows:
+        for number, row, spoilt in self.rows:
             if not row and len(self.header) > 1:
                 continue
             row = row or [""]  # of one column, an empty text
@@ -307,8 +307,7 @@ class Table:
             name, cells = f"{self.path}, line {number}", len(row)
             told = "names" if self.named else "has"
             wrong = "" if cells == len(self.header) else f"{cells} cells where the first line {told} {len(self.header)}"
-            if unclosed:
-                wrong = "a quotation mark that is never closed"
+            wrong = spoilt or wrong
             yield Review(name, row[self.place] if self.place < cells else "", tuple(row), wrong)
 
     def writer(self, out: TextIO) -> "Rows":
@@ -322,8 +321,8 @@ class Table:
         out.write(self.mark + self.before)
         quoted = rows if self.plain else csv.writer(out, **form, quoting=csv.QUOTE_ALL)
         if self.named:
-            (quoted if any("\r" in cell for cell in self.top) else rows).writerow(map(_whole, [*self.top, *names]))
-        return Rows(rows, quoted, len(self.header), self.delimiter if self.plain else None)
+            (quoted if _parted(self.top, self.end) else rows).writerow(map(_whole, [*self.top, *names]))
+        return Rows(rows, quoted, len(self.header), self.delimiter if self.plain else None, self.end)
 
     def _column(self, name: str | None) -> int:
         told = ", ".join(map(repr, self.header))
@@ -349,18 +348,23 @@ def _answer_names() -> Iterator[list[str]]:
         yield [f"predicted_label_{number}", f"predicted_probability_{number}"]
 
 
+def _parted(cells: Iterable[str], end: str) -> bool:
+    """Whether a cell has an end of a line that before Python 3.11.9 csv.writer left bare in a table of other ends."""
+    return any("\r" in cell or ("\n" in cell and "\n" not in end) for cell in cells)
+
+
 class Rows:
     """The rows of a copied table; a row of too few or too many cells is copied as it is, without an answer.
 
-    `quoted` writes those with a carriage return in a cell: before Python 3.11.9 `rows` would leave some of these bare.
-    `parting`: of a table without quotation marks what parts its cells, in the place of which a label has a space.
+    `quoted` writes those that are `_parted`. `parting`: of a table without quotation marks what parts its cells, in the
+    place of which a label has a space. `end`: of its rows.
     """
 
-    def __init__(self, rows: Any, quoted: Any, cells: int, parting: str | None = None):
-        self.rows, self.quoted, self.cells, self.parting = rows, quoted, cells, parting
+    def __init__(self, rows: Any, quoted: Any, cells: int, parting: str | None = None, end: str = "\n"):
+        self.rows, self.quoted, self.cells, self.parting, self.end = rows, quoted, cells, parting, end
 
     def write(self, review: Review, answer: tuple[str, str]) -> None:
-        writer = self.quoted if any("\r" in cell for cell in review.row) else self.rows
+        writer = self.quoted if _parted(review.row, self.end) else self.rows
         given = [cell.replace(self.parting, " ") if self.parting else cell for cell in answer]
         cells = [*review.row, *(given if len(review.row) == self.cells else ())]
         writer.writerow(map(_whole, cells))

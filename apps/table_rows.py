@@ -22,11 +22,11 @@ class ReviewError(ValueError):
 
 def rows_of(
     lines: Iterator[str], name: str, delimiter: str, quoting: dict[str, Any]
-) -> Iterator[tuple[int, list[str], bool]]:
-    """The line on which each row begins, its cells, and whether it has a quotation mark that is closed nowhere.
+) -> Iterator[tuple[int, list[str], str]]:
+    """The line on which each row begins, its cells, and what is wrong with them: "" for nothing.
 
-    Such a mark would make the rest of the file one cell: it costs its line only, which is given as one cell. `quoting`:
-    how csv.reader takes the marks.
+    A quotation mark that is closed nowhere would make the rest of the file one cell: it costs its line only, which is
+    given as one cell, and so does what csv.reader cannot read. `quoting`: how it takes the marks.
     """
     plain = quoting["quoting"] == csv.QUOTE_NONE
     escaped = quoting.get("escapechar") is not None
@@ -46,23 +46,27 @@ def rows_of(
             if taken:
                 yield from ("\n", END)  # a last line without its end must not run into it
 
+        wrong = ""
         try:
             row = next(csv.reader(following(), delimiter=delimiter, **quoting), None)
-        except csv.Error as error:
-            raise ReviewError(f"{name}, line {number}: not CSV: {error}") from None
+        except csv.Error as error:  # as of a carriage return in a table of other ends
+            if not taken:
+                raise ReviewError(f"{name}, line {number}: not CSV: {error}") from None
+            row, wrong = [], f"not CSV: {str(error).partition(' - ')[0]}"
         if row is None:
             return
         # The second mark may part a cell that it begins at the delimiters in it: more cells than a row has.
         cells = min(len(row), width or len(row))
-        unclosed = bool(row) and (
+        if row and (
             row[-1].endswith(END) or (not plain and _is_stray([*map(whole, taken)], cells, delimiter, quoting))
-        )
-        if unclosed:
+        ):
+            wrong = "a quotation mark that is never closed"
+        if wrong:
             again.extendleft(reversed(taken[1:]))
             taken, row = taken[:1], [taken[0].rstrip("\r\n")]
         else:
             width = width or (len(row) if any(cell.strip() for cell in row) else 0)
-        yield number, row, unclosed
+        yield number, row, wrong
         number += len(taken)
 
 

@@ -178,4 +178,4 @@ def _use(place: str, model: keras.Model, preprocessor: Any) -> Use:
         return pair_use(place, preprocessor.languages, preprocessor.length)
     if isinstance(preprocessor, TextPreprocessor):
         return text_use(place, preprocessor.length - len(preprocessor.frame))
-    return image_use(place, model.input_shape[1:])
+    return image_use(place, preprocessor.shape)

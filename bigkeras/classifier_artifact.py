@@ -26,6 +26,10 @@ PRECISION_TOLERANCE = 0.1
 class Preprocessor(Protocol):
     """What an export needs of a preprocessor of images: graph functions. Of texts, it takes a TextPreprocessor."""
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """`(height, width, channels)` of what is decoded: asked where the model takes pictures of any size."""
+
     def decode(self, encoded: tf.Tensor) -> tf.Tensor:
         """Encoded bytes (scalar string) to uint8 `(height, width, channels)`."""
 
@@ -86,10 +90,10 @@ def reference(
             pixels = tf.stack([preprocessor.decode(tf.constant(example)) for example in examples])
         except tf.errors.InvalidArgumentError as error:
             raise ExportError(f"an example cannot be decoded: {error.message.splitlines()[0]}") from None
-        if tuple(pixels.shape[1:]) != model.input_shape[1:]:
-            raise ExportError(
-                f"the preprocessor gives {tuple(pixels.shape[1:])}, the model takes {model.input_shape[1:]}"
-            )
+        given, taken = tuple(pixels.shape[1:]), model.input_shape[1:]
+        # A model of one's own may take any height and width.
+        if len(given) != len(taken) or any(size not in (None, own) for own, size in zip(given, taken, strict=True)):
+            raise ExportError(f"the preprocessor gives {given}, the model takes {taken}")
         logits = model(preprocessor.normalise(pixels), training=False)
     return pixels.numpy(), np.asarray(logits, np.float32)
 
@@ -97,7 +101,8 @@ def reference(
 def _inputs(model: keras.Model, preprocessor: Preprocessor | TextPreprocessor, directory: Path) -> Inputs:
     if isinstance(preprocessor, TextPreprocessor):
         return text_inputs(preprocessor, directory)
-    return image_inputs(preprocessor, model.input_shape[1:])
+    taken = model.input_shape[1:]
+    return image_inputs(preprocessor, preprocessor.shape if None in taken else taken)
 
 
 def save(model: keras.Model, inputs: Inputs, labels: Sequence[str], directory: Path, labels_file: Path) -> None:

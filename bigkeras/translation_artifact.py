@@ -22,13 +22,10 @@ from bigkeras.translator import Translator, alignment, best
 from bigkeras.warmup import SENTENCE, write_requests
 
 COMPILED_SHARE = 0.99  # of the sentences, that XLA's rounding must leave as they are
-# The signatures that a server warms up, and what they take beside the text. Not `attention`, which is for people, and
-# `compiled` only where it is asked for: each shape takes seconds.
-WARMED: dict[str, dict[str, Any]] = {
-    "serving_default": {},
-    "greedy": {},
-    "n_best": {"length_penalty": np.float32(1)},
-}
+# The signatures that a server warms up. Not `attention`, which is for people, and `compiled` only where it is asked
+# for: each shape takes seconds. Nor `n_best`: a server that merges requests (--enable_batching) refuses the number that
+# it takes beside the texts, and would refuse the model.
+WARMED = ("serving_default", "greedy")
 TEXT = tf.TensorSpec([None], tf.string, name="text")
 
 Answer = dict[str, tf.Tensor]

@@ -5,16 +5,14 @@
 the package that has these messages, tensorflow-serving-api, would bring gRPC into every installation.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 FILE = "assets.extra/tf_serving_warmup_requests"
 BATCHES = (1, 8)
-DEFAULT: Mapping[str, Mapping[str, Any]] = {"serving_default": {}}
 # Not the user's own texts or images: an artifact is passed on, and its data may not be.
 SENTENCE = b"This is a sentence, and here is another one that is somewhat longer."
 
@@ -23,26 +21,24 @@ def write_requests(
     directory: Path,
     name: str,
     example: bytes,
-    signatures: Mapping[str, Mapping[str, Any]] = DEFAULT,
+    signatures: Sequence[str] = ("serving_default",),
     batches: Sequence[int] = BATCHES,
     more: Sequence[tuple[str, bytes, int]] = (),
 ) -> None:
     """Adds the file to a SavedModel's directory: requests to each signature, an example so many times in each.
 
-    `name`: the signatures' input, of strings `(batch,)`. `signatures`: what else each takes, a value by name. `more`:
-    requests of other examples: signature, example, how many times.
+    `name`: the signatures' input, of strings `(batch,)`. `more`: requests of other examples: signature, example, how
+    many times.
     """
     path = directory / FILE
     path.parent.mkdir()
     requests = [(signature, example, size) for signature in signatures for size in batches]
     with tf.io.TFRecordWriter(str(path)) as writer:
         for signature, text, size in (*requests, *more):
-            inputs = {name: np.array([text] * size, object), **signatures.get(signature, {})}
+            tensor = tf.make_tensor_proto(np.array([text] * size, object)).SerializeToString()
             # PredictRequest: model_spec (its signature_name) and inputs, a map of names to tensors.
             request = _field(1, _field(3, signature.encode()))
-            for key, value in inputs.items():
-                tensor = tf.make_tensor_proto(value).SerializeToString()
-                request += _field(2, _field(1, key.encode()) + _field(2, tensor))
+            request += _field(2, _field(1, name.encode()) + _field(2, tensor))
             # PredictionLog: predict_log, whose request it is.
             writer.write(_field(6, _field(1, request)))
 

@@ -751,6 +751,17 @@ def test_a_model_of_ones_own_trains_under_its_name(tmp_path):
         fit(recipe, tmp_path / "more", model=mine, log=QUIET)
 
 
+def test_a_model_of_ones_own_for_pictures_of_any_size_is_exported(tmp_path):
+    def any_size(*, input_shape, num_classes):
+        inputs = keras.Input((None, None, input_shape[-1]), name="image")
+        x = keras.layers.GlobalAveragePooling2D(name="features")(keras.layers.Conv2D(4, 3)(inputs))
+        return keras.Model(inputs, keras.layers.Dense(num_classes, name="logits")(x))
+
+    fit(TINY.override(**{"model": Choice("mine"), "epochs": 1}), tmp_path / "run", model=any_size, log=QUIET)
+    export(tmp_path / "run", tmp_path / "exported")
+    assert "brought to 8 × 8 pixels and 1 channel inside" in (tmp_path / "exported" / "README.md").read_text()
+
+
 def test_layers_at_the_input_adapt_to_it_and_those_further_in_stay(tmp_path):
     def mine(*, input_shape, num_classes):
         inputs = keras.Input(input_shape, name="image")

@@ -59,12 +59,9 @@ def test_the_requests_are_to_the_default_signature_and_hold_the_example(predicti
         assert inputs["text"].tolist() == [example] * size
 
 
-def test_other_signatures_are_asked_with_what_they_take(prediction_log, tmp_path):
-    write_requests(tmp_path, "text", b"a", {"greedy": {}, "n_best": {"length_penalty": np.float32(2)}}, batches=(1,))
-    (first, plain), (second, more) = requests(prediction_log, tmp_path)
-    assert (first, [*plain]) == ("greedy", ["text"])
-    assert (second, [*more]) == ("n_best", ["text", "length_penalty"])
-    assert more["length_penalty"].shape == () and more["length_penalty"] == np.float32(2)
+def test_other_signatures_are_asked_too(prediction_log, tmp_path):
+    write_requests(tmp_path, "text", b"a", ("greedy", "serving_default"), batches=(1,))
+    assert [signature for signature, _ in requests(prediction_log, tmp_path)] == ["greedy", "serving_default"]
 
 
 def test_a_translator_may_ask_for_the_compilation_of_every_length(prediction_log, tmp_path):
@@ -102,7 +99,7 @@ def test_a_shipped_model_answers_its_requests(prediction_log, directory):
 
     model, sizes = tf.saved_model.load(str(directory)), []
     for signature, inputs in requests(prediction_log, directory):
-        (name, *_) = inputs
+        (name,) = inputs  # a server that merges requests takes nothing beside the batch
         answers = model.signatures[signature](**{key: tf.constant(value) for key, value in inputs.items()})
         sizes.append(len(inputs[name]))
         assert all(len(answer) == sizes[-1] for answer in answers.values())

@@ -211,14 +211,17 @@ def _walk(
 def _after_sub_blocks(data: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
     """The position after a GIF's chain of sub-blocks, of which each begins with its length."""
     size = tf.size(data, tf.int64)
-    # Few ops a step: a large GIF is a chain of thousands of blocks of 255 bytes.
-    last = tf.while_loop(
+    # Few ops a step: a large GIF is a chain of thousands of blocks of 255 bytes. One of many tiny blocks, which no
+    # program writes, would take minutes.
+    last, length = tf.while_loop(
         lambda position, length: (length > 0) & (position < size),
         lambda position, _: (position + 1 + tf.cast(data[position], tf.int64), tf.cast(data[position], tf.int64)),
         (position, tf.constant(1, tf.int64)),
+        maximum_iterations=tf.cast(MAX_CHUNKS + size // 32, tf.int32),
         parallel_iterations=1,
     )
-    return tf.minimum(last[0], size)
+    # What was left before the chain's end is a file that ends here: from elsewhere on it could claim another size.
+    return tf.where(length > 0, size, tf.minimum(last, size))
 
 
 def _palette_length(flags: tf.Tensor) -> tf.Tensor:

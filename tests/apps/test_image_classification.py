@@ -80,6 +80,23 @@ def test_a_pattern_finds_every_picture_once(tmp_path):
     assert len(list(find([str(tmp_path / "**")]))) == 3
 
 
+def test_a_pattern_ends_where_several_links_lead_to_folders_above(tmp_path, monkeypatch):
+    tmp_path = tmp_path / "pictures" / "mine"
+    tmp_path.mkdir(parents=True)
+    for folder in ("a", "b", "c", "[d]"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "one.jpg").touch()
+        (tmp_path / folder / "up").symlink_to(tmp_path)
+    (tmp_path / ".hidden").mkdir()
+    (tmp_path / ".hidden" / "two.jpg").touch()
+    monkeypatch.chdir(tmp_path)
+    everything = {f"{folder}/one.jpg" for folder in ("a", "b", "c", "[d]")}
+    for pattern in ("**/*.jpg", f"{tmp_path}/**/*.jpg", "**/**/one.*", "../*/**/*.jpg"):
+        found = [os.path.relpath(os.path.realpath(one.path), tmp_path) for one in find([pattern])]
+        assert len(found) == 4 and set(found) == everything, pattern
+    assert [one.path for one in find(["**/*.png"])] == ["**/*.png"]
+
+
 def test_folders_that_are_links_are_followed_once(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "a.png").touch()

@@ -215,6 +215,12 @@ def test_a_quotation_mark_that_is_never_closed_costs_its_line_only(tmp_path):
     assert copy.splitlines()[3:] == ['"2,""never"', "3,third,x,1", "4,last,x,1"]
 
 
+def test_a_carriage_return_in_a_table_of_doubled_ends_costs_its_line_only(tmp_path):
+    found, copy = rows(tmp_path / "t.csv", "review,id\r\r\ngood,1\r\r\nfoo\rbar,2\r\r\nfine,3\r\r\n")
+    assert [(text[:4], problem[:7]) for _, text, problem in found] == [("good", ""), ("foo\r", "not CSV"), ("fine", "")]
+    assert "fine,3,x,1" in copy
+
+
 def test_two_marks_that_quote_nothing_cost_their_lines_and_no_row_between(tmp_path):
     found, _ = rows(tmp_path / "t.csv", 'id,review\n1,good\n"2,best\n3,third\n"4,last\n5,"two\nlines"\n')
     assert [text for _, text, problem in found if not problem] == ["good", "third", "two\nlines"]
@@ -463,11 +469,12 @@ def test_a_carriage_return_at_the_beginning_does_not_join_later_lines(tmp_path, 
         later.join()
 
 
-def test_a_copied_cell_keeps_its_ends_of_lines(tmp_path):
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_copied_cell_keeps_its_ends_of_lines(end, tmp_path):
     cells = ["fine\rfood", "fine\nfood", "fine\r\nfood", "plain"]
     out = io.StringIO(newline="")
     with contextlib.ExitStack() as files:
-        (tmp_path / "t.csv").write_bytes(("review\n" + "".join(f'"{cell}"\n' for cell in cells)).encode())
+        (tmp_path / "t.csv").write_bytes((f"review{end}" + "".join(f'"{cell}"{end}' for cell in cells)).encode())
         table = Table(str(tmp_path / "t.csv"), None, None, None, files)
         writer = table.writer(out)
         for review in table:

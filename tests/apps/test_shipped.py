@@ -56,6 +56,25 @@ def test_answers_are_the_same_where_turkish_is_spoken(runtime, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("names", "language"),
+    [
+        ({"LANG": "tr_TR.UTF-8"}, "C.UTF-8"),
+        ({"LC_ALL": "az_AZ.UTF-8"}, "C.UTF-8"),
+        ({"LC_MESSAGES": "lt_LT", "LANG": "de_DE.UTF-8"}, "C.UTF-8"),
+        ({"LC_ALL": "de_DE.UTF-8", "LANG": "tr_TR.UTF-8"}, "de_DE.UTF-8"),
+        ({}, None),
+    ],
+)
+def test_tensorflow_is_told_to_speak_no_turkish(names, language, monkeypatch):
+    for name in ("LC_ALL", "LC_MESSAGES", "LANG"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in names.items():
+        monkeypatch.setenv(name, value)
+    savedmodel._speak_no_turkish()
+    assert os.environ.get("LC_ALL") == language
+
+
+@pytest.mark.parametrize(
     ("model", "texts"), [("sentiment-en", ("So dull.", "A joy!")), ("sentiment-zh", ("太慢了", "很好吃"))]
 )
 def test_neighbours_change_no_answer_of_a_shipped_classifier(model, texts):
