@@ -43,12 +43,17 @@ def settings(options: argparse.Namespace) -> int:
     return 0
 
 
+AVERAGES = {"ema", "average_checkpoints"}
+
+
 def train(options: argparse.Namespace) -> int:
     """`bigkeras train`: trains a recipe, or goes on with its run. Raises what `fit` raises."""
     from bigkeras.data.files import expanded
-    from bigkeras.recipe import parse_setting
+    from bigkeras.recipe import RecipeError, parse_setting
     from bigkeras.recipes import RECIPES
 
+    if options.run_dir == "":
+        raise RecipeError("--run-dir '': a folder; is a variable of the shell empty?")
     # A shell leaves --run-dir=~/runs/mine as it is.
     asked_dir = expanded(options.run_dir) if options.run_dir else None
     goes_on = not asked_dir or asked_dir.resolve() == Path(options.recipe).resolve()
@@ -72,7 +77,9 @@ def train(options: argparse.Namespace) -> int:
     }
     recipe = recipe.override(**first)
     recipe = absolute(recipe, "start_from")
-    recipe = continued(recipe)
+    recipe, before = continued(recipe), recipe
+    if recipe is not before and any(settings.get(name) for name in AVERAGES):  # one excludes the run's other
+        recipe = recipe.override(**dict.fromkeys(AVERAGES - settings.keys()))
     if options.recipe in RECIPES:  # of one's own `fit` takes over what it does not say
         whole = settings.get("model")
         recipe = wired_alike(recipe, whole.get("args", {}) if isinstance(whole, dict) else ())
@@ -213,8 +220,9 @@ def doctor(options: argparse.Namespace) -> int:
 
 
 def _start_tensorflow(or_jax: bool = False) -> None:
-    from bigkeras.runtime import check_backend, check_jax, import_tensorflow
+    from bigkeras.runtime import check_backend, check_jax, check_numbers, import_tensorflow
 
+    check_numbers()
     if or_jax:
         check_jax()
     else:

@@ -110,10 +110,15 @@ class Control(keras.callbacks.Callback):
                 f"{self.directory}: {told}, and the epochs would be others: make the files what they were, or take "
                 "another --run-dir"
             )
+        kept = [row for row in position.history if "best_unsaved" not in row]
+        best = max([epoch_score(row, self.recipe.monitor) for row in kept], default=NO_SCORE)
+        if best > NO_SCORE and not self.workers.by_chief(lambda: (self.directory / "best.keras").exists()):
+            self.log.say("best.keras is gone: of the epochs to come the best one is kept")
+            history = tuple({**row, "best_unsaved": 1.0} for row in position.history)
+            position, best = replace(position, history=history), NO_SCORE
         self.position = position
         self.unreadable.learn(position.bad)
-        kept = [row for row in position.history if "best_unsaved" not in row]
-        self.best = max([epoch_score(row, self.recipe.monitor) for row in kept], default=NO_SCORE)
+        self.best = best
         self.finished = self._enough()
         if position.step:
             self.saved_metrics = self._metric_values()
@@ -184,7 +189,8 @@ class Control(keras.callbacks.Callback):
             logs[f"{self.unit}_per_second"] = round(self.rate, 1)
         row = {"epoch": epoch + 1, **{k: float(v) for k, v in logs.items()}}
         score = epoch_score(row, self.recipe.monitor)
-        if score > self.best:
+        better = score > self.best
+        if better:
             if self.save_model("best.keras"):
                 self.best = score
             else:
@@ -200,7 +206,8 @@ class Control(keras.callbacks.Callback):
         # The validation's are no part of where the run stands, and may be no numbers.
         self._set_metrics([np.zeros_like(value) for value in self._metric_values()])
         last = epoch + 1 == self.recipe.epochs
-        if last or self.finished or due or asked:  # before pictures are drawn, for which there may be no time
+        # Before pictures are drawn, for which there may be no time; and what best.keras holds is in the history.
+        if last or self.finished or due or asked or better:
             self.save()
         self.asked_to_leave = 0 if last else asked
 
@@ -301,16 +308,20 @@ class Control(keras.callbacks.Callback):
 
     def leave(self, error: Exception) -> None:
         """What a run that ends before its time leaves behind."""
-        bars = [callback for callback in self.shown if isinstance(callback, ProgressBar)]
-        for bar in bars:
-            bar.on_train_end()
+        self.close_bars()
         try:
             self._leave(error)
         finally:
             # Pictures and traces take a while, which who asks to leave may not give.
             for callback in self.shown:
-                if callback not in bars:
+                if not isinstance(callback, ProgressBar):
                     callback.on_train_end()
+
+    def close_bars(self) -> None:
+        """Ends the bar's line, so that what is told next has its own."""
+        for callback in self.shown:
+            if isinstance(callback, ProgressBar):
+                callback.on_train_end()
 
     def _leave(self, error: Exception) -> None:
         if not isinstance(error, Interrupted):

@@ -51,6 +51,9 @@ def kept(control: Control) -> Iterator[None]:
         failed = control.diverged(f"{error} is not finite")
         control.leave(failed)
         raise failed from None
+    except BaseException:  # as of a full disk: nothing more can be saved
+        control.close_bars()
+        raise
     control.save_last()
 
 

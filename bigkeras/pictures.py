@@ -27,6 +27,9 @@ MOST_CURVES = 10
 BOXES = ("Last Resort High-Efficiency",)
 
 
+LONGEST_NAME = 40  # characters: longer ones leave no room for what they name
+
+
 @dataclass(frozen=True)
 class Mistake:
     """One wrong answer: pixels uint8 (height, width, 1 or 3), the true and the given class, its probability 0 … 1."""
@@ -318,7 +321,7 @@ def _readable(names: Sequence[Any]) -> tuple[list[str], FontProperties]:
     """The names and fonts that hold their characters; a name that no font can show becomes its number, as #17."""
     families = ["DejaVu Sans"]
     # matplotlib reads $…$ as a formula.
-    texts = [str(name).replace("$", r"\$") for name in names]
+    texts = [_short(str(name), LONGEST_NAME).replace("$", r"\$") for name in names]
     missing = {ord(c) for text in texts for c in text if c.isprintable()} - _characters(FontProperties(family=families))
     if missing:
         # Faces of normal weight; Noto Sans CJK, PingFang, Microsoft YaHei … whatever this machine has.

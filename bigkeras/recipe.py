@@ -127,6 +127,9 @@ class Recipe:
             object.__setattr__(self, name, _typed(name, getattr(self, name), hint))
         if self.name in ("", ".", "..") or not self.name.isprintable() or set(self.name) & set("/\\"):
             raise RecipeError(f"name={self.name!r}: the name of a folder: no slash, nothing that is not seen")
+        for name in ("start_from", "teacher", "back_translator", "freeze_until"):
+            if getattr(self, name) == "":
+                raise RecipeError(f"{name}='': a name, or null for none; is a variable of the shell empty?")
         positive = ("epochs", "batch_size", "micro_batches", "score_every")
         for name in positive:
             if getattr(self, name) < 1:

@@ -249,7 +249,7 @@ def training(history: Sequence[Mapping[str, Any]], recipe: Recipe) -> str:
         chosen = [history[0], history[best], history[-1]]
     if unsaved:
         epochs = ", ".join(str(int(float(row["epoch"]))) for row in unsaved)
-        note += f" Better, but not kept since it could not be written: epoch {epochs}."
+        note += f" Better, but not kept (it could not be written, or is gone): epoch {epochs}."
     unique = {str(row["epoch"]): row for row in chosen}
     rows = [[int(float(row["epoch"])), *(_number(row.get(key)) for key in keys)] for row in unique.values()]
     return f"## Training\n\n{note} Every epoch: log.csv.\n\n" + table(["epoch", *(_word(k) for k in keys)], rows)

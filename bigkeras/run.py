@@ -108,7 +108,9 @@ def _claim(run_dir: Path, recipe: Recipe, begun: bool) -> None:
         differing = [key for key in learned if _whole(key, ours[key]) != _whole(key, theirs[key])]
         # Of data that is noted, it is looked at whether it is still the same.
         movable = [key for key in differing if key != "data" or (run_dir / DATA_FILE).is_file()]
-        moved = [key for key in movable if _has_moved(key, ours[key], theirs[key])]
+        # Of a run that has a checkpoint, its own preprocessor and weights tell whether another one was named.
+        goes_on = any(run_dir.glob("checkpoints/*.npz"))
+        moved = [key for key in movable if _has_moved(key, ours[key], theirs[key], goes_on)]
         differing = [key for key in differing if key not in moved]
         # One's own recipe.json, in which something was left to the machine, or to the run that it starts from.
         precise = differing == ["precision"] and theirs["precision"] == "auto"
@@ -186,10 +188,11 @@ def _otherwise(key: str, theirs: Any, ours: Any) -> tuple[str, Any, Any]:
     return key, theirs, ours
 
 
-def _has_moved(key: str, ours: Any, theirs: Any) -> bool:
+def _has_moved(key: str, ours: Any, theirs: Any, goes_on: bool = False) -> bool:
     """Whether two values differ in nothing but whole paths, where nothing lies at the earlier one any more.
 
-    Of an earlier run the folder's own name is the same: of another run nothing would be known.
+    Of an earlier run the folder's own name is the same: of another run nothing would be known. But where a run
+    `goes_on`, the first weights are no longer asked for.
     """
     if key in ("data", "task"):
         named = set(ours["args"]) | set(theirs["args"])
@@ -200,14 +203,15 @@ def _has_moved(key: str, ours: Any, theirs: Any) -> bool:
     if key not in PATHS or not all(isinstance(value, str) and value for value in (ours, theirs)):
         return False
     now, before = expanded(ours), expanded(theirs)
-    alike = key in PLACES or now.name == before.name
+    alike = key in PLACES or now.name == before.name or (key == "start_from" and goes_on)
     return alike and before.is_absolute() and now.exists() and not before.exists()
 
 
 def has_learned(run_dir: Path) -> bool:
-    """Whether a run, or a candidate of it, has weights that another recipe or other data would spoil."""
+    """Whether a run, or a candidate of it, has weights or scores that another recipe or other data would spoil."""
     places = (run_dir, *run_dir.glob("candidates/*"))
-    return any((place / "best.keras").exists() or any(place.glob("checkpoints/*.npz")) for place in places)
+    left = ("best.keras", "last.keras", "metrics.json")
+    return any(any((p / n).exists() for n in left) or any(p.glob("checkpoints/*.npz")) for p in places)
 
 
 def is_candidate(run_dir: Path) -> bool:

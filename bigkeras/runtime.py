@@ -20,6 +20,9 @@ STRATEGIES = ("auto", "one", "mirrored", "multiworker", "parameter_server", "tpu
 TPU_STEPS_PER_CALL = 8
 
 
+LIMITS = ("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH")  # by which Keras ends every training early
+
+
 class MachineError(ValueError):
     """What was asked for is not to be had on this machine; one line that says what is."""
 
@@ -72,7 +75,12 @@ def choose_on_jax(machine: Machine) -> str:
     """The strategy of a Machine on Keras' JAX backend. Raises MachineError where it cannot be had."""
     import keras
 
-    count = len(keras.distribution.list_devices())
+    try:
+        count = len(keras.distribution.list_devices())
+    except (RuntimeError, AssertionError) as error:
+        asked = os.environ.get("JAX_PLATFORMS")
+        reason = (str(error).splitlines() or ["no such device"])[0]
+        raise MachineError(f"JAX finds no device{f' for JAX_PLATFORMS={asked}' * bool(asked)}: {reason}") from None
     if machine.strategy not in ON_JAX:
         raise MachineError(f"--strategy {machine.strategy}: on JAX one of {', '.join(ON_JAX)}")
     if machine.replicas is not None:
@@ -142,12 +150,27 @@ def check_backend() -> None:
 
 def check_limits(epochs: int | None, steps: int | None) -> None:
     """Raises MachineError where Keras is told to end every training early: a run's epochs are whole, and all made."""
-    limits = {"KERAS_MAX_EPOCHS": epochs, "KERAS_MAX_STEPS_PER_EPOCH": steps}
-    for name, value in limits.items():
+    for name, value in zip(LIMITS, (epochs, steps), strict=True):
         if value is not None:
             raise MachineError(
                 f"{name}={value}: unset it; --set epochs=N and --set data.limit_train=N make a short run"
             )
+
+
+def check_numbers() -> None:
+    """Raises MachineError for limits of Keras' that are no numbers, with which it cannot be imported."""
+    for name in LIMITS:
+        value = os.environ.get(name, "0")
+        if not value.strip().isdecimal():
+            raise MachineError(f"{name}={value!r}: no number: unset it")
+
+
+def check_layout(layout: str) -> None:
+    """Raises MachineError where Keras is told to take the channels of pictures before their rows."""
+    if layout != "channels_last":
+        raise MachineError(
+            f"keras.json asks for image_data_format {layout}: say channels_last there, as pictures are laid out here"
+        )
 
 
 def check_jax() -> None:
@@ -160,7 +183,7 @@ def keras_backend(environment: Mapping[str, str]) -> str:
     """The backend that Keras would take: KERAS_BACKEND, else that of keras.json, else TensorFlow."""
     if environment.get("KERAS_BACKEND"):
         return environment["KERAS_BACKEND"]
-    home = Path(environment.get("KERAS_HOME") or os.path.expanduser("~/.keras"))
+    home = Path(os.path.expanduser(environment.get("KERAS_HOME") or "~/.keras"))
     try:
         return str(json.loads((home / "keras.json").read_text(encoding="utf-8")).get("backend", "tensorflow"))
     except (OSError, ValueError, AttributeError):

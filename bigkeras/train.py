@@ -74,6 +74,7 @@ def fit(
     """
     machine, log = machine or runtime.Machine(), log or Log()
     runtime.check_limits(keras.config.max_epochs(), keras.config.max_steps_per_epoch())
+    runtime.check_layout(keras.config.image_data_format())
     if runtime.on_jax():
         return _fit_on_jax(recipe, Path(run_dir), model, machine, log)
     runtime.check_backend()
@@ -83,7 +84,7 @@ def fit(
     if asynchronous and runtime.role() in ("worker", "ps"):
         serve()
     if asynchronous or chosen == "multiworker":
-        log.say("waiting until all workers are there")
+        log.say(f"waiting until all workers are there ({runtime.choose(machine.strategy)[1]})")
     strategy = strategies.strategy(machine)
     workers = Workers(strategy)
     replicas = strategy.num_replicas_in_sync

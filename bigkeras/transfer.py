@@ -43,7 +43,10 @@ def start_from(
         if origin == "imagenet" or published or (network.name.startswith("bert_") and is_preset(origin)):
             return load_pretrained(network, origin)
         if not path.exists():
-            raise ValueError("nothing is there; a run is trained before another starts from it")
+            raise ValueError(
+                "nothing is there; a run is trained before another starts from it (was it renamed? Then "
+                "--set start_from=ITS-NEW-PLACE)"
+            )
         theirs = pair_preprocessor(path) if isinstance(preprocessor, PairPreprocessor) else None
         if path.name.endswith(".weights.h5") and path.is_file():
             if theirs and theirs.models != preprocessor.models:

@@ -19,7 +19,7 @@ from tensorflow.errors import ResourceExhaustedError
 from bigkeras import commands, evaluation
 from bigkeras.__main__ import main
 from bigkeras.control import Control
-from bigkeras.recipe import load
+from bigkeras.recipe import Choice, Recipe, load
 from bigkeras.recipes import RECIPES
 from bigkeras.run import RunError, unfinished
 from bigkeras.runtime import Machine
@@ -74,6 +74,30 @@ def test_options_of_a_machine_and_the_run_directory_are_handed_on(tiny, tmp_path
     monkeypatch.setenv("HOME", str(tmp_path))
     run(capsys, "train", "mnist-cnn", "--run-dir=~/here")
     assert seen[2] == seen[1]
+
+
+def test_empty_variables_of_a_shell_and_limits_that_are_no_numbers_are_told(tiny, capsys, monkeypatch):
+    rc, _, told = run(capsys, "train", tiny, "--run-dir", "")
+    assert rc == 1 and told == "bigkeras: --run-dir '': a folder; is a variable of the shell empty?\n"
+    monkeypatch.setenv("KERAS_MAX_EPOCHS", "")
+    rc, _, told = run(capsys, "train", tiny)
+    assert rc == 1 and told == "bigkeras: KERAS_MAX_EPOCHS='': no number: unset it\n"
+
+
+def test_the_other_average_of_an_earlier_run_is_not_taken_over(tmp_path, capsys, monkeypatch):
+    seen = []
+    monkeypatch.setattr("bigkeras.train.fit", lambda recipe, run_dir, machine: seen.append(recipe) or {})
+    monkeypatch.setattr("bigkeras.commands._summary", lambda metrics: "")
+    origin = tmp_path / "origin"
+    origin.mkdir()
+    data = Choice("text_table", {"file": "r.csv"})
+    Recipe(name="o", data=data, task=Choice("text_classification"), model=Choice("lstm"), ema=0.99).save(
+        origin / "recipe.json"
+    )
+    asked = ["train", "text-csv", "--data", "r.csv", "--set", f"start_from={origin}"]
+    assert run(capsys, *asked, "--set", "average_checkpoints=5")[0] == 0
+    assert (seen[0].ema, seen[0].average_checkpoints) == (None, 5)
+    assert run(capsys, *asked)[0] == 0 and seen[1].ema == 0.99
 
 
 def test_a_run_may_have_a_name_that_is_no_utf8(tiny, tmp_path, capsys):

@@ -45,10 +45,12 @@ def test_jax_trains_and_is_a_warning_where_it_is_installed(monkeypatch):
     assert "error" not in found and found["plan"] is None
 
 
-def test_the_backend_of_keras_json_counts_where_no_variable_is_set(tmp_path):
+def test_the_backend_of_keras_json_counts_where_no_variable_is_set(tmp_path, monkeypatch):
     (tmp_path / "keras.json").write_text('{"backend": "torch"}')
     assert runtime.keras_backend({"KERAS_HOME": str(tmp_path)}) == "torch"
     assert runtime.keras_backend({"KERAS_HOME": str(tmp_path), "KERAS_BACKEND": "tensorflow"}) == "tensorflow"
+    monkeypatch.setenv("HOME", str(tmp_path.parent))
+    assert runtime.keras_backend({"KERAS_HOME": f"~/{tmp_path.name}"}) == "torch"
     (tmp_path / "keras.json").write_text("not JSON")
     assert runtime.keras_backend({"KERAS_HOME": str(tmp_path)}) == "tensorflow"
 

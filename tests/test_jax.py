@@ -49,6 +49,15 @@ def trained(tmp_path_factory) -> tuple[Path, dict]:
 
 
 @needs_jax
+def test_a_platform_that_jax_does_not_have_is_one_line(tmp_path):
+    command = [sys.executable, "-m", "bigkeras", "train", "digits", "--run-dir", str(tmp_path / "run")]
+    environment = surroundings(KERAS_BACKEND="jax", JAX_PLATFORMS="tpo")
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "bigkeras: JAX finds no device for JAX_PLATFORMS=tpo: " in done.stderr
+
+
+@needs_jax
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("kind", ["text", "rnn", "updates", "image", "hidden", "pairs"])

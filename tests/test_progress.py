@@ -12,6 +12,7 @@ from bigkeras.checkpoint import Position
 from bigkeras.control import Control
 from bigkeras.data.source import ArraySource, Splits
 from bigkeras.data.token_pairs import TokenPairSource
+from bigkeras.metrics import NO_SCORE
 from bigkeras.progress import epoch_line, progress_bar
 from bigkeras.recipes import RECIPES
 from bigkeras.run import RunError
@@ -86,7 +87,8 @@ def control_of(directory, labels, lengths=None, **values):
         source = TokenPairSource(*sides, source)
     task = SimpleNamespace(kind="image" if lengths is None else "pairs", lengths=lambda source: lengths)
     recipe, splits = RECIPES["digits"].override(**values), Splits(source, None, None, ("a", "b"))
-    step, chief = SimpleNamespace(steps_left=0, metrics=[]), SimpleNamespace(chief=False)
+    step = SimpleNamespace(steps_left=0, metrics=[])
+    chief = SimpleNamespace(chief=False, by_chief=lambda look: look())
     return Control(recipe, directory, step, splits, task, Log(), [], Machine(), chief)
 
 
@@ -97,11 +99,15 @@ def test_a_resumed_run_knows_its_best_kept_epoch_what_it_could_not_read_and_whet
         {"epoch": 3, "val_accuracy": 0.8, "val_loss": 0.5},
     )
     control = control_of(tmp_path, [0] * 20 + [1] * 10, patience=1)
+    (tmp_path / "best.keras").touch()
     control.resume(Position(epoch=3, history=history, bad={"a.png": "half"}))
     assert control.best == (0.9, -0.3) and control.finished
     assert control.unreadable.noted == {"a.png": "half"} == control.unreadable.shared
     control.resume(Position(epoch=2, history=history[:2]))
     assert not control.finished
+    (tmp_path / "best.keras").unlink()  # nothing is kept then, whatever was better
+    control.resume(Position(epoch=3, history=history))
+    assert control.best == NO_SCORE and all("best_unsaved" in row for row in control.position.history)
 
 
 @pytest.mark.parametrize("epochs", [3, 9])

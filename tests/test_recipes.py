@@ -27,6 +27,9 @@ def test_values_that_must_agree_may_come_in_any_order():
     recipe = RECIPES["photos10"]
     assert recipe.ema
     assert recipe.override(average_checkpoints=5, ema=None).average_checkpoints == 5
+    for name in ("start_from", "teacher", "back_translator", "freeze_until"):
+        with pytest.raises(RecipeError, match=f"{name}='': a name, or null for none"):
+            recipe.override(**{name: ""})
     assert recipe.override(micro_batches=3, batch_size=96).batch_size == 96
     told = {"model": {"name": "resnet", "args": {"depth": 20}}, "model.width": 8}
     assert recipe.override(**told).model == Choice("resnet", {"depth": 20, "width": 8})

@@ -162,7 +162,8 @@ def test_better_epochs_that_could_not_be_written_are_named_and_no_others():
         for e, (v, lost) in values.items()
     ]
     told = training(rows, recipe)
-    assert "is epoch 3, kept as best.keras. Better, but not kept since it could not be written: epoch 2." in told
+    told_so = "Better, but not kept (it could not be written, or is gone): epoch 2."
+    assert f"is epoch 3, kept as best.keras. {told_so}" in told
 
 
 def test_without_a_score_the_report_says_so(tmp_path):
@@ -213,6 +214,7 @@ def test_confusion_matrix_of_any_size_renders_without_a_warning(count, recwarn):
 
 
 def test_names_that_no_font_holds_become_numbers(recwarn):
+    assert pictures._readable(["Credit reporting, repair services, or other personal reports"])[0][0].endswith("…")
     shown, _ = pictures._readable(["cat", "\U0001f9ff\U000e0fff", "$x$"])
     assert shown[0] == "cat" and shown[1] == "#1" and shown[2] == r"\$x\$"
 

@@ -23,9 +23,11 @@ from processes import lives, surroundings, wait_for
 
 from bigkeras import checkpoint, control, runtime, train
 from bigkeras.artifact import export
+from bigkeras.checkpoint import CheckpointError
 from bigkeras.checks import check_data
 from bigkeras.control import Diverged
 from bigkeras.data.source import DataError
+from bigkeras.epochs import kept
 from bigkeras.evaluation import evaluate
 from bigkeras.recipe import Choice, RecipeError, load
 from bigkeras.recipes import RECIPES
@@ -581,6 +583,52 @@ def test_what_ended_a_run_may_be_mended_before_it_goes_on(whole):
     assert fit(asked, whole, log=QUIET)["epochs"] == 3
     assert load(whole).max_bad_fraction == 0.5
     fit(TINY, whole, log=QUIET)
+
+
+def test_the_scores_of_a_run_whose_weights_were_thrown_away_are_not_another_recipes(whole, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    shutil.rmtree(run / "checkpoints")
+    for name in ("best.keras", "last.keras"):
+        (run / name).unlink()
+    with pytest.raises(RunError, match=r"holds a run of another recipe \(epochs: 3, asked for 50\)"):
+        fit(TINY.override(epochs=50), run, log=QUIET)
+    assert load(run).epochs == 3
+
+
+def test_a_run_goes_on_though_the_one_that_it_started_from_was_renamed(whole, tmp_path, monkeypatch):
+    def leaving(self, batch, logs=None):
+        if self.total_steps == 3:
+            self.asked.append(signal.SIGTERM)
+        original(self, batch, logs)
+
+    origin, run = tmp_path / "origin", tmp_path / "run"
+    shutil.copytree(whole, origin)
+    recipe = TINY.override(start_from=str(origin), epochs=1)
+    original = control.Control.on_train_batch_end
+    monkeypatch.setattr(control.Control, "on_train_batch_end", leaving)
+    with pytest.raises(Interrupted):
+        fit(recipe, run, log=QUIET)
+    monkeypatch.undo()
+    renamed = origin.rename(tmp_path / "renamed")
+    with pytest.raises(RecipeError, match=r"nothing is there; .*\(was it renamed"):
+        fit(recipe, run, log=QUIET)
+    assert fit(recipe.override(start_from=str(renamed)), run, log=QUIET)["epochs"] == 1
+    assert load(run).start_from == str(renamed)
+
+
+def test_keras_layout_of_channels_first_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(keras.config, "image_data_format", lambda: "channels_first")
+    with pytest.raises(MachineError, match="image_data_format channels_first: say channels_last"):
+        fit(TINY, tmp_path / "run", log=QUIET)
+
+
+def test_what_ends_a_run_is_told_in_a_line_of_its_own(tmp_path):
+    ended: list[str] = []
+    run = SimpleNamespace(close_bars=lambda: ended.append("bar"), save_last=lambda: ended.append("saved"))
+    with pytest.raises(CheckpointError), kept(run):
+        raise CheckpointError("full")
+    assert ended == ["bar"]
 
 
 def test_an_earlier_run_is_the_same_however_its_folder_is_named(whole, tmp_path, monkeypatch):

@@ -1,8 +1,10 @@
 """Weights from elsewhere: EfficientNet-Lite0 for ImageNet, keras.applications, another model of ours."""
 
+import contextlib
 import importlib.util
 import inspect
 import re
+import sys
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -80,7 +82,8 @@ def keras_application(
     build = getattr(keras.applications, name)
     options = {"include_preprocessing": False} if _has_argument(build, "include_preprocessing") else {}
     try:
-        backbone = build(include_top=False, input_shape=tuple(input_shape), weights=weights, **options)
+        with contextlib.redirect_stdout(sys.stderr):  # what is told of a download is no answer
+            backbone = build(include_top=False, input_shape=tuple(input_shape), weights=weights, **options)
     except ValueError:
         raise
     except Exception as error:  # Keras raises just that where it cannot download

@@ -1,6 +1,8 @@
 """Published BERT weights: from a folder in Hugging Face's form, offline, or a KerasHub preset by name."""
 
+import contextlib
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -82,12 +84,15 @@ def keras_hub_preset(kind: str, name: str, **args: Any) -> Any:
 
     Raises ImportError without KerasHub; ValueError where there is no such preset, or no way to it.
     """
+    # What is told of a download is no answer: --json has that alone on stdout.
     try:
-        import keras_hub
+        with contextlib.redirect_stdout(sys.stderr):
+            import keras_hub
     except ImportError:
         raise ImportError(f"nothing is there, and a preset {name!r} needs KerasHub: pip install keras-hub") from None
     try:
-        return getattr(keras_hub.models, kind).from_preset(name, **args)
+        with contextlib.redirect_stdout(sys.stderr):
+            return getattr(keras_hub.models, kind).from_preset(name, **args)
     except (OSError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0].split(". ")[0]
         raise ValueError(f"{name!r}: neither a folder with {WEIGHTS} nor a preset to be had ({reason})") from None
