@@ -167,13 +167,18 @@ def _settled(recipe: Recipe, machine: runtime.Machine) -> runtime.Machine:
     return machine
 
 
+# What a model or Keras raises for a value that it does not take.
+REFUSALS: tuple[Any, ...] = (ValueError, TypeError, OSError, NotImplementedError)
+REFUSALS += (tf.errors.InvalidArgumentError, tf.errors.FailedPreconditionError)
+
+
 def named(what: str, make: Callable[[], Any]) -> Any:
     """`make()`; where a model or Keras refuses a recipe's value, a RecipeError that says what it belongs to."""
     try:
         return make()
     except RecipeError:
         raise
-    except (ValueError, TypeError, OSError, tf.errors.InvalidArgumentError, tf.errors.FailedPreconditionError) as error:
+    except REFUSALS as error:
         raise RecipeError(f"{what}: {_reason(error)}") from None
 
 

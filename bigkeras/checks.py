@@ -116,14 +116,14 @@ def known_before(recipe: Recipe, found: Found) -> list[str]:
             lines.append(f"{setting}: {told}")
         earlier = load(folder)
         if not (folder / DATA_FILE).is_file():  # some shipped models have none
-            if _same_unparted(earlier, recipe) and not same_data(earlier, recipe):
+            if same_unparted(earlier, recipe) and not same_data(earlier, recipe):
                 told = f"{setting}={named}: learned from this data, which was perhaps parted otherwise"
                 lines.append(f"{told}: what it knows of what is held out here makes scores too good")
             continue
         before = read_json(folder / DATA_FILE)
         if setting != "start_from" and recipe.task.name == "translation" and not same_data(earlier, recipe):
             continue  # which is said where it is opened
-        same = _same_unparted(earlier, recipe) or any(before.get(part) == values for part, values in found.items())
+        same = same_unparted(earlier, recipe) or any(before.get(part) == values for part, values in found.items())
         others = [part for part, values in held.items() if before.get(part) != values]
         if earlier.learn_validation and "validation" in held and not others:
             others = ["validation"]
@@ -133,7 +133,7 @@ def known_before(recipe: Recipe, found: Found) -> list[str]:
     return lines
 
 
-def _same_unparted(one: Recipe, other: Recipe) -> bool:
+def same_unparted(one: Recipe, other: Recipe) -> bool:
     """Whether two recipes say the same of their data but how it is parted."""
     first, second = ({k: v for k, v in whole_data(recipe).items() if k not in PARTING} for recipe in (one, other))
     return one.data.name == other.data.name and first == second

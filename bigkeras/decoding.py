@@ -1,7 +1,8 @@
 """How a translation model is asked for a translation: greedily, by beam search, by drawing lots. Graph functions.
 
 Each takes a stepper (`models.stepper`) and source ids int32 `(batch, length)`, 0 being padding, and gives ids int32
-`(batch, n, most)`, each row ending with END and filled with 0, and scores float32 `(batch, n)`. A sentence gets at most
+`(batch, n, width)`, each row ending with END and filled with 0, and scores float32 `(batch, n)`. The width is what no
+sentence of that length can exceed, at most `most`. A sentence gets at most
 `RATIO` times as many tokens as its source has, and `EXTRA` more, and never more than `most` or than the model's
 positions allow; in the last place only END may stand. So decoding always ends, and every row is a whole sentence whose
 score is what the model says of it. PADDING, UNKNOWN and BEGIN are never written; the model's distribution, by which
@@ -28,7 +29,7 @@ LEAST_COVERED = 1e-6
 
 
 def greedy(stepper: Any, source: tf.Tensor, *, most: int = 256) -> tuple[tf.Tensor, tf.Tensor]:
-    """The likeliest token at each step: ids `(batch, 1, most)`, and the sum of their log-probabilities."""
+    """The likeliest token at each step: ids `(batch, 1, width)`, and the sum of their log-probabilities."""
 
     def likeliest(logits, index, rows):
         return tf.argmax(logits, axis=-1, output_type=tf.int32)
@@ -87,7 +88,7 @@ def beam_search(
     coverage_penalty: float = 0.0,
     most: int = 256,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """The `count` best sentences that a search with `beams` hypotheses finds: ids `(batch, count, most)`, best first.
+    """The `count` best sentences that a search with `beams` hypotheses finds: ids `(batch, count, width)`, best first.
 
     A score is the sum of log-probabilities, END's with them, divided by ((5 + tokens) / 6) ** length_penalty: 0 is the
     plain sum, which favours short sentences. A hypothesis ends where END is among the `beams` best continuations. The

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from bigkeras.checks import same_unparted
 from bigkeras.data.cleaning import Pair, base, cleaned
 from bigkeras.data.files import expanded
 from bigkeras.data.pair_splits import pair_source, source_key
@@ -23,6 +24,7 @@ from bigkeras.signals import Log
 from bigkeras.tasks import load_task
 from bigkeras.tasks.pairs import PairPreprocessor
 from bigkeras.tasks.subwords import encoded
+from bigkeras.tasks.translation import raw_pairs
 
 # The setting that names a run, and the side of a pair that it translates.
 TRANSLATED = {"teacher": "source", "back_translator": "target"}
@@ -43,8 +45,7 @@ def diversified(
     Source: Nguyen et al. 2020 (arXiv 1911.01986), "Data Diversification"; Kim & Rush 2016 (arXiv 1606.07947), section
     3.2, for the one, Sennrich et al. 2016 (arXiv 1511.06709) for the other.
     """
-    people = splits.train
-    assert isinstance(people, ArraySource)
+    people = raw_pairs(splits.train)
     sides = {side: [text.decode() for text in people.columns[side]] for side in TRANSLATED.values()}
     answers = by_chief(lambda: _kept(recipe, splits.languages, sides, directory, log))
     made = []
@@ -148,7 +149,7 @@ def _opened(recipe: Recipe, setting: str, languages: tuple[str, str], log: Log) 
     # One that learned both ways in its first epochs alone has forgotten the other.
     back = setting == "back_translator" and earlier.task.args.get("both_directions", 0) >= earlier.epochs
     same = same_data(earlier, recipe)
-    if setting == "back_translator" and same and not back:
+    if setting == "back_translator" and same_unparted(earlier, recipe) and not back:
         advice = f"needed is one from target to source, or with task.both_directions={earlier.epochs}, its epochs"
         raise RecipeError(f"{told}: learned these pairs from source to target; {advice}")
     if all(wanted) and all(given) and wanted != given and not (back and wanted == given[::-1]):

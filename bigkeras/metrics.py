@@ -137,6 +137,11 @@ def epoch_score(row: Mapping[str, Any], monitor: str) -> tuple[float, float]:
     return -value if monitor == "val_loss" else value, -loss
 
 
+def occurring(per_class: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The rows of the classes that have an example, or were an answer that was right: an F1 of others says nothing."""
+    return [row for row in per_class if row["support"] or row["f1"]]
+
+
 def had_enough(history: Sequence[Mapping[str, Any]], monitor: str, patience: int | None) -> bool:
     """Whether the last `patience` epochs of the log that were scored brought nothing better; BLEU is not always."""
     scores = [score for score in (epoch_score(row, monitor) for row in history) if score > NO_SCORE]

@@ -17,6 +17,8 @@ from matplotlib.font_manager import FontProperties, fontManager
 from matplotlib.ft2font import FT2Font
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from bigkeras.metrics import occurring
+
 TRAIN, VALIDATION, QUIET = "#4c78a8", "#e4572e", "#8a8f98"
 NOT_CURVES = ("epoch", "step", "steps", "seconds", "examples_per_second", "tokens_per_second", "best_unsaved")
 MOST_NAMES = 100
@@ -25,8 +27,6 @@ MOST_BARS = 40
 MOST_CURVES = 10
 # Its glyphs are boxes that name a script: worse than a number.
 BOXES = ("Last Resort High-Efficiency",)
-
-
 LONGEST_NAME = 40  # characters: longer ones leave no room for what they name
 
 
@@ -197,7 +197,12 @@ def ranking(labels: Any, probabilities: Any, class_names: Sequence[str]) -> Figu
 
 
 def f1_bars(per_class: Sequence[Mapping[str, Any]]) -> Figure:
-    """F1 of each class, the best on top; of more than 40 classes the 40 lowest. `per_class` of bigkeras.metrics."""
+    """F1 of each class, the best on top; of more than 40 classes the 40 lowest of those that occur.
+
+    `per_class` of bigkeras.metrics.
+    """
+    total = len(per_class)
+    per_class = occurring(per_class) if total > MOST_BARS else per_class
     values = [row["f1"] for row in per_class]
     shown = np.argsort(values, kind="stable")[:MOST_BARS]
     names, font = _readable([row["name"] for row in per_class])
@@ -209,7 +214,7 @@ def f1_bars(per_class: Sequence[Mapping[str, Any]]) -> Figure:
     axes.bar_label(bars, texts, padding=4, fontsize=font.get_size(), color="#555555")
     axes.set_yticks(range(len(shown)), [names[i] for i in shown], fontproperties=font)
     axes.set(xlim=(0, 1.1), ylim=(-0.6, len(shown) - 0.4), xticks=np.linspace(0, 1, 6))
-    title = "F1 of each class" if len(shown) == len(per_class) else f"F1 of the {len(shown)} weakest classes"
+    title = "F1 of each class" if len(shown) == total else f"F1 of the {len(shown)} weakest classes"
     axes.set_title(title, fontsize=10, loc="left")
     _plain(axes, grid="x")
     axes.tick_params(axis="y", length=0)

@@ -46,7 +46,8 @@ class Recipe:
     task: What is made of them, and how: a function of TASKS.
     model: A function of MODELS, one of your own in Python, or "auto" where several are tried.
     loss: A function of LOSSES for this task.
-    augmentation: Functions that change training examples, in this order.
+    augmentation: Functions that change training examples: of pictures random_resized_crop first, then flip and crop,
+        and then the others; those that are left in this order.
     optimizer: One of Keras' own, with its arguments.
     schedule: How the learning rate goes over the run.
     epochs: How often the training split is learned from.

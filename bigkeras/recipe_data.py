@@ -17,6 +17,8 @@ from bigkeras.data.label_names import SEVERAL
 from bigkeras.data.pipeline import distributed, ordered_plan, plan_rows
 from bigkeras.data.plan import epoch_plan
 from bigkeras.data.source import DataError, Splits, all_learned
+from bigkeras.data.token_pairs import TokenPairSource
+from bigkeras.decoding import EXTRA, RATIO
 from bigkeras.recipe import HELD_OUT, PLACES, Choice, Recipe, RecipeError, known
 from bigkeras.signals import Log
 from bigkeras.tasks.task import Task
@@ -95,6 +97,15 @@ def ready(task: Task, splits: Splits, log: Log) -> Splits:
     if left_out:
         name, why = left_out[0]
         log.say_once(f"{len(left_out):,} are not learned from, the first {name}: {why}; all are in bad_samples.csv")
+    if isinstance(made.train, TokenPairSource):
+        source, target = made.train.lengths.T
+        longer = np.flatnonzero(target > RATIO * source + EXTRA)
+        if len(longer):
+            told = f"a translation gets {RATIO} for each of its source, and {EXTRA} more, at most"
+            log.say_once(
+                f"{len(longer):,} of {len(target):,} targets have more subwords than a translation ever has ({told}), "
+                f"the first {made.train.name(int(longer[0]))}"
+            )
     return made
 
 

@@ -9,7 +9,7 @@ from bigkeras import pictures
 from bigkeras.data.cleaning import reasons
 from bigkeras.data.fingerprint import DATA_FILE
 from bigkeras.markdown import plain, table
-from bigkeras.metrics import NO_SCORE, epoch_score
+from bigkeras.metrics import NO_SCORE, epoch_score, occurring
 from bigkeras.recipe import Recipe
 from bigkeras.run import is_ours, read_json, write_text
 
@@ -188,7 +188,7 @@ def _score_table(scored: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _classes(split: str, scores: Mapping[str, Any]) -> str:
     per_class = scores["per_class"]
-    shown = sorted(per_class, key=lambda row: row["f1"])[:MOST_CLASSES]
+    shown = sorted(occurring(per_class), key=lambda row: row["f1"])[:MOST_CLASSES]
     if len(per_class) <= MOST_CLASSES:
         shown = per_class
     rows = [[row["name"], *(f"{row[k]:.4f}" for k in ("precision", "recall", "f1")), row["support"]] for row in shown]
@@ -196,7 +196,9 @@ def _classes(split: str, scores: Mapping[str, Any]) -> str:
         averages = (f"{scores[name][k]:.4f}" for k in ("precision", "recall", "f1"))
         rows.append([f"{name} average", *averages, scores["examples"]])
     note = (
-        "" if len(shown) == len(per_class) else f"\n\nThe {len(shown)} weakest of {len(per_class)}; all: metrics.json."
+        ""
+        if len(shown) == len(per_class)
+        else f"\n\nThe {len(shown)} weakest of {len(per_class)}, of those that occur; all: metrics.json."
     )
     told = table(["class", "precision", "recall", "F1", "examples"], rows)
     return f"## Classes\n\nOn the {split} split.{note}\n\n{told}"

@@ -12,7 +12,7 @@ import numpy as np
 from bigkeras.data import DATASETS
 from bigkeras.data.files import expanded
 from bigkeras.data.fingerprint import COLUMNS, DATA_FILE, fingerprints, other_data
-from bigkeras.data.label_names import whole_number
+from bigkeras.data.label_names import tidy, whole_number
 from bigkeras.data.pair_splits import all_pairs
 from bigkeras.data.source import ArraySource, DataError, Source, Splits, joined
 from bigkeras.recipe import HELD_OUT, Recipe, RecipeError, check
@@ -154,10 +154,14 @@ def numbered(source: Source, names: tuple[str, ...], wanted: tuple[str, ...]) ->
     numbered_as = {name: number for number, name in enumerate(wanted)}
     # Another table may write 1 as 1.0.
     whole = {whole_number(name): number for number, name in enumerate(wanted)}
-    # Or True as true, where only one class of the model's is written so.
-    small = Counter(name.casefold() for name in wanted)
-    folded = {name.casefold(): number for number, name in enumerate(wanted) if small[name.casefold()] == 1}
-    places = [numbered_as.get(name, whole.get(whole_number(name), folded.get(name.casefold(), -1))) for name in names]
+    # Or True as true, or é as two signs, where only one class of the model's is written so.
+    same = [tidy(name).casefold() for name in names]
+    small = Counter(own := [tidy(name).casefold() for name in wanted])
+    folded = {name: number for number, name in enumerate(own) if small[name] == 1}
+    places = [
+        numbered_as.get(name, whole.get(whole_number(name), folded.get(small_one, -1)))
+        for name, small_one in zip(names, same, strict=True)
+    ]
     numbers = np.array(places, np.int32)[source.labels]
     if (numbers < 0).any():
         first = int((numbers < 0).argmax())

@@ -48,10 +48,13 @@ KEPT = (
 
 
 VOCABULARIES = ("vocabulary.txt", "sentencepiece.model")
+NAMED = {"text_classification": "text_cnn", "image_classification": "resnet"}  # tasks that have candidates; a model
 
 
 def check_auto(recipe: Recipe, asked: Collection[str] = ()) -> None:
     """Raises RecipeError for a value that no candidate would heed: another than by default, or one `asked` for."""
+    if recipe.task.name not in NAMED:
+        raise RecipeError(f"model auto: tries models of pictures and of texts' classes; {name_a_model(recipe)}")
     for field in fields(Recipe):
         value = getattr(recipe, field.name)
         if field.name not in OPEN and (value != field.default or field.name in asked):
@@ -67,7 +70,8 @@ def has_imagenet() -> bool:
 
 def name_a_model(recipe: Recipe) -> str:
     """What to do where model auto cannot do it, in words."""
-    return f"name a model, as --set model={'text_cnn' if recipe.task.name == 'text_classification' else 'resnet'}"
+    others = {"translation": "transformer_translator", "masked_language_model": "bert_mlm"}
+    return f"name a model, as --set model={(NAMED | others)[recipe.task.name]}"
 
 
 def _short(value: Any) -> Any:

@@ -18,6 +18,7 @@ from bigkeras.tasks.pairs import BEGIN, PADDING, PairPreprocessor, clean, padded
 from bigkeras.translation_metrics import corpus_bleu
 
 BATCH = 64
+IDS = BATCH * 128  # of a batch, at most: the search's memory grows with each sentence and with its length
 VALIDATED = 500  # sentences that are translated to watch a training
 SAMPLES = 20  # of them, shown in TensorBoard
 ALIGNED = 3  # of them, drawn there with what each piece looked at
@@ -26,9 +27,9 @@ ALIGNED = 3  # of them, drawn there with what each piece looked at
 class Translator:
     """Calling it translates sentences by a Keras model, several of about one length at a time."""
 
-    def __init__(self, network: keras.Model, preprocessor: PairPreprocessor, batch: int = BATCH):
-        """`network`: its weights may change between two calls."""
-        self.network, self.preprocessor, self.batch = network, preprocessor, batch
+    def __init__(self, network: keras.Model, preprocessor: PairPreprocessor, batch: int = BATCH, ids: float = IDS):
+        """`network`: its weights may change between two calls. `ids`: of a batch, padding with them, at most."""
+        self.network, self.preprocessor, self.batch, self.most = network, preprocessor, batch, ids
         self.stepper = stepper(network, covers=preprocessor.covers)
         self.tokenizers = preprocessor.tokenizers()
         self.answer = tf.function(self._answer, input_signature=[tf.TensorSpec([None, None], tf.int32)])
@@ -38,9 +39,13 @@ class Translator:
         sentences = clean(tf.constant(list(texts), tf.string, [len(texts)]))
         ids = self.tokenizers.source_ids(sentences)
         # Those of about one length share a batch.
-        order = np.argsort(ids.row_lengths().numpy(), kind="stable")
+        lengths = ids.row_lengths().numpy()
+        order = np.argsort(lengths, kind="stable")
         answers: list[str] = [""] * len(order)
-        for rows in np.split(order, range(self.batch, len(order), self.batch)):
+        while len(order):
+            rows = order[: self.batch]
+            rows = rows[: int(max(1, min(len(rows), self.most // max(lengths[rows[-1]], 1))))]
+            order = order[len(rows) :]
             between()
             (source,) = padded(tf.gather(ids, rows))
             for row, answer in zip(rows, self.answer(source).numpy(), strict=True):

@@ -9,11 +9,12 @@ import pytest
 from bigkeras import translation_evaluation
 from bigkeras.checks import check_recipe
 from bigkeras.data.reviews import text_array
-from bigkeras.data.source import ArraySource
+from bigkeras.data.source import ArraySource, DataError
 from bigkeras.diversification import diversified
 from bigkeras.evaluation import evaluate
 from bigkeras.recipe import Choice, Recipe, RecipeError
 from bigkeras.recipe_data import load_splits
+from bigkeras.recipes import RECIPES
 from bigkeras.run import RunError, read_json, write_json
 from bigkeras.signals import Log
 from bigkeras.train import fit
@@ -196,6 +197,13 @@ def test_a_run_that_cannot_teach_is_one_line(recipe, run, tmp_path, monkeypatch)
     for ways in ({}, {"task.both_directions": 1, "epochs": 2}):
         recipe.override(**ways).save(one_way / "recipe.json")
         assert "learned these pairs from source to target; needed is" in refused(back_translator=str(one_way))
+        # Parted otherwise they are the same pairs.
+        parted = refused(
+            back_translator=str(one_way), data=replace(recipe.data, args={**recipe.data.args, "test": 0.3})
+        )
+        assert "learned these pairs from source to target; needed is" in parted
+    with pytest.raises(DataError, match="translation needs sentence pairs"):
+        diversified(recipe.override(teacher=run), load_splits(RECIPES["digits"]), tmp_path, alone, QUIET)
     texts = recipe.override(task=Choice("text_classification"), model=Choice("lstm"), back_translator="x")
     with pytest.raises(RecipeError, match="back_translator=x: for sentence pairs, not for text_classification"):
         check_recipe(texts.override(monitor="val_accuracy"))

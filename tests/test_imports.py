@@ -33,7 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "workers": set(),
     "metrics": set(),
     "translation_metrics": set(),
-    "pictures": set(),
+    "pictures": {"metrics"},
     "warmup": set(),
     "models": {"layers"},
     "tasks": set(),

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as scores
 
+from bigkeras import report
 from bigkeras.metrics import (
     best_threshold,
     bootstrap_interval,
@@ -13,9 +14,11 @@ from bigkeras.metrics import (
     epoch_score,
     had_enough,
     macro_f1,
+    occurring,
     scores_at,
     worst_mistakes,
 )
+from bigkeras.pictures import f1_bars
 
 
 def example(classes=10, n=500, seed=0):
@@ -200,6 +203,17 @@ def test_macro_f1_of_a_confusion_matrix_is_that_of_the_labels():
     result = classification_metrics(labels, probabilities, names)
     assert macro_f1(result["confusion"]) == pytest.approx(result["macro"]["f1"])
     assert macro_f1(np.zeros((3, 3))) == 0
+
+
+def test_classes_that_do_not_occur_are_not_the_weakest():
+    names = [f"class {number}" for number in range(120)]
+    labels = np.arange(0, 120, 2)  # every second class has an example
+    answers = np.where(labels == 4, 6, labels)  # one of them is told wrong
+    told = classification_metrics(labels, np.eye(120)[answers], names)
+    assert len(occurring(told["per_class"])) == 60
+    assert [text.get_text() for text in f1_bars(told["per_class"]).axes[0].get_yticklabels()][:1] == ["class 4"]
+    shown = report._classes("test", told)
+    assert "The 60 weakest of 120, of those that occur" in shown and "class 4 |" in shown and "class 5 |" not in shown
 
 
 def test_of_equally_accurate_epochs_the_one_of_less_loss_is_better():

@@ -165,7 +165,14 @@ def test_a_candidate_that_fails_is_left_out(error, failing, kept, tmp_path, monk
 
 @pytest.mark.parametrize(
     ("values", "message"),
-    [({"epochs": 3}, "epochs=3: model auto decides it"), ({"model.depth": 20}, "model auto takes no arguments")],
+    [
+        ({"epochs": 3}, "epochs=3: model auto decides it"),
+        ({"model.depth": 20}, "model auto takes no arguments"),
+        (
+            {"task": "translation", "data": "translation_pairs", "data.file": "x"},
+            "name a model, as --set model=transformer_translator",
+        ),
+    ],
 )
 def test_a_value_that_no_candidate_would_heed_is_refused(values, message):
     with pytest.raises(RecipeError, match=message):

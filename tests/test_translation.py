@@ -25,12 +25,12 @@ from bigkeras.data.cleaning import Pair, tidy
 from bigkeras.data.pair_splits import all_pairs, pair_source
 from bigkeras.data.pipeline import ordered_plan, plan_rows
 from bigkeras.data.plan import ROWS, epoch_plan, steps_per_epoch, token_plan
-from bigkeras.data.source import ArraySource, DataError
+from bigkeras.data.source import ArraySource, DataError, Splits, joined
 from bigkeras.evaluation import evaluate
 from bigkeras.inheritance import inherited, wired_alike
 from bigkeras.progress import counted
 from bigkeras.recipe import Choice, Recipe, RecipeError
-from bigkeras.recipe_data import ready, with_data
+from bigkeras.recipe_data import load_splits, ready, with_data
 from bigkeras.recipes import RECIPES
 from bigkeras.signals import Interrupted, Log
 from bigkeras.tasks import TASKS, load_preprocessor, load_task
@@ -341,6 +341,28 @@ def test_tensorboard_has_translations_and_what_they_looked_at(run):
     assert "translations" in events and {"attention 1", "attention 2", "attention 3"} <= set(events)
 
 
+def test_fewer_long_sentences_share_a_batch(run):
+    texts, counts = [b"the small cat", b"two dogs", b"two dogs and the small cat", b"", b"dogs"] * 3, []
+    wanted = Translator(model_of(run), load_preprocessor(run))(texts)
+    for ids in (1, 30, 10_000):
+        batches: list[int] = []
+        answers = Translator(model_of(run), load_preprocessor(run), ids=ids)(texts, lambda b=batches: b.append(1))
+        assert answers == wanted
+        counts.append(len(batches))
+    assert counts[0] == len(texts) > counts[1] > counts[2] == 1
+
+
+def test_targets_that_no_translation_is_as_long_as_are_told(pairs, capsys):
+    asked = recipe(pairs)
+    splits = load_splits(asked)
+    draw = np.random.default_rng(0)
+    rows = [Pair(str(i), str(i), "".join(draw.choice(list("bcdfgjkpqvwxyz"), 36))) for i in range(3)]
+    more = replace(splits, train=joined(Splits(splits.train, pair_source(rows), None, ())))
+    ready(fitted(asked, more), more, Log())
+    assert "3 of " in (told := capsys.readouterr().err) and "the first 0\n" in told
+    assert "targets have more subwords than a translation ever has (a translation gets 2 for each" in told
+
+
 def test_what_a_translation_looked_at_adds_up_to_one(run):
     found = Translator(model_of(run), load_preprocessor(run)).alignments([b"the small cat", b"two dogs"])
     for source, target, weight in found:
@@ -515,7 +537,9 @@ def test_what_vocabularies_that_are_there_do_not_heed_is_said(pairs, run):
     said = []
     asked = recipe(pairs, start_from=str(run), task__joint=False, task__length=20)
     fitted(asked, DATASETS["translation_pairs"](file=str(pairs)), said.append)
-    assert said == [f"task.joint=False: not heeded: the vocabulary is {run}"]  # the size is the run's own
+    heeded, languages = said  # the size is the run's own
+    assert heeded == f"task.joint=False: not heeded: the vocabulary is {run}"
+    assert languages.startswith(f"translates from en to de, as {run} does: of other languages say data.source_language")
 
 
 def test_languages_that_the_data_does_not_say_are_those_of_the_vocabularies_run(pairs, run, task):

@@ -5,6 +5,7 @@ import errno
 import hashlib
 import os
 import re
+import unicodedata
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from bigkeras.data.files import EXTENSIONS, SPLIT_NAMES, expanded, file_splits
+from bigkeras.data.label_names import alike
 from bigkeras.data.source import DataError, Splits, all_told
 
 COMPARED = 50_000  # pictures: to read more of them only to find copies takes too long
@@ -42,13 +44,13 @@ def image_folder(
         limit_train=limit_train,
         keys=contents(paths) if len(paths) <= COMPARED else None,
     )
-    return all_told(replace(splits, ignored=(*ignored, *splits.ignored), found=copies_told(splits, len(paths))))
+    return all_told(replace(splits, ignored=(*ignored, *splits.ignored), found=remarks(splits, len(paths))))
 
 
-def copies_told(splits: Splits, pictures: int) -> str:
-    """What is said of splits of so many pictures: of more than COMPARED, that copies were not looked for, too."""
+def remarks(splits: Splits, pictures: int) -> str:
+    """What is said of splits of so many pictures: of classes whose names look alike, and of more than COMPARED."""
     told = f"{pictures:,} pictures: copies among them, which may stand in several splits, are not looked for"
-    return "; ".join(filter(None, (splits.found, told if pictures > COMPARED else "")))
+    return "; ".join(filter(None, (splits.found, alike(splits.class_names), told if pictures > COMPARED else "")))
 
 
 def _size(path: str) -> int:
@@ -129,7 +131,7 @@ def _listed(
                     f"({', '.join(e[1:] for e in extensions)}): add some or remove the folder"
                 )
             paths += found
-            classes += [name] * len(found)
+            classes += [unicodedata.normalize("NFC", name)] * len(found)  # é of one system and of another is one class
             parts += [part] * len(found)
     return paths, classes, parts, ignored
 

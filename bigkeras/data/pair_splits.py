@@ -17,6 +17,7 @@ from bigkeras.data.splits import check_fractions
 
 PARTS = ("train", "validation", "test")
 MOST_KINDS = 4  # of reasons, in a line
+MOST_REFERENCES = 100  # of a sentence: of a corpus of subtitles "Yes." has thousands, and each makes every score slower
 SPACES = re.compile(rf"(?i:<br\s*/?>)|{CONTROL.pattern}")
 
 
@@ -68,7 +69,11 @@ def pair_splits(
         rows["train"] = [rows["train"][i] for i in sorted(chosen)]
     if not rows["train"]:
         raise DataError(f"{origin}: {len(kept)} sentence pairs leave none to train on")
-    held_out, tested = (with_references(rows[part], kept, keys) for part in PARTS[1:])
+    # Of a published part each line is a row, as for those who published scores; of the seed's a sentence has all its
+    # references.
+    sentences: list[Any] = list(enumerate(keys))
+    sentences = [each if kept[each[0]].part else each[1] for each in sentences]
+    held_out, tested = (with_references(rows[part], kept, sentences) for part in PARTS[1:])
     train = pair_source([kept[i] for i in rows["train"]])
     return Splits(
         train, held_out, tested, (), bad=tuple(bad), ignored=tuple(ignored), languages=languages,
@@ -120,12 +125,15 @@ def pair_source(pairs: Sequence[Pair], references: Sequence[Sequence[str]] | Non
     return ArraySource(columns, np.zeros(len(pairs), np.int32), [pair.name for pair in pairs])
 
 
-def with_references(rows: Sequence[int], pairs: Sequence[Pair], keys: Sequence[str]) -> ArraySource | None:
-    """Each source sentence of some rows once, with all its translations; None without rows."""
-    groups: dict[str, list[int]] = {}
+def with_references(rows: Sequence[int], pairs: Sequence[Pair], keys: Sequence[Any]) -> ArraySource | None:
+    """Each source sentence of some rows once, with its translations, at most MOST_REFERENCES; None without rows.
+
+    Rows whose `keys` are equal are of one sentence.
+    """
+    groups: dict[Any, list[int]] = {}
     for row in rows:
         groups.setdefault(keys[row], []).append(row)
-    references = [list(dict.fromkeys(pairs[i].target for i in group)) for group in groups.values()]
+    references = [list(dict.fromkeys(pairs[i].target for i in group))[:MOST_REFERENCES] for group in groups.values()]
     return pair_source([pairs[group[0]] for group in groups.values()], references) if groups else None
 
 

@@ -38,9 +38,9 @@ def epoch_plan(
     """The plan of epoch `epoch`, a function of the arguments alone.
 
     `balance`: "oversample" shows every class as often as the most frequent one, "undersample" as often as the rarest
-    one (others in turn, another part every epoch); the number of steps is the same in every epoch. With `lengths`, int
-    `(n,)`, the examples of a batch are of about one length, so that little of it is padding; the batches stand in
-    random order. With `lengths` `(n, 2)`, of pairs, `batch_size` counts tokens: see `token_plan`.
+    one (of the others another part every epoch, by chance); the number of steps is the same in every epoch. With
+    `lengths`, int `(n,)`, the examples of a batch are of about one length, so that little of it is padding; the batches
+    stand in random order. With `lengths` `(n, 2)`, of pairs, `batch_size` counts tokens: see `token_plan`.
     """
     if lengths is not None and lengths.ndim == 2:
         return token_plan(lengths, batch_size, seed=seed, epoch=epoch, shuffle=shuffle)

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from bigkeras.data.files import SPLIT, SPLIT_NAMES, expanded, file_splits, split_place
-from bigkeras.data.folder import COMPARED, contents, copies_told
+from bigkeras.data.folder import COMPARED, contents, remarks
+from bigkeras.data.label_names import tidy
 from bigkeras.data.source import DataError, Splits, all_told
 
 
@@ -74,7 +75,7 @@ def image_table(
         limit_train=limit_train,
         keys=contents(paths) if len(paths) <= COMPARED else paths,
     )
-    return all_told(replace(splits, ignored=(*ignored, *splits.ignored), found=copies_told(splits, len(paths))))
+    return all_told(replace(splits, ignored=(*ignored, *splits.ignored), found=remarks(splits, len(paths))))
 
 
 def _rows(path: Path) -> tuple[list[int], list[list[str]]]:
@@ -132,7 +133,7 @@ def _picture(table: Path, line: int, cell: str) -> str:
 def _label(table: Path, line: int, cell: str) -> str:
     if not cell.strip():
         raise DataError(f"{table}, line {line}: no label")
-    return re.sub(r"\s*[\r\n]+\s*", " ", cell.strip())  # one line, for labels.txt
+    return tidy(cell)
 
 
 def _part(table: Path, line: int, cell: str) -> str:

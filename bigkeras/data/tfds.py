@@ -31,11 +31,21 @@ def tfds_arrays(dataset: str, directory: Path, column: str = "image") -> tuple[t
     """
     builder = prepared(dataset, directory) or _prepare(dataset, directory / "tfds")
     arrays = []
-    for split in ("train", "test"):
-        # A batch of -1 is the whole split at once.
-        whole: Any = builder.as_dataset(split=split, batch_size=-1)
-        arrays.append((whole[column].numpy(), whole["label"].numpy()))
+    try:
+        for split in ("train", "test"):
+            # A batch of -1 is the whole split at once.
+            whole: Any = builder.as_dataset(split=split, batch_size=-1)
+            arrays.append((whole[column].numpy(), whole["label"].numpy()))
+    except Exception as error:
+        raise _unreadable(builder.data_dir, error) from None
     return tuple(arrays)
+
+
+def _unreadable(folder: str | Path, error: Exception) -> DataError:
+    """What is told of a set that was prepared by an older version, or in part."""
+    reason = " ".join(str(error).split())[:200]
+    told = f"TensorFlow Datasets cannot read what was prepared there ({type(error).__name__}: {reason})"
+    return DataError(f"{folder}: {told}: move that folder away")
 
 
 def prepared(dataset: str, directory: Path) -> Any:
@@ -52,7 +62,10 @@ def prepared(dataset: str, directory: Path) -> Any:
             import tensorflow_datasets
 
             newest = max(reversed(versions), key=lambda path: [part.zfill(9) for part in path.name.split(".")])
-            return tensorflow_datasets.builder_from_directory(str(newest))
+            try:
+                return tensorflow_datasets.builder_from_directory(str(newest))
+            except Exception as error:
+                raise _unreadable(newest, error) from None
     return None
 
 

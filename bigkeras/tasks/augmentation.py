@@ -103,6 +103,7 @@ AUGMENTATIONS = {**BATCH, **EXAMPLE, **LAYERS}
 GIVEN = ("pixels", "image", "ids", "randoms", "size", "preprocessor", "seed", "name")
 
 
+FLIPS = ("horizontal", "vertical", "horizontal_and_vertical")
 MIXING = ("MixUp", "CutMix")  # the layers that change labels, too
 
 
@@ -126,14 +127,21 @@ def applied(layers: Sequence[keras.layers.Layer], pixels: Any, targets: Any, wei
 
 def check_augmentation(choices: Sequence[Choice]) -> None:
     """Raises RecipeError for a name or argument that is not there."""
-    twice = [name for name in EXAMPLE if sum(choice.name == name for choice in choices) > 1]
+    # A picture is cut out of one once; and the others would be drawn alike both times, as a flip that undoes itself.
+    twice = [name for name in (*EXAMPLE, *BATCH) if sum(choice.name == name for choice in choices) > 1]
     if twice:
-        raise RecipeError(f"augmentation {twice[0]}: stands there twice, and a picture is cut out of one once")
+        raise RecipeError(f"augmentation {twice[0]}: stands there twice")
     for choice in choices:
         check("augmentation", choice, AUGMENTATIONS, given=GIVEN)
         area = choice.args.get("minimum_area", 1)
         if choice.name in EXAMPLE and not 0 < area <= 1:
             raise RecipeError(f"augmentation {choice.name}: minimum_area={area}: a share of the picture above 0, to 1")
+        # What Keras takes and does not heed, or turns into another thing.
+        mode, alpha = choice.args.get("mode"), choice.args.get("alpha", 1)
+        if choice.name == "random_flip" and mode is not None and mode not in FLIPS:
+            raise RecipeError(f"augmentation random_flip: mode={mode!r}: one of {', '.join(FLIPS)}")
+        if choice.name == "mix_up" and not alpha > 0:
+            raise RecipeError(f"augmentation mix_up: alpha={alpha}: above 0; without it nothing is mixed")
 
 
 def check_fits(choices: Sequence[Choice], height: int, width: int) -> None:

@@ -17,7 +17,7 @@ ALGORITHMS = ("unigram", "bpe")
 # Nearly all characters of the text get a piece of their own; rarer ones are spelt in bytes. For scripts of thousands of
 # signs, SentencePiece's documentation advises less than 1.
 COVERAGE = 0.9995
-# How many versions of a training sentence are drawn, and shown in turn.
+# How many versions of a training sentence are drawn, of which every epoch shows one by chance.
 VERSIONS = 8
 
 

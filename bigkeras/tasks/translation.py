@@ -58,9 +58,11 @@ class Translation:
         if len(cut):
             if not len(whole):
                 raise DataError(f"task.length={most}: all training sentences are longer; set a larger one")
-            train = self.opened(_texts(splits.train).take(whole))
+            train = self.opened(raw_pairs(splits.train).take(whole))
         if self.sampling is not None or self.names:
-            held_out = [_texts(part).columns["source"] for part in (splits.validation, splits.test) if part is not None]
+            held_out = [
+                raw_pairs(part).columns["source"] for part in (splits.validation, splits.test) if part is not None
+            ]
             train = self._varied(train, {source_key(text.decode()) for texts in held_out for text in texts})
         validation = splits.validation and self.opened(splits.validation)
         return replace(splits, train=train, validation=validation, ignored=(*splits.ignored, *told))
@@ -69,7 +71,7 @@ class Translation:
         """The token ids of a source of sentence pairs."""
         if isinstance(source, TokenPairSource):
             return source
-        texts = _texts(source)
+        texts = raw_pairs(source)
         tokenizers = self.preprocessor.tokenizers()
         source_ids = encoded(tokenizers.source_ids, texts.columns["source"])
         target_ids = encoded(tokenizers.target_ids, texts.columns["target"])
@@ -80,7 +82,7 @@ class Translation:
 
         None is of a sentence whose key is `held_out`.
         """
-        texts, length = _texts(source), self.preprocessor.length
+        texts, length = raw_pairs(source), self.preprocessor.length
         sides = [texts.columns["source"], texts.columns["target"]]
         versions = np.ones(len(texts), np.int64)
         if self.names:
@@ -149,7 +151,7 @@ class Translation:
 
     def shown(self, source: Source, index: int) -> str:
         """The raw source sentence."""
-        return _texts(source).columns["source"][index].decode("utf-8", "replace")
+        return raw_pairs(source).columns["source"][index].decode("utf-8", "replace")
 
     def files(self, splits: Splits) -> dict[str, bytes]:
         """The preprocessor and its vocabularies, and `EXAMPLES` source sentences, a line each.
@@ -158,7 +160,7 @@ class Translation:
         """
         sentences: list[bytes] = []
         for source in (splits.validation, splits.train):
-            texts: Any = _texts(source).columns["source"] if source else []
+            texts: Any = raw_pairs(source).columns["source"] if source else []
             most = min(EXAMPLES - len(sentences), len(texts))
             sentences += [texts[i] for i in np.unique(np.linspace(0, len(texts) - 1, most).astype(np.int64))]
         return {**self.preprocessor.files(), "examples/sentences.txt": b"".join(text + b"\n" for text in sentences)}
@@ -208,7 +210,7 @@ def translation(
         raise DataError(
             f"task.both_directions={both_directions} needs task.joint=true: one vocabulary for both languages"
         )
-    texts, languages = _texts(splits.train).columns, splits.languages
+    texts, languages = raw_pairs(splits.train).columns, splits.languages
     if vocabulary:
         models, theirs = _given(expanded(vocabulary))
         languages = _filled(splits, theirs)
@@ -241,7 +243,7 @@ def _filled(splits: Splits, theirs: tuple[str, str]) -> tuple[str, str]:
     source, target = (own or their for own, their in zip(splits.languages, theirs, strict=True))
     if (source, target) != splits.languages:
         sides = ("source", "target")
-        columns = [[text.decode() for text in _texts(splits.train).columns[side][:SAMPLE]] for side in sides]
+        columns = [[text.decode() for text in raw_pairs(splits.train).columns[side][:SAMPLE]] for side in sides]
         for side, own, language, some in zip(sides, splits.languages, (source, target), columns, strict=True):
             usual, found = usual_scripts(language), found_scripts(some)
             if not own and usual and found and set(usual).isdisjoint(found):
@@ -285,7 +287,7 @@ def _turned(row: Batch, epochs: int) -> tf.Tensor:
     return (row["epoch"] < epochs) & (row["random"][:, 1] < 0.5)
 
 
-def _texts(source: Source) -> ArraySource:
+def raw_pairs(source: Source) -> ArraySource:
     """The raw sentence pairs of a source. Raises DataError for a source of something else."""
     if isinstance(source, TokenPairSource):
         source = source.texts

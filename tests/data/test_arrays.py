@@ -63,6 +63,15 @@ def test_a_class_of_two_keeps_one_to_train_on_and_tiny_ones_take_nothing_from_a_
     assert set(many[held_out]) == {100} and len(held_out) in (100, 101)
 
 
+@pytest.mark.parametrize("content", ["{", "{}", '{"name": "mnist", "version": "3.0.1"}'])
+def test_what_tensorflow_datasets_has_prepared_and_cannot_read_is_one_line(content, tmp_path):
+    folder = tmp_path / "mnist" / "3.0.1"
+    folder.mkdir(parents=True)
+    (folder / "dataset_info.json").write_text(content)
+    with pytest.raises(DataError, match=r"mnist/3\.0\.1: TensorFlow Datasets cannot read .*: move that folder away"):
+        tfds.tfds_arrays("mnist", tmp_path)
+
+
 def test_a_split_is_decided_by_its_seed():
     labels = np.arange(100) % 3
     first, again, other = (stratified_split(labels, (0.8, 0.2), seed)[1] for seed in (3, 3, 4))

@@ -164,6 +164,19 @@ def test_a_class_with_one_picture_is_trained_on(animals):
     assert 2 in splits.train.labels
 
 
+def test_names_of_classes_that_look_alike_are_one_or_told(animals):
+    for part in ("train", "val"):
+        for i, name in enumerate(("caf\u00e9" if part == "train" else "cafe\u0301", "tea", "Tea")):
+            picture(animals / "drinks" / part / name / f"{part}.png", 50 + i)
+    splits = image_folder(directory=str(animals / "drinks"))
+    assert splits.class_names == ("Tea", "caf\u00e9", "tea") and len(splits.validation) == 3
+    assert splits.found.endswith("'Tea' and 'tea' are two classes: write them alike if they are one")
+    text = "path,label\n" + ROWS.replace(",cat", ",caf\u00e9").replace(",dog", ",cafe\u0301\u200b", 3).replace(
+        ",dog", ",tea"
+    )
+    assert image_table(file=table(animals, text)).class_names == ("caf\u00e9", "tea")
+
+
 def test_deeper_folders_cases_and_languages_of_names(animals):
     names = ["deep/er/a.JPEG", "猫 的 照片.png", "🐱.webp", "scan.TIFF"]
     for name in names:

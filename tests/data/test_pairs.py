@@ -476,6 +476,10 @@ def test_files_of_ones_own_hold_what_is_for_validation_and_testing(tmp_path):
     splits = DATASETS["translation_pairs"](file=train, test_file=test, validation=0.1)
     assert texts(splits.test) == [source for source, _ in held]  # a published test set is not cleaned
     assert len(splits.validation) == 3 and len(splits.train) == 25 and splits.languages == ("en", "de")
+    # Each line of it is a sentence, as for those who published scores, whatever others are spelt alike.
+    both = table(tmp_path / "b.tsv", [("Yes.", "Ja."), ("YES.", "Jawohl."), ("Yes.", "Doch.")])
+    tested = DATASETS["translation_pairs"](file=train, test_file=both).test
+    assert texts(tested) == ["Yes.", "YES.", "Yes."] and texts(tested, "references") == ["Ja.", "Jawohl.", "Doch."]
     assert [why for _, why in splits.ignored] == ["its source sentence stands in another split"] * 2
     splits = DATASETS["translation_pairs"](file=train, validation_file=test, test=0)
     assert len(splits.validation) == 5 and len(splits.train) == 28 and splits.test is None
