@@ -13,6 +13,7 @@ from bigkeras.models.pretrained import LITE0_MEAN, LITE0_STD
 from bigkeras.models.pretrained_text import bert_sizes, lower_case, preset_size, preset_vocabulary
 from bigkeras.origin import PACKAGES, UNREADABLE, first_line, is_preset, origin_folder, pair_preprocessor, start_folder
 from bigkeras.recipe import Choice, Recipe, RecipeError, defaults, load
+from bigkeras.run import without_model
 from bigkeras.tasks import TASKS
 
 # How a classifier is trained that starts from a language model (Devlin et al. 2018, appendix A.3; smaller models take
@@ -88,6 +89,8 @@ def continued(recipe: Recipe) -> Recipe:
     )
     if recipe.ema or recipe.average_checkpoints:  # one excludes the other
         theirs = replace(theirs, ema=None, average_checkpoints=None)
+    if theirs.model.name == "auto":
+        raise RecipeError(f"start_from={origin}: {without_model(origin)}")
     if theirs.task.name != recipe.task.name:
         raise RecipeError(f"start_from={origin}: is of {theirs.task.name}, not of {recipe.task.name}")
     task = Choice(recipe.task.name, {**_without_sides(theirs.task.args, recipe.task.args), **recipe.task.args})
@@ -162,6 +165,9 @@ def unheeded(recipe: Recipe, vocabulary: Any, preprocessor: Any) -> list[str]:
     or of n-grams where there are none."""
     own = recipe.task.args
     lines = []
+    added = Path(vocabulary).with_name("added_tokens.json") if isinstance(vocabulary, str) else None
+    if added and added.is_file():
+        lines.append(f"{added}: not heeded: its tokens are cut as other words are, and their embeddings left out")
     if vocabulary:
         path = expanded(vocabulary) if isinstance(vocabulary, str) else None
         task = load(path).task if path and (path / "recipe.json").is_file() else Choice(recipe.task.name)
@@ -210,6 +216,10 @@ def _of_texts(recipe: Recipe, named: str, origin: Path) -> dict[str, Any]:
     if (origin / "preprocessor.json").is_file():
         return _of_text_run(recipe, origin)
     if "vocabulary" not in own and (origin / "config.json").is_file():
+        try:
+            bert_sizes(origin)  # of another model than BERT that is to be told
+        except UNREADABLE as error:
+            raise RecipeError(f"start_from={named}: {first_line(error)}") from None
         raise RecipeError(
             f"start_from={named}: published weights without their vocab.txt, so what their tokens are "
             "is not known: place it beside them, or say task.vocabulary"

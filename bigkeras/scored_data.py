@@ -78,6 +78,8 @@ def asked_recipe(recipe: Recipe, data: str | None, settings: Mapping[str, Any], 
         files = [elsewhere, *filter(None, [settings.get("data.target_file")])]
         other = "encoding" in recipe.data.args and all(map(_is_utf8, files))
         gone = (*HELD_OUT, "encoding") if other else HELD_OUT
+        if split == "all":  # whatever part of the run's own data a row is of
+            gone = (*gone, "split", "split_column")
         args = {name: value for name, value in recipe.data.args.items() if name not in gone}
         recipe = replace(recipe, data=replace(recipe.data, args=args))
     asked = absolute_data(with_data(recipe, data).override(**settings))
@@ -88,8 +90,10 @@ def asked_recipe(recipe: Recipe, data: str | None, settings: Mapping[str, Any], 
     return asked
 
 
-def _is_utf8(path: str) -> bool:
+def _is_utf8(path: Any) -> bool:
     """Whether a file is UTF-8 and more than ASCII: bytes in another encoding are so by hardly any chance."""
+    if not isinstance(path, str):  # which is told later
+        return False
     try:
         data = expanded(path).read_bytes() if expanded(path).is_file() else b""
         data.decode("utf-8")
@@ -99,8 +103,8 @@ def _is_utf8(path: str) -> bool:
 
 
 def with_columns(recipe: Recipe, path: Path) -> Recipe:
-    """The recipe that takes a table's columns by the names that the run's had, where it says nothing of them."""
-    said = recipe.data.args.keys() & {"text", "label", "like"}
+    """The recipe that takes a table's columns by the names that the run's had, where it does not say them itself."""
+    said = "like" in recipe.data.args or {"text", "label"} <= recipe.data.args.keys()
     if recipe.data.name != "text_table" or said or not (path / DATA_FILE).is_file():
         return recipe
     names = read_json(path / DATA_FILE).get(COLUMNS)

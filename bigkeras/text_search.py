@@ -1,5 +1,6 @@
 """What a recipe of texts whose model is "auto" tries: ratios of n-grams, convolutions, words, characters, and more."""
 
+import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -206,7 +207,7 @@ def _sampled(splits: Splits) -> list[bytes]:
 def _words(splits: Splits) -> list[str]:
     """The words of some training texts, in small letters, without numbers and signs."""
     pieces = TextPreprocessor(tokens="word", length=PIECES).pieces(tf.constant(_sampled(splits))).flat_values.numpy()
-    return [word for word in map(bytes.decode, pieces) if word.isalpha()]
+    return [word for word in map(bytes.decode, pieces) if all(unicodedata.category(sign)[0] in "LM" for sign in word)]
 
 
 def _share(words: list[str], has: Callable[[str], bool]) -> float:

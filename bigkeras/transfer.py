@@ -168,6 +168,11 @@ def _origin_model(path: Path) -> keras.Model:
             return keras.models.load_model(path / name, compile=False, safe_mode=True)
     if (path / "recipe.json").exists() and saved_version(path) is not None:
         return artifact_model(path)
+    if (path / "config.json").is_file():
+        raise RecipeError(
+            "published weights without their model.safetensors (pytorch_model.bin and parts of several files are not "
+            "read): save_pretrained of the library that made them writes one"
+        )
     raise RecipeError("not a run directory with a model, a shipped model, published weights, a .keras file or imagenet")
 
 

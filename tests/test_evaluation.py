@@ -12,10 +12,11 @@ from bigkeras import evaluation
 from bigkeras.data.source import ArraySource, DataError, FileSource, Splits, joined
 from bigkeras.evaluation import is_artifact
 from bigkeras.predictions import AVERAGES, predict_source
+from bigkeras.recipe import RecipeError
 from bigkeras.recipe_data import recipe_splits
 from bigkeras.recipes import RECIPES
 from bigkeras.run import RunError, saved_version, write_json
-from bigkeras.scored_data import numbered, with_columns
+from bigkeras.scored_data import asked_recipe, numbered, with_columns
 from bigkeras.tasks.classification import ImageClassification
 from bigkeras.tasks.images import ImagePreprocessor
 
@@ -51,8 +52,31 @@ def test_another_table_is_read_by_the_columns_that_a_run_has_learned(tmp_path):
     write_json(tmp_path / "data.json", {"train": {}, "columns": ["Kommentar", "Note"]})
     found = with_columns(asked, tmp_path)
     assert recipe_splits(found).columns == ("Kommentar", "Note") != recipe_splits(asked).columns
-    said = asked.override(**{"data.text": "Titel"})
-    assert with_columns(said, tmp_path) == said
+    # What is said goes before, and takes nothing from the other.
+    for said, columns in (({"data.label": "Note"}, ("Kommentar", "Note")), ({"data.text": "Titel"}, ("Titel", "Note"))):
+        assert recipe_splits(with_columns(asked.override(**said), tmp_path)).columns == columns
+    both = asked.override(**{"data.text": "Titel", "data.label": "Note"})
+    assert with_columns(both, tmp_path) == both
+
+
+def test_a_header_that_a_run_has_learned_is_known_in_a_small_table(tmp_path):
+    names = ["Was hat Ihnen an Ihrem Aufenthalt gefallen?", "Gesamturteil"]
+    rows = ["Das Frühstück war sehr gut und reichlich.;zufrieden", "Nichts, das Zimmer war laut.;unzufrieden",
+            "Die Lage, direkt am See.;zufrieden"]  # fmt: skip
+    (tmp_path / "new.csv").write_text("\n".join([";".join(names), *rows, ""]), encoding="utf-8")
+    write_json(tmp_path / "data.json", {"train": {}, "columns": names})
+    asked = RECIPES["text-csv"].override(**{"data.file": str(tmp_path / "new.csv"), "data.test": 0.0})
+    splits = recipe_splits(with_columns(asked, tmp_path))
+    assert splits.class_names == ("unzufrieden", "zufrieden") and splits.columns == tuple(names)
+
+
+def test_of_another_table_the_runs_column_of_parts_is_not_asked_for_where_all_is_scored():
+    run = RECIPES["text-csv"].override(**{"data.file": "old.csv", "data.split": "part", "data.encoding": "utf-8"})
+    assert "split" not in asked_recipe(run, "new.csv", {}, "all").data.args
+    assert asked_recipe(run, "new.csv", {}, "test").data.args["split"] == "part"
+    assert asked_recipe(run, "new.csv", {"data.split": "which"}, "all").data.args["split"] == "which"
+    with pytest.raises(RecipeError, match=r"data\.file=2024: text"):
+        asked_recipe(run, None, {"data.file": 2024}, "all")
 
 
 def test_another_table_may_write_whole_numbers_with_a_point():

@@ -316,6 +316,7 @@ def test_short_texts_are_known_by_their_letters_too():
     for text, asked, letters in (
         (b"good", {}, 5),
         (b"good " * 200, {}, None),
+        ("खाना बहुत खराब था और सेवा भी".encode(), {}, 5),  # vowels are marks of the letters before
         ("这家的汤是冷的".encode(), {}, None),
         (b"good", {"letters": 0}, 0),
         (b"good", {"proper_names": False}, None),

@@ -360,6 +360,10 @@ def test_model_auto_goes_on_with_the_recipe_of_an_earlier_run(origin, reviews, t
     assert (tmp_path / "more" / "vocabulary.txt").read_text() == (path / "vocabulary.txt").read_text()
     with pytest.raises(RecipeError, match=r"start_from=.* is of text_classification, not of image_classification"):
         fit(recipe.override(**{"task": "image_classification"}), tmp_path / "wrong", log=QUIET)
+    (tmp_path / "left").mkdir()  # a search that was broken off
+    recipe.override(start_from=None).save(tmp_path / "left" / "recipe.json")
+    with pytest.raises(RecipeError, match=r"start_from=.*left: no model yet: .*goes on with it"):
+        fit(recipe.override(start_from=str(tmp_path / "left")), tmp_path / "wrong", log=QUIET)
     with pytest.raises(RecipeError, match=r"start_from=.*gone: no recipe\.json there"):
         fit(recipe.override(start_from=str(tmp_path / "gone")), tmp_path / "wrong", log=QUIET)
 

@@ -40,7 +40,10 @@ def split_place(path: Path, names: list[str], split: str | None, setting: str) -
         return names.index(split) if split in names else lower.index(split.lower())
     if split != SPLIT:
         told = ", ".join(map(repr, names))
-        raise DataError(f"{path}: no column {split!r} among {told}: --set data.{setting}=NAME takes one of these")
+        raise DataError(
+            f"{path}: no column {split!r} among {told}: --set data.{setting}=NAME takes one of these; with null "
+            "the seed decides"
+        )
     return None
 
 

@@ -44,8 +44,8 @@ def text_table(
 
     What is None is found. `text` and `label` are names of columns, or their numbers from 1 where there is no `header`;
     a column called text or review, label or sentiment, … is taken, or one whose name has such a word (review_body,
-    starRating, 情感标签), else the longest cells are texts and the fewest different ones labels. Columns with the two
-    names of `like`, where there are such, come before all these: so `evaluate` takes a run's. `split`: a column of
+    starRating, 情感标签), else the longest cells are texts and the fewest different ones labels. Columns with the names
+    of `like`, of the texts and of the labels, come before all these: so `evaluate` takes a run's. `split`: a column of
     train, validation and test, in any case of its letters; where no column is called "split", or with None, the seed
     decides a stratified split, in which equal texts stay together. Rows of another number of cells, without a text or
     without a label (`no_label`, in any case, is none) are left out and stand in `bad`. Classes are sorted, as numbers
@@ -54,11 +54,11 @@ def text_table(
     path = expanded(file)
     text, label = (None if asked is None else str(asked) for asked in (text, label))
     content, found = decoded(bytes_of(path), str(path), encoding)
-    table = _read(path, content, delimiter, header, (text, label))
+    table = _read(path, content, delimiter, header, (text, label), like)
     names, rows, bad, delimiter = table.names, table.rows, table.bad, table.delimiter
     place = None if split is None else split_place(path, names, str(split), "split")
-    if len(like) == 2 and set(like) <= set(names):
-        text, label = text or like[0], label or like[1]
+    if len(like) == 2:
+        text, label = (own or (name if name in names else None) for own, name in zip((text, label), like, strict=True))
     columns = found_columns(path, names, rows, text, label, place)
     rows = _filled(rows, names, columns, place)
     missing = {str(name).lower() for name in no_label}
@@ -108,7 +108,14 @@ class _Table:
     delimiter: str | None
 
 
-def _read(path: Path, content: str, delimiter: str | None, header: bool | None, wanted: Sequence[str | None]) -> _Table:
+def _read(
+    path: Path,
+    content: str,
+    delimiter: str | None,
+    header: bool | None,
+    wanted: Sequence[str | None],
+    like: Sequence[str] = (),
+) -> _Table:
     """The table that a file holds. Raises DataError for settings that JSON lines do not have."""
     if is_json(path, content):
         for key, value in (("delimiter", delimiter), ("header", header)):
@@ -118,6 +125,8 @@ def _read(path: Path, content: str, delimiter: str | None, header: bool | None, 
         names, lines, rows, bad = json_rows(path, content)
         return _Table(names, lines, rows, bad, [], None)
     lines, rows, bad, delimiter = csv_rows(path, content, delimiter)
+    if header is None and len(like) == 2 and rows and set(like) <= {cell.strip() for cell in rows[0]}:
+        header = True
     lines, rows, ignored, header = _without_titles(path, lines, rows, header, wanted)
     names, lines, rows, again = _named(path, lines, rows, header, wanted)
     bad += [(f"{path}:{line}", "the names of the columns, once more") for line in again]

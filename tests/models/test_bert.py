@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 
+from bigkeras.assembly import fitted
 from bigkeras.inheritance import inherited
 from bigkeras.layers import ApproximateGelu
 from bigkeras.models import MODELS, pretrained_text
@@ -18,9 +19,11 @@ from bigkeras.models.bert import SIZES, bert_mlm
 from bigkeras.models.pretrained import copy_weights_by_name, load_pretrained
 from bigkeras.models.pretrained_text import bert_sizes, load_bert, lower_case
 from bigkeras.recipe import Choice, Recipe, RecipeError
+from bigkeras.recipe_data import load_splits
 from bigkeras.recipes import RECIPES
 from bigkeras.signals import Log
 from bigkeras.train import fit
+from bigkeras.transfer import start_from
 
 TINY = {"vocabulary_size": 30, "length": 12, "size": "tiny"}
 TOKENS = np.array([[7, 3, 9, 29, 1], [4, 8, 0, 0, 0]], "int32")
@@ -309,6 +312,24 @@ def test_a_published_folder_whose_words_are_not_known_is_refused(described, mess
         (tmp_path / "bert" / "tokenizer_config.json").write_text(text, encoding="utf-8")
     with pytest.raises(RecipeError, match=message):
         inherited(tuned(table, tmp_path / "bert"), ("", ""))
+
+
+def test_what_lies_in_a_published_folder_in_the_place_of_its_weights_is_told(table, tmp_path):
+    folder = tmp_path / "bert"
+    published(folder)
+    (folder / "vocab.txt").write_text("".join(f"{word}\n" for word in WORDS), encoding="utf-8")
+    (folder / "added_tokens.json").write_text('{"@user": 30}')
+    said: list[str] = []
+    fitted(tuned(table, folder), load_splits(tuned(table, folder)), said.append)
+    assert any("added_tokens.json: not heeded" in line for line in said)
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(RecipeError, match=r"published weights without their model\.safetensors"):
+        start_from(str(folder), bert())
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": "roberta"}))
+    (folder / "vocab.txt").unlink()
+    with pytest.raises(RecipeError, match="'roberta'"):
+        inherited(tuned(table, folder), ("", ""))
 
 
 def test_freezing_everything_is_refused(table, tmp_path):
