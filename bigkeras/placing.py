@@ -42,6 +42,7 @@ def placed(directory: Path, contents: Mapping[str, bytes]) -> Iterator[Path]:
         with readable(beside) as written:
             yield written
         beside.chmod(0o777 & ~_umask())  # mkdtemp keeps others out
+        _sync(beside)
         # An empty directory may stand there already.
         os.replace(beside, place)
     except BaseException as error:
@@ -52,6 +53,17 @@ def placed(directory: Path, contents: Mapping[str, bytes]) -> Iterator[Path]:
         if isinstance(error, tf.errors.OpError) and str(written) in error.message:
             raise ExportError(f"{directory}: cannot be written: {error.message.rsplit('; ', 1)[-1]}") from None
         raise
+
+
+def _sync(directory: Path) -> None:
+    """Has all of it written to the disk, before a name says that it is whole."""
+    for folder, _, files in os.walk(directory):
+        for path in (*(os.path.join(folder, name) for name in files), folder):
+            descriptor = os.open(path, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
 
 def _umask() -> int:

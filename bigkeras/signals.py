@@ -108,15 +108,18 @@ def leaving() -> Iterator[None]:
 
 @contextlib.contextmanager
 def signals() -> Iterator[list[int]]:
-    """A list that holds the first SIGINT, SIGTERM or SIGHUP; a second one acts as it always does."""
+    """A list that holds the first SIGINT, SIGTERM or SIGHUP; a second SIGINT (Ctrl-C) acts as it always does.
+
+    The others come twice where a launcher is asked to leave together with its workers, or a terminal is closed, and
+    what is being saved would be lost.
+    """
     asked: list[int] = []
 
     before: dict[int, Any] = {}
 
     def note(signum: int, frame: Any) -> None:
         asked.append(signum)
-        # A closed terminal sends its signal twice.
-        signal.signal(signum, signal.SIG_IGN if signum == signal.SIGHUP else before[signum])
+        signal.signal(signum, before[signum] if signum == signal.SIGINT else signal.SIG_IGN)
 
     try:
         # Of a closed terminal where nobody has it ignored (nohup), as a script has SIGINT of what it starts with &.

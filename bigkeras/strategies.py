@@ -30,18 +30,23 @@ def strategy(machine: Machine) -> Any:
     return _multiworker() if name == "multiworker" else _tpu(machine.tpu)
 
 
+def check_jobs() -> None:
+    """Raises MachineError where a cluster has no chief, worker or server: those that are there would wait for ever."""
+    jobs = cluster()
+    missing = [job for job in ("chief", "worker", "ps") if job not in jobs]
+    if missing or role() not in ("chief", "worker", "ps"):
+        raise MachineError(
+            f"--strategy parameter_server: TF_CONFIG names no job {missing[0] if missing else 'of this process'}; "
+            "scripts/launch_workers N --servers M -- bigkeras train … starts a chief, N workers and M servers here"
+        )
+
+
 @functools.cache
 def _parameter_server() -> Any:
     """For the chief of a cluster with workers and parameter servers; waits until all are there."""
     import tensorflow as tf
 
-    jobs = cluster()
-    missing = [job for job in ("chief", "worker", "ps") if job not in jobs]
-    if missing or role() != "chief":
-        raise MachineError(
-            f"--strategy parameter_server: TF_CONFIG names no job {missing[0] if missing else 'of this process'}; "
-            "scripts/launch_workers N --servers M -- bigkeras train … starts a chief, N workers and M servers here"
-        )
+    check_jobs()
     try:
         made = tf.distribute.ParameterServerStrategy(tf.distribute.cluster_resolver.TFConfigClusterResolver())
     except (RuntimeError, ValueError, tf.errors.OpError) as error:

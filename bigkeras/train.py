@@ -81,8 +81,10 @@ def fit(
     recipe = resolved(recipe, model, Path(run_dir))
     chosen = runtime.chosen(machine)
     asynchronous = chosen == "parameter_server"
-    if asynchronous and runtime.role() in ("worker", "ps"):
-        serve()
+    if asynchronous:
+        strategies.check_jobs()
+        if runtime.role() in ("worker", "ps"):
+            serve()
     if asynchronous or chosen == "multiworker":
         log.say(f"waiting until all workers are there ({runtime.choose(machine.strategy)[1]})")
     strategy = strategies.strategy(machine)

@@ -104,6 +104,10 @@ class Watch:
                     self._once(
                         f"{self._name(index)} does not answer, and {waited:.0f} s without a step: it hangs or {why}"
                     )
+            stands = waited > self.patience and self.steps and not self.step.xla
+            if self.workers.chief and stands and all(answers.values()):
+                why = "it is scored, or one waits for its data or its device"
+                self._once(f"{waited:.0f} s without a step, and all workers answer: {why}")
             if self.workers.chief:
                 self._compare({self.workers.index: (self.steps, self._mean()), **answers})
 

@@ -92,9 +92,17 @@ class Workers:
 
 @contextlib.contextmanager
 def lost_workers(workers: Workers) -> Iterator[None]:
-    """Makes one line of the several errors that TensorFlow raises when another worker is gone."""
+    """Makes one line of the several errors that TensorFlow raises when another worker is gone, or has other devices."""
     try:
         yield
+    except tf.errors.InternalError as error:
+        if workers.count == 1 or not re.search("joining a group|device type", str(error)):
+            raise
+        gpus = len(tf.config.list_logical_devices("GPU"))
+        raise LostWorker(
+            f"this worker sees {gpus} GPU{'s' * (gpus != 1)}, and others another number: all must see the same "
+            "(CUDA_VISIBLE_DEVICES, nvidia-smi, bigkeras doctor)"
+        ) from None
     except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError) as error:
         if workers.count == 1:
             raise

@@ -235,8 +235,11 @@ def test_a_folder_of_any_name_is_written_and_read(tmp_path, name):
 def test_an_empty_directory_may_be_there_and_behind_a_link(tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "empty")
+    synced: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda file: synced.append(os.path.basename(os.readlink(f"/proc/self/fd/{file}"))))
     with placed(tmp_path / "link", {"a.txt": b"a"}):
         pass
+    assert synced[0] == "a.txt" and len(synced) == 2  # and then the folder, before it has its name
     assert (tmp_path / "link").is_symlink() and (tmp_path / "empty" / "a.txt").read_bytes() == b"a"
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")

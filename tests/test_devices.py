@@ -31,6 +31,7 @@ from bigkeras.runtime import (
     chosen,
     settled,
 )
+from bigkeras.signals import Log
 from bigkeras.step import Step
 from bigkeras.strategies import strategy, worker_resolver
 from bigkeras.tasks import TASKS
@@ -176,6 +177,31 @@ def test_a_worker_that_is_gone_is_named():
     ):
         with pytest.raises(LostWorker, match="worker 1 is gone or does not answer"), lost_workers(workers):
             raise tf.errors.UnavailableError(None, None, text + "/job:worker/replica:0/task:1\nThe tasks have crashed")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Collective ops ... is joining a group with size 8, but that group has size 16 (group_key=1)",
+        "Collective ops ... incompatible device type: CPU joining a group of GPU",
+    ],
+)
+def test_workers_that_see_other_gpus_are_told_so(text):
+    workers = Workers(tf.distribute.get_strategy())
+    workers.count = 2
+    with pytest.raises(LostWorker, match="sees 0 GPUs, and others another number"), lost_workers(workers):
+        raise tf.errors.InternalError(None, None, text)
+    with pytest.raises(tf.errors.InternalError), lost_workers(workers):
+        raise tf.errors.InternalError(None, None, "something else")
+
+
+@pytest.mark.parametrize(("job", "lacking"), [("worker", "chief"), ("worker", "ps"), ("ps", "chief"), ("ps", "worker")])
+def test_a_cluster_that_lacks_a_job_ends_in_every_process_at_once(job, lacking, tmp_path, monkeypatch):
+    cluster = {name: ["127.0.0.1:1"] for name in ("chief", "worker", "ps") if name != lacking}
+    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": cluster, "task": {"type": job, "index": 0}}))
+    monkeypatch.setattr("bigkeras.train.serve", lambda: pytest.fail("waits for a chief"))
+    with pytest.raises(MachineError, match=f"TF_CONFIG names no job {lacking}"):
+        fit(RECIPES["digits"], tmp_path / "run", machine=Machine(strategy="parameter_server"), log=Log(quiet=True))
 
 
 def test_a_machine_without_a_tpu_says_so_in_one_line(run_cli, tmp_path):

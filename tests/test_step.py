@@ -1,5 +1,7 @@
 """The train step: the same training in one piece, in micro-batches and on two replicas."""
 
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -186,6 +188,21 @@ def test_examples_of_weight_zero_count_in_no_loss(splits):
     alone = step.loss_function(tf.one_hot([0], 3), step(pixels, training=True)[:1])
     assert float(loss) == pytest.approx(float(alone[0]), rel=1e-5)
     assert len(gradients) == len(step.network.trainable_variables)
+
+
+@pytest.mark.parametrize("values", [{}, {"micro_batches": 2}, {"clip_norm": 1.0, "optimizer": Choice("adamw")}])
+def test_a_weight_that_the_logits_do_not_hang_on_stays(values, splits, monkeypatch):
+    one_head = network
+
+    def with_another_head() -> keras.Model:
+        whole = one_head()
+        beside = keras.layers.Dense(2, name="beside")(whole.get_layer("features").output)
+        two = keras.Model(whole.input, [whole.output, beside])
+        return keras.Model(inputs := keras.Input((6, 6, 1), name="image"), two(inputs)[0])
+
+    monkeypatch.setattr(sys.modules[__name__], "network", with_another_head)
+    step = train(splits, recipe(epochs=1, **values))
+    assert any("beside" in variable.path for variable in step.network.trainable_variables)
 
 
 def test_a_batch_of_which_nothing_could_be_read_changes_no_weight(splits):

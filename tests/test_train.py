@@ -349,6 +349,21 @@ def test_a_closed_terminal_asks_to_stop_unless_nobody_wants_to_hear_of_it(ignore
         signal.signal(signal.SIGHUP, before)
 
 
+def test_a_second_sigterm_as_from_a_launcher_takes_nothing_of_what_is_being_saved():
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with signals() as asked:
+            for _ in range(3):
+                signal.raise_signal(signal.SIGTERM)
+        assert asked == [signal.SIGTERM] and signal.getsignal(signal.SIGTERM) is signal.default_int_handler
+        with pytest.raises(KeyboardInterrupt), signals() as asked:  # of Ctrl-C, the second one does not wait
+            for _ in range(2):
+                signal.raise_signal(signal.SIGINT)
+        assert asked == [signal.SIGINT]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def test_a_broken_checkpoint_is_passed_over(whole, tmp_path, monkeypatch):
     def interrupting(self, batch, logs=None):
         original(self, batch, logs)

@@ -94,6 +94,13 @@ def test_a_worker_that_does_not_answer_is_named(two):
     assert "worker 1 (127.0.0.1:1002) does not answer" in heard(said, "does not answer")
 
 
+def test_a_group_that_stands_still_though_all_answer_is_told_of(two):
+    chief, _, said = two
+    chief.note(0.1)
+    told = heard(said, "all workers")
+    assert "s without a step, and all workers answer: it is scored, or one waits for its data" in told
+
+
 def test_a_worker_that_does_not_answer_is_named_before_the_first_step_too(two):
     _, other, said = two
     other.__exit__()
