@@ -64,7 +64,7 @@ def train(options: argparse.Namespace) -> int:
     run_dir = asked_dir or Path(options.recipe if _is_run(options.recipe) else Path("runs") / asked.name)
     from bigkeras.runtime import Machine, on_jax
 
-    _start_tensorflow(or_jax=on_jax())
+    _start_tensorflow(or_jax=on_jax(), trains=True)
     from bigkeras.checks import AUTO
     from bigkeras.inheritance import absolute, continued, wired_alike
     from bigkeras.recipe_data import with_data
@@ -219,8 +219,8 @@ def doctor(options: argparse.Namespace) -> int:
     return doctor(json=options.json) or 0
 
 
-def _start_tensorflow(or_jax: bool = False) -> None:
-    from bigkeras.runtime import check_backend, check_jax, check_numbers, import_tensorflow
+def _start_tensorflow(or_jax: bool = False, trains: bool = False) -> None:
+    from bigkeras.runtime import begin_quietly, check_backend, check_jax, check_numbers, import_tensorflow
 
     check_numbers()
     if or_jax:
@@ -228,6 +228,8 @@ def _start_tensorflow(or_jax: bool = False) -> None:
     else:
         check_backend()
     import_tensorflow()
+    if not trains:  # which has to make its strategy before any operation
+        begin_quietly()
 
 
 def _recipe(name: str, goes_on: bool) -> Any:

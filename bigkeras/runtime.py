@@ -199,14 +199,34 @@ def import_tensorflow() -> None:
     language = next(filter(None, map(os.environ.get, ("LC_ALL", "LC_MESSAGES", "LANG"))), "")
     if language[:2].lower() in ("tr", "az", "lt"):
         os.environ["LC_ALL"] = "C.UTF-8"
-    sys.stderr.flush()
+    with _unheard():
+        import tensorflow as tf
+
+        tf.config.list_physical_devices()
+    tf.get_logger().addFilter(_for_users)
+
+
+def begin_quietly() -> None:
+    """Has TensorFlow say now, and unheard, what it says once: that oneDNN turns no whole numbers of 64 bits here.
+
+    It calls that an error, and takes another way. To be called where the devices are settled: this is an operation.
+    """
+    import tensorflow as tf
+
+    with contextlib.suppress(OSError), _unheard(), tf.device("/CPU:0"):  # where there is no stderr, nothing is said
+        tf.transpose(tf.zeros((2, 2), tf.int64))
+
+
+@contextlib.contextmanager
+def _unheard() -> Iterator[None]:
+    """Hides what is written to stderr meanwhile, below Python, too; it is shown where that fails."""
+    if sys.stderr is not None:
+        sys.stderr.flush()
     shown = os.dup(2)
     with tempfile.TemporaryFile() as hidden:
         os.dup2(hidden.fileno(), 2)
         try:
-            import tensorflow as tf
-
-            tf.config.list_physical_devices()
+            yield
         except BaseException:
             hidden.seek(0)
             os.write(shown, hidden.read())
@@ -214,7 +234,6 @@ def import_tensorflow() -> None:
         finally:
             os.dup2(shown, 2)
             os.close(shown)
-    tf.get_logger().addFilter(_for_users)
 
 
 def _for_users(record: logging.LogRecord) -> bool:

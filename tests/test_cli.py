@@ -111,6 +111,12 @@ def test_examples_are_read_in_their_encoding(encoding, tmp_path):
     assert commands._example_texts(options) == ["这个菜很好吃".encode(), "送餐很快".encode()]
 
 
+def test_what_tensorflow_says_of_its_own_kernels_is_not_shown(tiny, tmp_path, run_cli):
+    for command in (["train", tiny, "--run-dir", tmp_path / "run"], ["evaluate", tmp_path / "run"]):
+        done = run_cli(*command)
+        assert done.rc == 0 and "oneDNN" not in done.stderr and "E0000" not in done.stderr
+
+
 def test_advice_of_tensorflow_to_programmers_is_not_shown():
     code = """
 from bigkeras.runtime import import_tensorflow
