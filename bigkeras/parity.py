@@ -9,6 +9,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from bigkeras.runtime import unheard
+
 Runner = Callable[[str, str, Any], dict[str, np.ndarray]]
 
 
@@ -82,7 +84,8 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 def python_loader(directory: Path) -> Iterator[Runner]:
     """The way of `tf.saved_model.load`."""
     with tf.device("/CPU:0"):
-        loaded = tf.saved_model.load(str(directory))
+        with unheard():
+            loaded = tf.saved_model.load(str(directory))
 
         def run(signature: str, key: str, value: Any) -> dict[str, np.ndarray]:
             dtype = tf.string if value.dtype == object else value.dtype
@@ -97,7 +100,8 @@ def session_loader(directory: Path) -> Iterator[Runner]:
     """A graph in a session of TensorFlow 1's kind, as servers and other languages run it, loaded by Python."""
     config = tf.compat.v1.ConfigProto(device_count={"GPU": 0})
     with tf.Graph().as_default(), tf.compat.v1.Session(config=config) as session, quiet():
-        signatures = tf.compat.v1.saved_model.load(session, ["serve"], str(directory)).signature_def
+        with unheard():
+            signatures = tf.compat.v1.saved_model.load(session, ["serve"], str(directory)).signature_def
 
         def run(signature: str, key: str, value: Any) -> dict[str, np.ndarray]:
             chosen = signatures[signature]

@@ -199,7 +199,7 @@ def import_tensorflow() -> None:
     language = next(filter(None, map(os.environ.get, ("LC_ALL", "LC_MESSAGES", "LANG"))), "")
     if language[:2].lower() in ("tr", "az", "lt"):
         os.environ["LC_ALL"] = "C.UTF-8"
-    with _unheard():
+    with unheard():
         import tensorflow as tf
 
         tf.config.list_physical_devices()
@@ -213,12 +213,12 @@ def begin_quietly() -> None:
     """
     import tensorflow as tf
 
-    with contextlib.suppress(OSError), _unheard(), tf.device("/CPU:0"):  # where there is no stderr, nothing is said
+    with contextlib.suppress(OSError), unheard(), tf.device("/CPU:0"):  # where there is no stderr, nothing is said
         tf.transpose(tf.zeros((2, 2), tf.int64))
 
 
 @contextlib.contextmanager
-def _unheard() -> Iterator[None]:
+def unheard() -> Iterator[None]:
     """Hides what is written to stderr meanwhile, below Python, too; it is shown where that fails."""
     if sys.stderr is not None:
         sys.stderr.flush()

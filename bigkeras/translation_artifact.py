@@ -3,7 +3,7 @@
 docs/artifact.md is the contract of what is written here.
 """
 
-import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,7 @@ def export_translator(
     contents = {**preprocessor.files(), **written}
     with tf.device("/CPU:0"):
         # In one batch, as the artifact gets them: another width rounds otherwise.
-        translator = Translator(plain, preprocessor, batch=len(examples), ids=math.inf)
+        translator = Translator(plain, preprocessor, batch=len(examples), ids=sys.maxsize)
         expected, alone = translator(examples), translator(examples[:1])[0]
     with placed(directory, contents) as beside:
         save(plain, preprocessor, beside / "1")

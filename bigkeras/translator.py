@@ -27,7 +27,7 @@ ALIGNED = 3  # of them, drawn there with what each piece looked at
 class Translator:
     """Calling it translates sentences by a Keras model, several of about one length at a time."""
 
-    def __init__(self, network: keras.Model, preprocessor: PairPreprocessor, batch: int = BATCH, ids: float = IDS):
+    def __init__(self, network: keras.Model, preprocessor: PairPreprocessor, batch: int = BATCH, ids: int = IDS):
         """`network`: its weights may change between two calls. `ids`: of a batch, padding with them, at most."""
         self.network, self.preprocessor, self.batch, self.most = network, preprocessor, batch, ids
         self.stepper = stepper(network, covers=preprocessor.covers)

@@ -36,7 +36,7 @@ ALLOWED: dict[str, set[str]] = {
     "pictures": {"metrics"},
     "warmup": set(),
     "models": {"layers"},
-    "tasks": set(),
+    "tasks": {"runtime"},
     "recipes": set(),
     "doctor": {"gpus", "runtime"},
     "__main__": {"commands", "data", "recipe", "run", "runtime", "signals", "__init__"},

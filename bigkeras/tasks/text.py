@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from bigkeras.runtime import unheard
+
 TOKENS = ("word", "character", "wordpiece", "sentencepiece")
 TRUNCATIONS = ("head", "head_tail")
 PADDING, UNKNOWN = 0, 1
@@ -285,7 +287,8 @@ def sentencepiece_tokenizer(model: bytes) -> Any:
     import tensorflow_text
 
     name = f"sentencepiece_{hashlib.sha256(model).hexdigest()[:16]}"
-    return tensorflow_text.SentencepieceTokenizer(model=model, out_type=tf.int32, name=name)
+    with unheard():  # of a model without a map of characters, as those that are learned here, it says that it has none
+        return tensorflow_text.SentencepieceTokenizer(model=model, out_type=tf.int32, name=name)
 
 
 def lower(texts: tf.Tensor) -> tf.Tensor:
