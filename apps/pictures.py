@@ -68,13 +68,15 @@ def _matches(pattern: str) -> Iterator[str]:
         yield from glob.iglob(pattern)
         return
     first = parts.index("**")
-    above, rest = os.sep.join(parts[:first]) + os.sep * (first > 0), os.sep.join(parts[first + 1 :])
+    above, rest = os.sep.join(parts[:first]) + os.sep * (first > 0), os.sep.join(filter(None, parts[first + 1 :]))
     for top in glob.glob(above) if above else [""]:
         for folder in _folders(top):
             if rest:
                 yield from _matches(os.path.join(glob.escape(folder), rest))
             else:
                 yield folder or os.curdir
+                if parts[-1] != "**":  # of "**/" the folders alone
+                    continue
                 with contextlib.suppress(OSError):
                     yield from (os.path.join(folder, n) for n in os.listdir(folder or os.curdir) if n[0] != ".")
 
@@ -86,13 +88,20 @@ def _folders(top: str) -> Iterator[str]:
         folder = waiting.pop()
         try:
             place = os.stat(folder or os.curdir)
-            inside = [entry for entry in os.scandir(folder or os.curdir) if entry.name[0] != "." and entry.is_dir()]
+            inside = [e for e in os.scandir(folder or os.curdir) if e.name[0] != "." and _is_folder(e)]
         except OSError:
             continue
         if (place.st_dev, place.st_ino) not in seen:
             seen.add((place.st_dev, place.st_ino))
             yield folder
             waiting += [os.path.join(folder, entry.name) for entry in inside]
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself, or into a folder that one may not enter
+        return False
 
 
 def _missing(path: str) -> str:

@@ -32,7 +32,7 @@ def settings(options: argparse.Namespace) -> int:
 
     asked = dict(sorted(map(parse_setting, options.set), key=lambda item: "." in item[0]))
     recipe = _recipe(options.recipe, goes_on=True).override(**asked)
-    _start_tensorflow()
+    _start_tensorflow(operates=False)
     from bigkeras.models import MODELS
     from bigkeras.settings import AUTO, as_json, as_text
 
@@ -64,7 +64,7 @@ def train(options: argparse.Namespace) -> int:
     run_dir = asked_dir or Path(options.recipe if _is_run(options.recipe) else Path("runs") / asked.name)
     from bigkeras.runtime import Machine, on_jax
 
-    _start_tensorflow(or_jax=on_jax(), trains=True)
+    _start_tensorflow(or_jax=on_jax(), operates=False)
     from bigkeras.checks import AUTO
     from bigkeras.inheritance import absolute, continued, wired_alike
     from bigkeras.recipe_data import with_data
@@ -219,7 +219,7 @@ def doctor(options: argparse.Namespace) -> int:
     return doctor(json=options.json) or 0
 
 
-def _start_tensorflow(or_jax: bool = False, trains: bool = False) -> None:
+def _start_tensorflow(or_jax: bool = False, operates: bool = True) -> None:
     from bigkeras.runtime import begin_quietly, check_backend, check_jax, check_numbers, import_tensorflow
 
     check_numbers()
@@ -228,7 +228,7 @@ def _start_tensorflow(or_jax: bool = False, trains: bool = False) -> None:
     else:
         check_backend()
     import_tensorflow()
-    if not trains:  # which has to make its strategy before any operation
+    if operates:  # a training makes its strategy before any operation, and what is only told needs no GPU
         begin_quietly()
 
 

@@ -113,8 +113,12 @@ class Control(keras.callbacks.Callback):
         kept = [row for row in position.history if "best_unsaved" not in row]
         best = max([epoch_score(row, self.recipe.monitor) for row in kept], default=NO_SCORE)
         if best > NO_SCORE and not self.workers.by_chief(lambda: (self.directory / "best.keras").exists()):
-            self.log.say("best.keras is gone: of the epochs to come the best one is kept")
-            history = tuple({**row, "best_unsaved": 1.0} for row in position.history)
+            enough = had_enough(position.history, self.recipe.monitor, self.recipe.patience)
+            last = enough or position.epoch >= self.recipe.epochs
+            told = "the last epoch's model is kept" if last else "of the epochs to come the best one is kept"
+            self.log.say(f"best.keras is gone: {told}")
+            gone = position.history[:-1] if last else position.history
+            history = (*({**row, "best_unsaved": 1.0} for row in gone), *position.history[len(gone) :])
             position, best = replace(position, history=history), NO_SCORE
         self.position = position
         self.unreadable.learn(position.bad)

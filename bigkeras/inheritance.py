@@ -165,7 +165,7 @@ def unheeded(recipe: Recipe, vocabulary: Any, preprocessor: Any) -> list[str]:
     or of n-grams where there are none."""
     own = recipe.task.args
     lines = []
-    added = Path(vocabulary).with_name("added_tokens.json") if isinstance(vocabulary, str) else None
+    added = Path(vocabulary).with_name("added_tokens.json") if vocabulary and isinstance(vocabulary, str) else None
     if added and added.is_file():
         lines.append(f"{added}: not heeded: its tokens are cut as other words are, and their embeddings left out")
     if vocabulary:

@@ -26,6 +26,9 @@ class RecipeError(ValueError):
     """A recipe that cannot be run, with the key, the value and what would be right."""
 
 
+NEVER_EMPTY = ("start_from", "teacher", "back_translator", "freeze_until")  # keys that null leaves out
+
+
 @dataclass(frozen=True)
 class Choice:
     """One entry of a dict of functions, and keyword arguments for that function."""
@@ -128,7 +131,7 @@ class Recipe:
             object.__setattr__(self, name, _typed(name, getattr(self, name), hint))
         if self.name in ("", ".", "..") or not self.name.isprintable() or set(self.name) & set("/\\"):
             raise RecipeError(f"name={self.name!r}: the name of a folder: no slash, nothing that is not seen")
-        for name in ("start_from", "teacher", "back_translator", "freeze_until"):
+        for name in NEVER_EMPTY:
             if getattr(self, name) == "":
                 raise RecipeError(f"{name}='': a name, or null for none; is a variable of the shell empty?")
         positive = ("epochs", "batch_size", "micro_batches", "score_every")
@@ -205,6 +208,8 @@ def from_json(text: str, origin: str = "recipe") -> Recipe:
     ]
     if missing:
         raise RecipeError(f"{origin}: lacks {', '.join(missing)}")
+    # Earlier versions wrote what was asked for as "", which is none.
+    values |= {name: None for name in NEVER_EMPTY if values.get(name) == ""}
     try:
         return Recipe(**values)
     except RecipeError as error:

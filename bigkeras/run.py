@@ -10,7 +10,7 @@ import re
 import shlex
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -137,9 +137,15 @@ def _claim(run_dir: Path, recipe: Recipe, begun: bool) -> None:
 
 
 def note_places(run_dir: Path, recipe: Recipe) -> None:
-    """Writes into a run where its data and earlier runs lie now, once it is known that they are the same."""
+    """Writes into a run where its data and earlier runs lie now, once it is known that they are the same.
+
+    Of the one that it started from that is known where the folder's name is the same.
+    """
     held, search = run_dir / "recipe.json", run_dir / "search.json"
-    if asked_for(run_dir) == recipe:
+    before = asked_for(run_dir)
+    if before.start_from and recipe.start_from and Path(before.start_from).name != Path(recipe.start_from).name:
+        recipe = replace(recipe, start_from=before.start_from)
+    if before == recipe:
         return
     if search.exists():
         write_json(search, {**read_json(search), "asked": asdict(recipe)})

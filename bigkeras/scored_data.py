@@ -78,8 +78,8 @@ def asked_recipe(recipe: Recipe, data: str | None, settings: Mapping[str, Any], 
         files = [elsewhere, *filter(None, [settings.get("data.target_file")])]
         other = "encoding" in recipe.data.args and all(map(_is_utf8, files))
         gone = (*HELD_OUT, "encoding") if other else HELD_OUT
-        if split == "all":  # whatever part of the run's own data a row is of
-            gone = (*gone, "split", "split_column")
+        if split == "all":  # whatever part of its own data a row is of; null stays, where "split" is something else
+            gone = (*gone, *(name for name in ("split", "split_column") if recipe.data.args.get(name) is not None))
         args = {name: value for name, value in recipe.data.args.items() if name not in gone}
         recipe = replace(recipe, data=replace(recipe.data, args=args))
     asked = absolute_data(with_data(recipe, data).override(**settings))

@@ -15,10 +15,11 @@ from bigkeras.control import Diverged
 from bigkeras.data.source import Splits, Unsuited
 from bigkeras.models.pretrained import LITE0_MEAN, LITE0_STD, PACKAGE
 from bigkeras.origin import PACKAGES
-from bigkeras.recipe import Choice, Recipe, RecipeError, load
+from bigkeras.recipe import Choice, Recipe, RecipeError, known, load
 from bigkeras.report import tried
 from bigkeras.run import RunError, write_bytes, write_json, write_text
 from bigkeras.runtime import out_of_memory
+from bigkeras.tasks import TASKS
 from bigkeras.tasks.classification import survey
 from bigkeras.text_search import epochs_for, missing_encoder, text_candidates
 
@@ -53,7 +54,7 @@ NAMED = {"text_classification": "text_cnn", "image_classification": "resnet"}  #
 
 def check_auto(recipe: Recipe, asked: Collection[str] = ()) -> None:
     """Raises RecipeError for a value that no candidate would heed: another than by default, or one `asked` for."""
-    if recipe.task.name not in NAMED:
+    if known("task", recipe.task.name, TASKS) not in NAMED:
         raise RecipeError(f"model auto: tries models of pictures and of texts' classes; {name_a_model(recipe)}")
     for field in fields(Recipe):
         value = getattr(recipe, field.name)

@@ -183,7 +183,7 @@ class Step(keras.Model):
                 loss += self.penalty(variables) / shares
             scaled = self._scale(loss)
         gradients = tape.gradient(scaled, variables)
-        # There is none for a weight of one's own model that the logits do not hang on.
+        # There is none for a weight of one's own model that the logits do not hang on: only weight decay moves it then.
         gradients = [tf.zeros(v.shape, v.dtype) if g is None else g for g, v in zip(gradients, variables, strict=True)]
         # On their way to parameter servers, the rows of an embedding stay rows, each of them once: a norm and a square
         # are of their sum.

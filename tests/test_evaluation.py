@@ -73,6 +73,8 @@ def test_a_header_that_a_run_has_learned_is_known_in_a_small_table(tmp_path):
 def test_of_another_table_the_runs_column_of_parts_is_not_asked_for_where_all_is_scored():
     run = RECIPES["text-csv"].override(**{"data.file": "old.csv", "data.split": "part", "data.encoding": "utf-8"})
     assert "split" not in asked_recipe(run, "new.csv", {}, "all").data.args
+    none = run.override(**{"data.split": None})
+    assert asked_recipe(none, "new.csv", {}, "all").data.args["split"] is None
     assert asked_recipe(run, "new.csv", {}, "test").data.args["split"] == "part"
     assert asked_recipe(run, "new.csv", {"data.split": "which"}, "all").data.args["split"] == "which"
     with pytest.raises(RecipeError, match=r"data\.file=2024: text"):

@@ -11,6 +11,7 @@ import tensorflow as tf
 UNKNOWN, JPEG, PNG, GIF, BMP, WEBP = range(6)
 HEADER = 54  # bytes of the longest header that is read as a whole (BMP)
 MAX_CHUNKS = 1000  # of a file; the orientation stands among the first
+FREE_BLOCKS, LEAST_BLOCK = 200, 32  # of a GIF's chain: so many of any size, the others of so many bytes on average
 
 _BYTES = [bytes([value]) for value in range(256)]
 # The first 16 bytes of JPEG, PNG, GIF, BMP and WEBP files; a dot, as -1, is any byte.
@@ -211,13 +212,19 @@ def _walk(
 def _after_sub_blocks(data: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
     """The position after a GIF's chain of sub-blocks, of which each begins with its length."""
     size = tf.size(data, tf.int64)
-    # Few ops a step: a large GIF is a chain of thousands of blocks of 255 bytes. One of many tiny blocks, which no
+
+    def step(place: tf.Tensor, _: tf.Tensor, count: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        length = tf.cast(data[place], tf.int64)
+        return place + 1 + length, length, count + 1
+
+    # Few ops a step: a large GIF is a chain of thousands of blocks of 255 bytes. Tiny ones by the thousand, which no
     # program writes, would take minutes.
-    last, length = tf.while_loop(
-        lambda position, length: (length > 0) & (position < size),
-        lambda position, _: (position + 1 + tf.cast(data[position], tf.int64), tf.cast(data[position], tf.int64)),
-        (position, tf.constant(1, tf.int64)),
-        maximum_iterations=tf.cast(MAX_CHUNKS + size // 32, tf.int32),
+    last, length, _ = tf.while_loop(
+        lambda place, length, count: (
+            (length > 0) & (place < size) & (count < FREE_BLOCKS + (place - position) // LEAST_BLOCK)
+        ),
+        step,
+        (position, tf.constant(1, tf.int64), tf.constant(0, tf.int64)),
         parallel_iterations=1,
     )
     # What was left before the chain's end is a file that ends here: from elsewhere on it could claim another size.

@@ -69,10 +69,9 @@ def pair_splits(
         rows["train"] = [rows["train"][i] for i in sorted(chosen)]
     if not rows["train"]:
         raise DataError(f"{origin}: {len(kept)} sentence pairs leave none to train on")
-    # Of a published part each line is a row, as for those who published scores; of the seed's a sentence has all its
-    # references.
-    sentences: list[Any] = list(enumerate(keys))
-    sentences = [each if kept[each[0]].part else each[1] for each in sentences]
+    # Of a published part each line, or unit of a memory, is a row, as for those who published scores; of the seed's a
+    # sentence has all its references.
+    sentences = [(pair.name, key) if pair.part else key for key, pair in zip(keys, kept, strict=True)]
     held_out, tested = (with_references(rows[part], kept, sentences) for part in PARTS[1:])
     train = pair_source([kept[i] for i in rows["train"]])
     return Splits(

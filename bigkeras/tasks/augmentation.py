@@ -137,10 +137,10 @@ def check_augmentation(choices: Sequence[Choice]) -> None:
         if choice.name in EXAMPLE and not 0 < area <= 1:
             raise RecipeError(f"augmentation {choice.name}: minimum_area={area}: a share of the picture above 0, to 1")
         # What Keras takes and does not heed, or turns into another thing.
-        mode, alpha = choice.args.get("mode"), choice.args.get("alpha", 1)
-        if choice.name == "random_flip" and mode is not None and mode not in FLIPS:
+        mode, alpha = choice.args.get("mode", FLIPS[0]), choice.args.get("alpha", 1)
+        if choice.name == "random_flip" and mode not in FLIPS:
             raise RecipeError(f"augmentation random_flip: mode={mode!r}: one of {', '.join(FLIPS)}")
-        if choice.name == "mix_up" and not alpha > 0:
+        if choice.name == "mix_up" and not (isinstance(alpha, int | float) and alpha > 0):
             raise RecipeError(f"augmentation mix_up: alpha={alpha}: above 0; without it nothing is mixed")
 
 

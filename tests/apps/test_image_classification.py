@@ -87,11 +87,12 @@ def test_a_pattern_ends_where_several_links_lead_to_folders_above(tmp_path, monk
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "one.jpg").touch()
         (tmp_path / folder / "up").symlink_to(tmp_path)
+    (tmp_path / "a" / "circle").symlink_to(tmp_path / "a" / "circle")
     (tmp_path / ".hidden").mkdir()
     (tmp_path / ".hidden" / "two.jpg").touch()
     monkeypatch.chdir(tmp_path)
     everything = {f"{folder}/one.jpg" for folder in ("a", "b", "c", "[d]")}
-    for pattern in ("**/*.jpg", f"{tmp_path}/**/*.jpg", "**/**/one.*", "../*/**/*.jpg"):
+    for pattern in ("**/*.jpg", f"{tmp_path}/**/*.jpg", "**/**/one.*", "../*/**/*.jpg", "**//*.jpg", "**/"):
         found = [os.path.relpath(os.path.realpath(one.path), tmp_path) for one in find([pattern])]
         assert len(found) == 4 and set(found) == everything, pattern
     assert [one.path for one in find(["**/*.png"])] == ["**/*.png"]

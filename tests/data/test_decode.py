@@ -183,6 +183,7 @@ def test_an_interlaced_png_is_read(decode):
         (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "cut or broken"),
         (b"GIF89a", "cut or broken"),
         (b"GIF89a" + bytes(7) + b"\x21\xfe" + b"\x01\x00" * 100_000, "cut or broken"),
+        (b"GIF89a" + bytes(7) + (b"\x21\xfe" + b"\x01a" * 50_000 + b"\0") * 15, "cut or broken"),
         (b"BM", "8, 24 or 32 bits"),
         (b"RIFF1234WEBP", "cut or broken"),
         *(
@@ -330,7 +331,7 @@ def test_a_decoder_is_traced_once_for_all_pipelines():
     for _ in range(2):
         list(data.map(lambda image: decode_image(image, channels=3)))
         counts.append(_decoder(3, MAX_PIXELS).experimental_get_tracing_count())
-    assert counts[0] == counts[1]
+    assert counts[0] == counts[1] > 0
 
 
 def test_a_saved_model_decodes_in_the_cpp_loader(decode, tmp_path):
