@@ -33,7 +33,8 @@ class JaxControl(Control):
         super().on_train_batch_end(batch, logs)
 
     def _check_loss(self, logs: Any) -> None:
-        """Nothing: to read a number here would make the host wait for every step. The epoch's end looks at it."""
+        """As on TensorFlow: with a callback like this one, Keras has read the numbers of the step already."""
+        super()._check_loss({"loss": logs.get(TRAINED_LOSS, 0.0)})
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """As on TensorFlow, and under the same names."""

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -35,18 +35,35 @@ NOT_UTF8 = "surrogateescape"  # bytes that are none go through JSON and come out
 
 
 def own_modules(network: keras.Model) -> list[str]:
-    """The modules of layers that are not Keras' and not of this package: the process that scores imports them.
+    """The modules of what a model has that is not Keras' and not of this package: the process that scores imports them.
 
-    Raises RecipeError for layers of the program itself, which it cannot import.
+    Layers, and functions and initialisers that they name. Raises RecipeError for those of the program itself, which it
+    cannot import.
     """
-    kinds = {type(layer) for layer in network._flatten_layers()}
-    own = sorted({kind.__module__ for kind in kinds if kind.__module__.partition(".")[0] not in KNOWN})
-    for kind in sorted((kind for kind in kinds if kind.__module__ == "__main__"), key=repr):
+    found = {(type(layer).__module__, f"layer {type(layer).__name__}") for layer in network._flatten_layers()}
+    found |= set(_named_in(network.get_config()))
+    own = sorted({module for module, _ in found if module.partition(".")[0] not in KNOWN})
+    for _, name in sorted(each for each in found if each[0] == "__main__"):
         raise RecipeError(
-            f"layer {kind.__name__}: is of the program that runs, and what scores a run on JAX is another one: put it "
-            "into a module, and import it from there"
+            f"{name}: is of the program that runs, and what scores a run on JAX is another one: put it into a module, "
+            "and import it from there"
         )
     return own
+
+
+def _named_in(config: Any) -> Iterator[tuple[str, str]]:
+    """Module and name of each object that a Keras configuration holds."""
+    if isinstance(config, dict):
+        if "class_name" in config and "registered_name" in config:
+            # Of a function Keras writes no module, and its name elsewhere.
+            of_function = config["class_name"] == "function"
+            known = keras.saving.get_registered_object(config["config" if of_function else "registered_name"])
+            if known is not None:
+                kind = "function" if of_function else "layer" if issubclass(known, keras.layers.Layer) else "class"
+                yield known.__module__, f"{kind} {known.__name__}"
+        config = list(config.values())
+    for each in config if isinstance(config, list | tuple) else ():
+        yield from _named_in(each)
 
 
 def finished(directory: Path, position: Position, modules: Sequence[str] = ()) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def fit_on_jax(
     """Trains a recipe, or goes on where it stopped; gives its metrics. Raises what `train.fit` raises."""
     from bigkeras.train import describe
 
-    _check_divides(recipe, machine)
+    check_divides(recipe, machine, is_candidate(directory))
     task = fitted(recipe, splits, log.say_once)
     splits = ready(task, splits, log)
     describe(directory, task, splits, {"strategy": runtime.choose_on_jax(machine), "backend": "jax"})
@@ -87,8 +87,8 @@ def _train(recipe: Recipe, step: Any, splits: Splits, task: Task, control: JaxCo
 OF_ONE = "; --strategy one takes a single one"
 
 
-def _check_divides(recipe: Recipe, machine: runtime.Machine) -> None:
-    """Raises RecipeError for batches that the devices cannot share evenly."""
+def check_divides(recipe: Recipe, machine: runtime.Machine, candidate: bool = False) -> None:
+    """Raises RecipeError for batches that the devices cannot share evenly. `candidate`: nobody can say another size."""
     devices, parts = data_devices(machine), recipe.micro_batches
     over = f"{devices} devices" + f" × {parts} micro-batches" * (parts > 1)
     # Of pairs, batch_size counts tokens; their number in a batch is a multiple of ROWS.
@@ -97,9 +97,8 @@ def _check_divides(recipe: Recipe, machine: runtime.Machine) -> None:
             raise RecipeError(f"batches of {ROWS} pairs, or a multiple, do not divide over {over}{OF_ONE}")
     elif recipe.batch_size % (devices * parts):
         near = max(1, recipe.batch_size // (devices * parts)) * devices * parts
-        raise RecipeError(
-            f"batch_size={recipe.batch_size} does not divide over {over}: --set batch_size={near}{OF_ONE}"
-        )
+        advice = "" if candidate else f": --set batch_size={near}"
+        raise RecipeError(f"batch_size={recipe.batch_size} does not divide over {over}{advice}{OF_ONE}")
 
 
 def check_on_jax(recipe: Recipe) -> None:

@@ -316,8 +316,9 @@ def _fastest_on_jax() -> tuple[str, str]:
     if device.platform == "tpu":
         return "mixed_bfloat16", "a TPU"
     if device.platform == "gpu":
-        capability = str(getattr(device, "compute_capability", "0.0")).split(".")
-        return _fastest_on_gpu((int(capability[0]), int(capability[1])))
+        told = str(getattr(device, "compute_capability", ""))  # of AMD's a name, as gfx942
+        found = re.fullmatch(r"(\d+)\.(\d+)", told)
+        return _fastest_on_gpu((int(found[1]), int(found[2]))) if found else ("float32", f"a GPU called {told or '?'}")
     return "float32", "JAX on a CPU"
 
 

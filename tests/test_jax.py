@@ -11,6 +11,7 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -18,6 +19,7 @@ import pytest
 from processes import surroundings
 
 import bigkeras.models  # noqa: F401  registers the layers
+from bigkeras import runtime
 from bigkeras.data.source import ArraySource, DataError
 from bigkeras.layouts import layouts
 from bigkeras.models import MODELS
@@ -46,6 +48,30 @@ def cases(folder: Path, what: str) -> dict:
 def trained(tmp_path_factory) -> tuple[Path, dict]:
     folder = tmp_path_factory.mktemp("jax")
     return folder, cases(folder, "all")
+
+
+def test_modules_of_ones_own_functions_and_initializers_are_known_to_who_scores(monkeypatch):
+    import own_layers
+
+    from bigkeras.jax_scores import own_modules
+
+    dense = keras.layers.Dense(2, activation=own_layers.tilted)
+    assert own_modules(keras.Sequential([keras.Input((3,)), dense])) == ["own_layers"]
+    assert own_modules(keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, activation="tanh")])) == []
+    monkeypatch.setattr(own_layers.tilted, "__module__", "__main__")
+    with pytest.raises(RecipeError, match="function tilted: is of the program that runs"):
+        own_modules(keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, activation=own_layers.tilted)]))
+
+
+@pytest.mark.parametrize(
+    ("told", "precision"), [("9.0", "mixed_bfloat16"), ("7.5", "mixed_float16"), ("gfx942", "float32"), ("", "float32")]
+)
+@needs_jax
+def test_the_precision_of_a_gpu_that_jax_calls_by_any_name(told, precision, monkeypatch):
+    import jax
+
+    monkeypatch.setattr(jax, "devices", lambda: [SimpleNamespace(platform="gpu", compute_capability=told)])
+    assert runtime._fastest_on_jax()[0] == precision
 
 
 @needs_jax

@@ -41,6 +41,7 @@ class NaiveBayesEmbedding(keras.layers.Layer):
 
     def __init__(self, vocabulary_size: int, num_classes: int, smoothing: float = 1.0, rate: float = 1.0, **kwargs):
         super().__init__(**kwargs)
+        self.autocast = False  # both tables would be cast whole in every step
         self.rate = rate
         self.vocabulary_size, self.num_classes, self.smoothing = vocabulary_size, num_classes, smoothing
         self.columns = 1 if num_classes == 2 else num_classes
@@ -54,7 +55,7 @@ class NaiveBayesEmbedding(keras.layers.Layer):
     def call(self, tokens):
         """Gives the products."""
         products = ops.take(self.ratios, tokens, axis=0) * ops.take(self.embeddings, tokens, axis=0)
-        return products * self.rate
+        return ops.cast(products * self.rate, self.compute_dtype)
 
     def compute_output_shape(self, input_shape) -> tuple:
         """The shape that `call` gives."""

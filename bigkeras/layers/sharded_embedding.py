@@ -14,6 +14,7 @@ class ShardedEmbedding(keras.layers.Layer):
 
     def __init__(self, input_dim: int, output_dim: int, shards: int, embeddings_initializer="uniform", **kwargs):
         super().__init__(**kwargs)
+        self.autocast = False  # whole tables would be cast, and travel, where a batch's rows are wanted
         self.input_dim, self.output_dim, self.shards = input_dim, output_dim, shards
         self.embeddings_initializer = keras.initializers.get(embeddings_initializer)
 

@@ -71,10 +71,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
              "| model | parameters | batch | ms a step | units/s | TFLOP/s | share of the peak |",
              "|---|---:|---:|---:|---:|---:|---:|"]  # fmt: skip
     report: dict[str, Any] = {"environment": machine, "device": device, "peak": peak, "results": {}}
+    failed = False
     for name in options.models:
         workload = WORKLOADS[name]
         batch = options.batch or workload.batch
-        parameters, times = measured(workload, batch, options.rounds)
+        try:
+            parameters, times = measured(workload, batch, options.rounds)
+        except Exception as error:
+            from bigkeras.runtime import out_of_memory
+
+            if not out_of_memory(error):
+                raise
+            print(f"{name}: too little memory for batches of {batch}: --batch takes fewer", file=sys.stderr)
+            failed = True
+            continue
         second = float(np.median(times))
         speed = workload.flops * batch / second
         report["results"][name] = {"parameters": parameters, "batch": batch, "seconds": times, "flops": speed}
@@ -83,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         cells.append(f"{speed / peak:.1%}")
         lines.append(f"| {' | '.join(cells)} |")
     tell(lines, report, options.json)
-    return 0
+    return int(failed)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -140,7 +150,10 @@ def measured(workload: Workload, batch: int, rounds: int) -> tuple[int, list[flo
 
 
 def begun(workload: Workload) -> Any:
-    """The step that `bigkeras train` makes on JAX, in mixed_bfloat16, with AdamW."""
+    """The step that `bigkeras train` makes on JAX, in mixed_bfloat16, with AdamW.
+
+    Without its metrics and callbacks, which have the host wait for every step.
+    """
     import keras
 
     from bigkeras import runtime

@@ -48,8 +48,11 @@ def make(run: Path, folder: Path, *, file: str | None, count: int, beam: int, pe
         export_translator(network, how, folder / name, examples=compared)
     sizes: dict[str, int] = {}
     if peers:
-        write_ctranslate2(network, folder / CTRANSLATE2)
-        write_hugging_face(network, folder / HUGGING_FACE_MODEL)
+        try:
+            write_ctranslate2(network, folder / CTRANSLATE2)
+            write_hugging_face(network, folder / HUGGING_FACE_MODEL)
+        except ValueError as error:
+            raise SystemExit(f"Error: {error}; --without-peers measures ours alone") from None
         weights = Weights(network)
         sizes = {
             "vocabulary_size": len(weights.target), "num_layers": weights.depth, "num_heads": weights.heads,
