@@ -68,7 +68,7 @@ def _matches(pattern: str) -> Iterator[str]:
         yield from glob.iglob(pattern)
         return
     first = parts.index("**")
-    above, rest = os.sep.join(parts[:first]) + os.sep * (first > 0), os.sep.join(filter(None, parts[first + 1 :]))
+    above, rest = os.sep.join(parts[:first]) + os.sep * (first > 0), os.sep.join(parts[first + 1 :]).lstrip(os.sep)
     for top in glob.glob(above) if above else [""]:
         for folder in _folders(top):
             if rest:

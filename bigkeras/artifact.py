@@ -158,7 +158,7 @@ def _card(
 
     place = run_dir / "environment.json"
     # One that somebody wrote says "digits" where a run says {"name": "digits", …}.
-    recipe = json.loads(from_json(texts["recipe.json"], str(run_dir / "recipe.json")).to_json())
+    recipe = json.loads(from_json(texts["recipe.json"], str(run_dir / "recipe.json"), of_run=True).to_json())
     source = DATASETS.get(recipe["data"]["name"])
     return card(
         name=directory.name,

@@ -58,12 +58,18 @@ def placed(directory: Path, contents: Mapping[str, bytes]) -> Iterator[Path]:
 def _sync(directory: Path) -> None:
     """Has all of it written to the disk, before a name says that it is whole."""
     for folder, _, files in os.walk(directory):
-        for path in (*(os.path.join(folder, name) for name in files), folder):
-            descriptor = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+        for name in files:
+            _sync_one(os.path.join(folder, name))
+        with contextlib.suppress(OSError):  # shared folders and some networks' know no such thing of a folder
+            _sync_one(folder)
+
+
+def _sync_one(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _umask() -> int:

@@ -192,8 +192,8 @@ class Recipe:
         os.replace(beside, path)
 
 
-def from_json(text: str, origin: str = "recipe") -> Recipe:
-    """The recipe that `to_json` wrote. Raises RecipeError that names `origin` and the key."""
+def from_json(text: str, origin: str = "recipe", *, of_run: bool = False) -> Recipe:
+    """The recipe that `to_json` wrote; `of_run`: perhaps an earlier version's. RecipeError names origin and key."""
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -208,8 +208,8 @@ def from_json(text: str, origin: str = "recipe") -> Recipe:
     ]
     if missing:
         raise RecipeError(f"{origin}: lacks {', '.join(missing)}")
-    # Earlier versions wrote what was asked for as "", which is none.
-    values |= {name: None for name in NEVER_EMPTY if values.get(name) == ""}
+    if of_run:  # earlier versions wrote what was asked for as "", which is none
+        values |= {name: None for name in NEVER_EMPTY if values.get(name) == ""}
     try:
         return Recipe(**values)
     except RecipeError as error:
@@ -219,10 +219,11 @@ def from_json(text: str, origin: str = "recipe") -> Recipe:
 def load(path: str | Path) -> Recipe:
     """The recipe in a recipe.json, or in the run directory `path`."""
     path = Path(path)
-    if path.is_dir():
+    of_run = path.is_dir()
+    if of_run:
         path = path / "recipe.json"
     try:
-        return from_json(path.read_text(encoding="utf-8-sig"), str(path))
+        return from_json(path.read_text(encoding="utf-8-sig"), str(path), of_run=of_run)
     except OSError as error:
         raise RecipeError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:

@@ -156,7 +156,9 @@ def note_places(run_dir: Path, recipe: Recipe) -> None:
 def asked_for(run_dir: Path) -> Recipe:
     """The recipe that a run was begun with: where it tried several, recipe.json has the one that was kept."""
     search = run_dir / "search.json"
-    return from_json(json.dumps(read_json(search)["asked"]), str(search)) if search.exists() else load(run_dir)
+    if not search.exists():
+        return load(run_dir)
+    return from_json(json.dumps(read_json(search)["asked"]), str(search), of_run=True)
 
 
 def same_data(one: Recipe, other: Recipe) -> bool:

@@ -213,17 +213,24 @@ def begin_quietly() -> None:
     """
     import tensorflow as tf
 
-    with contextlib.suppress(OSError), unheard(), tf.device("/CPU:0"):  # where there is no stderr, nothing is said
+    with unheard(), tf.device("/CPU:0"):
         tf.transpose(tf.zeros((2, 2), tf.int64))
 
 
 @contextlib.contextmanager
 def unheard() -> Iterator[None]:
     """Hides what is written to stderr meanwhile, below Python, too; it is shown where that fails."""
+    try:
+        hidden = tempfile.TemporaryFile()  # noqa: SIM115 -- closed below
+        shown = os.dup(2)
+    except OSError:  # no folder for it, or a closed stderr
+        hidden = None
+    if hidden is None:
+        yield
+        return
     if sys.stderr is not None:
         sys.stderr.flush()
-    shown = os.dup(2)
-    with tempfile.TemporaryFile() as hidden:
+    with hidden:
         os.dup2(hidden.fileno(), 2)
         try:
             yield

@@ -19,3 +19,8 @@ class Doubting(keras.layers.Layer):
 def tilted(x):
     """An activation of one's own."""
     return keras.ops.maximum(x, 0.1 * x)
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Slanted(keras.initializers.Constant):
+    """An initialiser of one's own."""

@@ -19,7 +19,7 @@ import pytest
 from processes import surroundings
 
 import bigkeras.models  # noqa: F401  registers the layers
-from bigkeras import runtime
+from bigkeras import jax_train, runtime
 from bigkeras.data.source import ArraySource, DataError
 from bigkeras.layouts import layouts
 from bigkeras.models import MODELS
@@ -55,6 +55,8 @@ def test_modules_of_ones_own_functions_and_initializers_are_known_to_who_scores(
 
     from bigkeras.jax_scores import own_modules
 
+    dense = keras.layers.Dense(2, kernel_initializer=own_layers.Slanted())
+    assert own_modules(keras.Sequential([keras.Input((3,)), dense])) == ["own_layers"]
     dense = keras.layers.Dense(2, activation=own_layers.tilted)
     assert own_modules(keras.Sequential([keras.Input((3,)), dense])) == ["own_layers"]
     assert own_modules(keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, activation="tanh")])) == []
@@ -72,6 +74,14 @@ def test_the_precision_of_a_gpu_that_jax_calls_by_any_name(told, precision, monk
 
     monkeypatch.setattr(jax, "devices", lambda: [SimpleNamespace(platform="gpu", compute_capability=told)])
     assert runtime._fastest_on_jax()[0] == precision
+
+
+def test_batches_that_the_devices_cannot_share_are_told(monkeypatch):
+    monkeypatch.setattr(jax_train, "data_devices", lambda machine: 3)
+    recipe = RECIPES["digits"].override(batch_size=64)
+    for candidate, told in ((False, ": --set batch_size=63; --strategy one"), (True, "3 devices; --strategy one")):
+        with pytest.raises(RecipeError, match=told):
+            jax_train.check_divides(recipe, runtime.Machine(), candidate)
 
 
 @needs_jax
@@ -257,6 +267,7 @@ def test_what_goes_wrong_on_jax_is_told_as_on_tensorflow(tmp_path, digits_folder
     assert told["some bad"] == told["go on"] == ""
     assert 0 < (tmp_path / "some bad" / "bad_samples.csv").read_text().count("00.png,") <= 10
     assert told["wild"].startswith("Diverged: ") and "no weights had been saved before" in told["wild"]
+    assert "at step " in told["wild"]
     told_how = "--set batch_size=28; --strategy one takes a single one"
     assert told["uneven"] == f"RecipeError: batch_size=30 does not divide over 4 devices: {told_how}"
     assert told["stop"].startswith("CheckpointError: ") and "No space left on device" in told["stop"]

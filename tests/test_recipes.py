@@ -23,13 +23,18 @@ def test_a_place_that_is_not_utf8_is_kept(tmp_path):
     assert load(tmp_path) == recipe
 
 
-def test_values_that_must_agree_may_come_in_any_order():
+def test_values_that_must_agree_may_come_in_any_order_and_names_are_never_empty(tmp_path):
     recipe = RECIPES["photos10"]
     assert recipe.ema
     assert recipe.override(average_checkpoints=5, ema=None).average_checkpoints == 5
     for name in ("start_from", "teacher", "back_translator", "freeze_until"):
         with pytest.raises(RecipeError, match=f"{name}='': a name, or null for none"):
             recipe.override(**{name: ""})
+    # A run of an earlier version has it in its file.
+    (tmp_path / "recipe.json").write_text(recipe.to_json().replace('"teacher": null', '"teacher": ""'))
+    assert load(tmp_path).teacher is None
+    with pytest.raises(RecipeError, match="teacher=''"):
+        load(tmp_path / "recipe.json")
     assert recipe.override(micro_batches=3, batch_size=96).batch_size == 96
     told = {"model": {"name": "resnet", "args": {"depth": 20}}, "model.width": 8}
     assert recipe.override(**told).model == Choice("resnet", {"depth": 20, "width": 8})

@@ -168,6 +168,7 @@ def test_a_candidate_that_fails_is_left_out(error, failing, kept, tmp_path, monk
     [
         ({"epochs": 3}, "epochs=3: model auto decides it"),
         ({"model.depth": 20}, "model auto takes no arguments"),
+        ({"task": "text"}, "task 'text' is not one of"),
         (
             {"task": "translation", "data": "translation_pairs", "data.file": "x"},
             "name a model, as --set model=transformer_translator",
@@ -175,8 +176,9 @@ def test_a_candidate_that_fails_is_left_out(error, failing, kept, tmp_path, monk
     ],
 )
 def test_a_value_that_no_candidate_would_heed_is_refused(values, message):
-    with pytest.raises(RecipeError, match=message):
-        check_recipe(FOLDER.override(**values))
+    for check in (check_recipe, search.check_auto):
+        with pytest.raises(RecipeError, match=message):
+            check(FOLDER.override(**values))
 
 
 def test_the_best_candidate_becomes_the_run_and_a_second_call_finds_it_done(digits_folder, tmp_path, monkeypatch):

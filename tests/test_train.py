@@ -481,7 +481,6 @@ def test_a_loss_that_is_no_number_stops_the_run_and_says_where(tmp_path):
         ({"augmentation": (Choice("random_flip", {"mode": "horisontal"}),)}, "random_flip: mode='horisontal': one of"),
         ({"augmentation": (Choice("mix_up", {"alpha": 0}),)}, "mix_up: alpha=0: above 0"),
         ({"augmentation": (Choice("mix_up", {"alpha": [0.1]}),)}, "mix_up: alpha="),
-        ({"task": "text"}, "task 'text' is not one of"),
         ({"augmentation": (Choice("crop", {"padding": 1}), Choice("crop"))}, "crop: stands there twice"),
         ({"augmentation": (Choice("random_color_jitter", {"saturation_factor": 0.4}),)}, "augmentation: input must"),
         ({"task.height": -5}, "task.height=-5: at least 1"),

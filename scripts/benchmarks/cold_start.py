@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.interleave import NO_GPU, ROOT, WorkerError
+from benchmarks.interleave import ROOT, WorkerError
 from benchmarks.text_artifact import SEED, made_words
 
 APP, PYTHON, PIPELINE = "the app", "Python TensorFlow", "Hugging Face pipeline"
@@ -69,7 +69,7 @@ def started(arguments: Sequence[str], threads: int) -> Start:
     quiet = {"HF_HUB_OFFLINE": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     limits = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
-    environment = {**os.environ, **NO_GPU, **quiet, **dict.fromkeys(limits, str(threads)), "PYTHONPATH": path}
+    environment = {**os.environ, **quiet, **dict.fromkeys(limits, str(threads)), "PYTHONPATH": path}
     with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as errors:
         began = time.perf_counter()
         process = subprocess.Popen([sys.executable, *arguments], cwd=ROOT, env=environment, stdout=said, stderr=errors)

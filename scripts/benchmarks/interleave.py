@@ -23,10 +23,6 @@ DRAWS = 5000
 QUIET = 0.05  # seconds without work that mean that a process is done
 
 
-# What is compared computes on the CPU: some of the peers know no other.
-NO_GPU = {"CUDA_VISIBLE_DEVICES": "-1", "HIP_VISIBLE_DEVICES": "-1"}
-
-
 class WorkerError(RuntimeError):
     """A contender that ended, or cannot run here; the text is the last that it said."""
 
@@ -43,7 +39,7 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=self.said,
             text=True,
-            env={**os.environ, **NO_GPU, **environment, "PYTHONPATH": path.rstrip(os.pathsep)},
+            env={**os.environ, **environment, "PYTHONPATH": path.rstrip(os.pathsep)},
         )
 
     def answer(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks import cold_start, text_artifact
 from benchmarks.comparison import cores, environment, lacking, names_of, new_file, tell
-from benchmarks.interleave import NO_GPU, ROOT, Worker, WorkerError, ratio_interval, rounds
+from benchmarks.interleave import ROOT, Worker, WorkerError, ratio_interval, rounds
 from benchmarks.text_predictors import CONTENDERS, ONNX_RUNTIME, OURS
 
 TOLERANCE = 1e-4  # of a probability
@@ -92,7 +92,7 @@ def made(module: str, values: Mapping[str, Any]) -> Any:
     """What a module that makes something prints, run in a process that ends before anything is measured."""
     path = os.pathsep.join([str(ROOT / "scripts"), str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     done = subprocess.run([sys.executable, "-m", module, json.dumps(values)], capture_output=True, text=True,
-                          env={**os.environ, **NO_GPU, "PYTHONPATH": path, "TF_CPP_MIN_LOG_LEVEL": "2"})  # fmt: skip
+                          env={**os.environ, "PYTHONPATH": path, "TF_CPP_MIN_LOG_LEVEL": "2"})  # fmt: skip
     if done.returncode:
         raise WorkerError((done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1])
     return json.loads(done.stdout.splitlines()[-1])

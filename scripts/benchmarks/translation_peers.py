@@ -25,9 +25,8 @@ class Weights:
         names = {layer.name for layer in model.layers}
         if not cross or not any(isinstance(layer, SinusoidalPositions) for layer in model.layers):
             raise ValueError("the peers take a transformer_translator with positions=sinusoidal")
-        activation = model.get_layer("encoder_stage1_feed_forward_1").activation
-        if activation.__name__ != "relu":
-            raise ValueError(f"the peers take model.activation=relu, and this has {activation.__name__}")
+        if model.get_layer("encoder_stage1_feed_forward_1").activation.__name__ != "relu":
+            raise ValueError("the peers take model.activation=relu, and this has another")
         self.pre_norm = "decoder_stage1_norm" in names
         self.depth, self.heads = len(cross), cross[0].num_heads
         joint = "embedding" in names

@@ -182,6 +182,14 @@ def test_a_first_line_of_language_codes_in_capitals_names_the_columns(tmp_path):
     assert splits.languages == ("EN", "DE") and "EN" not in every(splits)
 
 
+def test_a_unit_of_a_memory_for_testing_keeps_all_its_translations():
+    tested = [Pair("unit 9", "Yes.", target, "test") for target in ("Ja.", "Jawohl.")]
+    tested.append(Pair("unit 10", "Yes.", "Doch.", "test"))
+    pairs = [Pair(str(i), *pair) for i, pair in enumerate(GOOD)]
+    splits = pair_splits([*pairs, *tested], ("en", "de"), origin="m", validation=0, test=0, seed=0, limit_train=None)
+    assert texts(splits.test, "references") == ["Ja.\nJawohl.", "Doch."]
+
+
 def test_a_validation_sentence_with_several_translations_is_learned_with_all_of_them():
     pairs = [Pair(str(i), f"Sentence {i // 2}.", f"Satz {i}.") for i in range(40)]
     splits = pair_splits(pairs, ("en", "de"), origin="toy", validation=0.5, test=0, seed=0, limit_train=None)

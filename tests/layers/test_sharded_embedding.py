@@ -26,6 +26,17 @@ def test_equals_one_table_in_answers_and_gradients():
         np.testing.assert_allclose(gradients[0][i], gradients[1][0][i::4])
 
 
+def test_in_mixed_precision_rows_travel_and_no_whole_tables():
+    layer = ShardedEmbedding(10, 3, shards=2, dtype="mixed_bfloat16")
+    tokens = keras.Input((4,), dtype="int32")
+    model = keras.Model(tokens, layer(tokens))
+    with tf.GradientTape() as tape:
+        answer = model(np.array([[0, 1, 2, 9]]))
+        loss = tf.reduce_sum(answer)
+    assert answer.dtype == tf.bfloat16
+    assert all(isinstance(g, tf.IndexedSlices) for g in tape.gradient(loss, layer.trainable_variables))
+
+
 def test_each_table_begins_otherwise_with_the_spread_asked_for():
     start = keras.initializers.RandomNormal(stddev=0.1, seed=3)
     layer = ShardedEmbedding(4000, 5, shards=2, embeddings_initializer=start)
