@@ -220,7 +220,8 @@ def doctor(options: argparse.Namespace) -> int:
 
 
 def _start_tensorflow(or_jax: bool = False, operates: bool = True) -> None:
-    from bigkeras.runtime import begin_quietly, check_backend, check_jax, check_numbers, import_tensorflow
+    from bigkeras.remarks import begin_quietly, import_tensorflow
+    from bigkeras.runtime import check_backend, check_jax, check_numbers
 
     check_numbers()
     if or_jax:

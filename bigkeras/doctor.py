@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from bigkeras import gpus, runtime
+from bigkeras import gpus, remarks, runtime
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES: tuple[str, ...] = ("tensorflow", "keras", "numpy", "h5py", "protobuf", "tensorboard", "tensorflow-datasets")
@@ -132,7 +132,7 @@ def look_at_tensorflow(cpu_flags: list[str] | None) -> dict[str, Any]:
         # The import would kill this process (illegal instruction) before it could say why.
         return {"error": "this processor has no AVX, which TensorFlow's packages need"}
     try:
-        runtime.import_tensorflow()
+        remarks.import_tensorflow()
         import tensorflow as tf
 
         devices = [d.name.removeprefix("/physical_device:") for d in tf.config.list_physical_devices()]

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from bigkeras.runtime import unheard
+from bigkeras.remarks import unheard
 
 Runner = Callable[[str, str, Any], dict[str, np.ndarray]]
 

@@ -37,6 +37,7 @@ from bigkeras.inheritance import absolute, continued, wired_alike
 from bigkeras.models.pretrained import renew_constants
 from bigkeras.recipe import Recipe, RecipeError, load
 from bigkeras.recipe_data import absolute_data, datasets, load_splits, ready
+from bigkeras.remarks import begin_quietly
 from bigkeras.run import (
     asked_for,
     has_learned,
@@ -88,7 +89,7 @@ def fit(
     if asynchronous or chosen == "multiworker":
         log.say(f"waiting until all workers are there ({runtime.choose(machine.strategy)[1]})")
     strategy = strategies.strategy(machine)
-    runtime.begin_quietly()
+    begin_quietly()
     workers = Workers(strategy)
     replicas = strategy.num_replicas_in_sync
     # Of pairs, batch_size is a budget of tokens; their number in a batch is a multiple of ROWS.
@@ -129,7 +130,7 @@ def _fit_on_jax(
     # TensorFlow reads the data, and would take the memory of the GPUs that JAX trains on.
     with contextlib.suppress(RuntimeError):  # where it has begun already
         tf.config.set_visible_devices([], "GPU")
-    runtime.begin_quietly()
+    begin_quietly()
     recipe = resolved(recipe, model, directory)
     check_on_jax(recipe)
     recipe = _decided(recipe, directory, runtime.choose_on_jax(machine), _alone, log)

@@ -119,7 +119,7 @@ def test_what_tensorflow_says_of_its_own_kernels_is_not_shown(tiny, tmp_path, ru
 
 def test_advice_of_tensorflow_to_programmers_is_not_shown():
     code = """
-from bigkeras.runtime import import_tensorflow
+from bigkeras.remarks import import_tensorflow
 import_tensorflow()
 import tensorflow as tf
 traced = tf.function(lambda x: x + 1)

@@ -179,7 +179,7 @@ def test_a_tensorflow_that_cannot_be_imported_fails_with_its_reason(monkeypatch)
     def broken():
         raise ImportError("libsomething.so: cannot open shared object file")
 
-    monkeypatch.setattr(doctor.runtime, "import_tensorflow", broken)
+    monkeypatch.setattr(doctor.remarks, "import_tensorflow", broken)
     line = doctor.check_tensorflow(doctor.look_at_tensorflow(["avx"]))
     assert line["mark"] == "fail" and "libsomething.so" in line["say"]
 

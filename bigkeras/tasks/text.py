@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from bigkeras.runtime import unheard
+from bigkeras.remarks import unheard
 
 TOKENS = ("word", "character", "wordpiece", "sentencepiece")
 TRUNCATIONS = ("head", "head_tail")
