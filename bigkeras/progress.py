@@ -1,5 +1,6 @@
 """How a training run shows its progress: one bar over all epochs, and a line with the results of each."""
 
+import math
 import os
 import sys
 import time
@@ -15,6 +16,7 @@ from bigkeras.recipe import Recipe
 from bigkeras.signals import Patient
 
 LAST_KEYS = ("learning_rate", "examples_per_second", "tokens_per_second")
+SILENCE = 60.0  # seconds between two lines of a long epoch where no bar is drawn
 
 
 class ProgressBar(keras.callbacks.Callback):
@@ -37,9 +39,11 @@ class ProgressBar(keras.callbacks.Callback):
         self.position = done
         self.before, self.epoch_end = done, total_epochs * steps_per_epoch
         self.began: float | None = None
+        self.start = self.told = time.monotonic()
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Draws the bar."""
+        self.start = self.told = time.monotonic()
         if not self.quiet:
             self.bar = _bar(self.total_epochs * self.steps, self.done, self.batch_size, self.stream, self.unit)
 
@@ -49,11 +53,12 @@ class ProgressBar(keras.callbacks.Callback):
         self.began = time.monotonic()
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Moves the bar."""
-        if self.bar is None:
-            return
+        """Moves the bar; without one, a line tells a minute after the last one how far training is."""
         # Keras counts a resumed epoch from 0, too, and past its end where a call makes several steps.
         now = min(self.before + batch + 1, self.epoch_end)
+        if self.bar is None:
+            self._tell(now, logs or {})
+            return
         drawn = self.bar.update((now - self.position) * self.batch_size)
         self.position = now
         if drawn and logs and "loss" in logs:
@@ -67,10 +72,24 @@ class ProgressBar(keras.callbacks.Callback):
             print(line, file=self.stream, flush=True)
         else:
             self.bar.write(line, file=self.stream)
+        self.told = time.monotonic()
 
     def on_train_end(self, logs: Any = None) -> None:
         """Leaves a full bar, and takes one away that is not."""
         self.close()
+
+    def _tell(self, now: int, logs: Mapping[str, Any]) -> None:
+        """A line in a log file, in which an epoch of hours would look like one that stands still."""
+        clock = time.monotonic()
+        if clock - self.told < SILENCE:
+            return
+        self.told, rate, total = clock, (now - self.done) / (clock - self.start), self.total_epochs * self.steps
+        left = tqdm.format_interval((total - now) / rate)
+        loss = f" | loss {float(logs['loss']):.4g}" if "loss" in logs else ""
+        share = f"{math.floor(100 * now / total)} % of {total:,} steps"
+        speed = rate * self.batch_size
+        told = f"{speed:,.0f}" if speed >= 10 else f"{speed:.2g}"
+        print(f"{share}{loss} | {told} {self.unit}/s  {left} left", file=self.stream, flush=True)
 
     def close(self) -> None:
         """Ends the bar; to be called where training ends by an exception, before anything is printed."""
@@ -92,8 +111,9 @@ def progress_bar(
 ) -> ProgressBar:
     """A callback: a bar over the whole training with time left, examples per second and loss; a line every epoch.
 
-    `done`: steps that earlier processes did. `quiet`: no bar, only the plain line an epoch, without control
-    characters; by default where `stream` (stderr) is no terminal or CI is set. `unit`: what `batch_size` counts.
+    `done`: steps that earlier processes did. `quiet`: no bar, only the plain line an epoch and, while one lasts, one a
+    minute, without control characters; by default where `stream` (stderr) is no terminal or CI is set. `unit`: what
+    `batch_size` counts.
     """
     stream = stream or sys.stderr
     if quiet is None:

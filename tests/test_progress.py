@@ -59,6 +59,17 @@ def test_without_a_terminal_there_is_one_plain_line_an_epoch():
     assert lines[1].startswith("epoch 2/2 | loss 0.5000  accuracy 0.7500 | validation: accuracy 0.7000")
 
 
+def test_without_a_terminal_a_long_epoch_tells_every_minute_how_far_it_is(monkeypatch):
+    clock = iter(range(0, 4000, 20))  # a step takes twenty seconds
+    monkeypatch.setattr("bigkeras.progress.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    stream = io.StringIO()
+    drive(progress_bar(1, 100, 8, done=40, stream=stream), epochs=[0], steps=range(10))
+    *lines, last = stream.getvalue().splitlines()
+    assert len(lines) == 3 and last.startswith("epoch 1/1") and all(line.isprintable() for line in lines)
+    # The second of the steps that begin with the 41st, sixty seconds after the start.
+    assert lines[0] == "42 % of 100 steps | loss 0.25 | 0.27 examples/s  29:00 left"
+
+
 @pytest.mark.parametrize(("value", "quiet"), [("true", True), ("1", True), ("false", False), ("", False)])
 def test_ci_is_quiet_on_a_terminal_too(monkeypatch, value, quiet):
     monkeypatch.setenv("CI", value)
