@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from bigkeras.markdown import plain
+from bigkeras.markdown import plain, signatures
 
 Use = tuple[str, str, str]  # what it does, the command that asks it, what it cannot
 MOST_LABELS = 30  # more are left to labels.txt
@@ -125,18 +125,18 @@ def _scores(directory: str, metrics: Mapping[str, Any]) -> str:
 
 
 def _translation_scores(directory: str, metrics: Mapping[str, Any]) -> str:
-    rows, commands = [], []
+    rows, commands, used = [], [], {}
     for split, values in metrics.items():
         if isinstance(values, Mapping) and "bleu" in values:
             cells = (f"{values[key]:.2f}" for key in ("bleu", "bleu_lower", "chrf", "chrf_lower"))
             rows.append(f"| {split} | {values['sentences']:,} | {' | '.join(cells)} |")
             commands.append(f"    bigkeras evaluate {shlex.quote(directory)} --split {split}")
-            told = [f"- {key}: `{signature}`" for key, signature in values["signatures"].items()]
+            used[split] = values["signatures"]
     head = [
         "| split | sentences | BLEU | BLEU, lower case | chrF | chrF, lower case |",
         "|---|---:|---:|---:|---:|---:|",
     ]
-    return "\n".join([*head, *rows, "", "By sacrebleu:", "", *told, "", MEASURED, "", *commands])
+    return "\n".join([*head, *rows, "", *signatures(used), "", MEASURED, "", *commands])
 
 
 def _table(title: str, values: Mapping[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """Texts of others in Markdown: a review or a class name may hold what a viewer takes for markup."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 # Emphasis, code, links and pictures, cells, formulas, lines struck out; a _ within a word is none of them.
@@ -20,6 +20,14 @@ def table(header: Sequence[Any], rows: Sequence[Sequence[Any]]) -> str:
     numeric = [all(_is_number(row[i]) for row in rows) for i in range(len(header))]
     lines = [header, [("---:" if n else "---") for n in numeric], *rows]
     return "\n".join("| " + " | ".join(plain(str(cell)) for cell in line) + " |" for line in lines)
+
+
+def signatures(used: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Lines that say what sacrebleu computed, of each split by score; once where all splits have the same."""
+    first, *others = used.values()
+    named = {"": first} if all(one == first for one in others) else {f"{split}, ": one for split, one in used.items()}
+    told = [f"- {split}{score}: `{text}`" for split, one in named.items() for score, text in one.items()]
+    return ["By sacrebleu:", "", *told]
 
 
 def _is_number(cell: Any) -> bool:

@@ -85,7 +85,7 @@ class Recipe:
         texts, 5 for translations). A step takes twice as long, and few examples teach more.
     learn_validation: Whether the validation split is learned from, too, once it has chosen what is trained; the last
         epoch is then the best one. Test examples stay what they are.
-    score_every: After so many epochs, and the last, the validation sentences of a translator are translated.
+    score_every: After so many epochs, and the last of `epochs`, a translator's validation sentences are translated.
     freeze_until: The last layer, of those that come one after the other, that keeps its first weights.
     layer_decay: The learning rate is multiplied by this once for every stage that a layer lies below the top.
     lora: The rank of low-rank updates of the attention's layers; they and the last layer alone are trained.

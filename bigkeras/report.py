@@ -240,7 +240,6 @@ def training(history: Sequence[Mapping[str, Any]], recipe: Recipe) -> str:
     """The first, the best and the last epoch."""
     if not history:
         return ""
-    keys = [key for key in history[-1] if key not in ("epoch", "best_unsaved")]
     note = f"{len(history)} of {recipe.epochs} epochs."
     chosen = [history[-1]]
     scores = [NO_SCORE if row.get("best_unsaved") else epoch_score(row, recipe.monitor) for row in history]
@@ -253,6 +252,8 @@ def training(history: Sequence[Mapping[str, Any]], recipe: Recipe) -> str:
         epochs = ", ".join(str(int(float(row["epoch"]))) for row in unsaved)
         note += f" Better, but not kept (it could not be written, or is gone): epoch {epochs}."
     unique = {str(row["epoch"]): row for row in chosen}
+    # Not every epoch is translated, nor timed: one that another process began.
+    keys = [k for k in dict.fromkeys(k for row in unique.values() for k in row) if k not in ("epoch", "best_unsaved")]
     rows = [[int(float(row["epoch"])), *(_number(row.get(key)) for key in keys)] for row in unique.values()]
     return f"## Training\n\n{note} Every epoch: log.csv.\n\n" + table(["epoch", *(_word(k) for k in keys)], rows)
 

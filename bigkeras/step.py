@@ -251,7 +251,8 @@ class Step(keras.Model):
 
     def _count(self, losses: Any, labels: Any, logits: Any, weights: Any) -> None:
         for name, values in self._measured(losses, labels, logits).items():
-            self.trackers[name].update_state(values, weights)
+            # Flat: of a matrix Keras takes each row's mean first, and a token of a wide batch would count for less.
+            self.trackers[name].update_state(tf.reshape(values, [-1]), tf.reshape(weights, [-1]))
 
     def _measured(self, losses: Any, labels: Any, logits: Any) -> dict[str, Any]:
         """What each tracker takes the weighted mean of, in the shape of the weights."""

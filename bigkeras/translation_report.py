@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from bigkeras import pictures
-from bigkeras.markdown import plain, table
+from bigkeras.markdown import plain, signatures, table
 from bigkeras.recipe import Recipe
 from bigkeras.report import picture_section, rank, shortened, write_sections
 
@@ -77,8 +77,8 @@ def _head(recipe: Recipe, scored: Mapping[str, Mapping[str, Any]], main: str | N
             for split in sorted(scored, key=rank)
         ]
         header = ["scored on", "sentences", "BLEU", "BLEU, lower case", "chrF", "chrF, lower case"]
-        lines += ["", table(header, rows), "", "By sacrebleu:", ""]
-        lines += [f"- {name}: `{signature}`" for name, signature in values["signatures"].items()]
+        told = signatures({split: scored[split]["signatures"] for split in sorted(scored, key=rank)})
+        lines += ["", table(header, rows), "", *told]
     if recipe.claim:
         lines += ["", f"The recipe's claim: {plain(recipe.claim)}"]
     return "\n".join(lines)

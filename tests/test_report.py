@@ -11,6 +11,7 @@ from PIL import Image
 
 from bigkeras import pictures
 from bigkeras.card import card
+from bigkeras.markdown import signatures
 from bigkeras.metrics import bootstrap_interval, classification_metrics
 from bigkeras.recipe import Choice, Recipe
 from bigkeras.recipes import RECIPES
@@ -164,6 +165,20 @@ def test_better_epochs_that_could_not_be_written_are_named_and_no_others():
     told = training(rows, recipe)
     told_so = "Better, but not kept (it could not be written, or is gone): epoch 2."
     assert f"is epoch 3, kept as best.keras. {told_so}" in told
+
+
+def test_what_not_every_epoch_has_stands_in_the_table_all_the_same():
+    recipe = replace(RECIPES["multi30k-en-de"], monitor="val_loss")
+    rows = [{"epoch": 1, "val_loss": 2.0}, {"epoch": 2, "val_loss": 1.0, "val_bleu": 31.5}]
+    rows.append({"epoch": 3, "val_loss": 1.5})
+    assert "| epoch | val loss | val bleu |" in training(rows, recipe) and "| 31.5 |" in training(rows, recipe)
+
+
+def test_signatures_are_told_for_each_split_where_they_differ():
+    alike = {"test": {"bleu": "nrefs:1"}, "validation": {"bleu": "nrefs:1"}}
+    assert signatures(alike) == ["By sacrebleu:", "", "- bleu: `nrefs:1`"]
+    told = signatures({"test": {"bleu": "nrefs:var"}, "validation": {"bleu": "nrefs:1"}})
+    assert told == ["By sacrebleu:", "", "- test, bleu: `nrefs:var`", "- validation, bleu: `nrefs:1`"]
 
 
 def test_without_a_score_the_report_says_so(tmp_path):

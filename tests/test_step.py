@@ -316,3 +316,35 @@ def test_an_answer_among_the_five_best_counts_for_top5():
     measured = step._measured(tf.zeros(40), tf.constant(labels), tf.constant(logits, tf.float32))
     np.testing.assert_array_equal(measured["top5_accuracy"], places < 5)
     np.testing.assert_array_equal(measured["accuracy"], places < 1)
+
+
+@pytest.mark.parametrize("jax", [False, True])
+def test_of_tokens_each_counts_as_much_whatever_stands_beside_it(jax):
+    from bigkeras.jax_metrics import make_loss, make_metrics
+
+    random, taken = np.random.default_rng(0), []
+    settings = recipe(task=Choice("masked_language_model"), loss=Choice("cross_entropy"))
+    if jax:
+        _, trained, _, perplexity = metrics = make_metrics(make_loss(settings, None, 0), 0)
+    else:
+        inputs = keras.Input((None, 5))
+        plain = keras.Model(inputs, keras.layers.Identity()(inputs))
+        loss = LOSSES["masked_language_model"]["cross_entropy"]()
+        step = Step(plain, normalise=lambda x: x, loss=loss, num_classes=None)
+    for width, scale in ((3, 0.1), (40, 9.0)):  # the wide batch is the harder one
+        logits = random.normal(size=(2, width, 5), scale=scale).astype("float32")
+        labels, weights = random.integers(0, 5, (2, width)), (random.random((2, width)) < 0.7).astype("float32")
+        if jax:
+            for metric in metrics:
+                metric.update_state(labels, logits, weights)
+        else:
+            step.test_step((logits, tf.constant(labels), tf.constant(weights)))
+        nats = np.log(np.exp(logits).sum(-1)) - np.take_along_axis(logits, labels[..., None], -1)[..., 0]
+        taken += np.stack([nats, logits.argmax(-1) == labels], -1)[weights > 0].tolist()
+    if jax:
+        means = {"loss": trained.result(), "accuracy": metrics[0].result(), "perplexity": perplexity.result()}
+    else:
+        means = {name: step.trackers[name].result() for name in ("loss", "accuracy", "perplexity")}
+    loss, accuracy = np.mean(taken, axis=0)
+    for name, expected in {"loss": loss, "accuracy": accuracy, "perplexity": np.exp(loss)}.items():
+        assert float(means[name]) == pytest.approx(expected, rel=1e-5), name
