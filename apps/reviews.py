@@ -322,7 +322,7 @@ class Table:
         quoted = rows if self.plain else csv.writer(out, **form, quoting=csv.QUOTE_ALL)
         if self.named:
             (quoted if _parted(self.top, self.end) else rows).writerow(map(_whole, [*self.top, *names]))
-        return Rows(rows, quoted, len(self.header), self.delimiter if self.plain else None, self.end)
+        return Rows(rows, quoted, out, len(self.header), self.delimiter if self.plain else None, self.end)
 
     def _column(self, name: str | None) -> int:
         told = ", ".join(map(repr, self.header))
@@ -360,14 +360,18 @@ class Rows:
     place of which a label has a space. `end`: of its rows.
     """
 
-    def __init__(self, rows: Any, quoted: Any, cells: int, parting: str | None = None, end: str = "\n"):
-        self.rows, self.quoted, self.cells, self.parting, self.end = rows, quoted, cells, parting, end
+    def __init__(self, rows: Any, quoted: Any, out: TextIO, cells: int, parting: str | None = None, end: str = "\n"):
+        self.rows, self.quoted, self.out = rows, quoted, out
+        self.cells, self.parting, self.end = cells, parting, end
 
     def write(self, review: Review, answer: tuple[str, str]) -> None:
         writer = self.quoted if _parted(review.row, self.end) else self.rows
         given = [cell.replace(self.parting, " ") if self.parting else cell for cell in answer]
-        cells = [*review.row, *(given if len(review.row) == self.cells else ())]
-        writer.writerow(map(_whole, cells))
+        cells = [*map(_whole, review.row), *(map(_whole, given) if len(review.row) == self.cells else ())]
+        if self.parting and len(review.row) != self.cells:
+            self.out.write(self.parting.join(cells) + self.end)  # what csv cannot read it would not write unquoted
+        else:
+            writer.writerow(cells)
 
 
 def _usual_column(names: list[str], where: str, kind: str) -> str | None:

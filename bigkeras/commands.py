@@ -18,7 +18,9 @@ def list_recipes(options: argparse.Namespace) -> int:
     from bigkeras.recipes import RECIPES
 
     if options.json:
-        print(json.dumps({name: json.loads(recipe.to_json()) for name, recipe in RECIPES.items()}, ensure_ascii=False))
+        from bigkeras.settings import json_line
+
+        print(json_line({name: json.loads(recipe.to_json()) for name, recipe in RECIPES.items()}))
         return 0
     width = max(map(len, RECIPES))
     for name, recipe in RECIPES.items():
@@ -100,7 +102,9 @@ def train(options: argparse.Namespace) -> int:
     )
     metrics = fit(with_data(recipe, options.data), run_dir, machine=machine)
     if options.json:
-        print(json.dumps(metrics, ensure_ascii=False))
+        from bigkeras.settings import json_line
+
+        print(json_line(metrics))
     else:
         print(_summary(metrics) + f"\n{run_dir}/report.md has the details")
     return 0
@@ -111,6 +115,7 @@ def evaluate(options: argparse.Namespace) -> int:
     _start_tensorflow()
     from bigkeras.evaluation import evaluate
     from bigkeras.recipe import parse_setting
+    from bigkeras.settings import json_line
     from bigkeras.signals import Log
 
     _say_unfinished(options.path)
@@ -119,7 +124,7 @@ def evaluate(options: argparse.Namespace) -> int:
     metrics = evaluate(
         options.path, split=options.split, data=options.data, average=options.average, settings=settings, log=Log()
     )
-    print(json.dumps(metrics, ensure_ascii=False) if options.json else _summary(metrics))
+    print(json_line(metrics) if options.json else _summary(metrics))
     return 0
 
 
@@ -175,7 +180,9 @@ def export(options: argparse.Namespace) -> int:
                 beam=options.beam,
             )  # fmt: skip
     if options.json:
-        print(json.dumps(result, ensure_ascii=False))
+        from bigkeras.settings import json_line
+
+        print(json_line(result))
     elif "agreement" in result:
         print(
             f"{options.directory}: {result['parameters']:,} parameters, {result['bytes'] / 1e6:.1f} MB; both of "

@@ -72,7 +72,7 @@ def sample(
         best, tokens = tf.math.top_k(logits / temperature, min(top_k or size, size))
         shares = tf.nn.softmax(best)
         before = tf.cumsum(shares, axis=-1, exclusive=True)
-        places = lots(tf.where(before < top_p, best, NEVER))
+        places = lots(tf.where(before < top_p, best, best.dtype.min))  # a low temperature passes NEVER
         return tf.gather(tokens, places, batch_dims=2)
 
     return _walk(stepper, source, draw, count=count, most=most)

@@ -264,8 +264,8 @@ def tried(directory: Path) -> str:
     if not path.is_file():
         return ""
     search = read_json(path)
-    told = ", ".join(f"{name} {scores['accuracy']:.4f}" for name, scores in search["tried"].items())
-    return f"Model auto tried several candidates and kept **{search['kept']}**; validation accuracy: {told}."
+    told = ", ".join(f"{plain(name)} {scores['accuracy']:.4f}" for name, scores in search["tried"].items())
+    return f"Model auto tried several candidates and kept **{plain(search['kept'])}**; validation accuracy: {told}."
 
 
 def _split(directory: Path) -> str:

@@ -269,8 +269,11 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[s
     """Writes rows as CSV, beside and renamed; a column that a row lacks stays empty."""
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    # Before Python 3.11.9 a carriage return, as in a file's name, is left bare and would end a row.
+    quoted = csv.DictWriter(text, columns, restval="", lineterminator="\n", quoting=csv.QUOTE_ALL)
     writer.writeheader()
-    writer.writerows(rows)
+    for row in rows:
+        (quoted if any("\r" in str(cell) for cell in row.values()) else writer).writerow(row)
     write_text(path, text.getvalue())
 
 

@@ -134,8 +134,12 @@ def spoken(hint: Any) -> str:
 
 def as_json(recipe: Recipe) -> str:
     """The settings for programs: a list of objects with key, value, takes and about."""
-    line = json.dumps([dataclasses.asdict(one) for one in settings(recipe)], ensure_ascii=False, default=str)
-    # The controls that JSON leaves as they are would steer a terminal.
+    return json_line([dataclasses.asdict(one) for one in settings(recipe)])
+
+
+def json_line(value: Any) -> str:
+    """`value` as JSON in one line, of which no character steers a terminal: JSON leaves some controls as they are."""
+    line = json.dumps(value, ensure_ascii=False, default=str)
     return re.sub("[\x7f-\x9f]", lambda sign: f"\\u{ord(sign[0]):04x}", line)
 
 

@@ -339,7 +339,7 @@ def test_the_best_of_parts_are_the_best_of_all(size, count):
 
 def test_drawing_from_one_token_is_greedy(taken):
     expected, scores = greedy(taken[1], SOURCE)
-    for args in ({"top_k": 1}, {"top_p": 1e-6}, {"temperature": 1e-4}):
+    for args in ({"top_k": 1}, {"top_p": 1e-6}, {"temperature": 1e-4}, {"temperature": 1e-9, "top_k": 2}):
         ids, given = sample(taken[1], SOURCE, seed=1, **args)
         np.testing.assert_array_equal(ids, expected)
         np.testing.assert_allclose(given, scores, rtol=1e-5)

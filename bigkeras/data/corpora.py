@@ -15,7 +15,7 @@ from bigkeras.data.files import expanded
 from bigkeras.data.formats import read_bytes
 from bigkeras.data.pair_splits import pair_splits, parted_splits
 from bigkeras.data.source import DataError, Splits
-from bigkeras.data.tfds import prepared
+from bigkeras.data.tfds import prepared, unreadable
 
 MULTI30K = {"train": "train", "validation": "val", "test": "test_2016_flickr"}
 MULTI30K_LANGUAGES = ("en", "de")
@@ -128,9 +128,12 @@ def tfds_translation(
     own = [part for part in ("validation", "test") if part in builder.info.splits]
     pairs: list[Pair] = []
     for part in ("train", *own):
-        for i, row in enumerate(builder.as_dataset(split=part).as_numpy_iterator()):
-            source, target = (tidy(row[name].decode("utf-8", "replace")) for name in languages)
-            pairs.append(Pair(f"{part}[{i}]", source, target, part if part != "train" or len(own) == 2 else ""))
+        try:
+            for i, row in enumerate(builder.as_dataset(split=part).as_numpy_iterator()):
+                source, target = (tidy(row[name].decode("utf-8", "replace")) for name in languages)
+                pairs.append(Pair(f"{part}[{i}]", source, target, part if part != "train" or len(own) == 2 else ""))
+        except Exception as error:
+            raise unreadable(builder.data_dir, error) from None
     return parted_splits(
         pairs, languages, own, usual=USUAL_SHARE, validation=validation, test=test, origin=dataset, seed=seed,
         limit_train=limit_train,

@@ -81,6 +81,8 @@ def npz_arrays(folder: Path, dataset: str, split: str) -> Arrays | None:
         raise DataError(f"{path}: not a whole npz file with x and y: {error}") from None
     if images.dtype != np.uint8 or images.ndim != 4:
         raise DataError(f"{path}: x is {images.dtype} {images.shape}, not uint8 (n, height, width, channels)")
+    if labels.dtype.kind not in "iu":
+        raise DataError(f"{path}: y is {labels.dtype}, not whole numbers: of each image its class, from 0 on")
     return _fitting(path, images, labels.reshape(-1))
 
 

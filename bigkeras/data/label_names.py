@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bigkeras.data.cleaning import MARKS
+from bigkeras.data.cleaning import CONTROL, MARKS
 from bigkeras.data.source import ArraySource, DataError
 
 SEVERAL = 20  # classes with one example each may be a try
@@ -20,7 +20,7 @@ WHOLE = re.compile(r"(-?(?:0|[1-9]\d*))(?:\.0*)?")
 def tidy(label: str) -> str:
     """A label in one line, for labels.txt; of those that look alike one: accents composed, nothing invisible."""
     seen = MARKS.sub("", label)  # of order, breaks and bytes; not what joins letters, as in Persian, or signs
-    name = unicodedata.normalize("NFC", " ".join(seen.split()))
+    name = unicodedata.normalize("NFC", " ".join(CONTROL.sub(" ", seen).split()))
     return name.encode("utf-8", "replace").decode()  # JSON may hold half a character
 
 

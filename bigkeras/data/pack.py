@@ -1,6 +1,7 @@
 """Packed pictures: a data set as a few ArrayRecord files instead of very many small ones."""
 
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -168,13 +169,26 @@ def _bytes(source: Source, index: int) -> bytes:
         # A file that is not the picture it should be is packed as it is: training marks it bad, as it would the file.
         # But not what a link points at: it may be anything, and packs are passed on.
         path = Path(os.fsdecode(source.paths[index]) if isinstance(source, FileSource) else source.name(index))
-        if path.is_symlink():
+        if path.is_symlink() or not _is_within(path, source):
             return b""
         if path.is_file() and os.access(path, os.R_OK):
             return path.read_bytes()
         from bigkeras.data.bad import short
 
         raise DataError(f"{source.name(index)}: cannot be packed: {short(str(error))}") from None
+
+
+def _is_within(path: Path, source: Source) -> bool:
+    """Whether a file really lies in the folder that holds the pictures, and not behind a link to a folder."""
+    if not isinstance(source, FileSource):
+        return True
+    folder = _folder(source)
+    return os.path.commonpath([folder, os.path.realpath(path)]) == folder
+
+
+@functools.lru_cache(maxsize=3)
+def _folder(source: FileSource) -> str:
+    return os.path.realpath(os.path.commonpath([os.path.dirname(os.fsdecode(path)) for path in source.paths]))
 
 
 class _Shards:

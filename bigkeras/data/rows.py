@@ -142,8 +142,10 @@ def _cell(value: Any) -> str:
         return value
     if value is None or value in ([], {}):
         return ""
-    # Tools for annotation write a list of labels, of one, too.
-    return _cell(value[0]) if isinstance(value, list) and len(value) == 1 else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, list) and len(value) == 1:  # tools for annotation write a list of labels, of one, too
+        value = value[0]
+        return "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _parsed(

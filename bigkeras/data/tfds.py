@@ -37,11 +37,11 @@ def tfds_arrays(dataset: str, directory: Path, column: str = "image") -> tuple[t
             whole: Any = builder.as_dataset(split=split, batch_size=-1)
             arrays.append((whole[column].numpy(), whole["label"].numpy()))
     except Exception as error:
-        raise _unreadable(builder.data_dir, error) from None
+        raise unreadable(builder.data_dir, error) from None
     return tuple(arrays)
 
 
-def _unreadable(folder: str | Path, error: Exception) -> DataError:
+def unreadable(folder: str | Path, error: Exception) -> DataError:
     """What is told of a set that was prepared by an older version, or in part."""
     reason = " ".join(str(error).split())[:200]
     told = f"TensorFlow Datasets cannot read what was prepared there ({type(error).__name__}: {reason})"
@@ -65,7 +65,7 @@ def prepared(dataset: str, directory: Path) -> Any:
             try:
                 return tensorflow_datasets.builder_from_directory(str(newest))
             except Exception as error:
-                raise _unreadable(newest, error) from None
+                raise unreadable(newest, error) from None
     return None
 
 

@@ -68,7 +68,8 @@ class _Reader:
         self.languages: dict[str, None] = {}
         self.source = ""
         self.segments: dict[str, list[str]] = {}
-        self.line, self.language, self.codes, self.code = 0, "", 0, ""
+        self.line, self.language, self.codes = 0, "", 0
+        self.code: list[str] = []
         self.text: list[str] | None = None
         self.parser = expat.ParserCreate()
         self.parser.specified_attributes = True  # not those that a declaration adds to every element
@@ -91,7 +92,7 @@ class _Reader:
             self.text = []
         elif name in CODES:
             self.codes += 1
-            self.code = "\n" if attributes.get("type", "").lower() in BREAKS else ""
+            self.code = ["\n"] if attributes.get("type", "").lower() in BREAKS else []
 
     def _end(self, name: str) -> None:
         if name == "seg" and self.text is not None:
@@ -101,12 +102,12 @@ class _Reader:
             self.units.append((self.line, self.segments))
         elif name in CODES:
             self.codes -= 1
-            if self.text is not None and not self.codes and BREAK.search(self.code):
+            if self.text is not None and not self.codes and BREAK.search("".join(self.code)):
                 self.text.append(" ")
 
     def _characters(self, data: str) -> None:
         if self.codes:
-            self.code += data
+            self.code.append(data)
         elif self.text is not None:
             self.text.append(data)
 

@@ -20,6 +20,10 @@ class ApproximateGelu(keras.layers.Layer):
             return _compiled_gelu()(inputs)
         return keras.activations.gelu(inputs, approximate=True)
 
+    def compute_mask(self, inputs, previous_mask):
+        """The input's own."""
+        return previous_mask
+
     def compute_output_shape(self, input_shape) -> tuple:
         """The shape that `call` gives."""
         return input_shape

@@ -33,6 +33,9 @@ class SelfAttention(keras.layers.Layer):
     def build(self, input_shape) -> None:
         """Refuses a width that the heads cannot share."""
         check_heads(input_shape[-1], self.num_heads, parts=3)
+        width = input_shape[-1] // 3
+        if self.rotary and width // self.num_heads % 2:
+            raise ValueError(f"width={width}, num_heads={self.num_heads}: rotary positions need an even width a head")
         self.built = True
 
     def call(self, inputs, mask=None, training=None):

@@ -104,6 +104,7 @@ class BatchNorm(keras.layers.BatchNormalization):
             and self.axis in (-1, 3)
             and not self.renorm
             and self.epsilon >= SMALLEST_FUSED_EPSILON
+            and self.variable_dtype == "float32"  # the kernel's, whatever the inputs are
             and keras.backend.standardize_dtype(inputs.dtype) in ("float32", "bfloat16", "float16")
         )
 

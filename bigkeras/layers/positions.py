@@ -22,6 +22,10 @@ class SinusoidalPositions(keras.layers.Layer):
             raise ValueError(f"width={input_shape[-1]}: sinusoidal positions need an even one")
         self.built = True
 
+    def compute_mask(self, inputs, previous_mask):
+        """The tokens' own."""
+        return previous_mask
+
     def call(self, inputs, start=0):
         """`start`: the position of the first token, or of each, int `(length,)`: for decoding step by step."""
         angles = _angles(ops.shape(inputs)[-2], inputs.shape[-1], start)
@@ -44,6 +48,7 @@ class LearnedPositions(keras.layers.Layer):
         if length < 1:
             raise ValueError(f"length={length}: at least 1")
         self.length = length
+        self.supports_masking = True
         self.embeddings_initializer = keras.initializers.get(embeddings_initializer)
 
     def build(self, input_shape) -> None:

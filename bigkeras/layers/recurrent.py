@@ -20,7 +20,7 @@ class LSTM(keras.layers.LSTM):
         if not (training and self._plain() and _tensorflow_on_cpu()):
             return super().inner_loop(sequences, initial_state, mask, training=training)
         if mask is not None:
-            mask = ops.transpose(mask)[..., None]
+            mask = ops.cast(ops.transpose(mask)[..., None], "bool")
         sequences = ops.transpose(sequences, (1, 0, 2))
         if self.go_backwards:
             sequences, mask = ops.flip(sequences, 0), mask if mask is None else ops.flip(mask, 0)
@@ -29,8 +29,11 @@ class LSTM(keras.layers.LSTM):
         state = [ops.cast(part, sequences.dtype) for part in initial_state]
         outputs, hidden, memory = _lstm(sequences, *weights, *state, mask)
         last = hidden
-        if mask is not None and self.zero_output_for_mask:  # as inside Bidirectional; the states stay
-            outputs = ops.where(mask, outputs, ops.zeros_like(outputs))
+        if mask is not None:
+            # Before the first step that counts the stock layer gives zeros, and no first state; inside Bidirectional
+            # at every step that does not count. The states stay.
+            told = mask if self.zero_output_for_mask else ops.cumsum(ops.cast(mask, "int32"), 0) > 0
+            outputs = ops.where(told, outputs, ops.zeros_like(outputs))
             last = outputs[-1]
         return last, ops.transpose(outputs, (1, 0, 2)), [hidden, memory]
 

@@ -117,6 +117,7 @@ class TokenType(keras.layers.Layer):
 
     def __init__(self, embeddings_initializer="uniform", **kwargs):
         super().__init__(**kwargs)
+        self.supports_masking = True
         self.embeddings_initializer = keras.initializers.get(embeddings_initializer)
 
     def build(self, input_shape) -> None:

@@ -9,7 +9,7 @@ class ShardedEmbedding(keras.layers.Layer):
     """Token ids int `(…)` → `(…, width)`, from `shards` tables: row i is row i // shards of table i % shards.
 
     The answers and the training are those of one table. Under `--strategy parameter_server` each table lies on a server
-    of its own, in turn, and on TensorFlow only the rows that a batch has travel to the worker.
+    of its own, in turn, and only the rows that a batch has travel to the worker.
     """
 
     def __init__(self, input_dim: int, output_dim: int, shards: int, embeddings_initializer="uniform", **kwargs):
@@ -34,7 +34,7 @@ class ShardedEmbedding(keras.layers.Layer):
 
     def call(self, tokens):
         """Gives the rows."""
-        if keras.backend.backend() == "tensorflow":
+        if _on_servers():  # XLA compiles no lookup in several tables, and without servers nothing travels
             import tensorflow as tf
 
             variables = [table.value for table in self.tables]
@@ -56,3 +56,11 @@ class ShardedEmbedding(keras.layers.Layer):
         own = {"input_dim": self.input_dim, "output_dim": self.output_dim, "shards": self.shards}
         own["embeddings_initializer"] = keras.initializers.serialize(self.embeddings_initializer)
         return {**super().get_config(), **own}
+
+
+def _on_servers() -> bool:
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    return isinstance(tf.distribute.get_strategy(), tf.distribute.ParameterServerStrategy)

@@ -260,7 +260,7 @@ def _one_step(
         elif isinstance(layer, keras.layers.Dense) or kwargs.get("reverse"):
             # Several calls share one layer: embedding and output.
             given = {"kernel": transposed[0]} if layer is tied else kwargs
-            outputs = RowsAtOnce(layer, dtype=layer.dtype_policy)(*args, **given)
+            outputs = RowsAtOnce(layer, dtype=layer.compute_dtype)(*args, **given)  # its policy may be quantised
         else:
             outputs = layer(*args, **kwargs)
         return outputs

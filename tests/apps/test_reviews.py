@@ -219,6 +219,9 @@ def test_a_carriage_return_in_a_table_of_doubled_ends_costs_its_line_only(tmp_pa
     found, copy = rows(tmp_path / "t.csv", "review,id\r\r\ngood,1\r\r\nfoo\rbar,2\r\r\nfine,3\r\r\n")
     assert [(text[:4], problem[:7]) for _, text, problem in found] == [("good", ""), ("foo\r", "not CSV"), ("fine", "")]
     assert "fine,3,x,1" in copy
+    found, copy = rows(tmp_path / "t.tsv", "id\treview\r\r\n1\tgood\rfilm\r\r\n2\tfine\r\r\n")
+    assert [(text, problem[:7]) for _, text, problem in found] == [("", "not CSV"), ("fine", "")]
+    assert "1\tgood\rfilm\r" in copy and "2\tfine\tx\t1" in copy
 
 
 def test_two_marks_that_quote_nothing_cost_their_lines_and_no_row_between(tmp_path):

@@ -168,6 +168,9 @@ def test_cifar10_reads_npz_and_binary_batches_alike(tmp_path):
     np.savez(npz / "cifar10_test.npz", x=images, y=labels + 1)
     with pytest.raises(DataError, match="the test images have labels from 1 to 10, where there are 10 classes"):
         arrays.cifar10(directory=str(npz))
+    np.savez(npz / "cifar10_test.npz", x=images, y=np.array(["cat"] * len(images)))
+    with pytest.raises(DataError, match="y is <U3, not whole numbers"):
+        arrays.cifar10(directory=str(npz))
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "half", "flipped", "encrypted", "array"])

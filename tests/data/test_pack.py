@@ -56,6 +56,19 @@ def test_what_a_link_points_at_is_packed_as_a_picture_or_not_at_all(splits, tmp_
     assert found == [(tmp_path / "in" / "dog" / "0.png").read_bytes(), b""] * 2
 
 
+def test_what_lies_behind_a_linked_folder_is_packed_as_a_picture_or_not_at_all(splits, tmp_path):
+    (tmp_path / "private").mkdir()
+    (tmp_path / "private" / "key.jpg").write_text("a key")
+    (tmp_path / "private" / "p.png").write_bytes((tmp_path / "in" / "dog" / "0.png").read_bytes())
+    (tmp_path / "real" / "cat").mkdir(parents=True)
+    (tmp_path / "real" / "cat" / "broken.jpg").write_text("no picture")
+    (tmp_path / "real" / "dog").symlink_to(tmp_path / "private")
+    (tmp_path / "photos").symlink_to(tmp_path / "real")  # how the whole folder is called is the user's choice
+    linked = image_folder(directory=str(tmp_path / "photos"), validation=0, test=0)
+    found = fetched(packed(directory=str(pack(linked, tmp_path / "out"))).train)
+    assert found == [b"no picture", b"", (tmp_path / "private" / "p.png").read_bytes()]
+
+
 def test_several_shards_read_as_one(splits, tmp_path):
     out = pack(splits, tmp_path / "out", shard_megabytes=0)
     assert len(list(out.glob("*.array_record"))) == 20

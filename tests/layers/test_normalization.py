@@ -57,6 +57,13 @@ def test_equals_the_stock_layer_in_bfloat16_within_its_precision(training):
         np.testing.assert_allclose(one, other, rtol=1e-3)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("training", [True, False])
+def test_weights_of_16_bits_take_the_stock_way(dtype, training):
+    mine, theirs = (layer(tf.cast(IMAGES, dtype), training=training) for layer in pair(dtype=dtype))
+    np.testing.assert_array_equal(tf.cast(mine, "float32"), tf.cast(theirs, "float32"))
+
+
 def test_training_uses_the_fused_kernel():
     layer, _ = pair()
     graph = tf.function(lambda x: layer(x, training=True)).get_concrete_function(tf.constant(IMAGES)).graph

@@ -55,9 +55,11 @@ def test_equals_the_stock_layer(args, mask):
         np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-5)
 
 
-def test_equals_the_stock_layer_from_a_given_state():
+@pytest.mark.parametrize("mask", [None, PADDED, PADDED[:, ::-1].astype("int32"), PADDED & False])
+@pytest.mark.parametrize("args", [{}, {"return_sequences": True, "return_state": True}])
+def test_equals_the_stock_layer_from_a_given_state(mask, args):
     state = [tf.constant(RANDOM.normal(size=(3, 4)), "float32") for _ in range(2)]
-    results = (outputs_and_gradients(layer, None, state) for layer in pair(return_sequences=True))
+    results = (outputs_and_gradients(layer, mask, state) for layer in pair(**args))
     for mine, theirs in zip(*results, strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-5)
 

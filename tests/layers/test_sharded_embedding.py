@@ -44,3 +44,12 @@ def test_each_table_begins_otherwise_with_the_spread_asked_for():
     tables = layer.get_weights()
     assert not np.array_equal(*tables)
     np.testing.assert_allclose([table.std() for table in tables], 0.1, rtol=0.05)
+
+
+def test_several_tables_train_when_compiled():
+    model = keras.Sequential([keras.Input((4,), dtype="int32"), ShardedEmbedding(10, 3, shards=2)])
+    model.compile("sgd", "mse", jit_compile=True)
+    before = [table.copy() for table in model.get_weights()]
+    model.fit(np.array([[0, 1, 2, 9]]), np.ones((1, 4, 3)), verbose=0)
+    for old, new in zip(before, model.get_weights(), strict=True):
+        assert (old != new).any()

@@ -66,6 +66,14 @@ def stepwise(model, beams=1, compiled=False):
     return np.stack(results, axis=2)
 
 
+@pytest.mark.filterwarnings("ignore:.*does not have a `quantize` method")
+def test_a_quantised_translator_decodes():
+    model = keras.models.clone_model(build("transformer_translator"))
+    model.quantize("int8")
+    full = model([SOURCE, TARGET])
+    np.testing.assert_allclose(stepwise(model)[:, 0], full, atol=0.1 * float(np.abs(full).max()))
+
+
 @pytest.mark.parametrize("key", TINY)
 def test_gives_finite_float32_logits_for_the_target_vocabulary(key):
     model = build(key)
