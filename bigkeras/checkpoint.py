@@ -18,6 +18,7 @@ import keras
 import numpy as np
 
 from bigkeras.models.lora import merged
+from bigkeras.run import RUN_LOCK
 
 KEEP = 2
 KEEP_BROKEN = 1
@@ -64,9 +65,17 @@ def values(variables: Sequence[Any]) -> dict[str, np.ndarray]:
 
 
 def check_there(run_dir: Path) -> None:
-    """Raises CheckpointError where a run directory is gone: what were written to one made anew could not go on."""
+    """Raises CheckpointError where a run directory is gone: what were written to one made anew could not go on.
+
+    And where another process has begun a run there since, whose checkpoints would be taken for older ones.
+    """
     if not (run_dir / "recipe.json").exists():
         raise CheckpointError(f"{run_dir}: cannot be written: its recipe.json is gone; was the run directory moved?")
+    holder = ""
+    with contextlib.suppress(OSError):
+        holder = (run_dir / RUN_LOCK).read_text(encoding="utf-8").strip()
+    if holder not in ("", str(os.getpid())):
+        raise CheckpointError(f"{run_dir}: cannot be written: process {holder} has begun a run there since")
 
 
 def save(directory: Path, position: Position, total_steps: int, arrays: Mapping[str, np.ndarray]) -> None:

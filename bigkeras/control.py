@@ -85,8 +85,8 @@ class Control(keras.callbacks.Callback):
     def callbacks(self) -> list[keras.callbacks.Callback]:
         """This one and those that only show; this one first, since it completes the logs."""
         self.shown = tensorboard_callbacks(self) if self.workers.chief else []
-        if self.recipe.on_checkpoint_error == "go on":
-            self.shown = [Forgiving(callback, self.directory, self.log) for callback in self.shown]
+        goes_on = self.recipe.on_checkpoint_error == "go on"
+        self.shown = [Forgiving(callback, self.directory, self.log, goes_on) for callback in self.shown]
         if not self.log.quiet:
             self.shown = [self._bar(), *self.shown]
         return [self, *self.shown]

@@ -1,6 +1,5 @@
 """Translations that earlier runs make of the training sentences, learned beside those that people made."""
 
-import hashlib
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -19,8 +18,8 @@ from bigkeras.data.reviews import text_array
 from bigkeras.data.source import ArraySource, Splits, joined
 from bigkeras.origin import UNREADABLE, first_line
 from bigkeras.recipe import Recipe, RecipeError, load
-from bigkeras.run import RunError, check_run, has_learned, read_json, same_data, write_json
-from bigkeras.signals import Log
+from bigkeras.run import RunError, check_run, has_learned, model_hash, read_json, same_data, write_json
+from bigkeras.signals import Log, leaving
 from bigkeras.tasks import load_task
 from bigkeras.tasks.pairs import PairPreprocessor
 from bigkeras.tasks.subwords import encoded
@@ -29,7 +28,7 @@ from bigkeras.tasks.translation import raw_pairs
 # The setting that names a run, and the side of a pair that it translates.
 TRANSLATED = {"teacher": "source", "back_translator": "target"}
 AT_ONCE = 1024  # sentences between two moves of the bar
-KEEP_SECONDS = 60  # of translating are lost at most where it is interrupted
+KEEP_SECONDS = 60  # of translating, and what was begun of the next sentences, are lost at most
 
 
 def diversified(
@@ -87,7 +86,7 @@ def _kept(
             continue
         kept, model = read_json(path) if path.exists() else {}, None
         if not has_learned(directory):
-            model = _model(named)  # before it is loaded, for that run may go on meanwhile
+            model = model_hash(expanded(named))  # before it is loaded, for that run may go on meanwhile
             kept = kept if kept.get("model") == model else {}
         elif kept and not expanded(kept["run"]).exists():
             kept = {**kept, "run": named}  # it has moved, or the recipe would be another one
@@ -106,20 +105,15 @@ def _kept(
         log.say(f"{setting}: {named} translates {len(kept['sentences']):,} training sentences")
         written = time.monotonic()
         try:
-            for _ in _translated(translate, kept, f"{setting}={named}"):
-                if time.monotonic() - written >= KEEP_SECONDS:
-                    write_json(path, kept)
-                    written = time.monotonic()
-        finally:  # Ctrl-C, too: the next run goes on from there
+            with leaving():
+                for _ in _translated(translate, kept, f"{setting}={named}"):
+                    if time.monotonic() - written >= KEEP_SECONDS:
+                        write_json(path, kept)
+                        written = time.monotonic()
+        finally:  # Ctrl-C and SIGTERM, too: the next run goes on from there
             write_json(path, kept)
         answers[setting] = kept["translations"]
     return {setting: answers[setting] for setting in TRANSLATED if setting in answers}
-
-
-def _model(named: str) -> str | None:
-    """Which model an earlier run has: the hash of its file."""
-    path = expanded(named) / "best.keras"
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
 def _is_of(kept: dict[str, Any], named: str, sentences: list[str]) -> bool:

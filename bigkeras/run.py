@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import fcntl
+import hashlib
 import io
 import json
 import os
@@ -212,7 +213,8 @@ def _has_moved(key: str, ours: Any, theirs: Any, goes_on: bool = False) -> bool:
         return False
     now, before = expanded(ours), expanded(theirs)
     alike = key in PLACES or now.name == before.name or (key == "start_from" and goes_on)
-    return alike and before.is_absolute() and now.exists() and not before.exists()
+    copied = now.name == before.name and now.parent.name == before.parent.name == "candidates"  # of a search
+    return alike and before.is_absolute() and now.exists() and (copied or not before.exists())
 
 
 def has_learned(run_dir: Path) -> bool:
@@ -275,6 +277,12 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[s
     for row in rows:
         (quoted if any("\r" in str(cell) for cell in row.values()) else writer).writerow(row)
     write_text(path, text.getvalue())
+
+
+def model_hash(run_dir: Path) -> str | None:
+    """Which model a run has: the hash of its best.keras; None without."""
+    path = run_dir / "best.keras"
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
 def read_json(path: Path) -> Any:

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from bigkeras.control import Diverged
+from bigkeras.data.fingerprint import DATA_FILE, other_data
 from bigkeras.data.source import Splits, Unsuited
 from bigkeras.models.pretrained import LITE0_MEAN, LITE0_STD, PACKAGE
 from bigkeras.origin import PACKAGES
 from bigkeras.recipe import Choice, Recipe, RecipeError, known, load
 from bigkeras.report import tried
-from bigkeras.run import RunError, write_bytes, write_json, write_text
+from bigkeras.run import RunError, read_json, write_bytes, write_json, write_text
 from bigkeras.runtime import out_of_memory
 from bigkeras.tasks import TASKS
 from bigkeras.tasks.classification import survey
@@ -196,6 +197,7 @@ def fit_best(recipe: Recipe, directory: Path, splits: Splits, fit: Any, log: Any
             candidate = replace(candidate, start_from=str(earlier))
         try:
             scores[candidate.name] = fit(candidate, place)["validation"]
+            _check_alike(directory, place)
         except Exception as error:
             full = out_of_memory(error)
             # What is installed beside may be damaged, or of another version.
@@ -212,13 +214,21 @@ def fit_best(recipe: Recipe, directory: Path, splits: Splits, fit: Any, log: Any
     write_json(directory / "search.json", {"asked": asdict(recipe), "tried": summary, "kept": best})
     _promote(directory, directory / "candidates" / best)
     # A candidate that was complete before the data moved says where it was.
-    replace(load(directory), data=recipe.data).save(directory / "recipe.json")
+    write_text(directory / "recipe.json", replace(load(directory), data=recipe.data).to_json())
     told = ", ".join(f"{name} {s['accuracy']:.4f}" for name, s in scores.items())
     log.say(f"validation accuracy: {told}; kept {best}")
     write_text(directory / "report.md", _report(directory, best))
     metrics = (directory / "candidates" / best / "metrics.json").read_text(encoding="utf-8")
     write_text(directory / "metrics.json", metrics)
     return json.loads(metrics)
+
+
+def _check_alike(directory: Path, candidate: Path) -> None:
+    """Raises RunError where a candidate has learned from other examples than those that the search began with."""
+    noted = [place / DATA_FILE for place in (directory, candidate)]
+    if all(path.is_file() for path in noted) and (changed := other_data(*map(read_json, noted))):
+        told = f"its data has changed while candidates were tried ({changed})"
+        raise RunError(f"{directory}: {told}: their scores are of other examples; take another --run-dir")
 
 
 def preferred(scores: Mapping[str, Mapping[str, Any]], monitor: str) -> str:

@@ -14,7 +14,7 @@ from bigkeras.data.fingerprint import fingerprint
 from bigkeras.data.source import ArraySource, Splits, joined
 from bigkeras.predictions import Predict, loaded_model, predict_source, run_predictor, scored_at_once
 from bigkeras.recipe import Recipe, RecipeError, load
-from bigkeras.run import RunError, check_run, has_learned, read_json, read_labels, write_json
+from bigkeras.run import RunError, check_run, has_learned, model_hash, read_json, read_labels, write_json
 from bigkeras.tasks import load_task
 from bigkeras.tasks.task import Task
 
@@ -50,11 +50,14 @@ def _kept(
     """The `places` of the unlabelled examples that are learned and their `labels`: as the run began, or new ones."""
     path = None if directory is None else directory / ANSWERS
     texts = fingerprint(unlabelled)
-    if path and path.exists() and has_learned(path.parent):
+    teacher = {"model": model_hash(expanded(str(recipe.teacher))), "teacher_sure": recipe.teacher_sure}
+    if path and path.exists():
         kept = read_json(path)
-        if kept["unlabelled"] == texts:
+        same = {key: kept.get(key) for key in teacher} == teacher and kept.get("classes") == list(class_names)
+        if kept["unlabelled"] == texts and (same or has_learned(path.parent)):
             return kept
-    kept = {"unlabelled": texts, **_answers(recipe, class_names, unlabelled)}
+    answers = _answers(recipe, class_names, unlabelled)
+    kept = {"unlabelled": texts, **teacher, "classes": list(class_names), **answers}
     if path and not has_learned(path.parent):
         write_json(path, kept)
     return kept

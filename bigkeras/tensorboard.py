@@ -151,11 +151,14 @@ class TensorBoardExtras(keras.callbacks.Callback):
 
 
 class Forgiving(keras.callbacks.Callback):
-    """A callback that writes into a run directory, for a run that goes on where that fails: told, and left out."""
+    """A callback that writes into a run directory, and may fail: it is told, and left out where the run goes on.
 
-    def __init__(self, inner: keras.callbacks.Callback, directory: Path, log: Log):
+    Else CheckpointError ends the run in a line.
+    """
+
+    def __init__(self, inner: keras.callbacks.Callback, directory: Path, log: Log, goes_on: bool = True):
         super().__init__()
-        self.inner, self.directory, self.log = inner, directory, log
+        self.inner, self.directory, self.log, self.goes_on = inner, directory, log, goes_on
 
     def set_model(self, model: keras.Model) -> None:
         super().set_model(model)
@@ -175,10 +178,18 @@ class Forgiving(keras.callbacks.Callback):
 
     def _try(self, hook: Callable, *arguments: Any) -> None:
         try:
-            checkpoint.check_there(self.directory)  # or its writers would make it anew
+            if self.goes_on:
+                checkpoint.check_there(self.directory)  # or its writers would make it anew
             hook(*arguments)
         except (OSError, RunError, tf.errors.OpError) as error:
-            self.log.say_once(f"TensorBoard: {str(error).splitlines()[0]}; {checkpoint.GOES_ON}")
+            told = f"TensorBoard: {str(error).splitlines()[0]}"
+            if self.goes_on:
+                self.log.say_once(f"{told}; {checkpoint.GOES_ON}")
+            elif isinstance(error, tf.errors.OpError):
+                checkpoint.check_there(self.directory)
+                raise checkpoint.CheckpointError(told) from None
+            else:
+                raise
 
 
 def tensorboard_callbacks(control: Any) -> list[keras.callbacks.Callback]:

@@ -181,6 +181,34 @@ def test_a_run_directory_that_disappears_is_one_clear_error(tmp_path, monkeypatc
     assert not (tmp_path / "run").exists()
 
 
+def test_a_run_that_another_process_has_begun_at_the_same_place_is_left_alone(tmp_path, monkeypatch):
+    def replaced(control):
+        if control.total_steps == 2:
+            shutil.rmtree(control.directory)
+            control.directory.mkdir()
+            (control.directory / "recipe.json").write_text(TINY.to_json())
+            (control.directory / ".lock").write_text("1\n")
+
+    hooked(monkeypatch, "on_train_batch_end", replaced)
+    with pytest.raises(CheckpointError, match="run: cannot be written: process 1 has begun a run there since"):
+        fit(TINY, tmp_path / "run", log=QUIET, machine=EVERY_STEP)
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [".lock", "recipe.json"]
+
+
+def test_what_tensorboard_cannot_write_ends_the_run_in_a_line(tmp_path, monkeypatch):
+    import tensorflow as tf
+
+    from bigkeras.tensorboard import TensorBoardExtras
+
+    def gone(*_):
+        raise tf.errors.UnknownError(None, None, "The events file has disappeared.")
+
+    monkeypatch.setattr(TensorBoardExtras, "on_epoch_end", gone)
+    with pytest.raises(CheckpointError, match=r"^TensorBoard: The events file has disappeared\.$"):
+        fit(TINY, tmp_path / "run", log=QUIET)
+    assert fit(TINY.override(on_checkpoint_error="go on"), tmp_path / "other", log=QUIET)["epochs"] == 2
+
+
 @pytest.mark.parametrize("choice", ["stop", "go on"])
 def test_a_run_whose_directory_is_gone_when_it_is_stopped_does_not_say_that_it_was_saved(
     choice, tmp_path, monkeypatch, capsys

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,11 @@ from sklearn.datasets import load_sample_image
 from bigkeras import search, text_search
 from bigkeras.checks import check_recipe
 from bigkeras.control import Diverged
+from bigkeras.data.fingerprint import DATA_FILE
 from bigkeras.data.source import ArraySource, Splits, Unsuited
 from bigkeras.recipe import Choice, RecipeError, load
 from bigkeras.recipes import RECIPES
+from bigkeras.run import RunError, opened, write_json
 from bigkeras.signals import Log
 from bigkeras.train import fit
 
@@ -132,6 +135,31 @@ def test_a_candidate_that_a_device_has_no_memory_for_is_left_out(tmp_path, monke
     search.fit_best(FOLDER, tmp_path, splits(32, 32, 3), fit, Log())
     assert "candidate image-folder-small is left out: a device has too little memory" in capsys.readouterr().err
     assert "image-folder-small" not in json.loads((tmp_path / "search.json").read_text())["tried"]
+
+
+def test_data_that_changes_between_two_candidates_ends_the_search(tmp_path, monkeypatch):
+    def fit(recipe, place):
+        scores = finished(recipe, place)
+        write_json(place / DATA_FILE, {"train": {"examples": 9, "sha256": recipe.name}})
+        return scores
+
+    monkeypatch.setattr(search, "has_imagenet", lambda: True)
+    write_json(tmp_path / DATA_FILE, {"train": {"examples": 9, "sha256": "image-folder-small"}})
+    with pytest.raises(RunError, match=r"has changed while candidates were tried \(train: 9 examples then, others now"):
+        search.fit_best(FOLDER, tmp_path, splits(32, 32, 3), fit, Log())
+
+
+def test_a_search_that_was_copied_goes_on_there(tmp_path):
+    frozen, place = Path("candidates", "image-folder-frozen"), Path("candidates", "image-folder-tuned")
+    recipes = []
+    for name in ("first", "copy"):
+        (tmp_path / name / frozen).mkdir(parents=True)
+        recipes.append(RECIPES["digits"].override(start_from=str(tmp_path / name / frozen)))
+    with opened(tmp_path / "first" / place, recipes[0]) as run:
+        (run / "best.keras").touch()  # it has learned
+    shutil.copytree(tmp_path / "first" / place, tmp_path / "copy" / place)
+    with opened(tmp_path / "copy" / place, recipes[1]):
+        pass
 
 
 @pytest.mark.parametrize(

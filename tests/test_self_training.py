@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import bigkeras
+from bigkeras import self_training
 from bigkeras.data.reviews import text_array
 from bigkeras.data.source import ArraySource
 from bigkeras.recipe import RecipeError
@@ -53,6 +54,17 @@ def test_a_run_goes_on_with_the_answers_that_it_began_with(teacher, tmp_path):
     other = replace(splits, unlabelled=splits.unlabelled.take([0, 2]))
     assert len(taught(recipe, other, tmp_path).train) == len(splits.train) + 1
     assert len(taught(recipe, splits, tmp_path).train) == len(first.train)
+
+
+def test_answers_of_a_run_that_ended_before_its_first_checkpoint_are_not_asked_for_again(
+    teacher, tmp_path, monkeypatch
+):
+    recipe, splits = teacher
+    first, answers = taught(recipe, splits, tmp_path), self_training._answers
+    monkeypatch.setattr(self_training, "_answers", lambda *_: pytest.fail("asked again"))
+    assert taught(recipe, splits, tmp_path).train.labels.tolist() == first.train.labels.tolist()
+    monkeypatch.setattr(self_training, "_answers", answers)
+    assert len(taught(recipe.override(teacher_sure=0.5), splits, tmp_path).train) == len(splits.train) + 3
 
 
 def test_a_teacher_that_cannot_teach_is_one_line(teacher):

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -92,10 +93,11 @@ def pack(splits: Splits, directory: str | Path, *, shard_megabytes: int = 256) -
     target = expanded(directory)
     if target.exists():
         raise DataError(f"{target}: stands there already: name a new directory, or remove it")
-    beside = target.with_name(f"{target.name}.part-{os.getpid()}")
-    beside.mkdir(parents=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", suffix=".part", dir=target.parent))
     try:
         _write(splits, beside, shard_megabytes * 2**20)
+        beside.chmod(target.parent.stat().st_mode & 0o777)  # mkdtemp keeps others out
         beside.rename(target)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
