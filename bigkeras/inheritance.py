@@ -10,14 +10,14 @@ from bigkeras.data.cleaning import other_languages
 from bigkeras.data.files import expanded
 from bigkeras.models import MODELS
 from bigkeras.models.pretrained import LITE0_MEAN, LITE0_STD
-from bigkeras.models.pretrained_text import bert_sizes, lower_case, preset_size, preset_vocabulary
+from bigkeras.models.pretrained_text import bert_sizes, lower_case, preset_size, preset_vocabulary, tokenizer_words
 from bigkeras.origin import PACKAGES, UNREADABLE, first_line, is_preset, origin_folder, pair_preprocessor, start_folder
 from bigkeras.recipe import Choice, Recipe, RecipeError, defaults, load
 from bigkeras.run import without_model
 from bigkeras.tasks import TASKS
 
-# How a classifier is trained that starts from a language model (Devlin et al. 2018, appendix A.3; smaller models take
-# larger rates).
+# How a classifier is trained that starts from a language model: after Devlin et al. 2018, appendix A.3, whose rates, of
+# 2e-5 to 5e-5, are of large models; the small ones that train here take a larger one.
 FINE_TUNED = Recipe(
     name="fine-tuned",
     data=Choice("text_table"),
@@ -76,7 +76,12 @@ def continued(recipe: Recipe) -> Recipe:
         return recipe
     origin = Path(start_folder(recipe.start_from))
     if origin.is_file():
-        return recipe
+        folder = origin_folder(origin)
+        known = (folder / "recipe.json").is_file() or (folder / "config.json").is_file()
+        raise RecipeError(
+            f"start_from={recipe.start_from}: a file of weights says of no model what it is: "
+            + (f"take the folder that it lies in, {folder}" if known else "name the model, as --set model=…")
+        )
     size = _language_model(recipe.start_from, origin) if recipe.task.name == "text_classification" else None
     if size is not None:
         encoder = replace(FINE_TUNED, model=Choice("bert", {"size": size, "pooling": "mean"}))
@@ -200,21 +205,29 @@ def _of_texts(recipe: Recipe, named: str, origin: Path) -> dict[str, Any]:
     published = any((origin / name).is_file() for name in ("vocab.txt", "config.json"))
     published &= not named.endswith((".keras", ".h5"))
     if published and recipe.model.name in MODELS and not recipe.model.name.startswith("bert"):
-        raise RecipeError(f"start_from={named}: is a published BERT, for --set model=bert; this is {recipe.model.name}")
+        told = f"this is {recipe.model.name} (text-csv fine-tunes it where no model is named)"
+        raise RecipeError(f"start_from={named}: is a published BERT, for --set model=bert; {told}")
     if recipe.model.name.startswith("bert") and is_preset(named):
         try:
             words, lower = preset_vocabulary(named)
         except (*UNREADABLE, ImportError) as error:
             raise RecipeError(f"start_from={first_line(error)}") from None
-        return {"tokens": "wordpiece", "vocabulary": words, "lower": lower, **own}
+        return _published({"vocabulary": words, "lower": lower}, own, named)
     if (origin / "vocab.txt").is_file():
         try:
             lower = lower_case(origin)
         except UNREADABLE as error:
             raise RecipeError(f"start_from={named}: {first_line(error)}") from None
-        return {"tokens": "wordpiece", "vocabulary": str(origin / "vocab.txt"), "lower": lower, **own}
+        return _published({"vocabulary": str(origin / "vocab.txt"), "lower": lower}, own, named)
     if (origin / "preprocessor.json").is_file():
         return _of_text_run(recipe, origin)
+    if published and "vocabulary" not in own and (origin / "tokenizer.json").is_file():
+        try:
+            bert_sizes(origin)  # of another model than BERT that is to be told
+            words, lower = tokenizer_words(origin)
+        except UNREADABLE as error:
+            raise RecipeError(f"start_from={named}: {first_line(error)}") from None
+        return _published({"vocabulary": words, "lower": lower}, own, named)
     if "vocabulary" not in own and (origin / "config.json").is_file():
         try:
             bert_sizes(origin)  # of another model than BERT that is to be told
@@ -222,7 +235,7 @@ def _of_texts(recipe: Recipe, named: str, origin: Path) -> dict[str, Any]:
             raise RecipeError(f"start_from={named}: {first_line(error)}") from None
         raise RecipeError(
             f"start_from={named}: published weights without their vocab.txt, so what their tokens are "
-            "is not known: place it beside them, or say task.vocabulary"
+            "is not known: place it or tokenizer.json beside them, or say task.vocabulary"
         )
     if "vocabulary" not in own and origin != Path(start_folder(named)) and origin.is_dir():
         raise RecipeError(
@@ -230,6 +243,13 @@ def _of_texts(recipe: Recipe, named: str, origin: Path) -> dict[str, Any]:
             "known: take the directory of its run, or say task.vocabulary"
         )
     return own
+
+
+def _published(theirs: Mapping[str, Any], own: Mapping[str, Any], named: str) -> dict[str, Any]:
+    """The arguments with a published vocabulary of WordPieces, whose weights know no other tokens."""
+    if own.get("tokens", "wordpiece") != "wordpiece":
+        raise RecipeError(f"task.tokens={own['tokens']}: start_from={named} has wordpiece")
+    return {"tokens": "wordpiece", **theirs, **own}
 
 
 def _of_text_run(recipe: Recipe, origin: Path) -> dict[str, Any]:

@@ -161,6 +161,8 @@ def copy_weights_by_name(
         if heads[0] != heads[1]:
             raise ValueError(f"layer {target.name} has {heads[0]} heads in the source and {heads[1]} in the target")
         single = of_classes(target)
+        if target.name == "features" and bool(source.weights) != bool(target.weights):
+            continue  # BERT's pooler is learned anew, or left out, where another pooling is asked for
         wired = [_wiring(layer) for layer in (source, target)]
         if not single and wired[0] != wired[1]:
             raise ValueError(f"layer {target.name} has {wired[0]} in the source and {wired[1]} in the target")

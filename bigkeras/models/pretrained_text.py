@@ -134,6 +134,30 @@ def lower_case(folder: Path) -> bool:
     return lower
 
 
+def tokenizer_words(folder: Path) -> tuple[tuple[str, ...], bool]:
+    """The words by id of published weights' tokenizer.json, and whether it makes small letters.
+
+    Newer libraries write it without a vocab.txt. Raises ValueError where it is not BERT's.
+    """
+    path = folder / "tokenizer.json"
+    told = _object(path)
+    model, normalizer = (told.get(part) or {} for part in ("model", "normalizer"))
+    words = model.get("vocab")
+    if model.get("type", "WordPiece") != "WordPiece" or not isinstance(words, dict):
+        raise ValueError(f"{path}: not of WordPieces, as BERT's is")
+    if sorted(words.values()) != list(range(len(words))):
+        raise ValueError(f"{path}: its words have not each an id, from 0 on")
+    added = [one["content"] for one in told.get("added_tokens") or () if one["id"] >= len(words)]
+    if added:
+        raise ValueError(f"{path}: has added tokens ({added[0]!r}), which are not read")
+    lower = bool(normalizer.get("lowercase", True))
+    known = {"type": ("BertNormalizer",), "strip_accents": (None, lower), "handle_chinese_chars": (True,)}
+    for name, values in known.items():
+        if normalizer.get(name, values[0]) not in values:
+            raise ValueError(f"{path}: {name} is {normalizer[name]!r}, and BERT's tokenizer has {values[-1]!r}")
+    return tuple(sorted(words, key=words.__getitem__)), lower
+
+
 def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")

@@ -21,7 +21,7 @@ TOKENS = ("word", "character", "wordpiece", "sentencepiece")
 TRUNCATIONS = ("head", "head_tail")
 PADDING, UNKNOWN = 0, 1
 PAD_WORD, UNKNOWN_WORD = "[PAD]", "[UNK]"
-LONGEST_WORD = 400  # bytes: BERT's 100 characters, whatever they are written with; a longer one is unknown
+LONGEST_WORD = 400  # bytes: at least BERT's 100 characters; a longer word is unknown
 WIDTHS = 8  # how many lengths a batch may have
 SHORTEST, LONGEST_CUT = 3, 30  # letters of a word that has n-grams of letters, and so many of which are looked at
 MOST_OF_LETTERS = 16  # n-grams of letters, for each token that a text may have
@@ -46,6 +46,8 @@ class TextPreprocessor:
     `letters` above 1, of words only, so do the n-grams of 2 … `letters` characters of each word of at least three, its
     ends marked, in `buckets` ids of their own (Bojanowski et al. 2017, arXiv 1607.04606, section 3.2): a word that is
     not known has some that are.
+    `folded`: small letters of WordPieces are Unicode's folded ones, which are compatibility forms, too (… is three
+    dots, ß is ss); False: small letters without accents alone, as of published vocabularies (Devlin et al. 2018).
     `vocabulary`: the tokens by id; of SentencePiece, `sentencepiece` is the model file's bytes.
     """
 
@@ -56,6 +58,7 @@ class TextPreprocessor:
     letters: int = 0
     lower: bool = True
     nfkc: bool = True
+    folded: bool = True
     truncation: str = "head"
     vocabulary: tuple[str, ...] = ()
     sentencepiece: bytes = b""
@@ -92,8 +95,13 @@ class TextPreprocessor:
         texts = tf.strings.regex_replace(texts, r"(?i)<br\s*/?>", " ")
         texts = tf.strings.regex_replace(texts, r"[\p{Cf}\x{FE00}-\x{FE0F}]+", "")
         texts = tf.strings.strip(tf.strings.regex_replace(texts, r"[\p{Cc}\p{Z}]+", " "))
-        # WordPiece's own normaliser, below, makes lower case and takes accents away.
-        return lower(texts) if self.lower and self.tokens != "wordpiece" else texts
+        if not self.lower or (self.tokens == "wordpiece" and self.folded):  # WordPiece's own normaliser, below, does it
+            return texts
+        if self.tokens != "wordpiece":
+            return lower(texts)
+        import tensorflow_text
+
+        return tf.strings.regex_replace(tensorflow_text.normalize_utf8(lower(texts), "NFD"), r"\p{Mn}+", "")
 
     def pieces(self, texts: tf.Tensor) -> tf.RaggedTensor:
         """Words or characters of strings `(batch,)`, as ragged strings; the kinds without subwords only."""
@@ -219,7 +227,7 @@ class TextPreprocessor:
                 list(self.vocabulary),
                 max_bytes_per_word=LONGEST_WORD,
                 token_out_type=tf.int32,
-                lower_case_nfd_strip_accents=self.lower,
+                lower_case_nfd_strip_accents=self.lower and self.folded,
             )
             return lambda texts: fast.tokenize(self.clean(texts)), [fast]
         if self.tokens == "sentencepiece":

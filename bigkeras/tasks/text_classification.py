@@ -166,7 +166,7 @@ def text_classification(
         buckets = 0
     values = TextPreprocessor(
         tokens=tokens, length=length or LONGEST[tokens], ngrams=ngrams, buckets=buckets, letters=letters, lower=lower,
-        nfkc=nfkc, truncation=truncation,
+        nfkc=nfkc, folded=tokens != "wordpiece" or not vocabulary, truncation=truncation,
     )  # fmt: skip
     texts = texts_of(splits.train)
     if vocabulary:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from bigkeras.assembly import fitted
-from bigkeras.inheritance import inherited
+from bigkeras.inheritance import continued, inherited
 from bigkeras.layers import ApproximateGelu
 from bigkeras.models import MODELS, pretrained_text
 from bigkeras.models.bert import SIZES, bert_mlm
@@ -312,6 +312,49 @@ def test_a_published_folder_whose_words_are_not_known_is_refused(described, mess
         (tmp_path / "bert" / "tokenizer_config.json").write_text(text, encoding="utf-8")
     with pytest.raises(RecipeError, match=message):
         inherited(tuned(table, tmp_path / "bert"), ("", ""))
+
+
+def test_the_words_of_a_tokenizer_json_are_taken_where_there_is_no_vocab_txt(table, tmp_path):
+    published(tmp_path / "bert")
+    model = {"type": "WordPiece", "vocab": {word: i for i, word in reversed([*enumerate(WORDS)])}}
+    described = {"model": model, "normalizer": {"type": "BertNormalizer", "lowercase": False}, "added_tokens": []}
+    path = tmp_path / "bert" / "tokenizer.json"
+    path.write_text(json.dumps(described), encoding="utf-8")
+    found = inherited(tuned(table, tmp_path / "bert"), ("", ""))
+    assert found == {"tokens": "wordpiece", "vocabulary": WORDS, "lower": False}
+    task = fitted(tuned(table, tmp_path / "bert"), load_splits(tuned(table, tmp_path / "bert")), print)
+    assert task.preprocessor.vocabulary == WORDS and not task.preprocessor.folded
+    for other, told in (
+        ({"model": {"type": "BPE", "vocab": {}}}, "not of WordPieces"),
+        ({"added_tokens": [{"id": 99, "content": "@user"}]}, "has added tokens"),
+        ({"normalizer": {"type": "Precompiled"}}, "type is 'Precompiled'"),
+    ):
+        path.write_text(json.dumps({**described, **other}), encoding="utf-8")
+        with pytest.raises(RecipeError, match=told):
+            inherited(tuned(table, tmp_path / "bert"), ("", ""))
+
+
+def test_tokens_that_published_weights_do_not_have_are_refused(table, tmp_path):
+    published(tmp_path / "bert")
+    (tmp_path / "bert" / "vocab.txt").write_text("".join(f"{word}\n" for word in WORDS), encoding="utf-8")
+    recipe = tuned(table, tmp_path / "bert").override(**{"task.tokens": "word"})
+    with pytest.raises(RecipeError, match=r"task\.tokens=word: start_from=.* has wordpiece"):
+        inherited(recipe, ("", ""))
+
+
+def test_of_a_file_of_weights_the_folder_is_asked_for_where_no_model_is_named(table, tmp_path):
+    published(tmp_path / "bert")
+    weights = tmp_path / "bert" / "model.safetensors"
+    recipe = RECIPES["text-csv"].override(**{"data.file": str(table), "start_from": str(weights)})
+    with pytest.raises(RecipeError, match=r"take the folder that it lies in, .*bert"):
+        continued(recipe)
+
+
+@pytest.mark.parametrize(("before", "now"), [("mean", "cls"), ("cls", "mean")])
+def test_a_pooler_is_learned_anew_or_left_out_where_the_pooling_is_another(before, now):
+    source, target = bert(pooling=before), bert(pooling=now)
+    copied = copy_weights_by_name(source, target)
+    assert "features" not in copied and "stage2_feed_forward_2" in copied
 
 
 def test_what_lies_in_a_published_folder_in_the_place_of_its_weights_is_told(table, tmp_path):

@@ -227,7 +227,19 @@ def test_word_pieces_that_are_learned_here_are_of_normalised_texts_and_published
     assert ids(learned.preprocessor, "ｆｉｌｍ ﬁne") == ids(learned.preprocessor, "film fine")
     words = learned.preprocessor.vocabulary
     given = text_classification(splits_of(*TRAINING), tokens="wordpiece", vocabulary=words, length=16)
-    assert given.preprocessor == replace(learned.preprocessor, nfkc=False)
+    assert given.preprocessor == replace(learned.preprocessor, nfkc=False, folded=False)
+
+
+def test_published_word_pieces_are_looked_up_as_their_authors_do():
+    """Small letters, then marks parted off and taken away; nothing is folded that their vocabularies have."""
+    special = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+    words = (*special, "wait", "…", ".", "straße", "strasse", "m²", "m2", "，", "λογος", "naive")
+    task = text_classification(splits_of("a", "b"), tokens="wordpiece", vocabulary=words, length=16)
+    told = "Wait… STRASSE Straße m² ， ΛΌΓΟΣ Naïve"
+    expected = ["wait", "…", "strasse", "straße", "m²", "，", "λογος", "naive"]
+    assert ids(task.preprocessor, told)[0][1:9] == [words.index(word) for word in expected]
+    before = replace(task.preprocessor, folded=True)  # as runs of before say by saying nothing
+    assert ids(before, told)[0][2:5] == [words.index(".")] * 3
 
 
 def test_a_sentencepiece_model_without_padding_first_is_refused(tmp_path):
