@@ -83,15 +83,28 @@ def printable(text: str) -> str:
 
 
 def json_line(value: Any) -> str:
-    """`value` as JSON in one line, of which no character steers a terminal."""
+    """`value` as JSON in one line, of which no character steers a terminal, nor the order of what it shows."""
     line = json.dumps(value, ensure_ascii=False)
-    return re.sub("[\x7f-\x9f\u2028\u2029]", lambda sign: f"\\u{ord(sign[0]):04x}", line)
+    return re.sub(
+        "[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]", lambda sign: f"\\u{ord(sign[0]):04x}", line
+    )
 
 
 def width(text: str) -> int:
     """How many columns of a terminal `text` takes."""
     wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
-    return len(text) + wide - sum(unicodedata.combining(c) > 0 for c in text)
+    # Not every mark combines: those of Thai and Hindi that stand above or below a letter do not, and take no column.
+    return len(text) + wide - sum(unicodedata.category(c) in ("Mn", "Me") or c in "\u200c\u200d" for c in text)
+
+
+class Once(argparse.Action):
+    """An option that is said once: of two files the first would be lost."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        """Takes the value, or ends with what is wrong."""
+        if getattr(namespace, self.dest) is not None:
+            parser.error(f"{option_string}: said twice; one at a time")
+        setattr(namespace, self.dest, values)
 
 
 def padded(text: str, columns: int) -> str:

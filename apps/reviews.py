@@ -89,6 +89,10 @@ def standard_input() -> Iterator[Review]:
     """A review for every line of standard input."""
     if sys.stdin is None:
         raise ReviewError("standard input is closed")
+    return _standard_input()
+
+
+def _standard_input() -> Iterator[Review]:
     # What is there already, be it less than a line; the rest is not waited for.
     try:
         start = sys.stdin.buffer.peek(LOOKED_AT) if isinstance(sys.stdin.buffer, io.BufferedReader) else b""
@@ -101,8 +105,9 @@ def standard_input() -> Iterator[Review]:
     if _line_end(start.decode("utf-8", "replace")) == "\r":
         # Any end of a line is one: what comes later may have others.
         stream = io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8-sig", errors="surrogateescape", newline=None)
-        return lines_of(stream, "standard input")
-    return lines_of(sys.stdin.buffer, "standard input")
+        yield from lines_of(stream, "standard input")
+    else:
+        yield from lines_of(sys.stdin.buffer, "standard input")
 
 
 def _line_end(start: str) -> str:
@@ -320,7 +325,9 @@ class Table:
             rows = csv.writer(out, **form)
         out.write(self.mark + self.before)
         quoted = rows if self.plain else csv.writer(out, **form, quoting=csv.QUOTE_ALL)
-        if self.named:
+        if self.named and self.plain:
+            out.write(self.delimiter.join(map(_whole, [*self.top, *names])) + self.end)
+        elif self.named:
             (quoted if _parted(self.top, self.end) else rows).writerow(map(_whole, [*self.top, *names]))
         return Rows(rows, quoted, out, len(self.header), self.delimiter if self.plain else None, self.end)
 
@@ -368,7 +375,7 @@ class Rows:
         writer = self.quoted if _parted(review.row, self.end) else self.rows
         given = [cell.replace(self.parting, " ") if self.parting else cell for cell in answer]
         cells = [*map(_whole, review.row), *(map(_whole, given) if len(review.row) == self.cells else ())]
-        if self.parting and len(review.row) != self.cells:
+        if self.parting and (len(review.row) != self.cells or _parted(review.row, self.end)):
             self.out.write(self.parting.join(cells) + self.end)  # what csv cannot read it would not write unquoted
         else:
             writer.writerow(cells)

@@ -19,9 +19,11 @@ STOPS = ".!?…।॥۔؟։။។።"
 END = rf"(?<![{STOPS}])[{STOPS}]++[\"'‘’“”«»‹›)\]]*+(?:\s[»›](?=\s|$))?+"
 WIDE_END = r"[。！？｡]++[」』》〉】〕”’）)]*+"
 # After a full stop that ends an abbreviation, an initial, a day or a century the sentence goes on; not after a year.
+OPENS = r"\s(\[{\"“„«»‹›‘/–—"  # what may stand before a word's first letter
 GOES_ON = re.compile(
-    r"(?<![^\s(])(?:(?:[A-ZÀ-ÖØ-ÞΑ-ΩА-ЯЁ]\.)*[^\W\d_]|\d{1,3}|Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|vs|etc|e\.g|i\.e|cf|Fig|bzw|usw|ca|vgl"
-    r"|Nr|Hr|Fr|z\.\s?B|d\.\s?h|u\.\s?a)\.$"
+    rf"(?<![^{OPENS}])"
+    r"(?:(?:[A-ZÀ-ÖØ-ÞΑ-ΩА-ЯЁ]\.)*[^\W\d_]|\d{1,3}|Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|vs|etc|e\.g|i\.e|cf|Fig|bzw|usw|ca|vgl"
+    r"|Mt|Gen|Capt|Lt|Col|Sgt|Sen|Gov|Rev|approx|Nr|Hr|Fr|inkl|ggf|evtl|z\.\s?B|d\.\s?h|u\.\s?a)\.$"
 )
 GOES_ON_IN_CAPITALS = re.compile(GOES_ON.pattern, re.IGNORECASE)
 # Of English, a number that ends a sentence, not that of a list nor of a day; and "It is I.", but found by I. Newton.
@@ -35,7 +37,10 @@ MONTH = re.compile(
 )
 # Before a digit; else some are words.
 NUMBER = re.compile(
-    r"(?:^|[\s(])(?:No|Art|Abs|Kap|Bd|pp|vol|ch|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Okt|Nov|Dec|Dez|\w*str)\.$", re.I
+    rf"(?:^|[{OPENS}])"
+    r"(?:No|Art|Abs|Abb|Kap|Bd|pp|vol|ch|eq|tel|approx|max|min|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Okt|Nov|Dec|Dez"
+    r"|\w*str)\.$",
+    re.I,
 )
 ABBREVIATION = 40  # letters of one, or of a number, at most
 # Han, Kana and their punctuation. Wide signs with spaces, Hangul and emoji, are not among them; nor is Thai, whose

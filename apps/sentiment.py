@@ -20,6 +20,7 @@ if __package__ in (None, ""):  # run as `python apps/sentiment.py`
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from apps.console import (
+    Once,
     complain,
     finish,
     json_line,
@@ -105,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="exit status: 0 all answered, 1 something was skipped (named on standard error), 2 wrong usage",
     )  # fmt: skip
     parser.add_argument("texts", nargs="*", metavar="TEXT", help="a text, or - alone for standard input, one a line")
-    parser.add_argument("--file", metavar="FILE",
+    parser.add_argument("--file", action=Once, metavar="FILE",
                         help=".csv, .tsv: a table whose first line names its columns, copied with two more; "
                         ".jsonl: an object a line; others: a text a line")  # fmt: skip
     parser.add_argument("--column", metavar="NAME", help="the table's column of texts (default: text, review, ...)")
@@ -117,7 +118,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="of --file (default: UTF-8, or UTF-16 that says so); the table that comes out is UTF-8",
     )
-    parser.add_argument("--output", metavar="FILE", help="written instead of standard output, whole or not at all")
+    parser.add_argument(
+        "--output", action=Once, metavar="FILE", help="written instead of standard output, whole or not at all"
+    )
     model_options(parser, DEFAULT_MODEL, "texts", 32)
     threads_option(parser)
     parser.add_argument(

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 if __package__ in (None, ""):  # run as `python apps/translation.py`
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from apps.console import complain, finish, json_line, leave, model_options, parsed, positive, threads_option
+from apps.console import Once, complain, finish, json_line, leave, model_options, parsed, positive, threads_option
 from apps.outputs import written
-from apps.reviews import Review, ReviewError, Table, lines_of, standard_input
+from apps.reviews import JSON_LINES, Review, ReviewError, Table, lines_of, standard_input
 from apps.sentences import LONGEST, Sentence, capital_letters, joined, sentences
 from apps.streams import groups, is_live, side_by_side
 
@@ -91,9 +91,11 @@ def _parser() -> argparse.ArgumentParser:
         epilog="exit status: 0 all translated, 1 something was not (named on standard error), 2 wrong usage",
     )  # fmt: skip
     parser.add_argument("texts", nargs="*", metavar="TEXT", help="a text, or - alone for standard input, one a line")
-    parser.add_argument("--file", metavar="FILE", help="a text a line")
+    parser.add_argument("--file", action=Once, metavar="FILE", help="a text a line")
     parser.add_argument("--encoding", metavar="NAME", help="of --file (default: UTF-8, or UTF-16 that says so)")
-    parser.add_argument("--output", metavar="FILE", help="written instead of standard output, whole or not at all")
+    parser.add_argument(
+        "--output", action=Once, metavar="FILE", help="written instead of standard output, whole or not at all"
+    )
     model_options(parser, DEFAULT_MODEL, "sentences", 32)
     threads_option(parser)
     parser.add_argument("--beam", type=positive, metavar="N",
@@ -172,6 +174,8 @@ def _settled(options: argparse.Namespace, directory: Path) -> argparse.Namespace
 def _lines(options: argparse.Namespace, files: contextlib.ExitStack) -> Iterator[Review]:
     """The texts one by one, none read before it is needed."""
     if options.file is not None:
+        if Table.is_one(options.file) or options.file.lower().endswith(JSON_LINES):
+            complain(f"{options.file}: taken for a text a line, and not for a table: give the column of texts alone")
         return lines_of(Table.open(options.file, options.encoding, files), options.file)
     if options.texts == ["-"]:
         return standard_input()
@@ -216,7 +220,7 @@ def _answers(model: "CModel | PythonModel", lines: Iterator[Review], options: ar
             ]
             found = iter(_translated(model, [sentence for some in parted for sentence in some], options, pool))
             for line, some in zip(part, parted, strict=True):
-                yield line, _together(list(islice(found, len(some))))
+                yield line, _together(list(islice(found, len(some))), options.n_best or 1)
 
 
 def _capitals(answer: Answer, language: str) -> Answer:
@@ -235,12 +239,11 @@ def _only(lines: Iterator[Review], options: argparse.Namespace) -> bytes:
     return Review("", parts[0].text).encoded()
 
 
-def _together(parts: list[Answer | str]) -> Answer | str:
-    """The answer of a line from those of its sentences; of none, an empty text."""
+def _together(parts: list[Answer | str], most: int) -> Answer | str:
+    """The answer of a line from those of its sentences, of at most so many texts; of none, an empty text."""
     answers = [part for part in parts if isinstance(part, Answer)]
     if len(answers) < len(parts):
         return next(part for part in parts if isinstance(part, str))
-    most = max((len(answer.translations) for answer in answers), default=1)
     best: list[list[tuple[str, float | None]]] = [[]]
     for answer in answers:  # the best of all that can be put together, as far as so many are wanted
         rows = [[*row, one] for row in best for one in answer.translations]

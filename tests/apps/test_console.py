@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from apps.console import complain, finish, positive, printable
+from apps.console import Once, complain, finish, json_line, positive, printable, width
 
 
 class Output(io.StringIO):
@@ -113,3 +113,20 @@ def test_a_whole_number_is_one_that_a_computer_counts_to():
     for text in ("0", "-1", "²", "1.5", "9" * 20):
         with pytest.raises(argparse.ArgumentTypeError, match=r"whole number|too large"):
             positive(text)
+
+
+def test_marks_above_and_below_letters_take_no_column():
+    assert [width(text) for text in ("กิน", "हिंदी", "e\u0301", "می\u200cروم", "好a")] == [2, 4, 1, 5, 3]
+
+
+def test_json_keeps_signs_that_turn_the_line_around_as_escapes():
+    assert json_line("a\u202eb") == '"a\\u202eb"'
+
+
+def test_an_option_that_is_said_twice_is_refused(capsys):
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--file", action=Once)
+    assert parser.parse_args(["--file", "a"]).file == "a"
+    with pytest.raises(SystemExit, match="2"):
+        parser.parse_args(["--file", "a", "--file", "b"])
+    assert "--file: said twice" in capsys.readouterr().err

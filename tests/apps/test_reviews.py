@@ -221,6 +221,8 @@ def test_a_carriage_return_in_a_table_of_doubled_ends_costs_its_line_only(tmp_pa
     assert "fine,3,x,1" in copy
     found, copy = rows(tmp_path / "t.tsv", "id\treview\r\r\n1\tgood\rfilm\r\r\n2\tfine\r\r\n")
     assert [(text, problem[:7]) for _, text, problem in found] == [("", "not CSV"), ("fine", "")]
+    _, alone = rows(tmp_path / "one.tsv", "text\r\r\ngood\rfilm\r\r\nfine\r\r\n")
+    assert "good\rfilm" in alone and "fine\tx\t1" in alone
     assert "1\tgood\rfilm\r" in copy and "2\tfine\tx\t1" in copy
 
 
@@ -513,7 +515,7 @@ def test_standard_input_of_another_encoding_is_told(text, encoding, told, monkey
     stream = io.TextIOWrapper(io.BufferedReader(io.BytesIO(text.encode(encoding))))
     monkeypatch.setattr("sys.stdin", stream)
     with pytest.raises(ReviewError, match=f"standard input: {told}"):
-        standard_input()
+        list(standard_input())
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
@@ -532,7 +534,7 @@ def test_a_standard_input_that_cannot_be_read_is_told_as_such(monkeypatch):
     with open(os.devnull, "w") as file, open(os.dup(file.fileno()), "rb", closefd=True) as unreadable:
         monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=unreadable))
         with pytest.raises(ReviewError, match="standard input: cannot be read: Bad file descriptor"):
-            standard_input()
+            list(standard_input())
 
 
 def test_excels_first_line_tells_what_parts_the_columns_and_is_kept(tmp_path):

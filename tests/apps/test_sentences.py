@@ -185,3 +185,24 @@ def test_a_text_in_capitals_is_read_in_small_letters():
 def test_a_sentence_in_capitals_among_others_is_read_in_small_letters():
     expected = [Sentence("Read this."), Sentence("Do not touch it!", capitals=True), Sentence("STOP!")]
     assert sentences("Read this. DO NOT TOUCH IT! STOP!") == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '"Mr. Smith is here," she said.',
+        "„Dr. Müller kommt“, sagte er.",
+        "[Fig. B shows it.]",
+        '"No. 7 is mine."',
+        "It takes approx. 20 minutes.",
+        "Gen. Lee saw Mt. Everest.",
+        "Der Preis ist inkl. Mehrwertsteuer.",
+    ],
+)
+def test_abbreviations_end_no_sentence_be_they_behind_a_quotation_mark(text):
+    assert texts_of(text) == [text]
+
+
+def test_what_ends_in_quotation_marks_still_ends():
+    assert texts_of("I don't. You do.") == ["I don't.", "You do."]
+    assert texts_of('He got an "A." She did not.') == ['He got an "A."', "She did not."]
