@@ -83,8 +83,8 @@ def check_kept(directory: Path, files: Mapping[str, bytes]) -> None:
             raise RunError(f"{path}: cannot be read: {error}") from None
         if not alike:
             raise RunError(
-                f"{directory}: its {name} would be another one now, since what it starts from or a package has changed "
-                "since it began; take another --run-dir"
+                f"{directory}: its {name} would be another one now, since what it starts from, a package or "
+                "bigkeras has changed since it began; take another --run-dir"
             )
 
 
@@ -93,6 +93,8 @@ def _alike(name: str, before: bytes, now: bytes) -> bool:
     if before == now or not name.endswith(".json"):
         return before == now
     one, other = json.loads(before), json.loads(now)
+    if "folded" in other:
+        one.setdefault("folded", True)  # what runs of before did, and did not say
     return all(_close(one[key], other[key]) for key in one.keys() & other.keys())
 
 

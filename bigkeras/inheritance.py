@@ -65,16 +65,19 @@ def wired_alike(recipe: Recipe, said: Collection[str] = ()) -> Recipe:
     return recipe.override(**{f"model.{name}": value for name, value in other.items()})
 
 
-def continued(recipe: Recipe) -> Recipe:
+def continued(recipe: Recipe, own_model: bool = False) -> Recipe:
     """Of model "auto" that starts from a run or a shipped model: that one's recipe on this one's data.
 
     Of a text classifier that starts from a language model, a run's or published BERT weights, the same encoder,
-    fine-tuned. What this recipe says itself goes before. Another recipe is given back as it is. Raises RecipeError for
-    an origin of another task.
+    fine-tuned. What this recipe says itself goes before. Another recipe, and one whose model is given beside it
+    (`own_model`) and starts from a file of weights, is given back as it is. Raises RecipeError for an origin of another
+    task, and a file of weights where no model is named.
     """
     if recipe.model.name != "auto" or recipe.start_from in (None, "imagenet"):
         return recipe
     origin = Path(start_folder(recipe.start_from))
+    if origin.is_file() and own_model:
+        return recipe
     if origin.is_file():
         folder = origin_folder(origin)
         known = (folder / "recipe.json").is_file() or (folder / "config.json").is_file()

@@ -111,7 +111,7 @@ def _claim(run_dir: Path, recipe: Recipe, begun: bool) -> None:
         movable = [key for key in differing if key != "data" or (run_dir / DATA_FILE).is_file()]
         # Of a run that has a checkpoint, its own preprocessor and weights tell whether another one was named.
         goes_on = any(run_dir.glob("checkpoints/*.npz"))
-        moved = [key for key in movable if _has_moved(key, ours[key], theirs[key], goes_on)]
+        moved = [key for key in movable if _has_moved(key, ours[key], theirs[key], goes_on, run_dir)]
         differing = [key for key in differing if key not in moved]
         # One's own recipe.json, in which something was left to the machine, or to the run that it starts from.
         precise = differing == ["precision"] and theirs["precision"] == "auto"
@@ -197,7 +197,7 @@ def _otherwise(key: str, theirs: Any, ours: Any) -> tuple[str, Any, Any]:
     return key, theirs, ours
 
 
-def _has_moved(key: str, ours: Any, theirs: Any, goes_on: bool = False) -> bool:
+def _has_moved(key: str, ours: Any, theirs: Any, goes_on: bool = False, run_dir: Path | None = None) -> bool:
     """Whether two values differ in nothing but whole paths, where nothing lies at the earlier one any more.
 
     Of an earlier run the folder's own name is the same: of another run nothing would be known. But where a run
@@ -213,7 +213,9 @@ def _has_moved(key: str, ours: Any, theirs: Any, goes_on: bool = False) -> bool:
         return False
     now, before = expanded(ours), expanded(theirs)
     alike = key in PLACES or now.name == before.name or (key == "start_from" and goes_on)
-    copied = now.name == before.name and now.parent.name == before.parent.name == "candidates"  # of a search
+    # Of a search that was copied, the candidate that lies beside this one is the copy of that which lay beside it.
+    beside = run_dir is not None and is_candidate(run_dir) and now.resolve().parent == run_dir.resolve().parent
+    copied = beside and now.name == before.name and before.parent.name == "candidates"
     return alike and before.is_absolute() and now.exists() and (copied or not before.exists())
 
 

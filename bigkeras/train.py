@@ -217,7 +217,7 @@ def resolved(recipe: Recipe, model: Callable | None, directory: Path) -> Recipe:
     begun without it. Raises RecipeError.
     """
     recipe = absolute_data(absolute(recipe, "start_from", "teacher", "back_translator", "task.vocabulary"))
-    recipe = continued(recipe)
+    recipe = continued(recipe, own_model=model is not None)
     if model is None and not (has_learned(directory) and asked_for(directory).model == recipe.model):
         recipe = wired_alike(recipe, recipe.model.args)
     check_recipe(recipe, model)

@@ -211,3 +211,11 @@ def test_a_run_goes_on_with_the_vocabulary_that_it_began_with(tmp_path):
     for wrong in (other, {**files, "preprocessor.json": b'{"mean": [0.3], "length": 8}'}):
         with pytest.raises(RunError, match="would be another one now"):
             check_kept(tmp_path, wrong)
+
+
+def test_a_run_that_folded_its_word_pieces_does_not_go_on_without(tmp_path):
+    (tmp_path / "best.keras").touch()  # it has learned
+    (tmp_path / "preprocessor.json").write_text('{"lower": true}')  # of before, which says nothing of it
+    check_kept(tmp_path, {"preprocessor.json": b'{"lower": true, "folded": true}'})
+    with pytest.raises(RunError, match=r"its preprocessor\.json would be another one now"):
+        check_kept(tmp_path, {"preprocessor.json": b'{"lower": true, "folded": false}'})

@@ -140,11 +140,11 @@ def test_a_candidate_that_a_device_has_no_memory_for_is_left_out(tmp_path, monke
 def test_data_that_changes_between_two_candidates_ends_the_search(tmp_path, monkeypatch):
     def fit(recipe, place):
         scores = finished(recipe, place)
-        write_json(place / DATA_FILE, {"train": {"examples": 9, "sha256": recipe.name}})
+        write_json(place / DATA_FILE, {"train": {"examples": 9, "sha256": recipe.name}, "columns": ["a", "c"]})
         return scores
 
     monkeypatch.setattr(search, "has_imagenet", lambda: True)
-    write_json(tmp_path / DATA_FILE, {"train": {"examples": 9, "sha256": "image-folder-small"}})
+    write_json(tmp_path / DATA_FILE, {"train": {"examples": 9, "sha256": "image-folder-small"}, "columns": ["a", "b"]})
     with pytest.raises(RunError, match=r"has changed while candidates were tried \(train: 9 examples then, others now"):
         search.fit_best(FOLDER, tmp_path, splits(32, 32, 3), fit, Log())
 
@@ -159,6 +159,11 @@ def test_a_search_that_was_copied_goes_on_there(tmp_path):
         (run / "best.keras").touch()  # it has learned
     shutil.copytree(tmp_path / "first" / place, tmp_path / "copy" / place)
     with opened(tmp_path / "copy" / place, recipes[1]):
+        pass
+    # But of a run that is no candidate, another search's candidate of that name is another one.
+    with opened(tmp_path / "run", recipes[0]) as run:
+        (run / "best.keras").touch()
+    with pytest.raises(RunError, match="holds a run of another recipe"), opened(tmp_path / "run", recipes[1]):
         pass
 
 

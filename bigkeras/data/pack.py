@@ -95,10 +95,11 @@ def pack(splits: Splits, directory: str | Path, *, shard_megabytes: int = 256) -
         raise DataError(f"{target}: stands there already: name a new directory, or remove it")
     target.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", suffix=".part", dir=target.parent))
+    whole = beside / "pack"  # mkdtemp keeps others out; who may read this one is the user's choice
     try:
-        _write(splits, beside, shard_megabytes * 2**20)
-        beside.chmod(target.parent.stat().st_mode & 0o777)  # mkdtemp keeps others out
-        beside.rename(target)
+        whole.mkdir()
+        _write(splits, whole, shard_megabytes * 2**20)
+        whole.rename(target)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return target

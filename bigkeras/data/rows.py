@@ -138,13 +138,12 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _cell(value: Any) -> str:
+    while isinstance(value, list) and len(value) == 1:  # tools for annotation write a list of labels, of one, too
+        value = value[0]
     if isinstance(value, str):
         return value
     if value is None or value in ([], {}):
         return ""
-    if isinstance(value, list) and len(value) == 1:  # tools for annotation write a list of labels, of one, too
-        value = value[0]
-        return "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return json.dumps(value, ensure_ascii=False)
 
 

@@ -20,6 +20,7 @@ class ShardedEmbedding(keras.layers.Layer):
 
     def build(self, input_shape) -> None:
         """Makes the tables, as many rows in each as there are ids for it."""
+        self.on_servers = _on_servers()  # where the tables lie, which the chief's validation does not tell
         rows = [-(-(self.input_dim - i) // self.shards) for i in range(self.shards)]
         self.tables = [
             self.add_weight(name=f"table{i}", shape=(count, self.output_dim), initializer=start)
@@ -34,7 +35,7 @@ class ShardedEmbedding(keras.layers.Layer):
 
     def call(self, tokens):
         """Gives the rows."""
-        if _on_servers():  # XLA compiles no lookup in several tables, and without servers nothing travels
+        if self.on_servers:  # XLA compiles no lookup in several tables, and without servers nothing travels
             import tensorflow as tf
 
             variables = [table.value for table in self.tables]

@@ -69,6 +69,16 @@ def test_what_lies_behind_a_linked_folder_is_packed_as_a_picture_or_not_at_all(s
     assert found == [b"no picture", b"", (tmp_path / "private" / "p.png").read_bytes()]
 
 
+def test_who_may_write_into_a_pack_is_what_the_user_masks(splits, tmp_path):
+    tmp_path.chmod(0o777)
+    before = os.umask(0o022)
+    try:
+        assert pack(splits, tmp_path / "out").stat().st_mode & 0o777 == 0o755
+    finally:
+        os.umask(before)
+    assert not list(tmp_path.glob("*.part"))
+
+
 def test_several_shards_read_as_one(splits, tmp_path):
     out = pack(splits, tmp_path / "out", shard_megabytes=0)
     assert len(list(out.glob("*.array_record"))) == 20

@@ -348,6 +348,7 @@ def test_of_a_file_of_weights_the_folder_is_asked_for_where_no_model_is_named(ta
     recipe = RECIPES["text-csv"].override(**{"data.file": str(table), "start_from": str(weights)})
     with pytest.raises(RecipeError, match=r"take the folder that it lies in, .*bert"):
         continued(recipe)
+    assert continued(recipe, own_model=True) == recipe
 
 
 @pytest.mark.parametrize(("before", "now"), [("mean", "cls"), ("cls", "mean")])
