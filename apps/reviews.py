@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, TextIO
 
 from apps.console import complain
-from apps.streams import is_foreign, is_utf8, is_wide
+from apps.streams import is_foreign, is_utf8, is_wide, whole
+from apps.table_copy import TableCopy, answer_names
 from apps.table_rows import ReviewError as ReviewError  # for all that read reviews
 from apps.table_rows import has_escapes, has_quotes, has_spaced_quotes, named_delimiter, regular_delimiter, rows_of
 
@@ -62,16 +63,7 @@ class Review:
 
     def encoded(self) -> bytes:
         """The bytes that the model takes."""
-        return _whole(self.text).encode("utf-8", "surrogateescape")
-
-
-def _whole(text: str) -> str:
-    """The text, and question marks where it holds half a character, as JSON and UTF-7 may."""
-    try:
-        text.encode("utf-8", "surrogateescape")
-        return text
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "replace").decode()
+        return whole(self.text).encode("utf-8", "surrogateescape")
 
 
 def lines_of(stream: BinaryIO | TextIO, name: str) -> Iterator[Review]:
@@ -315,21 +307,13 @@ class Table:
             wrong = spoilt or wrong
             yield Review(name, row[self.place] if self.place < cells else "", tuple(row), wrong)
 
-    def writer(self, out: TextIO) -> "Rows":
+    def writer(self, out: TextIO) -> TableCopy:
         """Writes the table's header to `out`; what it gives writes the rows with their answers."""
-        names = next(pair for pair in _answer_names() if not set(pair) & set(self.header))
-        form: Any = {"delimiter": self.delimiter, "lineterminator": self.end}
-        if self.plain:
-            rows = csv.writer(out, **form, quoting=csv.QUOTE_NONE, quotechar=None)
-        else:
-            rows = csv.writer(out, **form)
+        copy = TableCopy(out, self.delimiter, self.end, len(self.header), self.plain)
         out.write(self.mark + self.before)
-        quoted = rows if self.plain else csv.writer(out, **form, quoting=csv.QUOTE_ALL)
-        if self.named and self.plain:
-            out.write(self.delimiter.join(map(_whole, [*self.top, *names])) + self.end)
-        elif self.named:
-            (quoted if _parted(self.top, self.end) else rows).writerow(map(_whole, [*self.top, *names]))
-        return Rows(rows, quoted, out, len(self.header), self.delimiter if self.plain else None, self.end)
+        if self.named:
+            copy.cells([*self.top, *answer_names(self.header)])
+        return copy
 
     def _column(self, name: str | None) -> int:
         told = ", ".join(map(repr, self.header))
@@ -345,40 +329,6 @@ class Table:
             found = "two columns are called" if name in self.header else "no column"
             raise ReviewError(f"{self.path}: {found} {name!r}: --column takes one of {told}")
         return self.header.index(name)
-
-
-def _answer_names() -> Iterator[list[str]]:
-    """What columns of answers are called, one pair after the other: a table may have those of another model."""
-    yield ["label", "probability"]
-    yield ["predicted_label", "predicted_probability"]
-    for number in itertools.count(2):
-        yield [f"predicted_label_{number}", f"predicted_probability_{number}"]
-
-
-def _parted(cells: Iterable[str], end: str) -> bool:
-    """Whether a cell has an end of a line that before Python 3.11.9 csv.writer left bare in a table of other ends."""
-    return any("\r" in cell or ("\n" in cell and "\n" not in end) for cell in cells)
-
-
-class Rows:
-    """The rows of a copied table; a row of too few or too many cells is copied as it is, without an answer.
-
-    `quoted` writes those that are `_parted`. `parting`: of a table without quotation marks what parts its cells, in the
-    place of which a label has a space. `end`: of its rows.
-    """
-
-    def __init__(self, rows: Any, quoted: Any, out: TextIO, cells: int, parting: str | None = None, end: str = "\n"):
-        self.rows, self.quoted, self.out = rows, quoted, out
-        self.cells, self.parting, self.end = cells, parting, end
-
-    def write(self, review: Review, answer: tuple[str, str]) -> None:
-        writer = self.quoted if _parted(review.row, self.end) else self.rows
-        given = [cell.replace(self.parting, " ") if self.parting else cell for cell in answer]
-        cells = [*map(_whole, review.row), *(map(_whole, given) if len(review.row) == self.cells else ())]
-        if self.parting and (len(review.row) != self.cells or _parted(review.row, self.end)):
-            self.out.write(self.parting.join(cells) + self.end)  # what csv cannot read it would not write unquoted
-        else:
-            writer.writerow(cells)
 
 
 def _usual_column(names: list[str], where: str, kind: str) -> str | None:

@@ -125,3 +125,12 @@ def is_live(texts: list[str], file: str | None = None) -> bool:
 
 def _is_broken(sign: str) -> bool:
     return "\ud800" <= sign <= "\udfff"
+
+
+def whole(text: str) -> str:
+    """The text, and question marks where it holds half a character, as JSON and UTF-7 may."""
+    try:
+        text.encode("utf-8", "surrogateescape")
+        return text
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace").decode()
