@@ -19,7 +19,7 @@ STOPS = ".!?…।॥۔؟։။។።"
 END = rf"(?<![{STOPS}])[{STOPS}]++[\"'‘’“”«»‹›)\]]*+(?:\s[»›](?=\s|$))?+"
 WIDE_END = r"[。！？｡]++[」』》〉】〕”’）)]*+"
 # After a full stop that ends an abbreviation, an initial, a day or a century the sentence goes on; not after a year.
-OPENS = r"\s(\[{\"“„«»‹›‘/–—"  # what may stand before a word's first letter
+OPENS = r"\s(\[{\"“„«»‹›‘"  # what may stand before a word's first letter
 GOES_ON = re.compile(
     rf"(?<![^{OPENS}])"
     r"(?:(?:[A-ZÀ-ÖØ-ÞΑ-ΩА-ЯЁ]\.)*[^\W\d_]|\d{1,3}|Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|vs|etc|e\.g|i\.e|cf|Fig|bzw|usw|ca|vgl"
@@ -38,7 +38,7 @@ MONTH = re.compile(
 # Before a digit; else some are words.
 NUMBER = re.compile(
     rf"(?:^|[{OPENS}])"
-    r"(?:No|Art|Abs|Abb|Kap|Bd|pp|vol|ch|eq|tel|approx|max|min|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Okt|Nov|Dec|Dez"
+    r"(?:No|Art|Abs|Abb|Kap|Bd|pp|vol|ch|eq|tel|approx|max|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept?|Oct|Okt|Nov|Dec|Dez"
     r"|\w*str)\.$",
     re.I,
 )

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bigkeras.signals import leaving, shown
+from bigkeras.signals import json_line, leaving, shown
 
 MOST_EXAMPLES = 100  # lines of --examples; as many sentences as a translator's run leaves
 
@@ -18,8 +18,6 @@ def list_recipes(options: argparse.Namespace) -> int:
     from bigkeras.recipes import RECIPES
 
     if options.json:
-        from bigkeras.settings import json_line
-
         print(json_line({name: json.loads(recipe.to_json()) for name, recipe in RECIPES.items()}))
         return 0
     width = max(map(len, RECIPES))
@@ -102,8 +100,6 @@ def train(options: argparse.Namespace) -> int:
     )
     metrics = fit(with_data(recipe, options.data), run_dir, machine=machine)
     if options.json:
-        from bigkeras.settings import json_line
-
         print(json_line(metrics))
     else:
         print(_summary(metrics) + f"\n{run_dir}/report.md has the details")
@@ -115,7 +111,6 @@ def evaluate(options: argparse.Namespace) -> int:
     _start_tensorflow()
     from bigkeras.evaluation import evaluate
     from bigkeras.recipe import parse_setting
-    from bigkeras.settings import json_line
     from bigkeras.signals import Log
 
     _say_unfinished(options.path)
@@ -180,8 +175,6 @@ def export(options: argparse.Namespace) -> int:
                 beam=options.beam,
             )  # fmt: skip
     if options.json:
-        from bigkeras.settings import json_line
-
         print(json_line(result))
     elif "agreement" in result:
         print(

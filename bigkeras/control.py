@@ -23,7 +23,7 @@ from bigkeras.runtime import Machine
 from bigkeras.signals import Interrupted, Log
 from bigkeras.step import Step
 from bigkeras.tasks.task import Task
-from bigkeras.tensorboard import Forgiving, tensorboard_callbacks
+from bigkeras.tensorboard import Guarded, tensorboard_callbacks
 from bigkeras.translator import ALIGNED, Translator, texts_of, validation_scores
 from bigkeras.unreadable import Unreadable
 from bigkeras.workers import ChiefError, Workers
@@ -86,7 +86,7 @@ class Control(keras.callbacks.Callback):
         """This one and those that only show; this one first, since it completes the logs."""
         self.shown = tensorboard_callbacks(self) if self.workers.chief else []
         goes_on = self.recipe.on_checkpoint_error == "go on"
-        self.shown = [Forgiving(callback, self.directory, self.log, goes_on) for callback in self.shown]
+        self.shown = [Guarded(callback, self.directory, self.log, goes_on) for callback in self.shown]
         if not self.log.quiet:
             self.shown = [self._bar(), *self.shown]
         return [self, *self.shown]

@@ -33,12 +33,11 @@ def make_metrics(loss: keras.losses.Loss, num_classes: int) -> list[Any]:
     """What is measured of weighted batches, under the names that TensorFlow's step gives."""
     plain = loss.inner if isinstance(loss, ClassWeighted) else loss
     losses = {TRAINED_LOSS: loss, PLAIN_LOSS: plain}
+    measured: list[Any] = [PlainMean(one.call, name=name) for name, one in losses.items()]
     if not num_classes:
-        known: list[Any] = [TokenMean(keras.metrics.sparse_categorical_accuracy, name="accuracy")]
-        known += [TokenMean(one.call, name=name) for name, one in losses.items()]
-        return [*known, Perplexity(TokenCrossEntropy().call, name="perplexity")]
-    measured: list[Any] = ["accuracy"]
-    measured += [keras.metrics.MeanMetricWrapper(one.call, name=name) for name, one in losses.items()]
+        accuracy = PlainMean(keras.metrics.sparse_categorical_accuracy, name="accuracy")
+        return [accuracy, *measured, Perplexity(TokenCrossEntropy().call, name="perplexity")]
+    measured = ["accuracy", *measured]
     if num_classes > 5:
         measured.append(keras.metrics.TopKCategoricalAccuracy(5, name="top5_accuracy"))
     return [*measured, MacroF1(average="macro", name=MACRO_F1)]
@@ -72,16 +71,16 @@ class TokenCrossEntropy(keras.losses.Loss):
         return ops.logsumexp(logits, axis=-1) - chosen + smoothing
 
 
-class TokenMean(keras.metrics.MeanMetricWrapper):
-    """The mean over tokens; Keras' own takes each sentence's first, and a token of a wide batch counts for less."""
+class PlainMean(keras.metrics.MeanMetricWrapper):
+    """The mean over examples or tokens; Keras' own takes each sentence's first: a token of a wide batch counts less."""
 
     def update_state(self, y_true, y_pred, sample_weight):
-        """Labels and weights `(batch, length)`, logits `(batch, length, vocabulary)`."""
+        """Labels, logits, and a weight for each value that the function gives."""
         values, weights = self._fn(y_true, y_pred), ops.cast(sample_weight, self.dtype)
         keras.metrics.Mean.update_state(self, ops.reshape(values, (-1,)), ops.reshape(weights, (-1,)))
 
 
-class Perplexity(TokenMean):
+class Perplexity(PlainMean):
     """e to the mean of what its function gives, nats a token."""
 
     def result(self):

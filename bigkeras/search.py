@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from bigkeras.control import Diverged
-from bigkeras.data.fingerprint import DATA_FILE, other_data
+from bigkeras.data.fingerprint import COLUMNS, DATA_FILE, other_data
 from bigkeras.data.source import Splits, Unsuited
 from bigkeras.models.pretrained import LITE0_MEAN, LITE0_STD, PACKAGE
 from bigkeras.origin import PACKAGES
@@ -226,7 +226,10 @@ def fit_best(recipe: Recipe, directory: Path, splits: Splits, fit: Any, log: Any
 def _check_alike(directory: Path, candidate: Path) -> None:
     """Raises RunError where a candidate has learned from other examples than those that the search began with."""
     noted = [place / DATA_FILE for place in (directory, candidate)]
-    if all(path.is_file() for path in noted) and (changed := other_data(*map(read_json, noted))):
+    if not all(path.is_file() for path in noted):
+        return
+    parts = [{name: part for name, part in read_json(path).items() if name != COLUMNS} for path in noted]
+    if changed := other_data(*parts):
         told = f"its data has changed while candidates were tried ({changed})"
         raise RunError(f"{directory}: {told}: their scores are of other examples; take another --run-dir")
 

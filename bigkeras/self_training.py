@@ -50,15 +50,17 @@ def _kept(
     """The `places` of the unlabelled examples that are learned and their `labels`: as the run began, or new ones."""
     path = None if directory is None else directory / ANSWERS
     texts = fingerprint(unlabelled)
-    teacher = {"model": model_hash(expanded(str(recipe.teacher))), "teacher_sure": recipe.teacher_sure}
+    learned = path is not None and has_learned(path.parent)
+    asked: dict[str, Any] = {"unlabelled": texts}
+    if not learned:  # else it goes on with its answers, whoever gave them
+        model = model_hash(expanded(str(recipe.teacher)))
+        asked |= {"model": model, "teacher_sure": recipe.teacher_sure, "classes": list(class_names)}
     if path and path.exists():
         kept = read_json(path)
-        same = {key: kept.get(key) for key in teacher} == teacher and kept.get("classes") == list(class_names)
-        if kept["unlabelled"] == texts and (same or has_learned(path.parent)):
+        if {key: kept.get(key) for key in asked} == asked:
             return kept
-    answers = _answers(recipe, class_names, unlabelled)
-    kept = {"unlabelled": texts, **teacher, "classes": list(class_names), **answers}
-    if path and not has_learned(path.parent):
+    kept = {**asked, **_answers(recipe, class_names, unlabelled)}
+    if path and not learned:
         write_json(path, kept)
     return kept
 

@@ -17,6 +17,7 @@ from bigkeras.models import MODELS
 from bigkeras.optimization import OPTIMIZERS, OURS, SCHEDULES
 from bigkeras.recipe import BALANCES, ON_CHECKPOINT_ERROR, PRECISIONS, SPOKEN, Choice, Recipe, known
 from bigkeras.search import OPEN, name_a_model
+from bigkeras.signals import json_line
 from bigkeras.tasks import LOSSES, MODEL_ARGUMENTS, MONITORS, TASKS, augmentation, text_classification
 
 AUGMENTATIONS: Mapping[str, Mapping[str, Callable]] = {
@@ -135,12 +136,6 @@ def spoken(hint: Any) -> str:
 def as_json(recipe: Recipe) -> str:
     """The settings for programs: a list of objects with key, value, takes and about."""
     return json_line([dataclasses.asdict(one) for one in settings(recipe)])
-
-
-def json_line(value: Any) -> str:
-    """`value` as JSON in one line, of which no character steers a terminal: JSON leaves some controls as they are."""
-    line = json.dumps(value, ensure_ascii=False, default=str)
-    return re.sub("[\x7f-\x9f]", lambda sign: f"\\u{ord(sign[0]):04x}", line)
 
 
 def as_text(recipe: Recipe) -> str:

@@ -1,6 +1,7 @@
 """Where a run speaks to a person, and how it is asked to stop."""
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -21,6 +22,16 @@ class Interrupted(Exception):
 def shown(text: str) -> str:
     r"""Text as a terminal may have it: control characters, which steer it and names may hold, as \x1b and the like."""
     return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda sign: f"\\x{ord(sign[0]):02x}", text)
+
+
+def json_line(value: Any) -> str:
+    """`value` as JSON in one line, of which no character steers a terminal, nor the order of what it shows.
+
+    As apps/console.py has it, which imports nothing of bigkeras.
+    """
+    line = json.dumps(value, ensure_ascii=False, default=str)
+    steering = "[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]"
+    return re.sub(steering, lambda sign: f"\\u{ord(sign[0]):04x}", line)
 
 
 class Patient:

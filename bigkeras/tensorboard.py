@@ -150,10 +150,10 @@ class TensorBoardExtras(keras.callbacks.Callback):
             self.profiling = False
 
 
-class Forgiving(keras.callbacks.Callback):
+class Guarded(keras.callbacks.Callback):
     """A callback that writes into a run directory, and may fail: it is told, and left out where the run goes on.
 
-    Else CheckpointError ends the run in a line.
+    Else files that have vanished end the run with CheckpointError, and what else fails as it does anywhere.
     """
 
     def __init__(self, inner: keras.callbacks.Callback, directory: Path, log: Log, goes_on: bool = True):
@@ -185,7 +185,7 @@ class Forgiving(keras.callbacks.Callback):
             told = f"TensorBoard: {str(error).splitlines()[0]}"
             if self.goes_on:
                 self.log.say_once(f"{told}; {checkpoint.GOES_ON}")
-            elif isinstance(error, tf.errors.OpError):
+            elif isinstance(error, tf.errors.UnknownError | tf.errors.NotFoundError):
                 checkpoint.check_there(self.directory)
                 raise checkpoint.CheckpointError(told) from None
             else:

@@ -208,6 +208,13 @@ def test_what_tensorboard_cannot_write_ends_the_run_in_a_line(tmp_path, monkeypa
         fit(TINY, tmp_path / "run", log=QUIET)
     assert fit(TINY.override(on_checkpoint_error="go on"), tmp_path / "other", log=QUIET)["epochs"] == 2
 
+    def full(*_):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+    monkeypatch.setattr(TensorBoardExtras, "on_epoch_end", full)  # pictures are of answers, which are computed
+    with pytest.raises(tf.errors.ResourceExhaustedError):
+        fit(TINY, tmp_path / "third", log=QUIET)
+
 
 @pytest.mark.parametrize("choice", ["stop", "go on"])
 def test_a_run_whose_directory_is_gone_when_it_is_stopped_does_not_say_that_it_was_saved(

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -239,6 +240,27 @@ def test_the_app_gives_a_line_for_every_line_and_keeps_the_order(made, loaded, m
     )  # fmt: skip
     wanted = Translator(made[0], made[1])(lines)
     assert status == 0 and out.split("\n") == [" ".join(text.splitlines()) for text in wanted] + [""]
+
+
+def test_the_best_of_a_text_are_those_that_its_sentences_make_together():
+    parts = [translation.Answer([("A.", -1.0), ("B.", -2.0)]), translation.Answer([("c.", -1.0), ("d.", -4.0)])]
+    together = [translation._together(parts, most) for most in (4, 3, 1)]
+    assert [text for text, _ in together[0].translations] == ["A. c.", "B. c.", "A. d.", "B. d."]
+    assert [len(answer.translations) for answer in together] == [4, 3, 1]
+    assert translation._together(parts, 1).translations == [("A. c.", -2.0)]
+
+
+def test_the_app_says_that_it_takes_a_table_for_lines(made, tmp_path, capsys):
+    (tmp_path / "t.csv").write_text('1,"one dog"\n')
+    status, out, told = app("--file", tmp_path / "t.csv", "--model", made[2], "--runtime", "python", capsys=capsys)
+    assert status == 0 and out.count("\n") == 1
+    assert "t.csv: taken for a text a line, and not for a table" in told
+
+
+def test_the_app_tells_wrong_options_before_it_reads_standard_input(made, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=None))  # nothing can be read of it
+    status = translation.main(["-", "--model", str(made[2]), "--runtime", "python", "--beam", "17"])
+    assert status != 0 and "--beam 17" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("runtime", ["c", "python"])

@@ -34,7 +34,7 @@ def fingerprint(source: Source) -> dict[str, Any]:
 def other_data(before: dict[str, Any], now: dict[str, Any]) -> str:
     """The first split of `now` that `before` has otherwise, in words; "" where there is none."""
     for name, values in now.items():
-        known = before.get(name) if name != COLUMNS else None
+        known = before.get(name)
         if known is not None and known != values:
             counts = [f"{v['examples']:,}" for v in (known, values)]
             return f"{name}: {counts[0]} examples then, {counts[1] if counts[0] != counts[1] else 'others'} now"

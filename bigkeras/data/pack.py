@@ -1,7 +1,6 @@
 """Packed pictures: a data set as a few ArrayRecord files instead of very many small ones."""
 
 import contextlib
-import functools
 import json
 import os
 import shutil
@@ -148,12 +147,14 @@ def _write(splits: Splits, directory: Path, shard_bytes: int) -> None:
     parts |= {k: s for k, s in (("validation", splits.validation), ("test", splits.test)) if s is not None}
     names: list[str] = []
     shards = _Shards(directory, shard_bytes)
+    files = [path for source in parts.values() if isinstance(source, FileSource) for path in source.paths]
+    folder = os.path.realpath(os.path.commonpath([os.path.dirname(os.fsdecode(path)) for path in files] or ["/"]))
     for part, source in parts.items():
         if source.batched:
             raise DataError(f"{source.name(0)}: arrays in memory are not packed: give a folder or a table of pictures")
         np.save(directory / f"{part}_labels.npy", np.asarray(source.labels, np.int32))
         for i in tqdm(range(len(source)), desc=f"pack {part}", unit="picture", disable=not sys.stderr.isatty()):
-            shards.write(_bytes(source, i))
+            shards.write(_bytes(source, i, folder))
             names.append(source.name(i))
     # Names as one blob and offsets: a million of them are mapped from the disk, not held.
     blob = [name.encode("utf-8", "backslashreplace") for name in names]
@@ -163,35 +164,23 @@ def _write(splits: Splits, directory: Path, shard_bytes: int) -> None:
     (directory / INDEX).write_text(json.dumps(index, ensure_ascii=False, indent=1), encoding="utf-8")
 
 
-def _bytes(source: Source, index: int) -> bytes:
+def _bytes(source: Source, index: int, folder: str) -> bytes:
     import tensorflow as tf
 
     try:
         return source.fetch(tf.constant(index, tf.int64))["image"].numpy()
     except (tf.errors.OpError, ValueError) as error:
         # A file that is not the picture it should be is packed as it is: training marks it bad, as it would the file.
-        # But not what a link points at: it may be anything, and packs are passed on.
+        # But not what a link points at, or what lies behind one in the `folder` that holds the pictures: it may be
+        # anything, and packs are passed on.
         path = Path(os.fsdecode(source.paths[index]) if isinstance(source, FileSource) else source.name(index))
-        if path.is_symlink() or not _is_within(path, source):
+        if path.is_symlink() or os.path.commonpath([folder, os.path.realpath(path)]) != folder:
             return b""
         if path.is_file() and os.access(path, os.R_OK):
             return path.read_bytes()
         from bigkeras.data.bad import short
 
         raise DataError(f"{source.name(index)}: cannot be packed: {short(str(error))}") from None
-
-
-def _is_within(path: Path, source: Source) -> bool:
-    """Whether a file really lies in the folder that holds the pictures, and not behind a link to a folder."""
-    if not isinstance(source, FileSource):
-        return True
-    folder = _folder(source)
-    return os.path.commonpath([folder, os.path.realpath(path)]) == folder
-
-
-@functools.lru_cache(maxsize=3)
-def _folder(source: FileSource) -> str:
-    return os.path.realpath(os.path.commonpath([os.path.dirname(os.fsdecode(path)) for path in source.paths]))
 
 
 class _Shards:

@@ -153,8 +153,8 @@ def tokenizer_words(folder: Path) -> tuple[tuple[str, ...], bool]:
     lower = bool(normalizer.get("lowercase", True))
     known = {"type": ("BertNormalizer",), "strip_accents": (None, lower), "handle_chinese_chars": (True,)}
     for name, values in known.items():
-        if normalizer.get(name, values[0]) not in values:
-            raise ValueError(f"{path}: {name} is {normalizer[name]!r}, and BERT's tokenizer has {values[-1]!r}")
+        if normalizer.get(name, None if name == "type" else values[0]) not in values:
+            raise ValueError(f"{path}: {name} is {normalizer.get(name)!r}, and BERT's tokenizer has {values[-1]!r}")
     return tuple(sorted(words, key=words.__getitem__)), lower
 
 

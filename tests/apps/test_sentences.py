@@ -205,4 +205,7 @@ def test_abbreviations_end_no_sentence_be_they_behind_a_quotation_mark(text):
 
 def test_what_ends_in_quotation_marks_still_ends():
     assert texts_of("I don't. You do.") == ["I don't.", "You do."]
+    assert texts_of("He drove 100 km/h. Then he stopped.") == ["He drove 100 km/h.", "Then he stopped."]
+    assert texts_of("The score was 3–2. Everyone cheered.") == ["The score was 3–2.", "Everyone cheered."]
+    assert texts_of("We waited 5 min. 20 people left.") == ["We waited 5 min.", "20 people left."]
     assert texts_of('He got an "A." She did not.') == ['He got an "A."', "She did not."]

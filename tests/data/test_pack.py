@@ -10,7 +10,7 @@ from PIL import Image
 
 from bigkeras.data import DATASETS, arrays
 from bigkeras.data.pack import pack
-from bigkeras.data.source import DataError
+from bigkeras.data.source import DataError, FileSource, Splits
 
 image_folder, packed = DATASETS["image_folder"], DATASETS["packed"]
 
@@ -67,6 +67,10 @@ def test_what_lies_behind_a_linked_folder_is_packed_as_a_picture_or_not_at_all(s
     linked = image_folder(directory=str(tmp_path / "photos"), validation=0, test=0)
     found = fetched(packed(directory=str(pack(linked, tmp_path / "out"))).train)
     assert found == [b"no picture", b"", (tmp_path / "private" / "p.png").read_bytes()]
+    key = str(tmp_path / "photos" / "dog" / "key.jpg")
+    outside = FileSource([key], [0], transform=linked.train.transform)  # a part all of whose files lie there
+    splits = Splits(linked.train, outside, None, linked.class_names)
+    assert fetched(packed(directory=str(pack(splits, tmp_path / "both"))).validation) == [b""]
 
 
 def test_who_may_write_into_a_pack_is_what_the_user_masks(splits, tmp_path):

@@ -462,6 +462,21 @@ def test_a_table_is_no_plain_text(name, tmp_path):
         DATASETS["plain_text"](file=str(tmp_path / name))
 
 
+def test_labels_differ_in_nothing_that_is_not_seen(tmp_path):
+    lines = [f"fine {i},good\0\0" for i in range(8)] + [f"so {i},bad\x1a" for i in range(8)]
+    lines += [f"well {i},good" for i in range(4)] + [f"unlabelled {i},\0\0\0" for i in range(2)]
+    splits = table(tmp_path / "t.csv", "\n".join(["text,label", *lines]))
+    assert splits.class_names == ("bad", "good") and len(everything(splits)) == 20
+
+
+def test_json_lines_however_deep_are_rows_or_bad_ones(tmp_path):
+    deep = "[" * 900 + '"x"' + "]" * 900
+    lines = [json.dumps({"text": f"so {i}", "label": [["good", "bad"][i % 2]]}) for i in range(20)]
+    lines += [f'{{"text": "deep", "label": {deep}}}', '{"text": "none", "label": [[]]}']
+    found = everything(table(tmp_path / "t.jsonl", "\n".join(lines)))
+    assert set(found.values()) - {"x"} == {"good", "bad"} and "none" not in found
+
+
 def test_a_first_row_with_a_number_for_a_label_names_no_columns(tmp_path):
     lines = [
         "good phone,7",

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from bigkeras.layers import LearnedPositions, SinusoidalPositions
+from bigkeras.layers import ApproximateGelu, LearnedPositions, SelfAttention, SinusoidalPositions, TokenType
 
 X = np.random.default_rng(0).normal(size=(2, 7, 6)).astype("float32")
 
@@ -32,3 +32,15 @@ def test_learned_positions_add_a_row_of_the_table():
     np.testing.assert_allclose(layer(X) - X, np.broadcast_to(layer.embeddings[:7], X.shape), atol=1e-6)
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(layer))
     assert again.get_config() == layer.get_config()
+
+
+@pytest.mark.parametrize("layer", [SinusoidalPositions(), LearnedPositions(9), TokenType(), ApproximateGelu()])
+def test_a_mask_passes_through(layer):
+    tokens = np.array([[3, 1, 0], [2, 0, 0]])
+    outputs = layer(keras.layers.Embedding(5, 6, mask_zero=True)(tokens))
+    np.testing.assert_array_equal(outputs._keras_mask, tokens > 0)
+
+
+def test_rotations_need_an_even_width_for_each_head():
+    with pytest.raises(ValueError, match="width=12, num_heads=4: rotary positions need an even width"):
+        SelfAttention(4, rotary=True)(np.zeros((1, 3, 36), "float32"))

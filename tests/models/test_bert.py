@@ -328,6 +328,7 @@ def test_the_words_of_a_tokenizer_json_are_taken_where_there_is_no_vocab_txt(tab
         ({"model": {"type": "BPE", "vocab": {}}}, "not of WordPieces"),
         ({"added_tokens": [{"id": 99, "content": "@user"}]}, "has added tokens"),
         ({"normalizer": {"type": "Precompiled"}}, "type is 'Precompiled'"),
+        ({"normalizer": None}, "type is None"),
     ):
         path.write_text(json.dumps({**described, **other}), encoding="utf-8")
         with pytest.raises(RecipeError, match=told):
