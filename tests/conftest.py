@@ -2,6 +2,7 @@
 
 import gc
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -40,14 +41,28 @@ class Result(NamedTuple):
     stderr: str
 
 
+def sow() -> None:
+    """Weights and draws are the same at each run, whichever tests ran before; Keras' own seeds come from `random`."""
+    random.seed(0)
+    keras = sys.modules.get("keras")
+    if keras:
+        keras.utils.set_random_seed(0)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def graphs_of_other_files_are_gone():
     """Keras and TensorFlow hold what they have traced; collecting garbage goes through all of it."""
+    sow()
     yield
     keras = sys.modules.get("keras")
     if keras:
         keras.backend.clear_session()
     gc.collect()
+
+
+@pytest.fixture(autouse=True)
+def fixed_seed() -> None:
+    sow()
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,8 @@ def test_equals_the_stock_layer(strides, padding, dtype):
     images = tf.cast(IMAGES, ours.compute_dtype)
     ours(images), stock(images)
     stock.set_weights(ours.get_weights())
-    tolerance = 1e-5 if dtype == "float32" else 0.03
+    # The gradient of the bias is a sum of all positions in 16 bits: over 400 draws both were up to 5 % off.
+    tolerance = 1e-5 if dtype == "float32" else 0.1
     for mine, theirs in zip(outputs_and_gradients(ours, images), outputs_and_gradients(stock, images), strict=True):
         np.testing.assert_allclose(mine, theirs, atol=tolerance * np.abs(theirs).max())
 
